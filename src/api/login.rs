@@ -1,0 +1,137 @@
+//! POST /api/auth/login: a JWT for a password or for an API token.
+
+use std::time::Instant;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::Answer;
+use crate::auth::password;
+use crate::auth::throttle::Throttled;
+use crate::auth::token::ApiToken;
+use crate::context::Context;
+use crate::http::{ApiError, Request, Response};
+use crate::limits::{EMAIL_CHARS_MAX, PASSWORD_BYTES_MAX};
+use crate::log::{self, Level};
+use crate::store::audit::Event;
+use crate::store::tokens::Bearer;
+use crate::time::{now_ms, rfc3339};
+use crate::types::{Digest, checked_text};
+
+#[derive(Deserialize)]
+struct Login {
+    email: Option<String>,
+    password: Option<String>,
+    token: Option<String>,
+}
+
+/// Signs in. Runs with a hash permit held.
+pub fn login(context: &Context, request: Request) -> Answer {
+    let bearer = match request.json::<Login>()? {
+        Login { token: Some(token), .. } => by_token(context, &request, &token)?,
+        Login { email: Some(email), password: Some(password), .. } => {
+            by_password(context, &request, &email, &password)?
+        }
+        _ => return Err(ApiError::malformed("send email and password, or token")),
+    };
+    let now_s = now_ms() / 1000;
+    // A JWT never outlives the API token it was traded for.
+    let token_ends_s = bearer.token_expires_at.map_or(i64::MAX, |ms| ms / 1000);
+    let expires_s = now_s.saturating_add(context.jwt_lifetime_s).min(token_ends_s);
+    let jwt = &context.accounts.jwt;
+    let jwt = jwt.issue(bearer.user_id, bearer.generation, bearer.token_id, now_s, expires_s);
+    let jwt = jwt.map_err(|_| ApiError::internal())?;
+    let event = Event::ok("login.ok").user(bearer.user_id, &bearer.email).peer(request.peer());
+    context.store.audit_later(event);
+    Ok(Response::json(
+        200,
+        &json!({
+            "token": jwt,
+            "token_type": "Bearer",
+            "expires_in": expires_s - now_s,
+            "expires_at": rfc3339(expires_s.saturating_mul(1000)),
+            "user": { "id": bearer.user_id, "email": bearer.email },
+        }),
+    ))
+}
+
+fn by_token(context: &Context, request: &Request, token: &str) -> Result<Bearer, ApiError> {
+    let token = ApiToken::parse(token).map(|token| Digest(token.digest()));
+    let found = token.map(|digest| context.store.bearer_by_token(digest)).transpose()?.flatten();
+    found.ok_or_else(|| failed(context, request, None))
+}
+
+fn by_password(
+    context: &Context,
+    request: &Request,
+    email: &str,
+    password: &str,
+) -> Result<Bearer, ApiError> {
+    checked_text("email", email, EMAIL_CHARS_MAX).map_err(ApiError::malformed)?;
+    if !(1..=PASSWORD_BYTES_MAX).contains(&password.len()) {
+        let rule = format!("password must have 1 to {PASSWORD_BYTES_MAX} bytes");
+        return Err(ApiError::malformed(rule));
+    }
+    let email = email.to_lowercase();
+    let throttle = &context.accounts.throttle;
+    // Counted before the hash, so that guesses sent at once cannot exceed the limit.
+    let attempt = throttle
+        .attempt(&email, request.peer().into(), Instant::now())
+        .map_err(|refused| throttled(context, request, &email, &refused))?;
+    let known = context.store.credentials(&email)?;
+    // For an unknown user, one without a password and a disabled one the same work is done.
+    let hash = known.as_ref().and_then(|known| known.password_hash.as_deref());
+    let right = match password::verify(password.as_bytes(), hash) {
+        Ok(right) => right,
+        Err(error) => {
+            throttle.withdraw(attempt);
+            log::error(&format!("a password could not be hashed: {error}"));
+            return Err(ApiError::internal());
+        }
+    };
+    let user = known.as_ref().map(|known| (known.user_id, known.email.as_str()));
+    match known.as_ref().filter(|_| right) {
+        None => Err(failed(context, request, user)),
+        Some(known) => {
+            throttle.succeeded(attempt);
+            Ok(Bearer {
+                user_id: known.user_id,
+                email: known.email.clone(),
+                generation: known.generation,
+                token_id: None,
+                token_expires_at: None,
+            })
+        }
+    }
+}
+
+/// The one answer to every failed login. What was typed is kept nowhere.
+fn failed(context: &Context, request: &Request, user: Option<(i64, &str)>) -> ApiError {
+    let event = Event::with_outcome("login.failed", "failed").peer(request.peer());
+    context.store.audit_later(match user {
+        Some((id, email)) => event.user(id, email),
+        None => event,
+    });
+    log::event(Level::Warn, "login failed", &[("peer", request.peer().to_string().into())]);
+    ApiError::new(401, "invalid_credentials", "email and password, or the token, do not match")
+        .with("WWW-Authenticate", "Bearer")
+}
+
+fn throttled(context: &Context, request: &Request, email: &str, refused: &Throttled) -> ApiError {
+    let wait_s = refused.retry_after.as_secs().saturating_add(1);
+    if refused.first {
+        let event = Event::with_outcome("login.throttled", "throttled").peer(request.peer());
+        let known = context.store.credentials(email).ok().flatten();
+        context.store.audit_later(match known {
+            Some(known) => event.user(known.user_id, &known.email),
+            None => event,
+        });
+        log::event(Level::Warn, "login throttled", &[("peer", request.peer().to_string().into())]);
+    }
+    ApiError::new(
+        429,
+        "too_many_attempts",
+        format!("too many failed logins: try again in {wait_s} seconds"),
+    )
+    .with("Retry-After", wait_s.to_string())
+}

@@ -1,0 +1,203 @@
+//! `serve`: runs the server until it is told to stop.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::args::{Args, Value};
+use super::token::new_token;
+use super::{CliError, Done, print};
+use crate::auth::Accounts;
+use crate::context::Context;
+use crate::gate::{Config, Gate};
+use crate::http::workers::Workers;
+use crate::limits;
+use crate::log::{self, Format};
+use crate::reserve::Reservations;
+use crate::store::audit::Event;
+use crate::store::{Policy, Store};
+use crate::types::Email;
+use crate::vet::Server;
+
+pub const HELP: &str = "\
+configsync-server serve [FLAGS]
+
+  --data DIR                    data folder, made if missing       [configsync-data]
+  --listen ADDR:PORT            port 0 picks a free one            [127.0.0.1:8787]
+  --init-user EMAIL             on a folder without users: create this user and an API token,
+                                print the token and the login line
+  --max-body BYTES              one request body                   [67108864]
+  --max-connections N           open at once                       [256]
+  --max-connections-per-ip N    from one IPv4 address or IPv6 /64  [32]
+  --head-timeout SECONDS        first to last byte of a head       [10]
+  --idle-timeout SECONDS        wait for the next request          [30]
+  --body-grace SECONDS          before a body or an answer must move 1 KiB a second  [10]
+  --stop-timeout SECONDS        for requests in flight at a stop   [10]
+  --token-hours N               lifetime of a JWT                  [24]
+  --quota BYTES                 stored bytes per user, 0 is none   [0]
+  --min-free BYTES              refuse pushes below this free disk space  [67108864]
+  --trusted-proxy ADDR          believe X-Forwarded-For from this peer; repeatable
+  --log-format text|json        on standard error                  [text]
+
+Each flag can come from the environment: --max-body as CONFIGSYNC_MAX_BODY; the flag wins.
+When ready it prints `configsync-server listening on http://ADDR:PORT` on standard output.
+SIGTERM or SIGINT stops it; a second one at once.
+";
+
+struct Settings {
+    listen: SocketAddr,
+    init_user: Option<Email>,
+    body_bytes_max: u64,
+    stop_timeout: Duration,
+    jwt_lifetime_s: i64,
+    policy: Policy,
+    gate: Config,
+    log_format: Format,
+}
+
+pub fn run(mut args: Args) -> Done {
+    let settings = settings(&mut args)?;
+    log::start(settings.log_format);
+    let second = Arc::new(AtomicBool::new(false));
+    let mut signals = watch_signals(&second)
+        .map_err(|e| CliError::Failed(format!("could not watch for signals: {e}")))?;
+    let (store, started) = Store::start(&args.data(), settings.policy)?;
+    if started.orphans > 0 {
+        log::warn(&format!(
+            "{} files without a row moved from snapshots/ to lost+found/",
+            started.orphans
+        ));
+    }
+    let failed = |what: &str| {
+        let what = what.to_owned();
+        move |e: std::io::Error| CliError::Failed(format!("could not {what}: {e}"))
+    };
+    let listen = settings.listen;
+    let listener = TcpListener::bind(listen).map_err(failed(&format!("listen on {listen}")))?;
+    let address = listener.local_addr().map_err(failed("read the listening address"))?;
+    let socket = store.folder().socket_path("http.sock")?;
+    let workers = Workers::start(&socket).map_err(failed("start the workers"))?;
+    let context = Arc::new(Context {
+        accounts: Accounts::new(store.folder().load_jwt_key()?),
+        store,
+        reservations: Arc::new(Reservations::default()),
+        body_bytes_max: settings.body_bytes_max,
+        jwt_lifetime_s: settings.jwt_lifetime_s,
+    });
+    init_user(&context.store, settings.init_user.as_ref(), address)?;
+    context.store.audit_later(Event::ok("server.start"));
+    keep_house(&context).map_err(failed("start a thread"))?;
+    let server = Arc::new(Server::new(Arc::clone(&context)));
+    let mut gate = Gate::start(listener, server, Arc::clone(&workers), settings.gate.clamped())
+        .map_err(failed("start accepting"))?;
+    print(format_args!("configsync-server listening on http://{address}\n"))?;
+
+    // Until the first signal; the second one ends the process in its handler.
+    let _ = signals.forever().next();
+    log::info("stopping: finishing the requests in flight");
+    if !gate.stop(settings.stop_timeout) {
+        log::warn("--stop-timeout reached: some requests were cut off");
+    }
+    context.store.audit_later(Event::ok("server.stop"));
+    context.store.write_pending();
+    workers.remove_socket();
+    log::flush();
+    Ok(())
+}
+
+fn settings(args: &mut Args) -> Result<Settings, CliError> {
+    let seconds = |args: &mut Args, name, default| -> Result<Duration, CliError> {
+        let s: u32 = args.parsed(name, u32::try_from(default).unwrap_or(u32::MAX))?;
+        match s {
+            0 => Err(CliError::Usage(format!("{name} 0: must be at least 1"))),
+            s => Ok(Duration::from_secs(u64::from(s))),
+        }
+    };
+    let hours: u32 = args.parsed("--token-hours", limits::JWT_HOURS as u32)?;
+    let settings = Settings {
+        listen: args.parsed("--listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8787)))?,
+        init_user: args.setting("--init-user")?.map(email).transpose()?,
+        body_bytes_max: args.parsed("--max-body", limits::BODY_BYTES_MAX)?,
+        stop_timeout: seconds(args, "--stop-timeout", limits::STOP_TIMEOUT_S)?,
+        jwt_lifetime_s: i64::from(hours) * 3600,
+        policy: Policy {
+            quota_bytes: args.parsed("--quota", 0)?,
+            free_bytes_min: args.parsed("--min-free", limits::FREE_BYTES_MIN)?,
+        },
+        gate: Config {
+            connections_max: args.parsed("--max-connections", limits::CONNECTIONS_MAX)?,
+            connections_per_peer_max: args
+                .parsed("--max-connections-per-ip", limits::CONNECTIONS_PER_PEER_MAX)?,
+            head_timeout: seconds(args, "--head-timeout", limits::HEAD_TIMEOUT_S)?,
+            idle_timeout: seconds(args, "--idle-timeout", limits::IDLE_TIMEOUT_S)?,
+            body_grace: seconds(args, "--body-grace", limits::BODY_GRACE_S)?,
+            trusted_proxies: args.repeated::<IpAddr>("--trusted-proxy")?,
+        },
+        log_format: match args.setting("--log-format")? {
+            None => Format::Text,
+            Some(value) => match value.text.as_str() {
+                "text" => Format::Text,
+                "json" => Format::Json,
+                _ => return Err(value.refuse("use text or json")),
+            },
+        },
+    };
+    args.finish()?;
+    if hours == 0 || settings.gate.connections_max == 0 || settings.body_bytes_max == 0 {
+        let rule = "--token-hours, --max-connections and --max-body must be at least 1";
+        return Err(CliError::Usage(rule.into()));
+    }
+    Ok(settings)
+}
+
+fn email(value: Value) -> Result<Email, CliError> {
+    Email::parse(&value.text).map_err(|rule| value.refuse(&rule))
+}
+
+/// The first signal is delivered through the iterator; once it was, a second one exits.
+fn watch_signals(second: &Arc<AtomicBool>) -> std::io::Result<signal_hook::iterator::Signals> {
+    for signal in [SIGTERM, SIGINT] {
+        // In this order: the exit looks at the flag before the same signal sets it.
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(second))?;
+        signal_hook::flag::register(signal, Arc::clone(second))?;
+    }
+    signal_hook::iterator::Signals::new([SIGTERM, SIGINT])
+}
+
+/// On a folder without users: makes the first one and its token, and shows how to sign in.
+fn init_user(store: &Store, email: Option<&Email>, address: SocketAddr) -> Done {
+    let Some(email) = email else { return Ok(()) };
+    if !store.users()?.is_empty() {
+        return Ok(());
+    }
+    store.add_user(email, None)?;
+    let token = new_token(store, email, "first token", None)?;
+    // Nobody can connect to 0.0.0.0; this host at least can use its loopback.
+    let reachable = match address.ip().is_unspecified() {
+        true => SocketAddr::from((Ipv4Addr::LOCALHOST, address.port())),
+        false => address,
+    };
+    print(format_args!(
+        "created user {}; its API token, shown this once, is\n{token}\n\
+         sign in on each machine (with this server's address as that machine sees it):\n\
+         configsync login --api-url http://{reachable} --token {token}\n",
+        email.as_str(),
+        token = token.as_str(),
+    ))
+}
+
+/// Writes what no request waits for, once a second.
+fn keep_house(context: &Arc<Context>) -> std::io::Result<()> {
+    let context = Arc::clone(context);
+    let thread = std::thread::Builder::new().name("housekeeper".into());
+    thread.spawn(move || {
+        loop {
+            std::thread::sleep(Duration::from_millis(limits::HOUSEKEEPING_MS));
+            context.store.write_pending();
+        }
+    })?;
+    Ok(())
+}

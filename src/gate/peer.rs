@@ -1,0 +1,61 @@
+//! Whose request it is when a trusted proxy forwards it.
+
+use std::net::IpAddr;
+
+use super::head::Head;
+
+/// The client's address: the socket's peer, or, if that is a trusted proxy, the rightmost address
+/// in `X-Forwarded-For` that is not itself one. Everything left of it was written by the client
+/// and proves nothing. A malformed list falls back to the socket's peer.
+pub fn client(peer: IpAddr, trusted: &[IpAddr], head: &Head) -> IpAddr {
+    if !trusted.contains(&peer) {
+        return peer;
+    }
+    let entries = head.fields("x-forwarded-for").flat_map(|line| line.split(','));
+    let addresses: Result<Vec<IpAddr>, _> = entries.map(|entry| entry.trim().parse()).collect();
+    let forwarded = addresses.unwrap_or_default();
+    let mut from_right = forwarded.iter().rev().map(IpAddr::to_canonical);
+    from_right.find(|address| !trusted.contains(address)).unwrap_or(peer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::head::parse;
+
+    fn seen(fields: &str) -> String {
+        let head = parse(format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n").as_bytes()).unwrap();
+        let trusted = ["127.0.0.1".parse().unwrap(), "10.0.0.1".parse().unwrap()];
+        client(trusted[0], &trusted, &head).to_string()
+    }
+
+    #[test]
+    fn the_rightmost_untrusted_address_is_the_client() {
+        assert_eq!(seen("X-Forwarded-For: 192.0.2.1\r\n"), "192.0.2.1");
+        assert_eq!(seen("X-Forwarded-For: 6.6.6.6, 192.0.2.1, 10.0.0.1\r\n"), "192.0.2.1");
+        assert_eq!(
+            seen("X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: ::ffff:192.0.2.1\r\n"),
+            "192.0.2.1"
+        );
+    }
+
+    #[test]
+    fn without_a_good_list_it_is_the_proxy() {
+        for list in [
+            "",
+            "X-Forwarded-For: \r\n",
+            "X-Forwarded-For: 10.0.0.1\r\n",
+            "X-Forwarded-For: unknown, 192.0.2.1\r\n",
+            "X-Forwarded-For: 192.0.2.1:80\r\n",
+        ] {
+            assert_eq!(seen(list), "127.0.0.1", "{list}");
+        }
+    }
+
+    #[test]
+    fn a_stranger_cannot_name_another_address() {
+        let head = parse(b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n").unwrap();
+        let peer = "192.0.2.9".parse().unwrap();
+        assert_eq!(client(peer, &["127.0.0.1".parse().unwrap()], &head), peer);
+    }
+}

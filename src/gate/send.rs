@@ -1,0 +1,170 @@
+//! Sends an answer piece by piece, at a minimum rate, without holding its body in memory.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use base64::Engine as _;
+
+use super::pace::Pace;
+use crate::http::{Piece, Response};
+use crate::limits::{PIECE_BYTES, SENDFILE_BYTES};
+use crate::time::{http_date, now_ms};
+use crate::types::RandomId;
+
+/// The head of an answer with the fields that every answer has.
+pub fn head(response: &Response, id: RandomId, close: bool) -> String {
+    let reason = reason(response.status);
+    let mut head = format!("HTTP/1.1 {} {reason}\r\n", response.status);
+    let mut field = |name: &str, value: &str| {
+        head.push_str(name);
+        head.push_str(": ");
+        head.push_str(value);
+        head.push_str("\r\n");
+    };
+    field("Date", &http_date(now_ms()));
+    // RFC 9110, section 8.6: never with 204, and with 304 the length that a 200 would have.
+    if response.status != 204 {
+        field("Content-Length", &response.content_length().to_string());
+    }
+    for (name, value) in &response.headers {
+        field(name, value);
+    }
+    field("Cache-Control", "no-store");
+    field("X-Content-Type-Options", "nosniff");
+    field("X-Request-Id", &id.to_string());
+    if close {
+        field("Connection", "close");
+    }
+    head.push_str("\r\n");
+    head
+}
+
+/// Sends head and pieces; says how many bytes of body went. `no_body` for HEAD.
+pub fn send(
+    stream: &TcpStream,
+    head: String,
+    response: Response,
+    no_body: bool,
+    grace: Duration,
+) -> io::Result<u64> {
+    let mut pace = Pace::new(grace);
+    let mut first = head.into_bytes();
+    if no_body || matches!(response.status, 204 | 304) {
+        write(stream, &first, &mut pace)?;
+        return Ok(0);
+    }
+    let length = response.content_length();
+    let mut pieces = response.pieces.into_iter();
+    for piece in pieces.by_ref() {
+        match piece {
+            // Head and small pieces leave in one segment.
+            Piece::Bytes(bytes) => {
+                first.extend_from_slice(&bytes);
+                continue;
+            }
+            Piece::File { file, len } => {
+                write(stream, &first, &mut pace)?;
+                send_file(stream, &file, len, &mut pace)?;
+            }
+            Piece::Base64OfFile { file, len } => {
+                encode_file(stream, &mut first, file, len, &mut pace)?;
+            }
+        }
+        first.clear();
+    }
+    if !first.is_empty() {
+        write(stream, &first, &mut pace)?;
+    }
+    Ok(length)
+}
+
+/// The write timeout of the socket ends a call that moves nothing; the pace ends one that moves
+/// too little.
+fn write(mut stream: &TcpStream, mut bytes: &[u8], pace: &mut Pace) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match stream.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                pace.moved(n)?;
+                bytes = bytes.get(n..).unwrap_or_default();
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn send_file(stream: &TcpStream, file: &File, len: u64, pace: &mut Pace) -> io::Result<()> {
+    let mut offset = 0;
+    while offset < len {
+        let most = usize::try_from(len - offset).unwrap_or(usize::MAX).min(SENDFILE_BYTES);
+        match rustix::fs::sendfile(stream, file, Some(&mut offset), most) {
+            // Cut since it was verified: the answer cannot be completed, so it is broken off.
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => pace.moved(n)?,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Bytes of file whose base64 fills one piece: a multiple of three, so that only the last piece
+/// is padded.
+const ENCODED_FROM_BYTES: usize = PIECE_BYTES / 4 * 3;
+
+fn encode_file(
+    stream: &TcpStream,
+    out: &mut Vec<u8>,
+    mut file: File,
+    len: u64,
+    pace: &mut Pace,
+) -> io::Result<()> {
+    let mut plain = vec![0; ENCODED_FROM_BYTES];
+    let mut left = len;
+    while left > 0 {
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(ENCODED_FROM_BYTES);
+        let piece = plain.get_mut(..most).unwrap_or_default();
+        file.read_exact(piece)?;
+        let start = out.len();
+        out.resize(start + most.div_ceil(3) * 4, 0);
+        base64::engine::general_purpose::STANDARD
+            .encode_slice(piece, out.get_mut(start..).unwrap_or_default())
+            .map_err(io::Error::other)?;
+        write(stream, out, pace)?;
+        out.clear();
+        left -= most as u64;
+    }
+    Ok(())
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        201 => "Created",
+        204 => "No Content",
+        304 => "Not Modified",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        415 => "Unsupported Media Type",
+        417 => "Expectation Failed",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
+        507 => "Insufficient Storage",
+        _ => "Unknown",
+    }
+}

@@ -1,0 +1,227 @@
+//! A request as handlers see it: its head was checked and its body received.
+
+use std::net::IpAddr;
+
+use serde::de::DeserializeOwned;
+
+use super::ApiError;
+use crate::store::Upload;
+use crate::store::snapshots::{Condition, Etags};
+
+/// A request, received whole.
+#[derive(Default)]
+pub struct Request {
+    /// The decoded path segments that stand where the route has `{}`.
+    pub params: Vec<String>,
+    /// The decoded query.
+    pub query: Query,
+    /// `Accept` names raw bytes.
+    pub wants_bytes: bool,
+    /// `If-Match`, as sent.
+    pub if_match: Option<String>,
+    /// `If-None-Match`, as sent.
+    pub if_none_match: Option<String>,
+    /// Address of the client.
+    pub peer: Option<IpAddr>,
+    /// The body.
+    pub body: Body,
+}
+
+/// A request's body, as the sink of its route left it.
+#[derive(Default)]
+pub enum Body {
+    /// There was none.
+    #[default]
+    Empty,
+    /// A small one.
+    Bytes(Vec<u8>),
+    /// Raw bytes, in a file.
+    File(Upload),
+    /// A JSON object whose one large member was decoded into a file; `rest` is the object with
+    /// null in its place.
+    JsonFile {
+        /// JSON.
+        rest: Vec<u8>,
+        /// The decoded bytes.
+        upload: Upload,
+    },
+}
+
+impl Request {
+    /// The body as JSON of this shape. Unknown members are ignored.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        match &self.body {
+            Body::Bytes(bytes) | Body::JsonFile { rest: bytes, .. } => parse_json(bytes),
+            Body::Empty | Body::File(_) => parse_json(b""),
+        }
+    }
+
+    /// The conditions of a push.
+    pub fn condition(&self) -> Result<Condition, ApiError> {
+        let strong = |text: &String| etags(text, false);
+        let weak = |text: &String| etags(text, true);
+        Ok(Condition {
+            if_match: self.if_match.as_ref().map(strong).transpose()?,
+            if_none_match: self.if_none_match.as_ref().map(weak).transpose()?,
+        })
+    }
+
+    /// True if `If-None-Match` names this digest: the client has the bytes already.
+    pub fn has_already(&self, digest: &str) -> Result<bool, ApiError> {
+        let tags = self.if_none_match.as_ref().map(|text| etags(text, true)).transpose()?;
+        Ok(tags.is_some_and(|tags| tags.cover(Some(digest))))
+    }
+
+    /// The client's address.
+    pub fn peer(&self) -> IpAddr {
+        self.peer.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))
+    }
+}
+
+/// JSON of this shape, or a sentence that names the place and repeats nothing of what was sent.
+fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        use serde_json::error::Category::{Data, Eof, Io, Syntax};
+        let what = match error.classify() {
+            Eof if bytes.is_empty() => return ApiError::malformed("a JSON body is needed"),
+            Io | Syntax | Eof => "the body is not valid JSON".to_owned(),
+            Data => match error.to_string().split_once('`') {
+                // serde names the field; the names are ours, not the client's.
+                Some((kind @ ("missing field " | "duplicate field "), name)) => {
+                    let name = name.split('`').next().unwrap_or_default();
+                    format!("{}: {name}", kind.trim_end())
+                }
+                _ => "a field of the JSON body has the wrong type or value".to_owned(),
+            },
+        };
+        let (line, column) = (error.line(), error.column());
+        ApiError::malformed(format!("{what} (line {line}, column {column})"))
+    })
+}
+
+/// Reads `*` or a list of entity tags (RFC 9110, section 8.8.3). Weak tags count where the
+/// comparison is weak and match nothing where it is strong.
+fn etags(text: &str, weak: bool) -> Result<Etags, ApiError> {
+    if text.trim() == "*" {
+        return Ok(Etags::Any);
+    }
+    let mut tags = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (is_weak, quoted) = match part.strip_prefix("W/") {
+            Some(quoted) => (true, quoted),
+            None => (false, part),
+        };
+        let tag = quoted.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+        let tag = tag.filter(|tag| !tag.contains('"')).ok_or_else(|| {
+            ApiError::malformed("If-Match and If-None-Match take * or \"<sha256>\" in quotes")
+        })?;
+        if weak || !is_weak {
+            tags.push(tag.to_ascii_lowercase());
+        }
+    }
+    Ok(Etags::OneOf(tags))
+}
+
+/// The decoded query of a target.
+#[derive(Default, Debug)]
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Decodes `a=b&c=d` (`+` is a space, as forms write it).
+    pub fn parse(text: &str) -> Result<Query, ApiError> {
+        let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let decode = |part: &str| percent_decode(&part.replace('+', " "));
+            Ok((decode(name)?, decode(value)?))
+        });
+        Ok(Query(pairs.collect::<Result<_, ApiError>>()?))
+    }
+
+    /// The value of a name; twice the same name is a mistake.
+    pub fn one(&self, name: &str) -> Result<Option<&str>, ApiError> {
+        let mut found = self.0.iter().filter(|(key, _)| key == name);
+        let first = found.next().map(|(_, value)| value.as_str());
+        match found.next() {
+            None => Ok(first),
+            Some(_) => Err(ApiError::malformed(format!("{name} stands twice in the query"))),
+        }
+    }
+
+    /// The value of a name as a row id.
+    pub fn id(&self, name: &str) -> Result<Option<i64>, ApiError> {
+        self.one(name)?.map(|text| parse_id(name, text)).transpose()
+    }
+}
+
+/// A row id: decimal digits that fit into 63 bits.
+pub fn parse_id(field: &str, text: &str) -> Result<i64, ApiError> {
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let id = digits.then(|| text.parse().ok()).flatten();
+    id.ok_or_else(|| ApiError::malformed(format!("{field} must be a whole number")))
+}
+
+/// Decodes `%41` to `A` (RFC 3986, section 2.1). The result must be UTF-8 without NUL.
+pub fn percent_decode(text: &str) -> Result<String, ApiError> {
+    let bad = || ApiError::malformed("the target has a bad percent-escape");
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut digit = || rest.next().and_then(|b| char::from(b).to_digit(16));
+        let (high, low) = (digit().ok_or_else(bad)?, digit().ok_or_else(bad)?);
+        bytes.push(u8::try_from(high * 16 + low).map_err(|_| bad())?);
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) if !text.contains('\0') => Ok(text),
+        _ => Err(bad()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_decoded_once() {
+        let query = Query::parse("message=a+b%2Bc%26d&machine_id=x&&flag").unwrap();
+        assert_eq!(query.one("message").unwrap(), Some("a b+c&d"));
+        assert_eq!(query.one("flag").unwrap(), Some(""));
+        assert_eq!(query.one("absent").unwrap(), None);
+        assert!(Query::parse("a=1&a=2").unwrap().one("a").is_err());
+    }
+
+    #[test]
+    fn bad_escapes_are_refused() {
+        for bad in ["%", "%4", "%zz", "%00", "%ff", "%+1"] {
+            assert!(percent_decode(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_digits_that_fit() {
+        assert_eq!(parse_id("id", "9223372036854775807").unwrap(), i64::MAX);
+        for bad in ["", "-1", "+1", "1.0", "0x1", "9223372036854775808", "１"] {
+            assert!(parse_id("id", bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn weak_tags_match_only_weakly() {
+        assert_eq!(etags("W/\"a\"", false).unwrap(), Etags::OneOf(vec![]));
+        assert_eq!(
+            etags("W/\"A\", \"b\"", true).unwrap(),
+            Etags::OneOf(vec!["a".into(), "b".into()])
+        );
+        assert_eq!(etags("*", false).unwrap(), Etags::Any);
+        assert!(etags("abc", true).is_err());
+    }
+
+    #[test]
+    fn a_json_error_repeats_nothing_that_was_sent() {
+        let error = parse_json::<u8>(br#""hunter2""#).unwrap_err();
+        assert!(!format!("{error:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,217 @@
+//! The worker pool: the only module that names tiny_http.
+//!
+//! tiny_http listens on a private Unix socket and hands requests to a fixed set of workers. Its
+//! only peer is this module, which writes it one fixed head with a route's pattern and one
+//! unguessable id: no byte of a stranger, no body, no identity. What the request really is waits
+//! in a table under that id, and its answer comes back through the table.
+//!
+//! The connections to tiny_http are a fixed set too. Each was opened and answered once before
+//! the next was opened, since its task pool can leave one of several connections that arrive at
+//! once without a thread; and each carries one request at a time, so nothing can be out of step.
+
+use std::collections::HashMap;
+use std::fs::Permissions;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use super::{ApiError, Response};
+use crate::limits::{RELAY_ANSWER_BYTES_MAX, WORKER_ANSWER_S, WORKER_WAIT_S, WORKERS};
+use crate::log;
+use crate::sync::{lock, wait_for};
+use crate::types::RandomId;
+
+/// What a worker runs for one request.
+pub type Job = Box<dyn FnOnce() -> Response + Send>;
+
+/// The pool and the way to it.
+pub struct Workers {
+    socket: PathBuf,
+    jobs: Mutex<HashMap<RandomId, (Job, SyncSender<Response>)>>,
+    idle: Mutex<Vec<UnixStream>>,
+    freed: Condvar,
+}
+
+const ID_FIELD: &str = "X-Request-Id";
+
+impl Workers {
+    /// Starts tiny_http on `socket` (mode 0600) with its workers and connections.
+    pub fn start(socket: &Path) -> io::Result<Arc<Workers>> {
+        let listener = UnixListener::bind(socket)?;
+        std::fs::set_permissions(socket, Permissions::from_mode(0o600))?;
+        let server = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
+        let server = Arc::new(server);
+        let workers = Arc::new(Workers {
+            socket: socket.to_owned(),
+            jobs: Mutex::default(),
+            idle: Mutex::default(),
+            freed: Condvar::new(),
+        });
+        for n in 0..WORKERS {
+            let (server, workers) = (Arc::clone(&server), Arc::clone(&workers));
+            let thread = std::thread::Builder::new().name(format!("worker-{n}"));
+            thread.spawn(move || {
+                loop {
+                    match server.recv() {
+                        Ok(request) => workers.answer(request),
+                        // Its accept loop ended; the fixed connections live on.
+                        Err(_) => std::thread::sleep(Duration::from_millis(100)),
+                    }
+                }
+            })?;
+        }
+        for _ in 0..WORKERS {
+            let stream = workers.open()?;
+            lock(&workers.idle).push(stream);
+        }
+        Ok(workers)
+    }
+
+    /// Runs a job on a worker and waits for its answer. `route` is the pattern of the route.
+    pub fn run(&self, id: RandomId, route: &'static str, job: Job) -> Response {
+        let wait = Duration::from_secs(WORKER_WAIT_S);
+        let Some(stream) = wait_for(&self.idle, &self.freed, wait, Vec::pop) else {
+            return ApiError::overloaded("all workers are busy; try again").into();
+        };
+        let (answer, stream) = match self.exchange(stream, id, route, job) {
+            Ok((answer, stream)) => (answer, Ok(stream)),
+            Err(error) => {
+                log::error(&format!("a worker did not answer: {error}"));
+                (ApiError::internal().into(), self.open())
+            }
+        };
+        match stream {
+            Ok(stream) => lock(&self.idle).push(stream),
+            Err(error) => log::error(&format!("a worker connection is lost: {error}")),
+        }
+        self.freed.notify_one();
+        answer
+    }
+
+    /// Takes the socket away.
+    pub fn remove_socket(&self) {
+        let _ = std::fs::remove_file(&self.socket);
+    }
+
+    fn open(&self) -> io::Result<UnixStream> {
+        let stream = UnixStream::connect(&self.socket)?;
+        stream.set_read_timeout(Some(Duration::from_secs(WORKER_ANSWER_S)))?;
+        let id = RandomId::draw().map_err(io::Error::other)?;
+        let (_, stream) = self.exchange(stream, id, "/", Box::new(|| Response::empty(204)))?;
+        Ok(stream)
+    }
+
+    fn exchange(
+        &self,
+        mut stream: UnixStream,
+        id: RandomId,
+        route: &'static str,
+        job: Job,
+    ) -> io::Result<(Response, UnixStream)> {
+        let (answer, answered) = sync_channel(1);
+        lock(&self.jobs).insert(id, (job, answer));
+        let head = format!(
+            "POST {route} HTTP/1.1\r\nHost: worker\r\nTE: identity\r\nContent-Length: 0\r\n\
+             {ID_FIELD}: {id}\r\n\r\n"
+        );
+        let done = stream.write_all(head.as_bytes()).and_then(|()| read_answer(&mut stream));
+        // Still there only if no worker took it: then its guards undo what it held.
+        lock(&self.jobs).remove(&id);
+        done?;
+        let response = answered.try_recv().map_err(io::Error::other)?;
+        Ok((response, stream))
+    }
+
+    fn answer(&self, request: tiny_http::Request) {
+        let id = request.headers().iter().find(|field| field.field.equiv(ID_FIELD));
+        let id = id.and_then(|field| RandomId::parse(field.value.as_str()));
+        let job = id.and_then(|id| lock(&self.jobs).remove(&id));
+        let status = match job {
+            None => 404,
+            Some((job, answer)) => {
+                // A panic is logged by its hook, without what was given to it.
+                let response = catch_unwind(AssertUnwindSafe(job))
+                    .unwrap_or_else(|_| ApiError::internal().into());
+                let _ = answer.try_send(response);
+                204
+            }
+        };
+        let _ = request.respond(tiny_http::Response::empty(status));
+    }
+}
+
+/// Reads tiny_http's answer: a head of status 204, which has no body.
+fn read_answer(stream: &mut UnixStream) -> io::Result<()> {
+    let mut head = Vec::with_capacity(256);
+    let mut piece = [0; 256];
+    while !head.ends_with(b"\r\n\r\n") {
+        let n = stream.read(&mut piece)?;
+        if n == 0 || head.len() + n > RELAY_ANSWER_BYTES_MAX {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        head.extend_from_slice(piece.get(..n).unwrap_or_default());
+    }
+    match head.starts_with(b"HTTP/1.1 204 ") {
+        true => Ok(()),
+        false => Err(io::Error::other("tiny_http refused the request")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool() -> (tempfile::TempDir, Arc<Workers>) {
+        let dir = tempfile::tempdir().unwrap();
+        let workers = Workers::start(&dir.path().join("http.sock")).unwrap();
+        (dir, workers)
+    }
+
+    #[test]
+    fn every_request_gets_its_own_answer_however_many_come_at_once() {
+        let (_dir, workers) = pool();
+        let threads: Vec<_> = (0..32_u16)
+            .map(|n| {
+                let workers = Arc::clone(&workers);
+                std::thread::spawn(move || {
+                    for k in 0..50 {
+                        let status = 1000 + n * 50 + k;
+                        let job: Job = Box::new(move || Response::empty(status));
+                        let answer = workers.run(RandomId::draw().unwrap(), "/x", job);
+                        assert_eq!(answer.status, status);
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!(lock(&workers.idle).len(), WORKERS);
+        assert!(lock(&workers.jobs).is_empty());
+    }
+
+    #[test]
+    fn a_panic_costs_one_answer_and_no_worker() {
+        let (_dir, workers) = pool();
+        for _ in 0..WORKERS * 3 {
+            let job: Job = Box::new(|| std::panic::resume_unwind(Box::new("test")));
+            assert_eq!(workers.run(RandomId::draw().unwrap(), "/x", job).status, 500);
+        }
+        let job: Job = Box::new(|| Response::empty(200));
+        assert_eq!(workers.run(RandomId::draw().unwrap(), "/x", job).status, 200);
+    }
+
+    #[test]
+    fn an_id_that_no_request_was_given_runs_nothing() {
+        let (_dir, workers) = pool();
+        let mut stream = UnixStream::connect(&workers.socket).unwrap();
+        let head = format!("POST / HTTP/1.1\r\nHost: x\r\n{ID_FIELD}: {}\r\n\r\n", RandomId(1));
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 404");
+    }
+}

@@ -1,0 +1,33 @@
+#![forbid(unsafe_code)]
+//! configsync-server: the sync server that a person hosts at home for the ConfigSync command
+//! line. It stores encrypted snapshots that it cannot read, and knows users, machines, tokens
+//! and history.
+//!
+//! Layers depend downwards only:
+//!
+//! ```text
+//! cli      one file a command
+//! vet      what the gate asks: routes, credentials, limits      routes: the one table
+//! api      handlers
+//! context  what handlers share      auth: passwords, tokens, JWTs, throttle
+//! gate     sockets of strangers     http: request, answer, error, workers (tiny_http)
+//! store    all SQL and all files
+//! limits, types, time, log, sync, net
+//! ```
+
+pub mod api;
+pub mod auth;
+pub mod cli;
+pub mod context;
+pub mod gate;
+pub mod http;
+pub mod limits;
+pub mod log;
+pub mod net;
+pub mod reserve;
+pub mod routes;
+pub mod store;
+pub mod sync;
+pub mod time;
+pub mod types;
+pub mod vet;

@@ -1,0 +1,164 @@
+//! Every bound of the program in one place: its unit is the last word of its name, its reason
+//! stands above it. Bounds that a flag of `serve` moves are defaults here.
+
+// ---- Connections -------------------------------------------------------------------------
+
+/// Connections open at once (`--max-connections`). A team of 20 with a few clients each stays
+/// far below; each idle one costs about 20 KiB.
+pub const CONNECTIONS_MAX: usize = 256;
+/// Connections open at once from one IPv4 address or IPv6 /64 (`--max-connections-per-ip`).
+pub const CONNECTIONS_PER_PEER_MAX: usize = 32;
+/// Descriptors the program needs beside its connections: standard streams, SQLite's database,
+/// WAL and shared-memory files for writer and readers, the private sockets of the workers, locks.
+pub const DESCRIPTORS_RESERVED: u64 = 56;
+/// Descriptors of one request in flight: its socket, an upload or a download, a folder being
+/// synced.
+pub const DESCRIPTORS_PER_CONNECTION: u64 = 4;
+/// Stack of a connection thread in bytes: its buffers live on the heap, and authentication runs
+/// one prepared SQLite statement.
+pub const CONNECTION_STACK_BYTES: usize = 128 * 1024;
+/// Pause of the accept loop after an error such as "too many open files", in milliseconds.
+pub const ACCEPT_PAUSE_MS: u64 = 50;
+/// `Retry-After` of every 503 and 507, in seconds.
+pub const RETRY_AFTER_S: u64 = 2;
+
+// ---- Request heads -----------------------------------------------------------------------
+
+/// Bytes of a request line with all its fields; browsers and proxies stay under 8 KiB.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Header fields of a request.
+pub const HEAD_FIELDS_MAX: usize = 64;
+/// Seconds from the first byte of a head to its last (`--head-timeout`).
+pub const HEAD_TIMEOUT_S: u64 = 10;
+/// Seconds a connection may wait for its next request (`--idle-timeout`).
+pub const IDLE_TIMEOUT_S: u64 = 30;
+/// Bytes a head read takes at first; most heads fit.
+pub const HEAD_READ_BYTES: usize = 2 * 1024;
+
+// ---- Bodies ------------------------------------------------------------------------------
+
+/// Bytes of one request body (`--max-body`): a state of 48 MiB as base64 in JSON.
+pub const BODY_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes of a body that is held in memory, and of what a large JSON body holds beside its state.
+pub const SMALL_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Bytes received from or sent to a socket in one piece.
+pub const PIECE_BYTES: usize = 64 * 1024;
+/// Seconds a body or an answer may take before the minimum rate counts (`--body-grace`); also
+/// the most credit that a fast start can earn.
+pub const BODY_GRACE_S: u64 = 10;
+/// Bytes a second that a body or an answer must move once its grace is over.
+pub const RATE_MIN_BYTES_PER_S: u64 = 1024;
+/// Bytes of file that one sendfile call may send, so that the rate is looked at in between.
+pub const SENDFILE_BYTES: usize = 1024 * 1024;
+/// Bytes of an unread body that are read and dropped before a close, so that the client can
+/// read its answer (RFC 9112, section 9.6).
+pub const LINGER_BYTES: usize = 256 * 1024;
+/// Milliseconds that such a close may take.
+pub const LINGER_MS: u64 = 1000;
+/// Bytes of an upload after which the kernel is told to start writing them back.
+pub const WRITEBACK_BYTES: u64 = 1024 * 1024;
+
+// ---- Workers -----------------------------------------------------------------------------
+
+/// Worker threads, and private connections to tiny_http: a worker waits for the disk and never
+/// for the network, so a few serve everybody.
+pub const WORKERS: usize = 6;
+/// Seconds a request waits for a free worker before it gets 503.
+pub const WORKER_WAIT_S: u64 = 10;
+/// Seconds a worker may take for one request before the gate gives up on it: above SQLite's
+/// busy timeout and a slow disk's fsync.
+pub const WORKER_ANSWER_S: u64 = 60;
+/// Bytes of tiny_http's own answer, which carries nothing but a status line and a few fields.
+pub const RELAY_ANSWER_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of a private socket's path: `sun_path` holds 108 on Linux, 104 on other systems.
+pub const SOCKET_PATH_BYTES_MAX: usize = 100;
+/// Seconds that requests in flight get after SIGTERM (`--stop-timeout`).
+pub const STOP_TIMEOUT_S: u64 = 10;
+
+// ---- Fields ------------------------------------------------------------------------------
+
+/// Characters of a machine id.
+pub const MACHINE_ID_CHARS_MAX: usize = 128;
+/// Characters of a machine's or token's name.
+pub const NAME_CHARS_MAX: usize = 255;
+/// Characters of a snapshot's message.
+pub const MESSAGE_CHARS_MAX: usize = 4096;
+/// Characters of `platform`, `arch`, `cli_version`, `version` and `timestamp`.
+pub const SHORT_CHARS_MAX: usize = 128;
+/// Characters of an email address (RFC 5321 with its erratum 1690).
+pub const EMAIL_CHARS_MAX: usize = 254;
+/// Bytes of a password: beyond any passphrase, small enough to hash.
+pub const PASSWORD_BYTES_MAX: usize = 1024;
+/// Machines of one user, hidden ones included: a list stays one small answer.
+pub const MACHINES_PER_USER_MAX: i64 = 1000;
+/// Snapshots of a history page when the request names no limit.
+pub const HISTORY_PAGE_ROWS: u64 = 20;
+/// Snapshots of a history page at most.
+pub const HISTORY_PAGE_ROWS_MAX: u64 = 200;
+
+// ---- Accounts ----------------------------------------------------------------------------
+
+/// argon2id memory in KiB (OWASP Password Storage Cheat Sheet: 19 MiB, two passes, one lane).
+pub const ARGON2_MEMORY_KIB: u32 = 19_456;
+/// argon2id passes.
+pub const ARGON2_PASSES: u32 = 2;
+/// argon2id lanes.
+pub const ARGON2_LANES: u32 = 1;
+/// Password hashes that run at once: 19 MiB each, and one core stays free on a small board.
+pub const HASHES_AT_ONCE: usize = 2;
+/// Logins that wait for a hash at once.
+pub const HASHES_WAITING_MAX: usize = 64;
+/// Seconds a login waits for a hash before it gets 503.
+pub const HASH_WAIT_S: u64 = 5;
+/// Seconds of the window in which failed logins count.
+pub const LOGIN_WINDOW_S: u64 = 15 * 60;
+/// Failed logins in that window for one account from one address.
+pub const LOGIN_FAILURES_PER_ACCOUNT: usize = 10;
+/// Failed logins in that window from one address.
+pub const LOGIN_FAILURES_PER_ADDRESS: usize = 100;
+/// Accounts, and addresses, that the throttle remembers.
+pub const THROTTLE_ENTRIES_MAX: usize = 10_000;
+/// Random bytes of an API token.
+pub const TOKEN_RANDOM_BYTES: usize = 32;
+/// Characters of an API token that a list shows.
+pub const TOKEN_PREFIX_CHARS: usize = 9;
+/// Hours that a JWT lives (`--token-hours`).
+pub const JWT_HOURS: u64 = 24;
+/// Milliseconds between two writes of one token's last use.
+pub const TOKEN_USE_INTERVAL_MS: i64 = 60_000;
+
+// ---- Store -------------------------------------------------------------------------------
+
+/// Reader connections beside the one writer.
+pub const READERS: usize = 4;
+/// Page cache of one SQLite connection in KiB.
+pub const SQLITE_CACHE_KIB: i64 = 1024;
+/// Milliseconds that a statement waits for another process's lock.
+pub const SQLITE_BUSY_MS: u64 = 5000;
+/// Bytes to which the WAL is cut back after a checkpoint.
+pub const WAL_BYTES_MAX: i64 = 8 * 1024 * 1024;
+/// Files whose digest is remembered as verified.
+pub const VERIFIED_FILES_MAX: usize = 1024;
+/// Seconds such a verification counts.
+pub const VERIFIED_S: u64 = 3600;
+/// Nanoseconds that a file must have been unchanged before its verification may be remembered:
+/// above the granularity of file times.
+pub const VERIFIED_AGE_NS: i128 = 2_000_000_000;
+/// Free bytes of the disk below which pushes are refused (`--min-free`).
+pub const FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
+/// Rows (token uses, audit rows of reads) that wait for the next batch of the housekeeper.
+pub const PENDING_ROWS_MAX: usize = 4096;
+/// Milliseconds between two batches of the housekeeper.
+pub const HOUSEKEEPING_MS: u64 = 1000;
+/// Seconds below which `check` passes over a file without a row while a server runs: longer
+/// than any push takes from rename to commit.
+pub const ORPHAN_AGE_S: u64 = 600;
+/// Days that audit rows are kept (`--audit-days`).
+pub const AUDIT_DAYS: u64 = 365;
+
+// ---- Log ---------------------------------------------------------------------------------
+
+/// Lines that wait for a slow reader of standard error before new ones are dropped and counted.
+pub const LOG_LINES_MAX: usize = 1024;
+/// Bytes of a request's path in the log.
+pub const LOG_PATH_BYTES_MAX: usize = 256;

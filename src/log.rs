@@ -1,0 +1,180 @@
+//! The log: one line an event on standard error, written by one thread behind a bounded queue,
+//! so that a reader that does not read delays nobody. Nothing secret is ever handed to it.
+
+use std::io::Write;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::limits::LOG_LINES_MAX;
+use crate::time::{now_ms, rfc3339};
+
+/// How lines are written (`--log-format`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// `TIME LEVEL message key=value …`
+    Text,
+    /// A JSON object a line with `time`, `level`, `msg` and the fields.
+    Json,
+}
+
+/// How much a line matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Normal work.
+    Info,
+    /// Something an operator should look at some day.
+    Warn,
+    /// Something an operator should look at now.
+    Error,
+}
+
+static QUEUE: OnceLock<(Format, SyncSender<Line>)> = OnceLock::new();
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+enum Line {
+    Text(String),
+    Flush(SyncSender<()>),
+}
+
+/// Starts the writer thread; until then, and without it, lines are written in place as text.
+pub fn start(format: Format) {
+    let (sender, receiver) = sync_channel(LOG_LINES_MAX);
+    if QUEUE.set((format, sender)).is_ok() {
+        // Without the thread the queue fills and lines are dropped: the server still serves.
+        let _ = std::thread::Builder::new().name("log".into()).spawn(move || write_lines(receiver));
+    }
+}
+
+/// Waits, at most one second, until what was logged so far is written.
+pub fn flush() {
+    if let Some((_, sender)) = QUEUE.get() {
+        let (done, wait) = sync_channel(1);
+        if sender.try_send(Line::Flush(done)).is_ok() {
+            let _ = wait.recv_timeout(Duration::from_secs(1));
+        }
+    }
+}
+
+/// Logs `msg` at info level.
+pub fn info(msg: &str) {
+    event(Level::Info, msg, &[]);
+}
+
+/// Logs `msg` as a warning.
+pub fn warn(msg: &str) {
+    event(Level::Warn, msg, &[]);
+}
+
+/// Logs `msg` as an error.
+pub fn error(msg: &str) {
+    event(Level::Error, msg, &[]);
+}
+
+/// Logs `msg` with fields; a null field is left out of a text line.
+pub fn event(level: Level, msg: &str, fields: &[(&str, Value)]) {
+    let format = QUEUE.get().map_or(Format::Text, |(format, _)| *format);
+    let line = match format {
+        Format::Text => text_line(level, msg, fields),
+        Format::Json => json_line(level, msg, fields),
+    };
+    let Some((_, sender)) = QUEUE.get() else { return write_stderr(&line) };
+    if sender.try_send(Line::Text(line)).is_err() {
+        DROPPED.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A panic must not print what it was given (it could be a secret): only where it happened.
+pub fn install_panic_hook() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        error(&format!("internal error: panic at {place}"));
+    }));
+}
+
+impl Level {
+    fn word(self) -> &'static str {
+        match self {
+            Level::Info => "info",
+            Level::Warn => "warn",
+            Level::Error => "error",
+        }
+    }
+}
+
+fn text_line(level: Level, msg: &str, fields: &[(&str, Value)]) -> String {
+    let mut line = format!("{} {:5} {}", rfc3339(now_ms()), level.word(), escape(msg));
+    for (key, value) in fields {
+        match value {
+            Value::Null => {}
+            Value::String(text) if text.bytes().all(|b| b.is_ascii_graphic() && b != b'"') => {
+                line.push_str(&format!(" {key}={text}"));
+            }
+            other => line.push_str(&format!(" {key}={other}")),
+        }
+    }
+    line
+}
+
+/// A line break inside a message would forge a second line.
+fn escape(msg: &str) -> String {
+    msg.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn json_line(level: Level, msg: &str, fields: &[(&str, Value)]) -> String {
+    let mut object = Map::new();
+    object.insert("time".into(), rfc3339(now_ms()).into());
+    object.insert("level".into(), level.word().into());
+    object.insert("msg".into(), msg.into());
+    for (key, value) in fields {
+        object.insert((*key).to_owned(), value.clone());
+    }
+    Value::Object(object).to_string()
+}
+
+fn write_lines(receiver: Receiver<Line>) {
+    for line in receiver {
+        match line {
+            Line::Text(text) => write_stderr(&text),
+            Line::Flush(done) => {
+                let _ = done.try_send(());
+            }
+        }
+        let dropped = DROPPED.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            write_stderr(&format!("{} warn  {dropped} log lines dropped", rfc3339(now_ms())));
+        }
+    }
+}
+
+/// A closed standard error ends the log, never the server (eprintln would panic).
+fn write_stderr(line: &str) {
+    let _ = std::io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_line_cannot_be_broken_in_two() {
+        let line =
+            text_line(Level::Warn, "a\nb", &[("path", "/x\n".into()), ("user", Value::Null)]);
+        assert!(!line.contains('\n'));
+        assert!(line.ends_with("warn  a b path=\"/x\\n\""), "{line}");
+    }
+
+    #[test]
+    fn a_json_line_has_time_level_msg_and_the_fields() {
+        let line =
+            json_line(Level::Info, "request", &[("status", 200.into()), ("user", Value::Null)]);
+        let value: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["msg"], "request");
+        assert_eq!(value["level"], "info");
+        assert_eq!(value["status"], 200);
+        assert!(value["user"].is_null() && value["time"].is_string());
+    }
+}

@@ -1,0 +1,86 @@
+//! Room promised to uploads under way: many that each fit alone must not overfill the disk, or a
+//! quota, together.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use crate::store::{Store, StoreError};
+use crate::sync::lock;
+
+/// What uploads under way will need.
+#[derive(Default)]
+pub struct Reservations {
+    promised: Mutex<Promised>,
+}
+
+#[derive(Default)]
+struct Promised {
+    total: u64,
+    /// Never more entries than requests in flight.
+    by_user: HashMap<i64, u64>,
+}
+
+/// Room for one upload; given back when it goes.
+pub struct Reservation {
+    reservations: Arc<Reservations>,
+    user_id: i64,
+    bytes: u64,
+}
+
+/// The size of an announced upload, as far as its head tells.
+#[derive(Clone, Copy)]
+pub struct Announced {
+    /// Bytes it has at least.
+    pub low: u64,
+    /// Bytes it has at most.
+    pub high: u64,
+}
+
+impl Reservations {
+    /// Promises room for an upload, or says why there is none. A refusal waits for the
+    /// transaction where the upload may repeat a newest snapshot: that needs no room.
+    pub fn promise(
+        self: &Arc<Self>,
+        store: &Store,
+        user_id: i64,
+        announced: Announced,
+    ) -> Result<Reservation, StoreError> {
+        let (used, allowed) = store.usage(user_id)?;
+        let free = store.free_bytes()?;
+        let mut promised = lock(&self.promised);
+        let of_user = promised.by_user.get(&user_id).copied().unwrap_or(0);
+        let reserve = store.free_bytes_min();
+        let short = free.saturating_sub(promised.total) < announced.high.saturating_add(reserve);
+        let over = allowed.filter(|allowed| {
+            used.saturating_add(of_user).saturating_add(announced.low) > *allowed
+        });
+        if short || over.is_some() {
+            // Released first: the question goes to the database.
+            drop(promised);
+            if !store.could_be_repeated(user_id, announced.low, announced.high)? {
+                return Err(match over {
+                    Some(allowed) => StoreError::OverQuota { used, allowed },
+                    None => StoreError::DiskFull,
+                });
+            }
+            promised = lock(&self.promised);
+        }
+        promised.total = promised.total.saturating_add(announced.high);
+        let of_user = promised.by_user.entry(user_id).or_default();
+        *of_user = of_user.saturating_add(announced.high);
+        let reservations = Arc::clone(self);
+        Ok(Reservation { reservations, user_id, bytes: announced.high })
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut promised = lock(&self.reservations.promised);
+        promised.total = promised.total.saturating_sub(self.bytes);
+        let of_user = promised.by_user.get(&self.user_id).copied().unwrap_or(0);
+        match of_user.saturating_sub(self.bytes) {
+            0 => promised.by_user.remove(&self.user_id),
+            left => promised.by_user.insert(self.user_id, left),
+        };
+    }
+}

@@ -1,0 +1,137 @@
+//! Verifies a data folder: the database, and every file against its row. Changes nothing.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Store;
+use super::error::Result;
+use super::files::{Flaw, open_verified};
+use super::snapshots::has_row;
+use crate::limits::ORPHAN_AGE_S;
+use crate::types::{Digest, RandomId};
+
+/// What a check found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Rows compared with their files.
+    pub snapshots: u64,
+    /// Bytes read and hashed.
+    pub bytes: u64,
+    /// Sentences of SQLite's own check.
+    pub database: Vec<String>,
+    /// Snapshots that cannot be served, with the reason.
+    pub damaged: Vec<(i64, String)>,
+    /// Files without a row.
+    pub orphans: Vec<PathBuf>,
+}
+
+impl Report {
+    /// True if nothing is wrong.
+    pub fn clean(&self) -> bool {
+        self.database.is_empty() && self.damaged.is_empty() && self.orphans.is_empty()
+    }
+}
+
+struct Expected {
+    id: i64,
+    file: RandomId,
+    size: u64,
+    digest: Digest,
+}
+
+impl Store {
+    /// Checks everything; a server may run, and may push and delete meanwhile.
+    pub fn check(&self) -> Result<Report> {
+        let mut report = Report { database: self.check_database()?, ..Report::default() };
+        let server_runs = self.folder.server_runs();
+        // Files first: one that is pushed after this list was made cannot look like an orphan.
+        let files = self.folder.snapshot_files()?;
+        let mut known = HashSet::new();
+        let mut after = 0;
+        loop {
+            let rows = self.rows_after(after)?;
+            let Some(last) = rows.last() else { break };
+            after = last.id;
+            for row in rows {
+                known.insert(row.file);
+                self.check_row(&row, &mut report)?;
+            }
+        }
+        for (path, name) in files {
+            let placed = name.is_some_and(|name| self.folder.snapshot(name) == path);
+            if placed && name.is_some_and(|name| known.contains(&name)) {
+                continue;
+            }
+            let young = || {
+                let age =
+                    path.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
+                age.is_none_or(|age| age < Duration::from_secs(ORPHAN_AGE_S))
+            };
+            // With a server at work a file may be between its rename and its commit.
+            let late = match name {
+                Some(name) if placed => self.db.read(|c| has_row(c, name))?,
+                _ => false,
+            };
+            if !late && !(server_runs && young()) && path.exists() {
+                report.orphans.push(path);
+            }
+        }
+        Ok(report)
+    }
+
+    fn check_database(&self) -> Result<Vec<String>> {
+        self.db.read(|c| {
+            let mut found = Vec::new();
+            let mut statement = c.prepare("PRAGMA integrity_check")?;
+            let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+            for row in rows {
+                let sentence = row?;
+                if sentence != "ok" {
+                    found.push(sentence);
+                }
+            }
+            let mut statement = c.prepare("PRAGMA foreign_key_check")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                found.push(format!("a row of {} refers to nothing", row.get::<_, String>(0)?));
+            }
+            Ok(found)
+        })
+    }
+
+    /// In pages, so that a check of a large folder holds no long read transaction, which would
+    /// keep the WAL from being cut back.
+    fn rows_after(&self, id: i64) -> Result<Vec<Expected>> {
+        self.db.read(|c| {
+            let mut statement = c.prepare_cached(
+                "SELECT id, file, size_bytes, sha256 FROM state_snapshots WHERE id > ?1
+                  ORDER BY id LIMIT 1000",
+            )?;
+            let rows = statement.query_map([id], |row| {
+                let file: String = row.get(1)?;
+                Ok(Expected {
+                    id: row.get(0)?,
+                    file: RandomId::parse(&file).unwrap_or(RandomId(0)),
+                    size: row.get(2)?,
+                    digest: Digest(row.get(3)?),
+                })
+            })?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    fn check_row(&self, row: &Expected, report: &mut Report) -> Result<()> {
+        let path = self.folder.snapshot(row.file);
+        report.snapshots += 1;
+        match open_verified(&path, row.size, row.digest, None) {
+            Ok(_) => report.bytes += row.size,
+            // Deleted since its row was read: no damage.
+            Err(Flaw::Missing) if !self.db.read(|c| has_row(c, row.file))? => {
+                report.snapshots -= 1;
+            }
+            Err(flaw) => report.damaged.push((row.id, flaw.reason())),
+        }
+        Ok(())
+    }
+}

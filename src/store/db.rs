@@ -1,0 +1,156 @@
+//! SQLite connections: one writer behind a lock, a few readers beside it.
+
+use std::path::Path;
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+
+use super::error::{Result, StoreError};
+use super::folder::{Folder, private_file};
+use super::migrations;
+use crate::limits::{READERS, SQLITE_BUSY_MS, SQLITE_CACHE_KIB, WAL_BYTES_MAX};
+use crate::sync::{lock, wait_for};
+
+/// The first SQLite without the WAL reset bug, which could lose committed pages of a database
+/// that two connections write (https://sqlite.org/wal.html#walresetbug).
+const SQLITE_VERSION_MIN: i32 = 3_051_003;
+
+/// The connections of one process to one database.
+pub struct Database {
+    writer: Mutex<Connection>,
+    readers: Mutex<Readers>,
+    returned: Condvar,
+    folder: Folder,
+}
+
+struct Readers {
+    idle: Vec<Connection>,
+    opened: usize,
+}
+
+/// Why a transaction did not commit. The difference decides whether a file may be unlinked.
+pub enum Failure {
+    /// Before COMMIT: it was rolled back.
+    Before(StoreError),
+    /// COMMIT itself failed: the rows may or may not be there after a crash.
+    Commit(rusqlite::Error),
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
+        Failure::Before(error)
+    }
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Failure {
+        Failure::Before(error.into())
+    }
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> StoreError {
+        match failure {
+            Failure::Before(error) => error,
+            Failure::Commit(error) => error.into(),
+        }
+    }
+}
+
+impl Database {
+    /// Opens the database of `folder`, making it if it is missing, and migrates it.
+    pub fn open(folder: &Folder) -> Result<Database> {
+        if rusqlite::version_number() < SQLITE_VERSION_MIN {
+            return Err(StoreError::Unusable(format!("SQLite {} is too old", rusqlite::version())));
+        }
+        let path = folder.database();
+        // Made here, so that it never exists with a looser mode; closed before SQLite opens it,
+        // since closing any descriptor of a file drops the process's locks on it.
+        drop(private_file(&path)?);
+        let mut writer = connect(&path)?;
+        writer.pragma_update(None, "journal_mode", "wal")?;
+        writer.pragma_update(None, "journal_size_limit", WAL_BYTES_MAX)?;
+        migrations::migrate(&mut writer)?;
+        Ok(Database {
+            writer: Mutex::new(writer),
+            readers: Mutex::new(Readers { idle: Vec::new(), opened: 0 }),
+            returned: Condvar::new(),
+            folder: folder.clone(),
+        })
+    }
+
+    /// Runs `work` on a reader connection; at most [`READERS`] run at once.
+    pub fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let reader = self.reader()?;
+        let connection = reader.connection.as_ref().ok_or(StoreError::Busy)?;
+        work(connection)
+    }
+
+    /// Runs `work` in a transaction that holds the write lock from its start, and commits it
+    /// with full sync: when this returns Ok, the rows are on disk.
+    pub fn write<T>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> std::result::Result<T, Failure>,
+    ) -> std::result::Result<T, Failure> {
+        let mut writer = lock(&self.writer);
+        let tx = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let value = work(&tx)?;
+        tx.commit().map_err(Failure::Commit)?;
+        Ok(value)
+    }
+
+    fn reader(&self) -> Result<Reader<'_>> {
+        let wait = Duration::from_millis(SQLITE_BUSY_MS);
+        let taken = wait_for(&self.readers, &self.returned, wait, |readers| {
+            if let Some(connection) = readers.idle.pop() {
+                return Some(Some(connection));
+            }
+            (readers.opened < READERS).then(|| {
+                readers.opened += 1;
+                None
+            })
+        });
+        // The guard is made first: if opening fails, its drop gives the place back.
+        let mut reader = Reader { database: self, connection: taken.ok_or(StoreError::Busy)? };
+        if reader.connection.is_none() {
+            reader.connection = Some(connect(&self.folder.database())?);
+        }
+        Ok(reader)
+    }
+}
+
+struct Reader<'a> {
+    database: &'a Database,
+    connection: Option<Connection>,
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        let mut readers = lock(&self.database.readers);
+        match self.connection.take() {
+            Some(connection) => readers.idle.push(connection),
+            None => readers.opened = readers.opened.saturating_sub(1),
+        }
+        drop(readers);
+        self.database.returned.notify_one();
+    }
+}
+
+fn connect(path: &Path) -> Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(Duration::from_millis(SQLITE_BUSY_MS))?;
+    connection.set_prepared_statement_cache_capacity(32);
+    for (pragma, value) in [
+        ("synchronous", "full"),
+        ("foreign_keys", "on"),
+        ("trusted_schema", "off"),
+        ("cell_size_check", "on"),
+        ("temp_store", "memory"),
+    ] {
+        connection.pragma_update(None, pragma, value)?;
+    }
+    connection.pragma_update(None, "cache_size", -SQLITE_CACHE_KIB)?;
+    Ok(connection)
+}

@@ -1,0 +1,131 @@
+//! Everything that can go wrong below HTTP, with the sentence an operator reads.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Result of the store.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// An error of the store. `http::error` maps each to a status; the command line prints it.
+#[derive(Debug)]
+pub enum StoreError {
+    /// No such user, token or snapshot; the word says which.
+    Missing(&'static str),
+    /// There is one already; the word says what.
+    Exists(&'static str),
+    /// The machine was never registered, or is hidden.
+    MachineNotRegistered,
+    /// The user has as many machines as one user may have.
+    TooManyMachines,
+    /// The condition of a push does not hold.
+    PreconditionFailed,
+    /// The push does not fit into the user's quota; both in bytes.
+    OverQuota {
+        /// Bytes stored now.
+        used: u64,
+        /// Bytes allowed.
+        allowed: u64,
+    },
+    /// The disk is full, or the push would leave less than the configured reserve.
+    DiskFull,
+    /// A stored file is missing or does not match its digest.
+    Damaged {
+        /// The snapshot's id.
+        id: i64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A lock was not to be had in time.
+    Busy,
+    /// The folder has no `configsync.db`.
+    NoDataFolder(PathBuf),
+    /// Another server runs on the folder.
+    Locked(PathBuf),
+    /// The database was written by a newer version of this program.
+    NewerSchema {
+        /// Version found in the file.
+        found: i64,
+        /// Newest version this program knows.
+        known: i64,
+    },
+    /// The data folder cannot be used as it is.
+    Unusable(String),
+    /// SQLite failed.
+    Sqlite(rusqlite::Error),
+    /// The file system or the random source failed.
+    Io {
+        /// What was being done.
+        doing: String,
+        /// The system's error.
+        source: io::Error,
+    },
+}
+
+impl StoreError {
+    /// An I/O error while `doing` something with `path`; a full disk gets its own variant.
+    pub fn io(doing: &str, path: &Path, source: io::Error) -> StoreError {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::DiskFull,
+            _ => StoreError::Io { doing: format!("{doing} {}", path.display()), source },
+        }
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> StoreError {
+        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull};
+        match error.sqlite_error_code() {
+            Some(DiskFull) => StoreError::DiskFull,
+            Some(DatabaseBusy | DatabaseLocked) => StoreError::Busy,
+            _ => StoreError::Sqlite(error),
+        }
+    }
+}
+
+impl From<getrandom::Error> for StoreError {
+    fn from(error: getrandom::Error) -> StoreError {
+        StoreError::Io { doing: "draw random bytes".into(), source: io::Error::other(error) }
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreError::Missing(what) => write!(f, "no such {what}"),
+            StoreError::Exists(what) => write!(f, "this {what} exists already"),
+            StoreError::MachineNotRegistered => write!(f, "this machine is not registered"),
+            StoreError::TooManyMachines => write!(f, "this user has too many machines"),
+            StoreError::PreconditionFailed => write!(f, "the newest snapshot is another one"),
+            StoreError::OverQuota { used, allowed } => {
+                write!(f, "quota reached: {used} of {allowed} bytes are used")
+            }
+            StoreError::DiskFull => write!(f, "the server's disk is full"),
+            StoreError::Damaged { id, reason } => write!(f, "snapshot {id} is damaged: {reason}"),
+            StoreError::Busy => write!(f, "the database is busy; try again"),
+            StoreError::NoDataFolder(path) => write!(
+                f,
+                "{} is no data folder (it has no configsync.db): name one with --data, \
+                 or make one with `configsync-server serve`",
+                path.display()
+            ),
+            StoreError::Locked(path) => {
+                write!(f, "another configsync-server is running on {}", path.display())
+            }
+            StoreError::NewerSchema { found, known } => write!(
+                f,
+                "the database has schema version {found}, this program knows {known}: \
+                 use the newer configsync-server that wrote it"
+            ),
+            StoreError::Unusable(reason) => f.write_str(reason),
+            StoreError::Sqlite(error) => write!(
+                f,
+                "the database failed: {error}; if that stays, stop the server, run \
+                 `configsync-server check`, and restore a backup if it reports damage"
+            ),
+            StoreError::Io { doing, source } => write!(f, "could not {doing}: {source}"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}

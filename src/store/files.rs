@@ -1,0 +1,235 @@
+//! Snapshot files: how one is written, put into its place, verified and taken away.
+//!
+//! The order of every push is bytes → fsync → rename → fsync of the folder → commit. Each step
+//! must be on disk before the next begins, so that after a crash at any moment a committed row
+//! always finds its whole file.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{Advice, fadvise};
+use sha2::{Digest as _, Sha256};
+
+use super::error::{Result, StoreError};
+use super::folder::{Folder, make_dir, sync_dir};
+use crate::limits::{
+    PIECE_BYTES, VERIFIED_AGE_NS, VERIFIED_FILES_MAX, VERIFIED_S, WRITEBACK_BYTES,
+};
+use crate::sync::lock;
+use crate::types::{Digest, RandomId};
+
+/// A body on its way into `tmp/`, hashed as it is written. Unless it is placed, the file goes
+/// when this value goes, also in a panic.
+pub struct Upload {
+    file: File,
+    path: PathBuf,
+    name: RandomId,
+    hash: Sha256,
+    len: u64,
+    written_back: u64,
+    placed: bool,
+}
+
+impl Upload {
+    /// Makes an empty file of a random name, mode 0600.
+    pub fn create(folder: &Folder) -> Result<Upload> {
+        let name = RandomId::draw()?;
+        let path = folder.tmp().join(name.to_string());
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|e| StoreError::io("create", &path, e))?;
+        let hash = Sha256::new();
+        Ok(Upload { file, path, name, hash, len: 0, written_back: 0, placed: false })
+    }
+
+    /// Appends bytes.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.hash.update(bytes);
+        self.len += bytes.len() as u64;
+        if self.len - self.written_back >= WRITEBACK_BYTES {
+            // Dropping the pages makes the kernel write them now, so that the fsync at the end
+            // finds little to do. A hint only: its failure changes nothing.
+            let _ = fadvise(&self.file, self.written_back, None, Advice::DontNeed);
+            self.written_back = self.len;
+        }
+        Ok(())
+    }
+
+    /// Bytes written so far.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// True before the first byte.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Digest of the bytes written so far.
+    pub fn digest(&self) -> Digest {
+        Digest(self.hash.clone().finalize().into())
+    }
+
+    /// Makes the bytes durable and puts them into their place. The caller commits a row that
+    /// names the file, or unlinks it.
+    ///
+    /// If a sync fails the push fails: after a failed fsync the kernel may have dropped the
+    /// dirty pages, so a second one would succeed and mean nothing.
+    pub fn place(mut self, folder: &Folder) -> Result<RandomId> {
+        self.file.sync_all().map_err(|e| StoreError::io("sync", &self.path, e))?;
+        let target = folder.snapshot(self.name);
+        let parent = target.parent().unwrap_or(Path::new("."));
+        // A new sub-folder is only there after a crash once its own parent was synced.
+        if !parent.is_dir() {
+            make_dir(parent)?;
+        }
+        fs::rename(&self.path, &target).map_err(|e| StoreError::io("rename", &self.path, e))?;
+        self.placed = true;
+        if let Err(error) = sync_dir(parent) {
+            // No row names it yet, and none will: this is the one safe moment to take it back.
+            let _ = fs::remove_file(&target);
+            return Err(error);
+        }
+        Ok(self.name)
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if !self.placed {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Takes a snapshot file away, after its row is gone. Missing already is as good.
+pub fn unlink(folder: &Folder, name: RandomId) {
+    let _ = fs::remove_file(folder.snapshot(name));
+}
+
+/// Why a file cannot be served.
+#[derive(Debug)]
+pub enum Flaw {
+    /// There is no such file.
+    Missing,
+    /// Its length or digest differs; the text says how.
+    Differs(String),
+    /// It could not be read.
+    Unreadable(io::Error),
+}
+
+impl Flaw {
+    /// The words that `check` and the log use.
+    pub fn reason(&self) -> String {
+        match self {
+            Flaw::Missing => "its file is missing".into(),
+            Flaw::Differs(how) => how.clone(),
+            Flaw::Unreadable(error) => format!("its file cannot be read: {error}"),
+        }
+    }
+}
+
+/// Opens a file and compares its length and SHA-256 with what its row says.
+pub fn open_verified(path: &Path, size: u64, digest: Digest, memo: Option<&Memo>) -> Checked {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Flaw::Missing),
+        Err(e) => return Err(Flaw::Unreadable(e)),
+    };
+    let metadata = file.metadata().map_err(Flaw::Unreadable)?;
+    if metadata.len() != size {
+        return Err(Flaw::Differs(format!("its file has {} of {size} bytes", metadata.len())));
+    }
+    let state = FileState::of(&metadata);
+    if memo.is_some_and(|memo| memo.knows(path, &state)) {
+        return Ok(file);
+    }
+    if hash_file(&mut file).map_err(Flaw::Unreadable)? != digest {
+        return Err(Flaw::Differs("its SHA-256 differs".into()));
+    }
+    if let Some(memo) = memo {
+        memo.remember(path, state);
+    }
+    Ok(file)
+}
+
+/// An open file whose bytes are those of its row, or why not.
+pub type Checked = std::result::Result<File, Flaw>;
+
+fn hash_file(file: &mut File) -> io::Result<Digest> {
+    let mut hash = Sha256::new();
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(Digest(hash.finalize().into())),
+            n => hash.update(piece.get(..n).unwrap_or_default()),
+        }
+    }
+}
+
+/// Remembers which files were verified, so that a pull of the same file within the hour need not
+/// hash it again. Any change of the file changes its ctime, which no program can set back.
+#[derive(Default)]
+pub struct Memo {
+    verified: Mutex<HashMap<PathBuf, (FileState, Instant)>>,
+}
+
+#[derive(PartialEq, Eq, Clone)]
+struct FileState {
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileState {
+    fn of(metadata: &fs::Metadata) -> FileState {
+        FileState {
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// A file changed a moment ago may change again within the same tick of its times.
+    fn settled(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let changed = i128::from(self.changed.0) * 1_000_000_000 + i128::from(self.changed.1);
+        i128::try_from(now.as_nanos()).is_ok_and(|now| now - changed >= VERIFIED_AGE_NS)
+    }
+}
+
+impl Memo {
+    fn knows(&self, path: &Path, state: &FileState) -> bool {
+        lock(&self.verified).get(path).is_some_and(|(known, at)| {
+            known == state && at.elapsed() < Duration::from_secs(VERIFIED_S)
+        })
+    }
+
+    fn remember(&self, path: &Path, state: FileState) {
+        if !state.settled() {
+            return;
+        }
+        let mut verified = lock(&self.verified);
+        if verified.len() >= VERIFIED_FILES_MAX {
+            verified.clear();
+        }
+        verified.insert(path.to_owned(), (state, Instant::now()));
+    }
+}
+
+/// Free bytes for this process on the file system of `path`.
+pub fn free_bytes(path: &Path) -> Result<u64> {
+    let stat = rustix::fs::statvfs(path).map_err(|e| StoreError::io("look at", path, e.into()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}

@@ -1,0 +1,249 @@
+//! The data folder: its layout, its modes, its one-server lock and what a start tidies up.
+
+use std::collections::HashSet;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::error::{Result, StoreError};
+use crate::limits::SOCKET_PATH_BYTES_MAX;
+use crate::types::RandomId;
+
+/// A data folder by its root.
+#[derive(Debug, Clone)]
+pub struct Folder {
+    root: PathBuf,
+}
+
+impl Folder {
+    /// An existing data folder: one that has a `configsync.db`.
+    pub fn existing(root: &Path) -> Result<Folder> {
+        let folder = Folder { root: root.to_owned() };
+        match folder.database().is_file() {
+            true => Ok(folder),
+            false => Err(StoreError::NoDataFolder(root.to_owned())),
+        }
+    }
+
+    /// Makes what is missing, and closes to others what stands open to them: folders 0700,
+    /// files 0600. Uploads and snapshots must share a file system, or a rename is no rename.
+    pub fn create(root: &Path) -> Result<Folder> {
+        let folder = Folder { root: root.to_owned() };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(root)
+            .map_err(|e| StoreError::io("create the data folder", root, e))?;
+        for dir in [folder.snapshots(), folder.tmp(), folder.run(), folder.lost_and_found()] {
+            make_dir(&dir)?;
+        }
+        tighten(root, 0o700)?;
+        for entry in list(root)? {
+            tighten(&entry, if entry.is_dir() { 0o700 } else { 0o600 })?;
+        }
+        sync_dir(root)?;
+        let device = |path: &Path| {
+            fs::metadata(path).map(|m| m.dev()).map_err(|e| StoreError::io("look at", path, e))
+        };
+        if device(&folder.tmp())? != device(&folder.snapshots())? {
+            return Err(StoreError::Unusable(format!(
+                "{} and {} must be on one file system: an upload could not be renamed into place",
+                folder.tmp().display(),
+                folder.snapshots().display()
+            )));
+        }
+        Ok(folder)
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The SQLite database.
+    pub fn database(&self) -> PathBuf {
+        self.root.join("configsync.db")
+    }
+
+    /// Snapshot files, in 256 sub-folders.
+    pub fn snapshots(&self) -> PathBuf {
+        self.root.join("snapshots")
+    }
+
+    /// Uploads under way.
+    pub fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    /// Private sockets.
+    pub fn run(&self) -> PathBuf {
+        self.root.join("run")
+    }
+
+    /// Files that a start found without a row.
+    pub fn lost_and_found(&self) -> PathBuf {
+        self.root.join("lost+found")
+    }
+
+    /// The key that signs JWTs.
+    pub fn jwt_key(&self) -> PathBuf {
+        self.root.join("jwt.key")
+    }
+
+    /// The file of a snapshot: `snapshots/3f/3f…`.
+    pub fn snapshot(&self, name: RandomId) -> PathBuf {
+        let name = name.to_string();
+        self.snapshots().join(name.get(..2).unwrap_or_default()).join(name)
+    }
+
+    /// Takes the one-server lock; it lasts as long as the returned file is open, and ends with
+    /// the process, however that ends.
+    pub fn lock_server(&self) -> Result<File> {
+        let path = self.root.join("server.lock");
+        let file = private_file(&path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Locked(self.root.clone())),
+            Err(TryLockError::Error(e)) => Err(StoreError::io("lock", &path, e)),
+        }
+    }
+
+    /// True while another process holds the one-server lock.
+    pub fn server_runs(&self) -> bool {
+        matches!(self.lock_server(), Err(StoreError::Locked(_)))
+    }
+
+    /// Reads the JWT key, or makes it: 32 random bytes, on disk before they are used.
+    pub fn load_jwt_key(&self) -> Result<[u8; 32]> {
+        let path = self.jwt_key();
+        if !path.exists() {
+            let mut key = [0; 32];
+            getrandom::fill(&mut key)?;
+            let fresh = self.tmp().join("jwt.key");
+            let mut file = private_file(&fresh)?;
+            file.set_len(0)
+                .and_then(|()| file.write_all(&key))
+                .and_then(|()| file.sync_all())
+                .and_then(|()| fs::rename(&fresh, &path))
+                .map_err(|e| StoreError::io("write", &path, e))?;
+            sync_dir(&self.root)?;
+        }
+        let bytes = fs::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
+        bytes.try_into().map_err(|_| {
+            StoreError::Unusable(format!(
+                "{} must hold 32 bytes; remove it to make a new one (every JWT then ends)",
+                path.display()
+            ))
+        })
+    }
+
+    /// Empties `tmp/` and `run/`: nothing there was ever acknowledged.
+    pub fn empty_scratch(&self) -> Result<()> {
+        for dir in [self.tmp(), self.run()] {
+            for entry in list(&dir)? {
+                let done = if entry.is_dir() {
+                    fs::remove_dir_all(&entry)
+                } else {
+                    fs::remove_file(&entry)
+                };
+                done.map_err(|e| StoreError::io("remove", &entry, e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every file under `snapshots/`; its name if it is one that this program gives.
+    pub fn snapshot_files(&self) -> Result<Vec<(PathBuf, Option<RandomId>)>> {
+        let mut files = Vec::new();
+        for entry in list(&self.snapshots())? {
+            let inner = if entry.is_dir() { list(&entry)? } else { vec![entry] };
+            for path in inner {
+                let name = path.file_name().and_then(|n| n.to_str()).and_then(RandomId::parse);
+                files.push((path, name));
+            }
+        }
+        Ok(files)
+    }
+
+    /// Moves what is in `snapshots/` and not in `known` to `lost+found/`; says how many.
+    /// Nothing is deleted: with an older database these may be somebody's newest snapshots.
+    pub fn move_orphans(&self, known: &HashSet<RandomId>) -> Result<usize> {
+        let mut moved = 0;
+        for (path, name) in self.snapshot_files()? {
+            if name.is_some_and(|name| known.contains(&name) && path == self.snapshot(name)) {
+                continue;
+            }
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let mut target = self.lost_and_found().join(&name);
+            if target.exists() {
+                target = self.lost_and_found().join(format!("{name}.{}", RandomId::draw()?));
+            }
+            fs::rename(&path, &target).map_err(|e| StoreError::io("move", &path, e))?;
+            // Thirty days in lost+found/ count from now, not from the push.
+            let now = std::time::SystemTime::now();
+            let _ = File::open(&target).and_then(|file| file.set_modified(now));
+            moved += 1;
+        }
+        if moved > 0 {
+            sync_dir(&self.lost_and_found())?;
+        }
+        Ok(moved)
+    }
+
+    /// A path for a private socket: in `run/`, or, where that is too long for the system, in a
+    /// fresh folder of mode 0700 in the system's temporary folder.
+    pub fn socket_path(&self, name: &str) -> Result<PathBuf> {
+        let path = self.run().join(name);
+        if path.as_os_str().len() <= SOCKET_PATH_BYTES_MAX {
+            return Ok(path);
+        }
+        let dir = std::env::temp_dir().join(format!("configsync-{}", RandomId::draw()?));
+        make_dir(&dir)?;
+        Ok(dir.join(name))
+    }
+}
+
+/// Makes a folder of mode 0700 unless it exists; its parent is synced, so that it stays.
+pub fn make_dir(path: &Path) -> Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => path.parent().map_or(Ok(()), sync_dir),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(e) => Err(StoreError::io("create", path, e)),
+    }
+}
+
+/// Makes a rename, creation or removal in `dir` durable.
+pub fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(|e| StoreError::io("sync the folder", dir, e))
+}
+
+/// Opens a file for writing, made with mode 0600 if it does not exist.
+pub fn private_file(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| StoreError::io("open", path, e))
+}
+
+/// The entries of a folder.
+pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
+    fs::read_dir(dir)
+        .and_then(|entries| entries.map(|entry| entry.map(|e| e.path())).collect())
+        .map_err(|e| StoreError::io("list", dir, e))
+}
+
+fn tighten(path: &Path, mode: u32) -> Result<()> {
+    let metadata = fs::symlink_metadata(path).map_err(|e| StoreError::io("look at", path, e))?;
+    if metadata.is_symlink() || metadata.permissions().mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    fs::set_permissions(path, Permissions::from_mode(mode))
+        .map_err(|e| StoreError::io("close to others", path, e))
+}

@@ -1,0 +1,122 @@
+//! All SQL and all files. Nothing above this module names a table or a path of the data folder.
+
+pub mod audit;
+pub mod check;
+mod db;
+mod error;
+mod files;
+mod folder;
+pub mod machines;
+mod migrations;
+mod pending;
+pub mod snapshots;
+pub mod tokens;
+pub mod users;
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::path::Path;
+
+pub use error::{Result, StoreError};
+pub use files::Upload;
+pub use folder::Folder;
+
+use crate::types::RandomId;
+use db::Database;
+use files::Memo;
+use pending::Pending;
+
+/// What `serve` was told about space; commands that store nothing need none of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Policy {
+    /// Stored bytes per user; 0 is no limit.
+    pub quota_bytes: u64,
+    /// Free bytes of the disk below which pushes are refused.
+    pub free_bytes_min: u64,
+}
+
+/// One data folder, open.
+pub struct Store {
+    folder: Folder,
+    db: Database,
+    memo: Memo,
+    pending: Pending,
+    policy: Policy,
+    /// Held for the life of a server; None for commands.
+    _lock: Option<File>,
+}
+
+/// What a start found and tidied.
+pub struct Started {
+    /// Files moved to `lost+found/`.
+    pub orphans: usize,
+}
+
+impl Store {
+    /// Opens an existing data folder for a command; a server may run on it.
+    pub fn open(root: &Path) -> Result<Store> {
+        let folder = Folder::existing(root)?;
+        Store::with(folder, Policy::default(), None)
+    }
+
+    /// Makes or opens the data folder of a server: takes the one-server lock, empties what was
+    /// under way when the last one ended, and sets files without a row aside.
+    pub fn start(root: &Path, policy: Policy) -> Result<(Store, Started)> {
+        let folder = Folder::create(root)?;
+        let lock = folder.lock_server()?;
+        folder.empty_scratch()?;
+        let store = Store::with(folder, policy, Some(lock))?;
+        let orphans = store.folder.move_orphans(&store.file_names()?)?;
+        Ok((store, Started { orphans }))
+    }
+
+    fn with(folder: Folder, policy: Policy, lock: Option<File>) -> Result<Store> {
+        let db = Database::open(&folder)?;
+        let (memo, pending) = (Memo::default(), Pending::default());
+        Ok(Store { folder, db, memo, pending, policy, _lock: lock })
+    }
+
+    /// The data folder.
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// True if the database answers and the data folder can be written.
+    pub fn healthy(&self) -> bool {
+        let answers = self.db.read(|c| Ok(c.query_row("SELECT 1", [], |_| Ok(()))?)).is_ok();
+        answers
+            && Upload::create(&self.folder)
+                .and_then(|mut u| {
+                    u.write(b"healthz").map_err(|e| StoreError::io("write", &self.folder.tmp(), e))
+                })
+                .is_ok()
+    }
+
+    /// Begins an upload in `tmp/`.
+    pub fn upload(&self) -> Result<Upload> {
+        Upload::create(&self.folder)
+    }
+
+    /// Free bytes of the disk.
+    pub fn free_bytes(&self) -> Result<u64> {
+        files::free_bytes(self.folder.root())
+    }
+
+    /// Free bytes of the disk below which pushes are refused.
+    pub fn free_bytes_min(&self) -> u64 {
+        self.policy.free_bytes_min
+    }
+
+    /// The names of all files that rows speak of.
+    fn file_names(&self) -> Result<HashSet<RandomId>> {
+        self.db.read(|c| {
+            let mut statement = c.prepare("SELECT file FROM state_snapshots")?;
+            let mut rows = statement.query([])?;
+            let mut names = HashSet::new();
+            while let Some(row) = rows.next()? {
+                names.extend(RandomId::parse(row.get_ref(0)?.as_str().unwrap_or_default()));
+            }
+            Ok(names)
+        })
+    }
+}

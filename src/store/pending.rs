@@ -1,0 +1,85 @@
+//! Rows that no request waits for: last uses of tokens and audit rows of reads and logins. They
+//! are kept in a bounded queue and written in one batch a second by the housekeeper.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use rusqlite::params;
+
+use super::Store;
+use super::audit::Event;
+use super::error::Result;
+use crate::limits::{PENDING_ROWS_MAX, TOKEN_USE_INTERVAL_MS};
+use crate::log;
+use crate::sync::lock;
+
+/// What waits for the next batch.
+#[derive(Default)]
+pub struct Pending {
+    queue: Mutex<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// Last use by token, milliseconds since 1970.
+    uses: HashMap<i64, i64>,
+    events: Vec<Event>,
+    dropped: u64,
+}
+
+impl Pending {
+    /// Notes the use of a token, unless one was written within the last minute.
+    pub fn token_used(&self, token: i64, last_used_at: Option<i64>, now: i64) {
+        // The absolute difference: a clock that jumped back must not silence the column.
+        if last_used_at.is_some_and(|last| (now - last).abs() < TOKEN_USE_INTERVAL_MS) {
+            return;
+        }
+        let mut queue = lock(&self.queue);
+        if queue.uses.len() < PENDING_ROWS_MAX {
+            queue.uses.insert(token, now);
+        }
+    }
+}
+
+impl Store {
+    /// Hands over an audit row for the next batch.
+    pub fn audit_later(&self, event: Event) {
+        let mut queue = lock(&self.pending.queue);
+        if queue.events.len() < PENDING_ROWS_MAX {
+            queue.events.push(event);
+        } else {
+            queue.dropped += 1;
+        }
+    }
+
+    /// Writes what waits. On failure it is logged and dropped: nobody waits for these rows, and
+    /// a full disk must not fill the memory.
+    pub fn write_pending(&self) {
+        let Queue { uses, events, dropped } = std::mem::take(&mut *lock(&self.pending.queue));
+        if dropped > 0 {
+            log::warn(&format!("{dropped} audit rows dropped: too many in one second"));
+        }
+        if uses.is_empty() && events.is_empty() {
+            return;
+        }
+        if let Err(error) = self.write_batch(&uses, &events) {
+            let rows = uses.len() + events.len();
+            log::error(&format!("{rows} rows of token uses and audit not written: {error}"));
+        }
+    }
+
+    fn write_batch(&self, uses: &HashMap<i64, i64>, events: &[Event]) -> Result<()> {
+        self.db.write(|tx| {
+            let mut touch =
+                tx.prepare_cached("UPDATE api_tokens SET last_used_at = ?2 WHERE id = ?1")?;
+            for (token, at) in uses {
+                touch.execute(params![token, at])?;
+            }
+            for event in events {
+                event.write(tx)?;
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+}

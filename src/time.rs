@@ -1,0 +1,179 @@
+//! Wall-clock time as milliseconds since 1970, and its two text forms.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const DAY_MS: i64 = 86_400_000;
+
+/// Milliseconds since 1970-01-01T00:00:00Z; 0 if the clock stands before that.
+pub fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// RFC 3339 in UTC with milliseconds: `2026-11-23T16:08:00.000Z`.
+pub fn rfc3339(ms: i64) -> String {
+    let c = Civil::from_ms(ms);
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+        c.year, c.month, c.day, c.hour, c.minute, c.second, c.milli
+    )
+}
+
+/// The date of a `Date` header field (RFC 9110, section 5.6.7): `Mon, 23 Nov 2026 16:08:00 GMT`.
+pub fn http_date(ms: i64) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let c = Civil::from_ms(ms);
+    let weekday = usize::try_from(ms.div_euclid(DAY_MS).rem_euclid(7)).unwrap_or(0);
+    let month = usize::try_from(c.month - 1).unwrap_or(0);
+    format!(
+        "{}, {:02} {} {:04} {:02}:{:02}:{:02} GMT",
+        DAYS.get(weekday).unwrap_or(&"Thu"),
+        c.day,
+        MONTHS.get(month).unwrap_or(&"Jan"),
+        c.year,
+        c.hour,
+        c.minute,
+        c.second
+    )
+}
+
+/// Reads RFC 3339 (`2026-11-23T16:08:00.5+01:00`; a date alone means its first moment in UTC).
+pub fn parse_rfc3339(text: &str) -> Option<i64> {
+    let (date, rest) = match text.split_once(['T', 't', ' ']) {
+        Some((date, rest)) => (date, rest),
+        None => (text, "00:00:00Z"),
+    };
+    let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
+    let zone_at = rest.find(['Z', 'z', '+', '-'])?;
+    let (clock, zone) = rest.split_at_checked(zone_at)?;
+    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
+    let [hour, minute, second] = numbers(clock, ':', [2, 2, 2])?;
+    if !(1..=12).contains(&month) || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let days = days_from_civil(year, month, day);
+    if Civil::from_ms(days.checked_mul(DAY_MS)?).day != day {
+        return None;
+    }
+    let seconds = (days * 24 + hour) * 3600 + minute * 60 + second - zone_seconds(zone)?;
+    Some(seconds * 1000 + milliseconds(fraction)?)
+}
+
+struct Civil {
+    year: i64,
+    month: i64,
+    day: i64,
+    hour: i64,
+    minute: i64,
+    second: i64,
+    milli: i64,
+}
+
+impl Civil {
+    /// The proleptic Gregorian calendar in eras of 400 years that begin on 1 March, so that the
+    /// leap day is the last of its year.
+    fn from_ms(ms: i64) -> Civil {
+        let (days, in_day) = (ms.div_euclid(DAY_MS), ms.rem_euclid(DAY_MS));
+        let from_era0 = days + 719_468;
+        let (era, day_of_era) = (from_era0.div_euclid(146_097), from_era0.rem_euclid(146_097));
+        let year_of_era =
+            (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let shifted = (5 * day_of_year + 2) / 153;
+        let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+        Civil {
+            year: year_of_era + era * 400 + i64::from(month <= 2),
+            month,
+            day: day_of_year - (153 * shifted + 2) / 5 + 1,
+            hour: in_day / 3_600_000,
+            minute: in_day / 60_000 % 60,
+            second: in_day / 1000 % 60,
+            milli: in_day % 1000,
+        }
+    }
+}
+
+fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = year - i64::from(month <= 2);
+    let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+    let shifted = if month > 2 { month - 3 } else { month + 9 };
+    let day_of_year = (153 * shifted + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
+fn numbers(text: &str, separator: char, widths: [usize; 3]) -> Option<[i64; 3]> {
+    let mut parts = text.split(separator);
+    let mut out = [0; 3];
+    for (slot, width) in out.iter_mut().zip(widths) {
+        *slot = digits(parts.next().filter(|part| part.len() == width)?)?;
+    }
+    parts.next().is_none().then_some(out)
+}
+
+fn digits(text: &str) -> Option<i64> {
+    let all = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    all.then(|| text.parse().ok()).flatten()
+}
+
+fn milliseconds(fraction: &str) -> Option<i64> {
+    let first: String = fraction.chars().chain("00".chars()).take(3).collect();
+    digits(fraction).and(digits(&first))
+}
+
+fn zone_seconds(zone: &str) -> Option<i64> {
+    let sign = match zone.chars().next()? {
+        'Z' | 'z' => return (zone.len() == 1).then_some(0),
+        '+' => 1,
+        _ => -1,
+    };
+    let (hours, minutes) = zone.get(1..)?.split_once(':')?;
+    Some(sign * (digits(hours)? * 3600 + digits(minutes)? * 60))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_written_in_utc_with_milliseconds() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(1_795_450_080_007), "2026-11-23T16:08:00.007Z");
+        assert_eq!(rfc3339(951_782_400_000), "2000-02-29T00:00:00.000Z");
+        assert_eq!(http_date(784_111_777_000), "Sun, 06 Nov 1994 08:49:37 GMT");
+    }
+
+    #[test]
+    fn what_was_written_is_read_back_over_four_centuries() {
+        for step in 0..150_000_i64 {
+            let ms = step * DAY_MS + step * 7919 % DAY_MS;
+            assert_eq!(parse_rfc3339(&rfc3339(ms)), Some(ms));
+        }
+    }
+
+    #[test]
+    fn zones_fractions_and_bare_dates_are_read() {
+        assert_eq!(parse_rfc3339("1970-01-01T01:00:00+01:00"), Some(0));
+        assert_eq!(parse_rfc3339("1970-01-01T00:00:00.5Z"), Some(500));
+        assert_eq!(parse_rfc3339("1970-01-02"), Some(DAY_MS));
+    }
+
+    #[test]
+    fn what_is_no_date_is_refused() {
+        for bad in [
+            "",
+            "yesterday",
+            "2026-13-01",
+            "2026-02-30",
+            "2026-1-1",
+            "2026-01-01T25:00:00Z",
+            "2026-01-01T00:00:00",
+            "2026-01-01T00:00:00Zx",
+            "2026-01-01T00:00:00.Z",
+        ] {
+            assert_eq!(parse_rfc3339(bad), None, "{bad}");
+        }
+    }
+}

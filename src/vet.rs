@@ -1,0 +1,220 @@
+//! What the gate asks before it reads a body: is there such a route, who is it, may it be that
+//! large, is there room; and what is said of every request when it is over.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::context::Context;
+use crate::gate::head::Head;
+use crate::gate::{Admission, Record, Service, Sink, Verdict};
+use crate::http::workers::Job;
+use crate::http::{ApiError, Body, Query, Request, Response};
+use crate::limits::{HASH_WAIT_S, LOG_PATH_BYTES_MAX, SMALL_BODY_BYTES_MAX};
+use crate::log::{self, Level};
+use crate::reserve::{Announced, Reservation};
+use crate::routes::{self, Handler, Payload, Route};
+use crate::store::tokens::Bearer;
+
+/// The program behind the gate.
+pub struct Server {
+    context: Arc<Context>,
+}
+
+impl Server {
+    /// Serves from this context.
+    pub fn new(context: Arc<Context>) -> Server {
+        Server { context }
+    }
+
+    fn admit(
+        &self,
+        route: &'static Route,
+        params: Vec<String>,
+        head: &Head,
+        who: Option<Bearer>,
+        peer: IpAddr,
+    ) -> Result<Admission, ApiError> {
+        let mut request = Request {
+            params,
+            query: Query::parse(head.query().unwrap_or_default())?,
+            wants_bytes: accepts_bytes(head),
+            if_match: joined(head, "if-match"),
+            if_none_match: joined(head, "if-none-match"),
+            peer: Some(peer),
+            body: Body::Empty,
+        };
+        let (sink, reservation) = self.sink(route, head, who.as_ref())?;
+        let context = Arc::clone(&self.context);
+        let handler = route.handler;
+        let prepare = move |body| -> Result<Job, Response> {
+            request.body = body;
+            let permit = match handler {
+                Handler::Login(_) => {
+                    let wait = Duration::from_secs(HASH_WAIT_S);
+                    let permit = context.accounts.permits.acquire(wait);
+                    let busy = || ApiError::overloaded("too many logins at once; try again");
+                    Some(permit.ok_or_else(busy)?)
+                }
+                Handler::Public(_) | Handler::User(_) => None,
+            };
+            Ok(Box::new(move || {
+                let _held = (permit, reservation);
+                let answer = match (handler, &who) {
+                    (Handler::Public(run) | Handler::Login(run), _) => run(&context, request),
+                    (Handler::User(run), Some(who)) => run(&context, request, who),
+                    (Handler::User(_), None) => Err(ApiError::unauthorized()),
+                };
+                answer.unwrap_or_else(Response::from)
+            }))
+        };
+        Ok(Admission { sink, prepare: Box::new(prepare) })
+    }
+
+    /// Where the body goes, if it may come.
+    fn sink(
+        &self,
+        route: &Route,
+        head: &Head,
+        who: Option<&Bearer>,
+    ) -> Result<(Sink, Option<Reservation>), ApiError> {
+        let length = head.content_length().unwrap_or(0);
+        let kind = kind(head);
+        match (route.payload, kind) {
+            (Payload::Nothing, _) | (Payload::Json, Kind::Json) => {
+                let limit = SMALL_BODY_BYTES_MAX as u64;
+                match length <= limit {
+                    true => Ok((Sink::Memory, None)),
+                    false => Err(ApiError::too_large(limit, " of this route")),
+                }
+            }
+            (Payload::Upload { field, skip, raw }, Kind::Json | Kind::Bytes)
+                if raw || kind == Kind::Json =>
+            {
+                let limit = self.context.body_bytes_max;
+                if length > limit {
+                    return Err(ApiError::too_large(limit, " (--max-body)"));
+                }
+                // base64 takes four bytes for three, and a JSON body may be mostly metadata.
+                let announced = match kind {
+                    Kind::Bytes => Announced { low: length, high: length },
+                    _ => Announced { low: 1, high: length / 4 * 3 },
+                };
+                let user_id = who.map(|who| who.user_id).ok_or_else(ApiError::unauthorized)?;
+                let store = &self.context.store;
+                let reservation = self.context.reservations.promise(store, user_id, announced)?;
+                let upload = store.upload()?;
+                let sink = match kind {
+                    Kind::Bytes => Sink::RawFile(upload),
+                    _ => Sink::JsonFile { upload, field, skip },
+                };
+                Ok((sink, Some(reservation)))
+            }
+            (Payload::Upload { raw: true, .. }, _) => {
+                Err(unsupported("send application/json, or the bytes as application/octet-stream"))
+            }
+            _ => Err(unsupported("send the body as application/json")),
+        }
+    }
+
+    fn who(&self, route: &Route, head: &Head) -> Result<Option<Bearer>, ApiError> {
+        match route.handler {
+            Handler::Public(_) | Handler::Login(_) => Ok(None),
+            Handler::User(_) => {
+                let field = head.field("authorization");
+                self.context.accounts.authenticate(&self.context.store, field).map(Some)
+            }
+        }
+    }
+}
+
+impl Service for Server {
+    fn vet(&self, head: &Head, peer: IpAddr) -> Verdict {
+        let mut verdict = Verdict { route: "", user: None, outcome: Err(Response::empty(500)) };
+        let mut decide = || {
+            let (route, params) = routes::find(head.method(), head.path())?;
+            verdict.route = route.pattern;
+            if matches!(head.method(), "POST" | "PUT" | "PATCH") && head.content_length().is_none()
+            {
+                return Err(ApiError::new(
+                    411,
+                    "length_required",
+                    "send the body with a Content-Length (0 for none)",
+                ));
+            }
+            let who = self.who(route, head)?;
+            verdict.user = who.as_ref().map(|who| who.user_id);
+            self.admit(route, params, head, who, peer)
+        };
+        let outcome = decide().map_err(Response::from);
+        verdict.outcome = outcome;
+        verdict
+    }
+
+    fn done(&self, record: &Record<'_>) {
+        let path = record.path.get(..LOG_PATH_BYTES_MAX).unwrap_or(record.path);
+        log::event(
+            Level::Info,
+            "request",
+            &[
+                ("method", record.method.into()),
+                ("path", path.into()),
+                ("status", record.status.into()),
+                ("bytes_in", record.bytes_in.into()),
+                ("bytes_out", record.bytes_out.into()),
+                ("ms", (record.took.as_micros() as f64 / 1000.0).into()),
+                ("user", record.user.into()),
+                ("peer", record.peer.to_string().into()),
+                ("request_id", record.id.to_string().into()),
+            ],
+        );
+    }
+
+    fn connection(&self, _opened: bool) {}
+
+    fn refused(&self) {}
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Json,
+    Bytes,
+    Other,
+}
+
+/// The media type of a body; none means JSON.
+fn kind(head: &Head) -> Kind {
+    let Some(field) = head.field("content-type") else { return Kind::Json };
+    let mut parts = field.split(';').map(str::trim);
+    let media_type = parts.next().unwrap_or_default();
+    let charset = parts.find_map(|part| {
+        let (name, value) = part.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))
+    });
+    let utf8 = charset.is_none_or(|charset| charset.eq_ignore_ascii_case("utf-8"));
+    if media_type.eq_ignore_ascii_case("application/json") && utf8 {
+        Kind::Json
+    } else if media_type.eq_ignore_ascii_case("application/octet-stream") {
+        Kind::Bytes
+    } else {
+        Kind::Other
+    }
+}
+
+fn unsupported(message: &str) -> ApiError {
+    ApiError::new(415, "unsupported_media_type", message)
+}
+
+/// Only where the type is named: `*/*` means JSON.
+fn accepts_bytes(head: &Head) -> bool {
+    let ranges = head.fields("accept").flat_map(|line| line.split(','));
+    ranges
+        .map(|range| range.split(';').next().unwrap_or_default().trim())
+        .any(|media_type| media_type.eq_ignore_ascii_case("application/octet-stream"))
+}
+
+/// A list field that may stand on several lines (RFC 9110, section 5.3).
+fn joined(head: &Head, name: &str) -> Option<String> {
+    let lines: Vec<&str> = head.fields(name).collect();
+    (!lines.is_empty()).then(|| lines.join(", "))
+}
