@@ -1,5 +1,6 @@
--- The whole database of configsync-server, as a new data folder gets it (PRAGMA user_version 2).
--- Older folders reach the same schema through src/store/migrations.rs.
+-- The whole database of configsync-server (PRAGMA user_version 3).
+-- A new data folder gets all of it; an older one gets the parts after its version, each part
+-- beginning at a line that names it. So every part only adds to those before it.
 --
 -- Conventions
 --   Times are milliseconds since 1970-01-01T00:00:00Z, from the server's clock.
@@ -7,6 +8,8 @@
 --   what they encrypt, so an id never changes, not by backup and not by restore either.
 --   STRICT tables: SQLite refuses a value of the wrong type.
 --   The server holds no key: no column and no file can be read with what stands here.
+
+-- version 1 --------------------------------------------------------------------------------
 
 -- People. There is no sign-up: the operator adds them on the command line.
 CREATE TABLE users (
@@ -83,6 +86,8 @@ CREATE TRIGGER state_snapshots_removed AFTER DELETE ON state_snapshots BEGIN
   UPDATE machines SET snapshot_count = snapshot_count - 1 WHERE id = OLD.machine_ref;
 END;
 
+-- version 2 --------------------------------------------------------------------------------
+
 -- What happened, without content. No foreign keys: a row outlives the user it speaks of.
 CREATE TABLE audit_log (
   id         INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -96,3 +101,162 @@ CREATE TABLE audit_log (
   subject_id INTEGER                              -- id of the snapshot or token
 ) STRICT;
 CREATE INDEX audit_log_by_time ON audit_log (created_at);
+
+-- version 3 --------------------------------------------------------------------------------
+-- What the released ConfigSync command line keeps beside snapshots. All of it belongs to one
+-- user, and every query says which.
+
+-- The keypair of an account; the private key is wrapped with the user's master password, which
+-- the server never sees. The first one stays: another would make every wrapped key unreadable.
+CREATE TABLE keypairs (
+  user_id               INTEGER PRIMARY KEY REFERENCES users (id) ON DELETE CASCADE,
+  public_key            TEXT    NOT NULL,         -- base64, as all keys here
+  encrypted_private_key TEXT    NOT NULL,
+  kek_salt              TEXT    NOT NULL,
+  kek_iterations        INTEGER NOT NULL,
+  key_algorithm         TEXT    NOT NULL,
+  created_at            INTEGER NOT NULL
+) STRICT;
+
+-- Projects, workspaces, configs, modules and profiles: five kinds of one shape. A deleted one
+-- keeps its row and files until they are pruned, and its slug is free at once. Clients bind the
+-- id into what they encrypt.
+CREATE TABLE entities (
+  id              INTEGER PRIMARY KEY AUTOINCREMENT,
+  user_id         INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+  kind            TEXT    NOT NULL,               -- project, workspace, config, module, profile
+  slug            TEXT    NOT NULL,
+  name            TEXT    NOT NULL,
+  description     TEXT,
+  git_url         TEXT,                           -- projects
+  git_branch      TEXT,                           -- projects
+  source_hint     TEXT,                           -- configs
+  module_type     TEXT,                           -- modules
+  is_default      INTEGER NOT NULL DEFAULT 0,     -- profiles: at most one of a user
+  current_version INTEGER NOT NULL DEFAULT 0,     -- 0: none yet
+  wrapped_dek     TEXT,                           -- the data key, wrapped for the user; stays
+  created_at      INTEGER NOT NULL,
+  updated_at      INTEGER NOT NULL,
+  deleted_at      INTEGER
+) STRICT;
+CREATE UNIQUE INDEX entities_by_slug ON entities (user_id, kind, slug) WHERE deleted_at IS NULL;
+CREATE INDEX entities_by_user ON entities (user_id, kind, id);
+
+-- Versions of entities: one row for one file, as for snapshots.
+CREATE TABLE entity_versions (
+  id                     INTEGER PRIMARY KEY AUTOINCREMENT,
+  entity_id              INTEGER NOT NULL REFERENCES entities (id) ON DELETE CASCADE,
+  user_id                INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+  version                INTEGER NOT NULL,        -- 1, 2, 3, … of its entity
+  file                   TEXT    NOT NULL UNIQUE, -- 32 random hexadecimal digits
+  size_bytes             INTEGER NOT NULL CHECK (size_bytes > 0),
+  sha256                 BLOB    NOT NULL CHECK (length(sha256) = 32),
+  content_hash           TEXT,                    -- as the client sent it; no identity
+  pushed_from_machine_id TEXT,
+  created_at             INTEGER NOT NULL,
+  UNIQUE (entity_id, version)
+) STRICT;
+CREATE INDEX entity_versions_by_user ON entity_versions (user_id);
+CREATE TRIGGER entity_versions_added AFTER INSERT ON entity_versions BEGIN
+  UPDATE users SET stored_bytes = stored_bytes + NEW.size_bytes WHERE id = NEW.user_id;
+  UPDATE entities SET current_version = NEW.version, updated_at = NEW.created_at
+   WHERE id = NEW.entity_id;
+END;
+CREATE TRIGGER entity_versions_removed AFTER DELETE ON entity_versions BEGIN
+  UPDATE users SET stored_bytes = stored_bytes - OLD.size_bytes WHERE id = OLD.user_id;
+END;
+
+-- Every file that a row names, with the words by which it is reported.
+CREATE VIEW stored_files AS
+  SELECT user_id, file, size_bytes, sha256, 'snapshot ' || id AS what FROM state_snapshots
+  UNION ALL
+  SELECT v.user_id, v.file, v.size_bytes, v.sha256,
+         e.kind || ' ' || e.id || ' version ' || v.version
+    FROM entity_versions v JOIN entities e ON e.id = v.entity_id;
+
+-- Which projects a machine has checked out, where, and what it last synced.
+CREATE TABLE machine_projects (
+  machine_ref         INTEGER NOT NULL REFERENCES machines (id) ON DELETE CASCADE,
+  project_id          INTEGER NOT NULL REFERENCES entities (id) ON DELETE CASCADE,
+  local_path          TEXT,
+  last_synced_version INTEGER NOT NULL,
+  PRIMARY KEY (machine_ref, project_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX machine_projects_by_project ON machine_projects (project_id);
+
+-- Which profiles are active on a machine.
+CREATE TABLE machine_profiles (
+  machine_ref INTEGER NOT NULL REFERENCES machines (id) ON DELETE CASCADE,
+  profile_id  INTEGER NOT NULL REFERENCES entities (id) ON DELETE CASCADE,
+  active      INTEGER NOT NULL,
+  PRIMARY KEY (machine_ref, profile_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX machine_profiles_by_profile ON machine_profiles (profile_id);
+
+-- Which workspaces a profile has.
+CREATE TABLE profile_workspaces (
+  profile_id   INTEGER NOT NULL REFERENCES entities (id) ON DELETE CASCADE,
+  workspace_id INTEGER NOT NULL REFERENCES entities (id) ON DELETE CASCADE,
+  PRIMARY KEY (profile_id, workspace_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX profile_workspaces_by_workspace ON profile_workspaces (workspace_id);
+
+-- Keys of variable layers. Machines do not read them back and may upload different ones for one
+-- layer, so every distinct key is kept.
+CREATE TABLE layer_keys (
+  id          INTEGER PRIMARY KEY AUTOINCREMENT,
+  project_id  INTEGER NOT NULL REFERENCES entities (id) ON DELETE CASCADE,
+  layer_id    TEXT    NOT NULL,
+  wrapped_dek TEXT    NOT NULL,
+  created_at  INTEGER NOT NULL,
+  upload      INTEGER NOT NULL,                   -- counts up: the key uploaded last is highest
+  UNIQUE (project_id, layer_id, wrapped_dek)
+) STRICT;
+
+-- Variables of projects. layer_key is the key uploaded last for the layer before the value was
+-- written: the one that reads it.
+CREATE TABLE variables (
+  id               INTEGER PRIMARY KEY AUTOINCREMENT,
+  project_id       INTEGER NOT NULL REFERENCES entities (id) ON DELETE CASCADE,
+  environment_tier TEXT    NOT NULL,
+  name             TEXT    NOT NULL,
+  visibility       TEXT    NOT NULL,              -- shared, personal, restricted
+  value_source     TEXT    NOT NULL,
+  encrypted_value  TEXT,                          -- base64
+  description      TEXT,
+  required         INTEGER NOT NULL DEFAULT 0,
+  layer_key        INTEGER REFERENCES layer_keys (id) ON DELETE SET NULL,
+  current_version  INTEGER NOT NULL DEFAULT 1,    -- counts writes
+  created_at       INTEGER NOT NULL,
+  updated_at       INTEGER NOT NULL,
+  UNIQUE (project_id, environment_tier, name, visibility)
+) STRICT;
+CREATE INDEX variables_by_layer_key ON variables (layer_key);
+
+-- Named environments of a user. A deleted one keeps its row, so that the operator can bring it
+-- back: clients delete more than their users mean to.
+CREATE TABLE environments (
+  id         INTEGER PRIMARY KEY AUTOINCREMENT,
+  user_id    INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+  name       TEXT    NOT NULL,
+  tier       TEXT    NOT NULL,
+  color      TEXT,
+  protect    INTEGER NOT NULL DEFAULT 0,
+  created_at INTEGER NOT NULL,
+  updated_at INTEGER NOT NULL,
+  deleted_at INTEGER,
+  UNIQUE (user_id, name)
+) STRICT;
+
+-- Changes that wait for a machine, which may not be registered yet. A row goes when the machine
+-- confirms what it was given.
+CREATE TABLE actions (
+  id           INTEGER PRIMARY KEY AUTOINCREMENT,
+  user_id      INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+  machine_id   TEXT    NOT NULL,
+  action       TEXT    NOT NULL,
+  payload      TEXT    NOT NULL,                  -- a JSON object
+  created_at   INTEGER NOT NULL,
+  delivered_at INTEGER                            -- by the last GET
+) STRICT;
+CREATE INDEX actions_by_machine ON actions (user_id, machine_id, id);

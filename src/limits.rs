@@ -91,6 +91,18 @@ pub const EMAIL_CHARS_MAX: usize = 254;
 pub const PASSWORD_BYTES_MAX: usize = 1024;
 /// Machines of one user, hidden ones included: a list stays one small answer.
 pub const MACHINES_PER_USER_MAX: i64 = 1000;
+/// Live entities of one kind of one user: a list of all is one answer, without paging.
+pub const ENTITIES_MAX: i64 = 10_000;
+/// Variables, and layer keys, of one project.
+pub const VARIABLES_MAX: i64 = 10_000;
+/// Environments of one user, deleted ones included.
+pub const ENVIRONMENTS_MAX: i64 = 1000;
+/// Actions that wait for one machine.
+pub const ACTIONS_MAX: i64 = 1000;
+/// Characters of a wrapped key; the clients' have 108.
+pub const KEY_CHARS_MAX: usize = 4096;
+/// Characters of a path, a URL or a description.
+pub const LONG_CHARS_MAX: usize = 4096;
 /// Snapshots of a history page when the request names no limit.
 pub const HISTORY_PAGE_ROWS: u64 = 20;
 /// Snapshots of a history page at most.

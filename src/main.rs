@@ -1,4 +1,5 @@
 //! Runs one command of the command line.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 

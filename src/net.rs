@@ -1,22 +1,20 @@
-//! Where a client comes from, as limits count it.
+//! What counts as one address when connections or failed logins are counted.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// One IPv4 address, or one IPv6 /64: the smallest block that a provider gives to one customer,
-/// whose addresses a single host can change at will (RFC 6177).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// An IPv4 address, or the /64 of an IPv6 address: the smallest block that a provider hands to
+/// one customer (RFC 6177), who can take a new address in it for every request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Network(IpAddr);
 
 impl From<IpAddr> for Network {
     fn from(address: IpAddr) -> Network {
-        match address.to_canonical() {
-            IpAddr::V6(v6) => {
-                let prefix = u128::from(v6) >> 64 << 64;
-                Network(IpAddr::V6(Ipv6Addr::from(prefix)))
-            }
-            v4 @ IpAddr::V4(_) => Network(v4),
-        }
+        // An IPv4 peer of a dual-stack socket appears as ::ffff:a.b.c.d.
+        Network(match address.to_canonical() {
+            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & PREFIX_64).into(),
+            v4 => v4,
+        })
     }
 }
 
@@ -29,20 +27,33 @@ impl fmt::Display for Network {
     }
 }
 
+const PREFIX_64: u128 = u128::MAX << 64;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn network(text: &str) -> Network {
-        text.parse::<IpAddr>().unwrap().into()
+    fn network(address: &str) -> Network {
+        address.parse::<IpAddr>().unwrap().into()
     }
 
     #[test]
-    fn an_ipv6_customer_is_one_network_and_an_ipv4_address_is_itself() {
-        assert_eq!(network("2001:db8:0:1::1"), network("2001:db8:0:1:ffff::2"));
-        assert_ne!(network("2001:db8:0:1::1"), network("2001:db8:0:2::1"));
+    fn every_ipv4_address_is_its_own_network() {
         assert_ne!(network("192.0.2.1"), network("192.0.2.2"));
+        assert_eq!(network("192.0.2.1").to_string(), "192.0.2.1");
+    }
+
+    #[test]
+    fn an_ipv4_address_in_ipv6_form_is_the_ipv4_address() {
         assert_eq!(network("::ffff:192.0.2.1"), network("192.0.2.1"));
-        assert_eq!(network("2001:db8::1").to_string(), "2001:db8::/64");
+        assert_ne!(network("::ffff:192.0.2.1"), network("::ffff:192.0.2.2"));
+    }
+
+    #[test]
+    fn the_addresses_of_an_ipv6_subnet_are_one_network() {
+        let first = network("2001:db8:1:2::1");
+        assert_eq!(first, network("2001:db8:1:2:ffff:ffff:ffff:ffff"));
+        assert_ne!(first, network("2001:db8:1:3::1"));
+        assert_eq!(first.to_string(), "2001:db8:1:2::/64");
     }
 }

@@ -3,10 +3,14 @@
 
 use crate::api::snapshots::{METADATA, STATE};
 use crate::api::{Answer, health, history, login, machines, snapshots};
+use crate::client::entities::CIPHERTEXT;
+use crate::client::{entities, environments, legacy, links, variables};
 use crate::context::Context;
 use crate::http::request::percent_decode;
 use crate::http::{ApiError, Request};
+use crate::store::entities::Kind;
 use crate::store::tokens::Bearer;
+use crate::types::MachineId;
 
 /// What a request to a route may carry.
 #[derive(Clone, Copy)]
@@ -41,7 +45,8 @@ pub enum Handler {
 pub struct Route {
     /// GET answers HEAD too.
     pub method: &'static str,
-    /// Path with `{}` for any one segment.
+    /// Path; `{}` stands for any one segment, `{mid}` for a machine id (never for one of the words
+    /// that are routes of their own), `{kinds}` for the plural of an entity kind.
     pub pattern: &'static str,
     /// What it takes.
     pub payload: Payload,
@@ -63,7 +68,11 @@ const fn route(
 use Handler::{Login, Public, User};
 use Payload::{Json, Nothing};
 
-/// All routes; of two that match, the first counts.
+/// As [`STATE_UPLOAD`] in JSON alone.
+const JSON_STATE: Payload = Payload::Upload { field: STATE, skip: METADATA, raw: false };
+const VERSION_UPLOAD: Payload = Payload::Upload { field: CIPHERTEXT, skip: METADATA, raw: false };
+
+/// All routes.
 pub static ROUTES: &[Route] = &[
     route("GET", "/healthz", Nothing, Public(health::healthz)),
     route("POST", "/api/auth/login", Json, Login(login::login)),
@@ -72,6 +81,47 @@ pub static ROUTES: &[Route] = &[
     route("GET", "/api/machines/snapshot", Nothing, User(snapshots::pull)),
     route("POST", "/api/machines/snapshot", STATE_UPLOAD, User(snapshots::push)),
     route("GET", "/api/machines/history", Nothing, User(history::history)),
+    // The routes of the released command line.
+    route("GET", "/api/auth/verify", Nothing, User(legacy::verify)),
+    route("POST", "/api/auth/register", Json, Public(legacy::closed)),
+    route("GET", "/api/auth/keypair", Nothing, User(legacy::keypair)),
+    route("POST", "/api/auth/keypair", Json, User(legacy::add_keypair)),
+    route("GET", "/api/usage", Nothing, User(legacy::usage)),
+    route("POST", "/api/machines/register", Json, User(legacy::register)),
+    route("GET", "/api/machines/latest", Nothing, User(legacy::latest)),
+    route("GET", "/api/machines/snapshot/{}", Nothing, User(legacy::snapshot)),
+    route("DELETE", "/api/machines/{mid}", Nothing, User(legacy::remove_machine)),
+    route("POST", "/api/machines/{mid}/push", JSON_STATE, User(legacy::push)),
+    route("GET", "/api/machines/{mid}/actions", Nothing, User(legacy::actions)),
+    route("DELETE", "/api/machines/{mid}/actions", Nothing, User(legacy::clear_actions)),
+    route("GET", "/api/machines/{mid}/configs", Nothing, User(legacy::no_configs)),
+    route("GET", "/api/machines/{mid}/modules", Nothing, User(legacy::no_modules)),
+    route("GET", "/api/machines/{mid}/projects", Nothing, User(links::list)),
+    route("POST", "/api/machines/{mid}/projects", Json, User(links::add)),
+    route("PATCH", "/api/machines/{mid}/projects/{}", Json, User(links::change)),
+    route("PATCH", "/api/machines/{mid}/profiles/{}", Json, User(links::mark_profile)),
+    route("POST", "/api/sync/plan", Json, User(links::plan)),
+    route("POST", "/api/sync/commit", Json, User(links::commit)),
+    route("GET", "/api/environments", Nothing, User(environments::list)),
+    route("PUT", "/api/environments/sync", Json, User(environments::sync)),
+    route("POST", "/api/profiles/{}/workspaces", Json, User(entities::add_workspace)),
+    route("DELETE", "/api/profiles/{}/workspaces/{}", Nothing, User(entities::remove_workspace)),
+    // `keys` is a variable's name too: GET and POST are about layer keys, PUT and DELETE are not.
+    route("GET", "/api/projects/{}/env/keys", Nothing, User(variables::keys)),
+    route("POST", "/api/projects/{}/env/keys", Json, User(variables::add_key)),
+    route("GET", "/api/projects/{}/env", Nothing, User(variables::list)),
+    route("PUT", "/api/projects/{}/env/{}", Json, User(variables::set)),
+    route("DELETE", "/api/projects/{}/env/{}", Nothing, User(variables::remove)),
+    route("GET", "/api/{kinds}", Nothing, User(entities::list)),
+    route("POST", "/api/{kinds}", Json, User(entities::add)),
+    route("GET", "/api/{kinds}/{}", Nothing, User(entities::show)),
+    route("PATCH", "/api/{kinds}/{}", Json, User(entities::change)),
+    route("DELETE", "/api/{kinds}/{}", Nothing, User(entities::remove)),
+    route("GET", "/api/{kinds}/{}/versions", Nothing, User(entities::versions)),
+    route("POST", "/api/{kinds}/{}/versions", VERSION_UPLOAD, User(entities::push)),
+    route("GET", "/api/{kinds}/{}/versions/{}", Nothing, User(entities::version)),
+    route("GET", "/api/{kinds}/{}/blob", Nothing, User(entities::blob)),
+    route("POST", "/api/{kinds}/{}/keys", Json, User(entities::add_key)),
 ];
 
 /// The route of a method and path with the decoded segments that stand for `{}`.
@@ -97,18 +147,29 @@ pub fn find(method: &str, path: &str) -> Result<(&'static Route, Vec<String>), A
 fn matches(pattern: &str, path: &str) -> bool {
     let (mut pattern, mut path) = (pattern.split('/'), path.split('/'));
     loop {
-        match (pattern.next(), path.next()) {
+        let (word, segment) = match (pattern.next(), path.next()) {
             (None, None) => return true,
-            (Some("{}"), Some(segment)) if !segment.is_empty() => {}
-            (Some(word), Some(segment)) if word == segment => {}
+            (Some(word), Some(segment)) => (word, segment),
             _ => return false,
+        };
+        let fits = match word {
+            "{}" => !segment.is_empty(),
+            "{mid}" => !segment.is_empty() && !MachineId::is_reserved(segment),
+            "{kinds}" => Kind::from_plural(segment).is_some(),
+            word => word == segment,
+        };
+        if !fits {
+            return false;
         }
     }
 }
 
 fn params(pattern: &str, path: &str) -> Result<Vec<String>, ApiError> {
     let pairs = pattern.split('/').zip(path.split('/'));
-    pairs.filter(|(word, _)| *word == "{}").map(|(_, segment)| percent_decode(segment)).collect()
+    pairs
+        .filter(|(word, _)| word.starts_with('{'))
+        .map(|(_, segment)| percent_decode(segment))
+        .collect()
 }
 
 #[cfg(test)]
@@ -121,6 +182,23 @@ mod tests {
         for path in ["/a//b", "/a/x/b/", "/a/x", "/a/x/y/b", "a/x/b", "/A/x/b"] {
             assert!(!matches("/a/{}/b", path), "{path}");
         }
+    }
+
+    #[test]
+    fn a_word_that_is_a_route_is_never_a_machine_and_only_five_plurals_are_kinds() {
+        assert!(matches("/api/machines/{mid}/push", "/api/machines/laptop/push"));
+        assert!(!matches("/api/machines/{mid}/push", "/api/machines/latest/push"));
+        assert!(!matches("/api/machines/{mid}", "/api/machines/history"));
+        assert!(matches("/api/{kinds}/{}", "/api/configs/7"));
+        for path in ["/api/config/7", "/api/users/7", "/api/configss/7", "/api//7"] {
+            assert!(!matches("/api/{kinds}/{}", path), "{path}");
+        }
+    }
+
+    #[test]
+    fn no_two_routes_have_the_same_method_and_pattern() {
+        let mut seen = std::collections::HashSet::new();
+        assert!(ROUTES.iter().all(|route| seen.insert((route.method, route.pattern))));
     }
 
     #[test]

@@ -34,20 +34,24 @@ impl Email {
 pub struct MachineId(String);
 
 impl MachineId {
-    /// Words that stand in the same place of a path as a machine id.
     const RESERVED: [&str; 6] = [".", "..", "register", "latest", "history", "snapshot"];
 
     /// Takes 1 to 128 of `A-Z a-z 0-9 . _ : -`, but no reserved word.
     pub fn parse(text: &str) -> Result<MachineId, Refusal> {
         let fits = (1..=MACHINE_ID_CHARS_MAX).contains(&text.len());
         let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b));
-        if !fits || !plain || MachineId::RESERVED.contains(&text) {
+        if !fits || !plain || MachineId::is_reserved(text) {
             return Err(format!(
                 "machine_id must be 1 to {MACHINE_ID_CHARS_MAX} of A-Z a-z 0-9 . _ : - and none of {}",
                 MachineId::RESERVED.join(" ")
             ));
         }
         Ok(MachineId(text.to_owned()))
+    }
+
+    /// True for a word that stands in the same place of a path as a machine id.
+    pub fn is_reserved(text: &str) -> bool {
+        MachineId::RESERVED.contains(&text)
     }
 
     /// The id as the client sent it.

@@ -38,6 +38,7 @@ impl Server {
         let mut request = Request {
             params,
             query: Query::parse(head.query().unwrap_or_default())?,
+            head: head.method() == "HEAD",
             wants_bytes: accepts_bytes(head),
             if_match: joined(head, "if-match"),
             if_none_match: joined(head, "if-none-match"),

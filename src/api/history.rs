@@ -8,17 +8,15 @@ use crate::http::{ApiError, Request, Response};
 use crate::limits::{HISTORY_PAGE_ROWS, HISTORY_PAGE_ROWS_MAX};
 use crate::store::snapshots::Page;
 use crate::store::tokens::Bearer;
-use crate::types::MachineId;
 
 /// A page of the user's snapshots, newest first.
 pub fn history(context: &Context, request: Request, who: &Bearer) -> Answer {
-    let machine = request.query.one("machine_id")?.map(MachineId::parse).transpose();
     let limit = match request.query.one("limit")? {
         None => HISTORY_PAGE_ROWS,
         Some(text) => limit(text)?,
     };
     let page = Page {
-        machine: machine.map_err(ApiError::malformed)?,
+        machine: request.query.machine("machine_id")?,
         before: request.query.id("before")?,
         limit,
     };

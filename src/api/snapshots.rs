@@ -1,5 +1,7 @@
 //! POST and GET /api/machines/snapshot.
 
+use std::net::IpAddr;
+
 use serde::Deserialize;
 use serde_json::json;
 
@@ -8,8 +10,9 @@ use crate::context::Context;
 use crate::http::response::json_with_file_len;
 use crate::http::{ApiError, Body, Request, Response};
 use crate::limits::MESSAGE_CHARS_MAX;
+use crate::store::Upload;
 use crate::store::audit::Event;
-use crate::store::snapshots::{Push, Selector};
+use crate::store::snapshots::{Condition, Push, Selector};
 use crate::store::tokens::Bearer;
 use crate::types::MachineId;
 
@@ -20,8 +23,9 @@ pub const METADATA: &str = "metadata";
 
 /// What a push says beside its bytes: JSON members, or query parameters of a raw one.
 #[derive(Deserialize)]
-struct About {
-    machine_id: Option<String>,
+pub struct About {
+    /// The machine; the older route has it in the path too.
+    pub machine_id: Option<String>,
     timestamp: Option<String>,
     version: Option<String>,
     message: Option<String>,
@@ -42,30 +46,29 @@ pub fn push(context: &Context, mut request: Request, who: &Bearer) -> Answer {
     };
     let machine = needed("machine_id", about.machine_id.as_deref())?;
     let machine = MachineId::parse(machine).map_err(ApiError::malformed)?;
-    let push = Push {
-        user: (who.user_id, &who.email),
-        machine: &machine,
-        version: short("version", about.version.as_deref())?.unwrap_or("1.0"),
-        message: about.message.as_deref().map(message).transpose()?,
-        timestamp: short("timestamp", about.timestamp.as_deref())?,
-        condition: &condition,
-        peer: request.peer(),
-    };
-    let upload = match std::mem::take(&mut request.body) {
-        Body::File(upload) | Body::JsonFile { upload, .. } if !upload.is_empty() => upload,
-        _ => return Err(ApiError::malformed(format!("{STATE} is missing or empty"))),
-    };
-    let (snapshot, stored) = context.store.push(&push, upload)?;
+    let push = about.push(&machine, &condition, who, request.peer())?;
+    let (snapshot, stored) = context.store.push(&push, uploaded(&mut request)?)?;
     let status = if stored { 201 } else { 200 };
     Ok(Response::json(status, &json!({ "snapshot": snapshot })))
 }
 
-/// Sends a snapshot: as JSON with base64, or, asked for by `Accept`, the bytes themselves.
+/// The file that came with a request; an empty one is none.
+pub fn uploaded(request: &mut Request) -> Result<Upload, ApiError> {
+    match std::mem::take(&mut request.body) {
+        Body::File(upload) | Body::JsonFile { upload, .. } if !upload.is_empty() => Ok(upload),
+        _ => Err(ApiError::malformed("the encrypted bytes are missing or empty")),
+    }
+}
+
+/// GET /api/machines/snapshot.
 pub fn pull(context: &Context, request: Request, who: &Bearer) -> Answer {
-    let machine = request.query.one("machine_id")?.map(MachineId::parse).transpose();
-    let machine = machine.map_err(ApiError::malformed)?;
-    let which = Selector { id: request.query.id("id")?, machine };
-    let snapshot = context.store.snapshot(who.user_id, &which)?;
+    let machine = request.query.machine("machine_id")?;
+    send(context, &request, who, &Selector { id: request.query.id("id")?, machine })
+}
+
+/// Sends a snapshot: as JSON with base64, or, asked for by `Accept`, the bytes themselves.
+pub fn send(context: &Context, request: &Request, who: &Bearer, which: &Selector) -> Answer {
+    let snapshot = context.store.snapshot(who.user_id, which)?;
     let etag = format!("\"{}\"", snapshot.sha256);
     let size = snapshot.size_bytes;
     if request.has_already(&snapshot.sha256)? {
@@ -88,6 +91,27 @@ pub fn pull(context: &Context, request: Request, who: &Bearer) -> Answer {
 }
 
 impl About {
+    /// The push that this describes; the six endpoints' rules.
+    pub fn push<'a>(
+        &'a self,
+        machine: &'a MachineId,
+        condition: &'a Condition,
+        who: &'a Bearer,
+        peer: IpAddr,
+    ) -> Result<Push<'a>, ApiError> {
+        Ok(Push {
+            user: (who.user_id, &who.email),
+            machine,
+            version: short("version", self.version.as_deref())?.unwrap_or("1.0"),
+            message: self.message.as_deref().map(message).transpose()?,
+            timestamp: short("timestamp", self.timestamp.as_deref())?,
+            condition,
+            peer,
+            retry: true,
+            registers: false,
+        })
+    }
+
     fn from_query(request: &Request) -> Result<About, ApiError> {
         let one = |name| Ok::<_, ApiError>(request.query.one(name)?.map(str::to_owned));
         Ok(About {

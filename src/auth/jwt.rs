@@ -1,4 +1,4 @@
-//! JWTs (RFC 7519): HS256 and nothing else, by the advice of RFC 8725.
+//! JWTs: HS256 and nothing else (RFC 7519, with the cautions of RFC 8725).
 
 use std::fmt;
 
@@ -6,65 +6,87 @@ use hmac::{Hmac, KeyInit, Mac};
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::signature::{self, Signer, Verifier};
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, decode, encode};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-use crate::time::now_ms;
+/// Gives the JWT library its cryptography. Any number of calls does no harm.
+pub fn install_provider() {
+    // An error means that an earlier call did it.
+    let _ = PROVIDER.install_default();
+}
 
-/// Issuer and audience: this program's tokens are for this program.
-const PARTY: &str = "configsync-server";
-/// Bytes of a JWT; ours have about 300.
-const JWT_BYTES_MAX: usize = 4096;
-
-/// The claims of our JWTs; times in seconds since 1970.
-#[derive(Serialize, Deserialize)]
-struct Claims {
-    sub: String,
-    iat: i64,
-    exp: i64,
-    iss: String,
-    aud: String,
+/// What a JWT of this server says.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Claims {
+    /// The user's id in digits.
+    pub sub: String,
+    /// When it was issued, in seconds since 1970.
+    pub iat: i64,
+    /// From when on it is refused, in seconds since 1970.
+    pub exp: i64,
+    /// Who issued it: always this program.
+    pub iss: String,
+    /// Whom it is for: always this program.
+    pub aud: String,
+    /// The user's generation when it was issued; raising that number revokes it.
     #[serde(rename = "gen")]
-    generation: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tid: Option<i64>,
-}
-
-/// What a good JWT says. Whether it still counts, the store knows.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Verified {
-    /// The user's id.
-    pub user_id: i64,
-    /// The user's generation when it was issued.
     pub generation: i64,
-    /// The API token it was traded for.
-    pub token_id: Option<i64>,
+    /// The API token it was traded for, with which it dies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tid: Option<i64>,
 }
 
-/// The key that signs and verifies.
-pub struct JwtKey {
-    sign: EncodingKey,
-    verify: DecodingKey,
+/// What a JWT with a right signature, issuer, audience and expiry says. Whether the user and the
+/// API token still stand behind it, the database tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// The user.
+    pub user_id: i64,
+    /// The user's generation when the JWT was issued.
+    pub generation: i64,
+    /// The API token it was traded for, if it was.
+    pub token_id: Option<i64>,
 }
 
 /// A JWT could not be made.
 #[derive(Debug)]
-pub struct JwtError(String);
+pub struct JwtError(Error);
 
 impl fmt::Display for JwtError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no JWT: {}", self.0)
+        write!(f, "the JWT could not be signed: {}", self.0)
     }
 }
 
+impl std::error::Error for JwtError {}
+
+/// The key that signs and verifies JWTs, with the rules they must meet.
+pub struct JwtKey {
+    signing: EncodingKey,
+    verifying: DecodingKey,
+    rules: Validation,
+}
+
 impl JwtKey {
-    /// Of 32 random bytes (RFC 7518, section 3.2: no fewer than the hash has).
+    /// From the bytes of the key file: as long as the hash's output, which RFC 7518, section 3.2,
+    /// asks for.
     pub fn new(key: [u8; 32]) -> JwtKey {
-        JwtKey { sign: EncodingKey::from_secret(&key), verify: DecodingKey::from_secret(&key) }
+        install_provider();
+        let mut rules = Validation::new(Algorithm::HS256);
+        rules.leeway = 0;
+        // The library takes a JWT in the very second of its `exp`; RFC 7519, section 4.1.4, says
+        // that on `exp` it must not be accepted any more.
+        rules.reject_tokens_expiring_in_less_than = 1;
+        // A claim that is not required here passes unchecked when it is missing.
+        rules.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+        rules.set_issuer(&[PARTY]);
+        rules.set_audience(&[PARTY]);
+        let (signing, verifying) = (EncodingKey::from_secret(&key), DecodingKey::from_secret(&key));
+        JwtKey { signing, verifying, rules }
     }
 
-    /// Signs a JWT for a user; times in seconds since 1970.
+    /// A JWT for this user, valid before `expires_s` (both times in seconds since 1970).
     pub fn issue(
         &self,
         user_id: i64,
@@ -77,82 +99,47 @@ impl JwtKey {
             sub: user_id.to_string(),
             iat: now_s,
             exp: expires_s,
-            iss: PARTY.into(),
-            aud: PARTY.into(),
+            iss: PARTY.to_owned(),
+            aud: PARTY.to_owned(),
             generation,
             tid: token_id,
         };
-        let header = Header::new(Algorithm::HS256);
-        jsonwebtoken::encode(&header, &claims, &self.sign).map_err(|e| JwtError(e.to_string()))
+        encode(&Header::new(Algorithm::HS256), &claims, &self.signing).map_err(JwtError)
     }
 
-    /// What a JWT says, if it is one of ours and has not expired.
+    /// What a JWT says, if every rule holds. Why one does not is nobody's business.
     pub fn verify(&self, jwt: &str) -> Option<Verified> {
-        if jwt.len() > JWT_BYTES_MAX || has_critical_extension(jwt) {
+        if jwt.len() > JWT_BYTES_MAX {
             return None;
         }
-        let mut rules = Validation::new(Algorithm::HS256);
-        rules.leeway = 0;
-        rules.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        rules.set_issuer(&[PARTY]);
-        rules.set_audience(&[PARTY]);
-        let claims = jsonwebtoken::decode::<Claims>(jwt, &self.verify, &rules).ok()?.claims;
-        // RFC 7519, section 4.1.4: on the second of `exp` it is over; the library lets it pass.
-        if claims.exp <= now_ms() / 1000 || !claims.sub.bytes().all(|b| b.is_ascii_digit()) {
+        let jwt = decode::<Claims>(jwt, &self.verifying, &self.rules).ok()?;
+        // RFC 7515, section 4.1.11: extensions that are not understood must be refused. The
+        // library reads the field and goes on.
+        if jwt.header.crit.is_some() {
             return None;
         }
-        Some(Verified {
-            user_id: claims.sub.parse().ok()?,
-            generation: claims.generation,
-            token_id: claims.tid,
-        })
+        // The number parser alone would take a sign.
+        let digits = jwt.claims.sub.bytes().all(|b| b.is_ascii_digit());
+        let user_id = jwt.claims.sub.parse().ok().filter(|_| digits)?;
+        Some(Verified { user_id, generation: jwt.claims.generation, token_id: jwt.claims.tid })
     }
 }
 
 impl fmt::Debug for JwtKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JwtKey")
+        f.write_str("JwtKey(…)")
     }
 }
 
-/// RFC 7515, section 4.1.11: an extension marked critical is understood or the token refused.
-/// The library ignores `crit`, and none of our tokens has it.
-fn has_critical_extension(jwt: &str) -> bool {
-    #[derive(Deserialize)]
-    struct Critical {
-        crit: Option<serde::de::IgnoredAny>,
-    }
-    use base64::Engine as _;
-    let header = jwt.split('.').next().unwrap_or_default();
-    let header = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(header);
-    let parsed = header.map(|bytes| serde_json::from_slice::<Critical>(&bytes));
-    !matches!(parsed, Ok(Ok(Critical { crit: None })))
-}
-
-/// Gives jsonwebtoken its cryptography: HMAC-SHA-256 of the hmac and sha2 crates. Without this
-/// every encode and decode would panic.
-pub fn install_provider() {
-    static PROVIDER: CryptoProvider = CryptoProvider {
-        signer_factory: |algorithm, key| Ok(Box::new(Hs256::new(algorithm, key.as_bytes())?)),
-        verifier_factory: |algorithm, key| {
-            Ok(Box::new(Hs256::new(algorithm, key.try_get_as_bytes()?)?))
-        },
-        key_utils: KeyUtils::new_unimplemented(),
-    };
-    // An error means that it is installed already.
-    let _ = PROVIDER.install_default();
-}
-
+/// HMAC-SHA-256 with the key already in it.
 struct Hs256(Hmac<Sha256>);
 
 impl Hs256 {
-    fn new(algorithm: &Algorithm, key: &[u8]) -> Result<Hs256, Error> {
-        match algorithm {
-            Algorithm::HS256 => {
-                Hmac::new_from_slice(key).map(Hs256).map_err(|_| ErrorKind::InvalidKeyFormat.into())
-            }
-            _ => Err(ErrorKind::InvalidAlgorithm.into()),
+    fn new(algorithm: Algorithm, key: &[u8]) -> Result<Hs256, Error> {
+        if algorithm != Algorithm::HS256 {
+            return Err(ErrorKind::InvalidAlgorithm.into());
         }
+        Hmac::new_from_slice(key).map(Hs256).map_err(|_| ErrorKind::InvalidKeyFormat.into())
     }
 }
 
@@ -162,17 +149,17 @@ impl Signer<Vec<u8>> for Hs256 {
     }
 }
 
-impl JwtSigner for Hs256 {
-    fn algorithm(&self) -> Algorithm {
-        Algorithm::HS256
+impl Verifier<Vec<u8>> for Hs256 {
+    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), signature::Error> {
+        // Compares in constant time, and the whole length only.
+        let mac = self.0.clone().chain_update(message);
+        mac.verify_slice(signature).map_err(|_| signature::Error::new())
     }
 }
 
-impl Verifier<Vec<u8>> for Hs256 {
-    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), signature::Error> {
-        // Compares in constant time.
-        let mac = self.0.clone().chain_update(message);
-        mac.verify_slice(signature).map_err(|_| signature::Error::new())
+impl JwtSigner for Hs256 {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::HS256
     }
 }
 
@@ -182,105 +169,218 @@ impl JwtVerifier for Hs256 {
     }
 }
 
+static PROVIDER: CryptoProvider = CryptoProvider {
+    signer_factory: |algorithm, key| Ok(Box::new(Hs256::new(*algorithm, key.as_bytes())?)),
+    verifier_factory: |algorithm, key| {
+        Ok(Box::new(Hs256::new(*algorithm, key.try_get_as_bytes()?)?))
+    },
+    // Keys in JWK form are never used; the `jwk` field of a header is never looked at.
+    key_utils: KeyUtils::new_unimplemented(),
+};
+
+/// Issuer and audience of every JWT.
+const PARTY: &str = "configsync-server";
+/// Ours have about 300 bytes.
+const JWT_BYTES_MAX: usize = 4096;
+
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use base64::Engine as _;
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
-    const KEY: [u8; 32] = [7; 32];
+    use super::*;
 
-    fn key() -> JwtKey {
-        install_provider();
-        JwtKey::new(KEY)
-    }
+    const KEY: [u8; 32] = [7; 32];
+    const HS256: &str = r#"{"alg":"HS256"}"#;
 
     fn now_s() -> i64 {
-        now_ms() / 1000
+        jsonwebtoken::get_current_timestamp() as i64
     }
 
-    /// A token signed with our key, whatever it says.
-    fn signed(header: &Value, claims: &Value) -> String {
-        let encode =
-            |v: &Value| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(v.to_string());
-        let message = format!("{}.{}", encode(header), encode(claims));
-        let mac = Hs256::new(&Algorithm::HS256, &KEY).unwrap().try_sign(message.as_bytes());
-        let mac = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(mac.unwrap());
-        format!("{message}.{mac}")
+    fn issued() -> String {
+        JwtKey::new(KEY).issue(42, 3, None, now_s(), now_s() + 60).unwrap()
     }
 
     fn claims() -> Value {
-        json!({ "sub": "5", "iat": 0, "exp": now_s() + 60, "iss": PARTY, "aud": PARTY, "gen": 1 })
+        json!({
+            "sub": "42", "iat": now_s(), "exp": now_s() + 60, "iss": PARTY, "aud": PARTY, "gen": 3,
+        })
+    }
+
+    /// The good claims, but for one that is replaced.
+    fn with(claim: &str, value: Value) -> Value {
+        let mut claims = claims();
+        claims[claim] = value;
+        claims
+    }
+
+    /// A JWT with any header and any claims, and a right signature.
+    fn forged(header: &str, claims: &Value) -> String {
+        let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        let message = format!("{}.{}", part(header), part(&claims.to_string()));
+        let mac = Hs256::new(Algorithm::HS256, &KEY).unwrap().sign(message.as_bytes());
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(mac))
+    }
+
+    fn accepted(jwt: &str) -> bool {
+        JwtKey::new(KEY).verify(jwt).is_some()
+    }
+
+    fn accepted_claims(claims: &Value) -> bool {
+        accepted(&forged(HS256, claims))
     }
 
     #[test]
-    fn what_was_issued_is_verified() {
-        let jwt = key().issue(5, 3, Some(9), now_s(), now_s() + 60).unwrap();
-        let expected = Verified { user_id: 5, generation: 3, token_id: Some(9) };
-        assert_eq!(key().verify(&jwt), Some(expected));
-        assert_eq!(JwtKey::new([8; 32]).verify(&jwt), None, "another key");
-        assert!(key().verify(&signed(&json!({"alg": "HS256"}), &claims())).is_some());
-    }
-
-    #[test]
-    fn it_is_over_on_the_second_it_expires() {
-        assert_eq!(key().verify(&key().issue(5, 1, None, 0, now_s()).unwrap()), None);
-        assert_eq!(key().verify(&key().issue(5, 1, None, 0, now_s() - 1).unwrap()), None);
-    }
-
-    #[test]
-    fn another_algorithm_or_a_critical_extension_is_refused() {
-        for header in [
-            json!({"alg": "none"}),
-            json!({"alg": "HS384"}),
-            json!({"alg": "RS256"}),
-            json!({"alg": "HS256", "crit": ["x"], "x": 1}),
-            json!({"alg": "HS256", "crit": []}),
-            json!({}),
-            json!([]),
-        ] {
-            assert_eq!(key().verify(&signed(&header, &claims())), None, "{header}");
+    fn what_is_issued_is_verified() {
+        install_provider();
+        let key = JwtKey::new(KEY);
+        for token_id in [None, Some(9)] {
+            let jwt = key.issue(42, 3, token_id, now_s(), now_s() + 60).unwrap();
+            let expected = Verified { user_id: 42, generation: 3, token_id };
+            assert_eq!(key.verify(&jwt), Some(expected));
         }
-        let jwt = signed(&json!({"alg": "none"}), &claims());
-        let unsigned = jwt.rsplit_once('.').unwrap().0;
-        assert_eq!(key().verify(&format!("{unsigned}.")), None);
+        assert!(accepted_claims(&claims()));
     }
 
     #[test]
-    fn a_claim_that_is_missing_or_of_another_party_is_refused() {
-        for name in ["sub", "iat", "exp", "iss", "aud", "gen"] {
-            let mut without = claims();
-            without.as_object_mut().unwrap().remove(name);
-            assert_eq!(key().verify(&signed(&json!({"alg": "HS256"}), &without)), None, "{name}");
+    fn the_signature_is_that_of_an_independent_implementation() {
+        // RFC 4231, test case 2.
+        let mac = Hs256::new(Algorithm::HS256, b"Jefe").unwrap();
+        let mac = mac.sign(b"what do ya want for nothing?");
+        let hex: String = mac.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(hex, "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+    }
+
+    #[test]
+    fn another_key_verifies_nothing() {
+        assert_eq!(JwtKey::new([8; 32]).verify(&issued()), None);
+    }
+
+    #[test]
+    fn no_other_algorithm_is_accepted() {
+        for alg in ["none", "None", "", "hs256", "HS384", "HS512", "RS256", "ES256", "EdDSA"] {
+            let jwt = forged(&json!({ "typ": "JWT", "alg": alg }).to_string(), &claims());
+            assert!(!accepted(&jwt), "{alg}");
+            let (unsigned, _) = jwt.rsplit_once('.').unwrap();
+            assert!(!accepted(&format!("{unsigned}.")), "{alg} without signature");
         }
-        for (name, value) in [
-            ("iss", json!("x")),
-            ("aud", json!("x")),
-            ("sub", json!("-5")),
-            ("sub", json!("")),
-            ("sub", json!(5)),
-            ("exp", json!("9999999999")),
-        ] {
-            let mut wrong = claims();
-            wrong[name] = value;
-            assert_eq!(key().verify(&signed(&json!({"alg": "HS256"}), &wrong)), None, "{name}");
+        assert!(!accepted(&forged(r#"{"typ":"JWT"}"#, &claims())));
+        assert!(!accepted(&forged(r#"{"alg":"HS256","alg":"none"}"#, &claims())));
+    }
+
+    #[test]
+    fn a_critical_extension_is_refused() {
+        for crit in [r#"["b64"]"#, r#"["exp"]"#, "[]", "1", "{}"] {
+            let header = format!(r#"{{"alg":"HS256","crit":{crit},"b64":true}}"#);
+            assert!(!accepted(&forged(&header, &claims())), "{crit}");
         }
     }
 
     #[test]
-    fn every_damaged_token_is_refused_without_a_panic() {
-        let jwt = key().issue(5, 3, None, now_s(), now_s() + 60).unwrap();
-        for cut in 0..jwt.len() {
-            assert_eq!(key().verify(&jwt[..cut]), None);
+    fn the_type_and_a_key_in_the_header_do_not_matter() {
+        let jwk = r#"{"alg":"HS256","typ":"at+jwt","kid":"x","jwk":{"kty":"oct","k":"AAAA"}}"#;
+        assert!(accepted(&forged(jwk, &claims())));
+        let good = issued();
+        let (message, _) = good.rsplit_once('.').unwrap();
+        let own_key = Hs256::new(Algorithm::HS256, &[0; 3]).unwrap().sign(message.as_bytes());
+        assert!(!accepted(&format!("{message}.{}", URL_SAFE_NO_PAD.encode(own_key))));
+    }
+
+    #[test]
+    fn a_change_of_any_character_is_refused() {
+        let good = issued();
+        assert!(accepted(&good));
+        for at in 0..good.len() {
+            let mut changed = good.clone().into_bytes();
+            changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
+            assert!(!accepted(std::str::from_utf8(&changed).unwrap()), "changed at {at}");
+            assert!(!accepted(&good[..at]), "cut at {at}");
         }
-        for at in 0..jwt.len() - 1 {
-            let mut bytes = jwt.clone().into_bytes();
-            bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
-            let changed = String::from_utf8(bytes).unwrap();
-            assert!(changed == jwt || key().verify(&changed).is_none(), "{at}");
+        for more in ["A", ".", "=", " ", "\n", ".A"] {
+            assert!(!accepted(&format!("{good}{more}")), "{more:?} at the end");
+            assert!(!accepted(&format!("{more}{good}")), "{more:?} at the start");
         }
-        for bad in ["", ".", "..", "...", "é.é.é", &"a".repeat(10_000), &format!("{jwt}.x")] {
-            assert_eq!(key().verify(bad), None);
+    }
+
+    #[test]
+    fn each_claim_is_required() {
+        for claim in ["sub", "iat", "exp", "iss", "aud", "gen"] {
+            let mut missing = claims();
+            missing.as_object_mut().unwrap().remove(claim);
+            assert!(!accepted_claims(&missing), "{claim} missing");
+            assert!(!accepted_claims(&with(claim, Value::Null)), "{claim} null");
+            assert!(!accepted_claims(&with(claim, json!({}))), "{claim} an object");
+        }
+        assert!(accepted_claims(&with("tid", Value::Null)));
+        assert!(!accepted_claims(&with("tid", json!("1"))));
+    }
+
+    #[test]
+    fn issuer_and_audience_must_be_this_program() {
+        for claim in ["iss", "aud"] {
+            for other in [json!(""), json!("other"), json!("CONFIGSYNC-SERVER"), json!([PARTY])] {
+                assert!(!accepted_claims(&with(claim, other.clone())), "{claim} {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn from_its_expiry_on_it_is_refused() {
+        for past in [now_s(), now_s() - 1, now_s() - 3600, 1, 0, -1, i64::MIN] {
+            assert!(!accepted_claims(&with("exp", json!(past))), "{past}");
+            let jwt = JwtKey::new(KEY).issue(42, 3, None, 0, past).unwrap();
+            assert!(!accepted(&jwt), "{past}");
+        }
+        for future in [now_s() + 10, i64::MAX] {
+            assert!(accepted_claims(&with("exp", json!(future))), "{future}");
+        }
+        for odd in [json!(u64::MAX), json!(1e300), json!(9e9), json!("9999999999")] {
+            assert!(!accepted_claims(&with("exp", odd.clone())), "{odd}");
+        }
+    }
+
+    #[test]
+    fn the_subject_must_be_digits_only() {
+        for sub in ["", "+42", "-42", " 42", "42 ", "4.2", "x", "٤٢", "99999999999999999999"] {
+            assert!(!accepted_claims(&with("sub", json!(sub))), "{sub:?}");
+        }
+        assert!(!accepted_claims(&with("sub", json!(42))));
+    }
+
+    #[test]
+    fn garbage_is_refused() {
+        let nested = URL_SAFE_NO_PAD.encode("[".repeat(2000));
+        for bad in ["", ".", "..", "...", "a.b.c", "é.é.é", "\0.\0.\0", "💥", "e30.e30.e30"] {
+            assert!(!accepted(bad), "{bad:?}");
+        }
+        assert!(!accepted(&format!("{nested}.e30.e30")));
+        assert!(!accepted(&forged(HS256, &json!([]))));
+    }
+
+    #[test]
+    fn a_huge_one_is_refused_before_it_is_read() {
+        let padded = |chars: usize| forged(HS256, &with("pad", json!("x".repeat(chars))));
+        assert!(accepted(&padded(2500)));
+        let huge = padded(3000);
+        assert!(huge.len() > JWT_BYTES_MAX);
+        assert!(!accepted(&huge));
+        assert!(!accepted(&".".repeat(1 << 20)));
+    }
+
+    #[test]
+    fn debug_does_not_show_the_key() {
+        assert_eq!(format!("{:?}", JwtKey::new(KEY)), "JwtKey(…)");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in ".{0,200}", header in ".{0,80}", claims in ".{0,80}") {
+            let parts = [&header, &claims].map(|part| URL_SAFE_NO_PAD.encode(part));
+            for jwt in [parts.join(".") + "." + &text, forged(&header, &json!(claims)), text] {
+                prop_assert!(!accepted(&jwt));
+            }
         }
     }
 }

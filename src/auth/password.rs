@@ -1,190 +1,396 @@
-//! Passwords: argon2id as PHC strings (OWASP Password Storage Cheat Sheet), few at once.
+//! Password hashes, and how many of them may run at once.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
-use argon2::{ARGON2ID_IDENT, Algorithm, Argon2, Block, Params, Version};
+use argon2::password_hash::phc::{Output, ParamsString, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, PasswordHash, Version};
 
 use crate::limits::{
     ARGON2_LANES, ARGON2_MEMORY_KIB, ARGON2_PASSES, HASHES_AT_ONCE, HASHES_WAITING_MAX,
 };
 use crate::sync::{lock, wait_for};
 
-/// A hash could not be made or read.
-#[derive(Debug)]
-pub struct HashError(String);
+/// Hashes a new password with argon2id at the costs of the OWASP Password Storage Cheat Sheet,
+/// and a salt of 16 random bytes. The answer is a PHC string.
+pub fn hash(password: &[u8]) -> Result<String, HashError> {
+    let mut salt = [0; 16];
+    getrandom::fill(&mut salt).map_err(|_| HashError::Random)?;
+    let params = Params::new(ARGON2_MEMORY_KIB, ARGON2_PASSES, ARGON2_LANES, None)
+        .map_err(|_| HashError::Unusable)?;
+    let output = derive(password, &salt, &params, Params::DEFAULT_OUTPUT_LEN)?;
+    let phc = PasswordHash {
+        algorithm: Algorithm::Argon2id.ident(),
+        version: Some(Version::V0x13.into()),
+        params: ParamsString::try_from(&params).map_err(|_| HashError::Unusable)?,
+        salt: Some(Salt::new(&salt).map_err(|_| HashError::Unusable)?),
+        hash: Some(output),
+    };
+    Ok(phc.to_string())
+}
+
+/// Whether this is the password behind a PHC string. None stands for a user who is unknown or has
+/// no password: the answer is false after the same work, so that time tells nothing.
+pub fn verify(password: &[u8], phc: Option<&str>) -> Result<bool, HashError> {
+    let stored = PasswordHash::new(phc.unwrap_or(NOBODY)).map_err(|_| HashError::Unusable)?;
+    let params = Params::try_from(&stored).map_err(|_| HashError::Unusable)?;
+    let (Some(salt), Some(expected)) = (stored.salt, stored.hash) else {
+        return Err(HashError::Unusable);
+    };
+    let known = stored.algorithm == Algorithm::Argon2id.ident()
+        && stored.version == Some(Version::V0x13.into());
+    let affordable = params.m_cost() <= MEMORY_MAX_KIB && params.t_cost() <= PASSES_MAX;
+    if !(known && affordable) {
+        return Err(HashError::Unusable);
+    }
+    let output = derive(password, &salt, &params, expected.len())?;
+    // `Output` compares in constant time.
+    Ok((output == expected) & phc.is_some())
+}
+
+fn derive(
+    password: &[u8],
+    salt: &[u8],
+    params: &Params,
+    output_bytes: usize,
+) -> Result<Output, HashError> {
+    // glibc keeps what is freed for later, in an arena a thread: many connection threads would
+    // hold 19 MiB each for ever. A buffer above its largest mmap threshold (32 MiB) is mapped and
+    // unmapped every time; what is not touched costs address space only.
+    let mut memory: Vec<Block> = Vec::new();
+    let blocks = params.block_count();
+    memory.try_reserve_exact(blocks.max(MAPPED_BLOCKS)).map_err(|_| HashError::Memory)?;
+    memory.resize(blocks, Block::new());
+    let mut buffer = [0; Output::MAX_LENGTH];
+    let output = buffer.get_mut(..output_bytes).ok_or(HashError::Unusable)?;
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
+        .hash_password_into_with_memory(password, salt, output, &mut memory)
+        .map_err(|_| HashError::Unusable)?;
+    Output::new(output).map_err(|_| HashError::Unusable)
+}
+
+/// Why a password could not be hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HashError {
+    /// The operating system gave no random bytes.
+    Random,
+    /// There is no memory for it.
+    Memory,
+    /// The stored hash is malformed, of another kind, or costs more than this server spends.
+    Unusable,
+}
 
 impl fmt::Display for HashError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "password hashing failed: {}", self.0)
+        f.write_str(match self {
+            HashError::Random => "the operating system gave no random bytes",
+            HashError::Memory => "not enough memory for a password hash",
+            HashError::Unusable => "the stored hash is unusable: set the password again",
+        })
     }
 }
 
-fn failed(error: impl fmt::Display) -> HashError {
-    HashError(error.to_string())
-}
+impl std::error::Error for HashError {}
 
-const OUTPUT_BYTES: usize = 32;
-const SALT_BYTES: usize = 16;
-/// A stored hash may ask for no more than this, whatever the database says.
-const MEMORY_KIB_MAX: u32 = 64 * 1024;
-const PASSES_MAX: u32 = 16;
-
-/// glibc keeps freed memory of a thread's arena; a buffer above its largest mmap threshold
-/// (32 MiB) is mapped and unmapped each time instead. Only what the hash uses is ever touched.
-const MAPPED_BLOCKS: usize = 33 * 1024;
-
-/// The PHC string of a password, with a fresh salt.
-pub fn hash(password: &[u8]) -> Result<String, HashError> {
-    let mut salt = [0; SALT_BYTES];
-    getrandom::fill(&mut salt).map_err(failed)?;
-    let params = params()?;
-    let output = compute(password, &salt, params.clone())?;
-    Ok(PasswordHash {
-        algorithm: ARGON2ID_IDENT,
-        version: Some(Version::V0x13.into()),
-        params: ParamsString::try_from(&params).map_err(failed)?,
-        salt: Some(Salt::new(&salt).map_err(failed)?),
-        hash: Some(output),
-    }
-    .to_string())
-}
-
-/// True if the password is that of the PHC string. Without one (an unknown user, or one without
-/// a password) the same work is done and the answer is false, so that its time tells nothing.
-pub fn verify(password: &[u8], phc: Option<&str>) -> Result<bool, HashError> {
-    let Some(phc) = phc else {
-        compute(password, &[0; SALT_BYTES], params()?)?;
-        return Ok(false);
-    };
-    let stored = PasswordHash::new(phc).map_err(failed)?;
-    let params = Params::try_from(&stored).map_err(failed)?;
-    let known = stored.algorithm == ARGON2ID_IDENT && stored.version == Some(Version::V0x13.into());
-    if !known || params.m_cost() > MEMORY_KIB_MAX || params.t_cost() > PASSES_MAX {
-        return Err(failed("the stored hash has unknown or excessive parameters"));
-    }
-    let (Some(salt), Some(expected)) = (stored.salt, stored.hash) else {
-        return Err(failed("the stored hash is incomplete"));
-    };
-    // Output compares in constant time.
-    Ok(compute(password, salt.as_ref(), params)? == expected)
-}
-
-fn params() -> Result<Params, HashError> {
-    Params::new(ARGON2_MEMORY_KIB, ARGON2_PASSES, ARGON2_LANES, Some(OUTPUT_BYTES)).map_err(failed)
-}
-
-fn compute(password: &[u8], salt: &[u8], params: Params) -> Result<Output, HashError> {
-    let needed = params.block_count();
-    let mut memory: Vec<Block> = Vec::new();
-    memory.try_reserve_exact(needed.max(MAPPED_BLOCKS)).map_err(failed)?;
-    memory.resize(needed, Block::default());
-    let mut out = [0; OUTPUT_BYTES];
-    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into_with_memory(password, salt, &mut out, &mut memory)
-        .map_err(failed)?;
-    Output::new(&out).map_err(failed)
-}
-
-/// Bounds the hashes that run at once, and the logins that wait for one.
+/// Permissions to hash. Each hash takes tens of milliseconds of a core and 19 MiB, so few run at
+/// once; the others wait in the order in which they came, and a bounded number of them.
 #[derive(Default)]
 pub struct Permits {
-    state: Mutex<State>,
-    freed: Condvar,
+    line: Mutex<Line>,
+    moved: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct Line {
     running: usize,
-    waiting: usize,
+    waiting: VecDeque<u64>,
+    next_ticket: u64,
 }
-
-/// The right to run one hash; given back when it goes.
-pub struct Permit(Arc<Permits>);
 
 impl Permits {
-    /// Waits for a permit, at most `wait`; None then, or at once if too many wait already.
+    /// A permit, or None if too many wait already or none came free in time.
     pub fn acquire(self: &Arc<Self>, wait: Duration) -> Option<Permit> {
-        let mut queued = false;
-        let got = wait_for(&self.state, &self.freed, wait, |state| {
-            if state.running < HASHES_AT_ONCE {
-                state.running += 1;
-                state.waiting -= usize::from(queued);
-                return Some(true);
+        let ticket = {
+            let mut line = lock(&self.line);
+            if line.waiting.len() >= HASHES_WAITING_MAX {
+                return None;
             }
-            if !queued && state.waiting >= HASHES_WAITING_MAX {
-                return Some(false);
-            }
-            state.waiting += usize::from(!queued);
-            queued = true;
-            None
+            let ticket = line.next_ticket;
+            line.next_ticket = ticket.wrapping_add(1);
+            line.waiting.push_back(ticket);
+            ticket
+        };
+        let my_turn = wait_for(&self.line, &self.moved, wait, |line| {
+            let free = line.running < HASHES_AT_ONCE && line.waiting.front() == Some(&ticket);
+            free.then(|| {
+                line.waiting.pop_front();
+                line.running += 1;
+            })
         });
-        if got.is_none() && queued {
-            lock(&self.state).waiting -= 1;
+        if my_turn.is_none() {
+            lock(&self.line).waiting.retain(|waiting| *waiting != ticket);
         }
-        got.unwrap_or(false).then(|| Permit(Arc::clone(self)))
+        // Whether it got a permit or gave up: another one stands first now.
+        self.moved.notify_all();
+        my_turn.map(|()| Permit(Arc::clone(self)))
     }
 }
+
+/// One hash may run; dropping this lets the next one run.
+pub struct Permit(Arc<Permits>);
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        lock(&self.0.state).running -= 1;
-        self.0.freed.notify_one();
+        let mut line = lock(&self.0.line);
+        line.running = line.running.saturating_sub(1);
+        drop(line);
+        self.0.moved.notify_all();
     }
 }
 
+/// The hash of nobody's password, at the cost of everybody's.
+const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA\
+    $AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+/// Memory and passes of a stored hash that are still worked through, so that a row of the
+/// database cannot stop the server. (Lanes run one after the other and cost nothing more.)
+const MEMORY_MAX_KIB: u32 = 64 * 1024;
+const PASSES_MAX: u32 = 10;
+/// Blocks of 1 KiB: 33 MiB.
+const MAPPED_BLOCKS: usize = 33 * 1024;
+
 #[cfg(test)]
 mod tests {
+    #[cfg(target_os = "linux")]
+    use std::sync::Barrier;
+    use std::thread;
+    use std::time::Instant;
+
     use super::*;
 
+    /// A hash that costs little.
+    fn cheap(password: &[u8]) -> String {
+        let params = Params::new(64, 1, 1, None).unwrap();
+        let output = derive(password, &[1; 16], &params, 32).unwrap();
+        let salt = Salt::new(&[1; 16]).unwrap();
+        format!("$argon2id$v=19$m=64,t=1,p=1${salt}${output}")
+    }
+
     #[test]
-    fn a_hash_is_a_phc_string_of_the_stated_parameters_and_verifies() {
+    fn a_password_is_verified_against_its_hash_alone() {
         let phc = hash(b"correct horse").unwrap();
         assert!(phc.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{phc}");
-        assert!(verify(b"correct horse", Some(&phc)).unwrap());
-        assert!(!verify(b"correct hors", Some(&phc)).unwrap());
-        assert_ne!(phc, hash(b"correct horse").unwrap(), "the salt is fresh");
+        assert_eq!(verify(b"correct horse", Some(&phc)), Ok(true));
+        assert_eq!(verify(b"correct horsf", Some(&phc)), Ok(false));
+        assert_ne!(hash(b"correct horse").unwrap(), phc);
     }
 
     #[test]
-    fn without_a_hash_the_answer_is_no() {
-        assert!(!verify(b"", None).unwrap());
-    }
-
-    #[test]
-    fn a_stored_hash_cannot_ask_for_much_memory() {
-        let phc = hash(b"x").unwrap();
-        for bad in ["m=4194304", "m=65537"] {
-            assert!(verify(b"x", Some(&phc.replace("m=19456", bad))).is_err());
-        }
-        for bad in ["", "$argon2id$", "plain", &phc.replace("argon2id", "argon2i")] {
-            assert!(verify(b"x", Some(bad)).is_err(), "{bad}");
+    fn a_hash_of_the_reference_implementation_is_verified() {
+        // phc-winner-argon2, src/test.c: version 0x13, argon2id, m=256, t=2, p=1 and p=2.
+        let one = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ\
+            $nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
+        let two = "$argon2id$v=19$m=256,t=2,p=2$c29tZXNhbHQ\
+            $bQk8UB/VmZZF4Oo79iDXuL5/0ttZwg2f/5U52iv1cDc";
+        for phc in [one, two] {
+            assert_eq!(verify(b"password", Some(phc)), Ok(true), "{phc}");
+            assert_eq!(verify(b"passwore", Some(phc)), Ok(false), "{phc}");
         }
     }
 
     #[test]
-    fn no_more_than_the_limit_hold_a_permit_and_no_more_than_the_limit_wait() {
-        let permits = Arc::new(Permits::default());
-        let held: Vec<_> =
-            (0..HASHES_AT_ONCE).map(|_| permits.acquire(Duration::ZERO).unwrap()).collect();
-        assert!(permits.acquire(Duration::from_millis(5)).is_none());
+    fn any_bytes_are_a_password() {
+        for password in [&b""[..], b"\0", b"a\0b", &[0xff; 1024]] {
+            let phc = cheap(password);
+            assert_eq!(verify(password, Some(&phc)), Ok(true));
+            assert_eq!(verify(b"other", Some(&phc)), Ok(false));
+        }
+        assert_eq!(verify(b"a", Some(&cheap(b"a\0"))), Ok(false));
+    }
+
+    #[test]
+    fn nobody_has_a_password_but_costs_the_same() {
+        let nobody = Params::try_from(&PasswordHash::new(NOBODY).unwrap()).unwrap();
+        let costs = (nobody.m_cost(), nobody.t_cost(), nobody.p_cost(), nobody.output_len());
+        assert_eq!(costs, (ARGON2_MEMORY_KIB, ARGON2_PASSES, ARGON2_LANES, Some(32)));
+        assert_eq!(verify(b"", None), Ok(false));
+    }
+
+    #[test]
+    fn a_stored_hash_that_is_malformed_or_too_expensive_is_refused() {
+        let good = cheap(b"x");
+        let (head, _) = good.rsplit_once('$').unwrap();
+        for bad in [
+            "",
+            "x",
+            "$",
+            "plain text",
+            head,
+            "$argon2id$v=19$m=64,t=1,p=1",
+            &good.replace("argon2id", "argon2i"),
+            &good.replace("argon2id", "argon2d"),
+            &good.replace("argon2id", "bcrypt"),
+            &good.replace("v=19", "v=16"),
+            &good.replace("$v=19", ""),
+            &good.replace("m=64", "m=65537"),
+            &good.replace("m=64", "m=4294967295"),
+            &good.replace("m=64", "m=1"),
+            &good.replace("t=1", "t=11"),
+            &good.replace("t=1", "t=0"),
+            &good.replace("p=1", "p=9"),
+            &good.replace("p=1", "p=16777216"),
+            &good.replace("p=1", "é=1"),
+            &format!("{good}$x"),
+        ] {
+            assert_eq!(verify(b"x", Some(bad)), Err(HashError::Unusable), "{bad}");
+        }
+    }
+
+    /// Resident memory of this process in KiB.
+    #[cfg(target_os = "linux")]
+    fn resident_kib() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn hashing_on_many_threads_leaves_no_memory_behind() {
+        // Alone in a process of its own, where other tests do not disturb the figure.
+        const ALONE: &str = "PASSWORD_TEST_ALONE";
+        const NAME: &str = "auth::password::tests::hashing_on_many_threads_leaves_no_memory_behind";
+        if std::env::var_os(ALONE).is_none() {
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+            let output = child.args(["--exact", NAME, "--nocapture"]).env(ALONE, "1").output();
+            let output = output.unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && text.contains("grew by"), "{output:?}");
+            return;
+        }
+        verify(b"first", None).unwrap();
+        let before_kib = resident_kib();
+        let together = Barrier::new(9);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let right = verify(b"x", None);
+                    together.wait();
+                    // Alive, with its arena, while the memory is measured.
+                    together.wait();
+                    assert_eq!(right, Ok(false));
+                });
+            }
+            together.wait();
+            let grown_kib = resident_kib().saturating_sub(before_kib);
+            together.wait();
+            println!("grew by {grown_kib} KiB");
+            assert!(grown_kib < 8 * 1024, "{grown_kib} KiB stayed");
+        });
+    }
+
+    fn permits() -> Arc<Permits> {
+        Arc::new(Permits::default())
+    }
+
+    fn waiting(permits: &Permits) -> usize {
+        lock(&permits.line).waiting.len()
+    }
+
+    fn until(mut done: impl FnMut() -> bool) {
+        let end = Instant::now() + Duration::from_secs(20);
+        while !done() {
+            assert!(Instant::now() < end, "nothing happened for 20 s");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn two_run_and_the_third_waits_in_vain() {
+        let permits = permits();
+        let first = permits.acquire(Duration::ZERO).unwrap();
+        let _second = permits.acquire(Duration::ZERO).unwrap();
+        let start = Instant::now();
+        assert!(permits.acquire(Duration::from_millis(50)).is_none());
+        assert!(start.elapsed() >= Duration::from_millis(50));
+        assert_eq!(waiting(&permits), 0);
+        drop(first);
+        assert!(permits.acquire(Duration::ZERO).is_some());
+    }
+
+    #[test]
+    fn the_65th_waiter_is_refused_at_once_and_all_others_get_their_turn() {
+        let permits = permits();
+        let held = [permits.acquire(Duration::ZERO), permits.acquire(Duration::ZERO)];
         let waiters: Vec<_> = (0..HASHES_WAITING_MAX)
             .map(|_| {
                 let permits = Arc::clone(&permits);
-                std::thread::spawn(move || permits.acquire(Duration::from_secs(20)).is_some())
+                thread::spawn(move || {
+                    let permit = permits.acquire(Duration::from_secs(30));
+                    assert!(lock(&permits.line).running <= HASHES_AT_ONCE);
+                    permit.is_some()
+                })
             })
             .collect();
-        while lock(&permits.state).waiting < HASHES_WAITING_MAX {
-            std::thread::yield_now();
-        }
-        let began = std::time::Instant::now();
-        assert!(permits.acquire(Duration::from_secs(20)).is_none(), "one too many");
-        assert!(began.elapsed() < Duration::from_secs(10), "refused at once");
+        until(|| waiting(&permits) == HASHES_WAITING_MAX);
+        let start = Instant::now();
+        assert!(permits.acquire(Duration::from_secs(30)).is_none());
+        assert!(start.elapsed() < Duration::from_secs(5));
         drop(held);
         assert!(waiters.into_iter().all(|waiter| waiter.join().unwrap()));
-        let state = lock(&permits.state);
-        assert_eq!((state.running, state.waiting), (0, 0));
+        assert_eq!(lock(&permits.line).running, 0);
+    }
+
+    #[test]
+    fn who_came_first_hashes_first() {
+        let permits = permits();
+        let _held = permits.acquire(Duration::ZERO).unwrap();
+        let second = permits.acquire(Duration::ZERO).unwrap();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let waiters: Vec<_> = (0..8)
+            .map(|i| {
+                let (of_thread, order) = (Arc::clone(&permits), Arc::clone(&order));
+                let waiter = thread::spawn(move || {
+                    let _permit = of_thread.acquire(Duration::from_secs(30)).unwrap();
+                    lock(&order).push(i);
+                });
+                until(|| waiting(&permits) == i + 1);
+                waiter
+            })
+            .collect();
+        drop(second);
+        waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
+        assert_eq!(*lock(&order), (0..8).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_free_permit_belongs_to_who_waits_already() {
+        let permits = permits();
+        lock(&permits.line).waiting.push_back(u64::MAX);
+        assert!(permits.acquire(Duration::from_millis(20)).is_none());
+        assert_eq!(lock(&permits.line).waiting, [u64::MAX]);
+    }
+
+    #[test]
+    fn a_panic_with_a_permit_in_hand_gives_it_back() {
+        let permits = permits();
+        for _ in 0..4 {
+            let permits = Arc::clone(&permits);
+            let panicked = thread::spawn(move || {
+                let _permit = permits.acquire(Duration::ZERO).unwrap();
+                let _line = lock(&permits.line);
+                drop(_line);
+                panic!("as a handler might");
+            });
+            assert!(panicked.join().is_err());
+        }
+        let poisoned = Arc::clone(&permits);
+        let panicked = thread::spawn(move || {
+            let _line = lock(&poisoned.line);
+            panic!("with the lock held");
+        });
+        assert!(panicked.join().is_err());
+        assert!(permits.acquire(Duration::ZERO).is_some());
     }
 }

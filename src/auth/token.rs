@@ -1,46 +1,45 @@
-//! API tokens: `cs_` and base64url of random bytes. 256 random bits cannot be guessed, so a
-//! plain SHA-256 of the token is enough to store (OWASP: a slow hash is for passwords).
+//! API tokens: how they are made, recognised and reduced to what the database may hold.
 
 use std::fmt;
 
-use base64::Engine as _;
+use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest, Sha256};
 
 use crate::limits::{TOKEN_PREFIX_CHARS, TOKEN_RANDOM_BYTES};
 
-/// An API token in clear: it exists while it is made or checked, and is stored nowhere.
+/// A long-lived credential, `cs_` and base64url characters (RFC 4648, section 5). It has no
+/// `Display`, and its `Debug` shows the prefix only, so that it cannot slip into a log.
 pub struct ApiToken(String);
 
-const PREFIX: &str = "cs_";
-
 impl ApiToken {
-    /// Draws a new token from the operating system's random source.
+    /// A new token from the operating system's random source.
     pub fn generate() -> Result<ApiToken, getrandom::Error> {
-        let mut bytes = [0; TOKEN_RANDOM_BYTES];
-        getrandom::fill(&mut bytes)?;
-        Ok(ApiToken(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))))
+        let mut random = [0; TOKEN_RANDOM_BYTES];
+        getrandom::fill(&mut random)?;
+        Ok(ApiToken(format!("{SCHEME}{}", URL_SAFE_NO_PAD.encode(random))))
     }
 
-    /// Takes `cs_` and 40 to 128 base64url characters.
+    /// Recognises a token by its form alone: whether it is valid, its digest tells.
     pub fn parse(text: &str) -> Option<ApiToken> {
-        let random = text.strip_prefix(PREFIX)?;
-        let fits = (40..=128).contains(&random.len());
-        let plain = random.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-        (fits && plain).then(|| ApiToken(text.to_owned()))
+        let body = text.strip_prefix(SCHEME)?.as_bytes();
+        let base64url = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+        (BODY_CHARS.contains(&body.len()) && body.iter().all(base64url))
+            .then(|| ApiToken(text.to_owned()))
     }
 
-    /// SHA-256 of the whole text.
+    /// SHA-256 of the whole text, which is all that is stored. A fast hash without salt is right
+    /// here: nobody guesses 256 random bits, and a look-up needs the same digest every time.
     pub fn digest(&self) -> [u8; 32] {
         Sha256::digest(self.0.as_bytes()).into()
     }
 
-    /// The first characters, by which a person recognises it in a list.
+    /// The first characters, by which its owner recognises it in a list.
     pub fn prefix(&self) -> &str {
-        self.0.get(..TOKEN_PREFIX_CHARS).unwrap_or_default()
+        self.0.get(..TOKEN_PREFIX_CHARS).unwrap_or(SCHEME)
     }
 
-    /// The token itself, to be shown once.
+    /// The secret itself, for the one time it is shown.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -52,38 +51,69 @@ impl fmt::Debug for ApiToken {
     }
 }
 
+const SCHEME: &str = "cs_";
+/// A generated body has 43 characters; the range leaves room for other sizes.
+const BODY_CHARS: std::ops::RangeInclusive<usize> = 40..=128;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_new_token_is_long_random_and_parses() {
-        let (a, b) = (ApiToken::generate().unwrap(), ApiToken::generate().unwrap());
-        assert_ne!(a.as_str(), b.as_str());
-        assert_eq!(a.as_str().len(), 3 + 43);
-        assert_eq!(ApiToken::parse(a.as_str()).unwrap().digest(), a.digest());
+    fn a_generated_token_is_recognised_again() {
+        let token = ApiToken::generate().unwrap();
+        assert_eq!(token.as_str().len(), 46);
+        let again = ApiToken::parse(token.as_str()).unwrap();
+        assert_eq!(again.as_str(), token.as_str());
+        assert_eq!(again.digest(), token.digest());
     }
 
     #[test]
-    fn what_is_no_token_is_refused() {
-        let random = "a".repeat(40);
-        let long = "a".repeat(129);
+    fn no_two_generated_tokens_are_the_same() {
+        let (one, other) = (ApiToken::generate().unwrap(), ApiToken::generate().unwrap());
+        assert_ne!(one.as_str(), other.as_str());
+        assert_ne!(one.digest(), other.digest());
+    }
+
+    #[test]
+    fn only_forty_to_128_base64url_characters_after_the_scheme_are_a_token() {
+        let body = |n: usize| format!("cs_{}", "aZ0-_".chars().cycle().take(n).collect::<String>());
+        for good in [40, 43, 128] {
+            assert!(ApiToken::parse(&body(good)).is_some(), "{good}");
+        }
+        for bad in [0, 1, 39, 129, 10_000] {
+            assert!(ApiToken::parse(&body(bad)).is_none(), "{bad}");
+        }
+        let good = body(43);
         for bad in [
-            format!("xx_{random}"),
-            "cs_short".into(),
-            format!("cs_{long}"),
-            format!("cs_{random}="),
-            format!("cs_{random} "),
-            format!("cs_é{random}"),
+            good.replace("cs_", "CS_"),
+            good.replace("cs_", ""),
+            format!(" {good}"),
+            format!("{good} "),
+            format!("{good}\n"),
+            format!("{good}="),
+            format!("{good}+"),
+            format!("{good}/"),
+            format!("{good}."),
+            format!("{good}é"),
+            format!("{good}\0"),
+            String::new(),
         ] {
-            assert!(ApiToken::parse(&bad).is_none(), "{bad}");
+            assert!(ApiToken::parse(&bad).is_none(), "{bad:?}");
         }
     }
 
     #[test]
-    fn debug_shows_the_prefix_alone() {
+    fn the_digest_is_sha256_of_the_whole_text() {
+        let token = ApiToken::parse(&format!("cs_{}", "a".repeat(40))).unwrap();
+        let hex: String = token.digest().iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(hex, "3f018ca590a2d145b9437e064d7c014f730d9977db16d16a0685ef4ba8ef79d4");
+    }
+
+    #[test]
+    fn debug_shows_the_prefix_and_nothing_more() {
         let token = ApiToken::generate().unwrap();
-        let shown = format!("{token:?}");
-        assert!(shown.contains(token.prefix()) && !shown.contains(token.as_str()));
+        assert_eq!(token.prefix(), &token.as_str()[..9]);
+        assert_eq!(format!("{token:?}"), format!("ApiToken({}…)", token.prefix()));
     }
 }

@@ -63,21 +63,6 @@ impl Args {
         self.setting(name)?.map_or(Ok(default), |value| value.parse())
     }
 
-    /// A setting that is on or off; its variable is `1` or `0`.
-    pub fn switch(&mut self, name: &'static str) -> Result<bool, CliError> {
-        if self.flag(name) {
-            return Ok(true);
-        }
-        match from_environment(name)? {
-            None => Ok(false),
-            Some(value) => match value.text.as_str() {
-                "1" => Ok(true),
-                "0" => Ok(false),
-                _ => Err(value.refuse("use 1 or 0")),
-            },
-        }
-    }
-
     /// A setting that may be given several times; its variable is a comma-separated list.
     pub fn repeated<T: FromStr>(&mut self, name: &'static str) -> Result<Vec<T>, CliError> {
         let mut values = Vec::new();
@@ -116,6 +101,18 @@ impl Args {
     pub fn email(&mut self) -> Result<Email, CliError> {
         let value = self.positional("EMAIL")?;
         Email::parse(&value.text).map_err(|rule| value.refuse(&rule))
+    }
+
+    /// The error for a missing or unknown command of a group.
+    pub fn no_command(&mut self, group: &str, given: Option<&str>) -> CliError {
+        match given {
+            Some(other) => {
+                CliError::Usage(format!("unknown command {group} {other}; see {group} --help"))
+            }
+            None => self.finish().err().unwrap_or_else(|| {
+                CliError::Usage(format!("{group} needs a command; see {group} --help"))
+            }),
+        }
     }
 
     /// Nothing may be left.

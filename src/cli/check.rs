@@ -17,8 +17,8 @@ pub fn run(mut args: Args) -> Done {
     for sentence in &report.database {
         print(format_args!("database: {sentence}\n"))?;
     }
-    for (id, reason) in &report.damaged {
-        print(format_args!("snapshot {id} is damaged: {reason}\n"))?;
+    for (what, reason) in &report.damaged {
+        print(format_args!("{what} is damaged: {reason}\n"))?;
     }
     for path in &report.orphans {
         print(format_args!("orphan without a row: {}\n", path.display()))?;

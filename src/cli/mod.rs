@@ -1,7 +1,9 @@
 //! The command line: one file a command, and what they share.
 
+mod action;
 mod args;
 mod check;
+mod environment;
 mod serve;
 mod token;
 mod user;
@@ -40,6 +42,8 @@ configsync-server: a sync server for the ConfigSync command line, on one data fo
                                 users
   token create|list|revoke      API tokens
   check                         verify the database and every snapshot file
+  environment list|restore      environments, also deleted ones
+  action add                    queue a change for a machine
 
 Every command takes --data DIR (default configsync-data, or CONFIGSYNC_DATA) and --help.
 Administration works while the server runs. --version prints the version.
@@ -76,6 +80,8 @@ fn run(mut args: Args) -> Done {
         Some("user") => (user::HELP, user::run),
         Some("token") => (token::HELP, token::run),
         Some("check") => (check::HELP, check::run),
+        Some("environment") => (environment::HELP, environment::run),
+        Some("action") => (action::HELP, action::run),
         Some(other) => {
             return Err(CliError::Usage(format!("unknown command {other}; see --help")));
         }

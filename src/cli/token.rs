@@ -26,11 +26,7 @@ pub fn run(mut args: Args) -> Done {
         Some("create") => create(args),
         Some("list") => list(args),
         Some("revoke") => revoke(args),
-        Some(other) => Err(CliError::Usage(format!("unknown command token {other}; see --help"))),
-        None => {
-            args.finish()?;
-            Err(CliError::Usage("token needs a command; see token --help".into()))
-        }
+        other => Err(args.no_command("token", other)),
     }
 }
 

@@ -30,11 +30,7 @@ pub fn run(mut args: Args) -> Done {
         Some("disable") => change(args, &Change::Disable, "disabled"),
         Some("enable") => change(args, &Change::Enable, "enabled"),
         Some("remove") => remove(args),
-        Some(other) => Err(CliError::Usage(format!("unknown command user {other}; see --help"))),
-        None => {
-            args.finish()?;
-            Err(CliError::Usage("user needs a command; see user --help".into()))
-        }
+        other => Err(args.no_command("user", other)),
     }
 }
 

@@ -299,7 +299,8 @@ mod tests {
 
     #[test]
     fn a_good_head_comes_back_in_its_parts() {
-        let text = b"POST /a/b?c=d?e HTTP/1.1\r\nHOST:h:80\r\nX:  a  b \r\nContent-Length: 5\r\nx:\r\n\r\n";
+        let text = b"POST /a/b?c=d?e HTTP/1.1\r\nHOST:h:80\r\nX:  a  b \r\n\
+            Content-Length: 5\r\nx:\r\n\r\n";
         let with_body = [text, "\0body\r\n\r\n".as_bytes()].concat();
         assert_eq!(find_end(&with_body, 0), Ok(Some(text.len())));
         let head = parse(text).ok().unwrap();

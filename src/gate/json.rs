@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 /// Objects and arrays inside each other, as serde_json allows.
 const NESTING_MAX: u32 = 128;
-/// Characters that are decoded at once: they stay in the processor's first cache.
+/// Characters that are decoded at once: few enough to stay in the processor's first cache.
 const DECODE_CHARS: usize = 4096;
 
 /// Why a document was refused.
@@ -38,7 +38,7 @@ pub struct Scanner {
     rest: Vec<u8>,
     place: Place,
     depth: u32,
-    /// Where in the rest the text of the newest string at depth 1 begins.
+    /// Where in the rest the text of the newest string begins; before a colon, it is the name.
     text_at: usize,
     /// What becomes of the bytes that arrive.
     fate: Fate,
@@ -147,9 +147,7 @@ impl Scanner {
         match byte {
             b'"' => {
                 self.place = Place::Text;
-                if self.depth == 1 {
-                    self.text_at = self.rest.len().saturating_add(1);
-                }
+                self.text_at = self.rest.len().saturating_add(1);
             }
             b'{' | b'[' if self.depth == NESTING_MAX => {
                 return Err(Malformed("the JSON in the body is nested too deeply"));
@@ -213,6 +211,9 @@ impl Scanner {
             }
             let fours = self.carry.get(..whole).unwrap_or_default();
             self.padded = fours.ends_with(b"=");
+            if self.padded && whole < self.carry.len() {
+                return Err(ScanError::Base64);
+            }
             STANDARD.decode_vec(fours, out).map_err(|_| ScanError::Base64)?;
             self.carry.drain(..whole);
         }
@@ -294,9 +295,9 @@ mod tests {
 
     #[test]
     fn the_state_is_decoded_and_the_metadata_dropped() {
-        let doc = r#" {"machine_id":"a", "encrypted_state" : "aGVsbG8=","metadata":{"x":["]}"]},"v":1}
+        let doc = r#" {"a":"b", "encrypted_state" : "aGVsbG8=","metadata":{"x":["]}"]},"v":1}
 "#;
-        let rest = r#" {"machine_id":"a", "encrypted_state" : null,"metadata":null,"v":1}
+        let rest = r#" {"a":"b", "encrypted_state" : null,"metadata":null,"v":1}
 "#;
         assert_eq!(scan(doc), Ok((rest.to_owned(), b"hello".to_vec(), true)));
     }

@@ -94,15 +94,20 @@ impl From<StoreError> for ApiError {
             StoreError::Exists(what) => {
                 ApiError::new(409, "conflict", format!("this {what} already exists"))
             }
+            StoreError::KeyExists(what) => ApiError::new(
+                409,
+                "key_exists",
+                format!("another {what} already exists and stays: what it encrypted needs it"),
+            ),
             StoreError::MachineNotRegistered => ApiError::new(
                 404,
                 "machine_not_registered",
                 "this machine is not registered: register it with POST /api/machines first",
             ),
-            StoreError::TooManyMachines => ApiError::new(
+            StoreError::TooMany(what) => ApiError::new(
                 409,
-                "too_many_machines",
-                "this account has as many machines as an account may have",
+                "too_many",
+                format!("there are as many {what} as this server keeps"),
             ),
             StoreError::PreconditionFailed => ApiError::new(
                 412,
@@ -119,14 +124,14 @@ impl From<StoreError> for ApiError {
             ),
             StoreError::DiskFull => ApiError::disk_full(),
             StoreError::Busy => ApiError::overloaded("the database is busy; try again"),
-            StoreError::Damaged { id, ref reason } => {
-                log::error(&format!("snapshot {id} is damaged: {reason}"));
+            StoreError::Damaged { what, reason } => {
+                log::error(&format!("{what} is damaged: {reason}"));
                 ApiError::new(
                     500,
                     "snapshot_damaged",
                     format!(
-                        "snapshot {id} is damaged on the server and is not served; pull another \
-                         one, and tell the operator to run `configsync-server check`"
+                        "{what} is damaged on the server and is not served; pull another one, \
+                         and tell the operator to run `configsync-server check`"
                     ),
                 )
             }

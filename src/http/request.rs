@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use super::ApiError;
 use crate::store::Upload;
 use crate::store::snapshots::{Condition, Etags};
+use crate::types::MachineId;
 
 /// A request, received whole.
 #[derive(Default)]
@@ -15,6 +16,8 @@ pub struct Request {
     pub params: Vec<String>,
     /// The decoded query.
     pub query: Query,
+    /// The method is HEAD: nothing may change.
+    pub head: bool,
     /// `Accept` names raw bytes.
     pub wants_bytes: bool,
     /// `If-Match`, as sent.
@@ -70,6 +73,16 @@ impl Request {
     pub fn has_already(&self, digest: &str) -> Result<bool, ApiError> {
         let tags = self.if_none_match.as_ref().map(|text| etags(text, true)).transpose()?;
         Ok(tags.is_some_and(|tags| tags.cover(Some(digest))))
+    }
+
+    /// A decoded path segment.
+    pub fn param(&self, n: usize) -> &str {
+        self.params.get(n).map_or("", String::as_str)
+    }
+
+    /// A path segment that is a row id.
+    pub fn param_id(&self, n: usize) -> Result<i64, ApiError> {
+        parse_id("the id in the path", self.param(n))
     }
 
     /// The client's address.
@@ -145,6 +158,11 @@ impl Query {
             None => Ok(first),
             Some(_) => Err(ApiError::malformed(format!("{name} stands twice in the query"))),
         }
+    }
+
+    /// The value of a name as a machine id.
+    pub fn machine(&self, name: &str) -> Result<Option<MachineId>, ApiError> {
+        self.one(name)?.map(MachineId::parse).transpose().map_err(ApiError::malformed)
     }
 
     /// The value of a name as a row id.

@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Store;
+use super::blobs::Blob;
 use super::error::Result;
 use super::files::{Flaw, open_verified};
-use super::snapshots::has_row;
 use crate::limits::ORPHAN_AGE_S;
-use crate::types::{Digest, RandomId};
 
 /// What a check found.
 #[derive(Debug, Default)]
@@ -20,8 +19,8 @@ pub struct Report {
     pub bytes: u64,
     /// Sentences of SQLite's own check.
     pub database: Vec<String>,
-    /// Snapshots that cannot be served, with the reason.
-    pub damaged: Vec<(i64, String)>,
+    /// Snapshots and versions that cannot be served, with the reason.
+    pub damaged: Vec<(String, String)>,
     /// Files without a row.
     pub orphans: Vec<PathBuf>,
 }
@@ -34,10 +33,9 @@ impl Report {
 }
 
 struct Expected {
-    id: i64,
-    file: RandomId,
-    size: u64,
-    digest: Digest,
+    what: String,
+    name: String,
+    blob: Blob,
 }
 
 impl Store {
@@ -48,14 +46,14 @@ impl Store {
         // Files first: one that is pushed after this list was made cannot look like an orphan.
         let files = self.folder.snapshot_files()?;
         let mut known = HashSet::new();
-        let mut after = 0;
+        let mut after = String::new();
         loop {
-            let rows = self.rows_after(after)?;
+            let rows = self.rows_after(&after)?;
             let Some(last) = rows.last() else { break };
-            after = last.id;
+            after.clone_from(&last.name);
             for row in rows {
-                known.insert(row.file);
-                self.check_row(&row, &mut report)?;
+                known.insert(row.blob.file);
+                self.check_row(row, &mut report)?;
             }
         }
         for (path, name) in files {
@@ -70,10 +68,10 @@ impl Store {
             };
             // With a server at work a file may be between its rename and its commit.
             let late = match name {
-                Some(name) if placed => self.db.read(|c| has_row(c, name))?,
+                Some(name) if placed => self.has_row(name)?,
                 _ => false,
             };
-            if !late && !(server_runs && young()) && path.exists() {
+            if !(late || server_runs && young()) && path.exists() {
                 report.orphans.push(path);
             }
         }
@@ -102,35 +100,28 @@ impl Store {
 
     /// In pages, so that a check of a large folder holds no long read transaction, which would
     /// keep the WAL from being cut back.
-    fn rows_after(&self, id: i64) -> Result<Vec<Expected>> {
+    fn rows_after(&self, name: &str) -> Result<Vec<Expected>> {
         self.db.read(|c| {
             let mut statement = c.prepare_cached(
-                "SELECT id, file, size_bytes, sha256 FROM state_snapshots WHERE id > ?1
-                  ORDER BY id LIMIT 1000",
+                "SELECT what, file, size_bytes, sha256 FROM stored_files WHERE file > ?1
+                  ORDER BY file LIMIT 1000",
             )?;
-            let rows = statement.query_map([id], |row| {
-                let file: String = row.get(1)?;
-                Ok(Expected {
-                    id: row.get(0)?,
-                    file: RandomId::parse(&file).unwrap_or(RandomId(0)),
-                    size: row.get(2)?,
-                    digest: Digest(row.get(3)?),
-                })
+            let rows = statement.query_map([name], |row| {
+                let (what, name) = (row.get(0)?, row.get(1)?);
+                Ok(Expected { what, name, blob: Blob::from_row(row, 1)? })
             })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
     }
 
-    fn check_row(&self, row: &Expected, report: &mut Report) -> Result<()> {
-        let path = self.folder.snapshot(row.file);
+    fn check_row(&self, row: Expected, report: &mut Report) -> Result<()> {
+        let blob = row.blob;
         report.snapshots += 1;
-        match open_verified(&path, row.size, row.digest, None) {
-            Ok(_) => report.bytes += row.size,
+        match open_verified(&self.folder.snapshot(blob.file), blob.size, blob.digest, None) {
+            Ok(_) => report.bytes += blob.size,
             // Deleted since its row was read: no damage.
-            Err(Flaw::Missing) if !self.db.read(|c| has_row(c, row.file))? => {
-                report.snapshots -= 1;
-            }
-            Err(flaw) => report.damaged.push((row.id, flaw.reason())),
+            Err(Flaw::Missing) if !self.has_row(blob.file)? => report.snapshots -= 1,
+            Err(flaw) => report.damaged.push((row.what, flaw.reason())),
         }
         Ok(())
     }

@@ -14,10 +14,12 @@ pub enum StoreError {
     Missing(&'static str),
     /// There is one already; the word says what.
     Exists(&'static str),
+    /// A different key is there already, and must stay.
+    KeyExists(&'static str),
     /// The machine was never registered, or is hidden.
     MachineNotRegistered,
-    /// The user has as many machines as one user may have.
-    TooManyMachines,
+    /// As many as there may be; the word says of what.
+    TooMany(&'static str),
     /// The condition of a push does not hold.
     PreconditionFailed,
     /// The push does not fit into the user's quota; both in bytes.
@@ -31,8 +33,8 @@ pub enum StoreError {
     DiskFull,
     /// A stored file is missing or does not match its digest.
     Damaged {
-        /// The snapshot's id.
-        id: i64,
+        /// The row, such as `snapshot 52`.
+        what: String,
         /// What is wrong with it.
         reason: String,
     },
@@ -94,14 +96,15 @@ impl fmt::Display for StoreError {
         match self {
             StoreError::Missing(what) => write!(f, "no such {what}"),
             StoreError::Exists(what) => write!(f, "this {what} exists already"),
+            StoreError::KeyExists(what) => write!(f, "another {what} exists already and stays"),
             StoreError::MachineNotRegistered => write!(f, "this machine is not registered"),
-            StoreError::TooManyMachines => write!(f, "this user has too many machines"),
+            StoreError::TooMany(what) => write!(f, "too many {what}"),
             StoreError::PreconditionFailed => write!(f, "the newest snapshot is another one"),
             StoreError::OverQuota { used, allowed } => {
                 write!(f, "quota reached: {used} of {allowed} bytes are used")
             }
             StoreError::DiskFull => write!(f, "the server's disk is full"),
-            StoreError::Damaged { id, reason } => write!(f, "snapshot {id} is damaged: {reason}"),
+            StoreError::Damaged { what, reason } => write!(f, "{what} is damaged: {reason}"),
             StoreError::Busy => write!(f, "the database is busy; try again"),
             StoreError::NoDataFolder(path) => write!(
                 f,

@@ -1,6 +1,8 @@
 //! Machines of a user.
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::net::IpAddr;
+
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use serde::Serialize;
 
 use super::Store;
@@ -45,14 +47,21 @@ pub struct Machine {
 pub struct Registration<'a> {
     /// The client's id.
     pub machine_id: &'a MachineId,
-    /// Its name.
-    pub name: &'a str,
+    /// Its name; None keeps the one it has, and a new machine is named by its id.
+    pub name: Option<&'a str>,
     /// Operating system.
     pub platform: Option<&'a str>,
     /// Processor architecture.
     pub arch: Option<&'a str>,
     /// Version of the client.
     pub cli_version: Option<&'a str>,
+}
+
+impl Registration<'_> {
+    /// Of a machine of which a call tells nothing but the id.
+    pub(super) fn unnamed(machine_id: &MachineId) -> Registration<'_> {
+        Registration { machine_id, name: None, platform: None, arch: None, cli_version: None }
+    }
 }
 
 const COLUMNS: &str = "id, machine_id, user_id, name, platform, arch, cli_version, created_at,
@@ -66,48 +75,39 @@ impl Store {
         &self,
         user: (i64, &str),
         machine: &Registration<'_>,
-        peer: std::net::IpAddr,
+        peer: IpAddr,
     ) -> Result<(Machine, bool)> {
-        let now = now_ms();
         let done = self.db.write(|tx| {
-            let (user_id, email) = user;
-            let known = machine_ref(tx, user_id, machine.machine_id)?.is_some();
-            if !known && machines_of(tx, user_id)? >= MACHINES_PER_USER_MAX {
-                return Err(StoreError::TooManyMachines.into());
-            }
-            tx.prepare_cached(
-                "INSERT INTO machines (user_id, machine_id, name, platform, arch, cli_version,
-                                       created_at, updated_at, last_seen_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?7)
-                 ON CONFLICT (user_id, machine_id) DO UPDATE SET
-                   name = excluded.name, platform = coalesce(excluded.platform, platform),
-                   arch = coalesce(excluded.arch, arch),
-                   cli_version = coalesce(excluded.cli_version, cli_version),
-                   updated_at = excluded.updated_at, last_seen_at = excluded.last_seen_at,
-                   hidden_at = NULL",
-            )?
-            .execute(params![
-                user_id,
-                machine.machine_id.as_str(),
-                machine.name,
-                machine.platform,
-                machine.arch,
-                machine.cli_version,
-                now
-            ])?;
-            let sql =
-                format!("SELECT {COLUMNS} FROM machines WHERE user_id = ?1 AND machine_id = ?2");
-            let row = tx
-                .prepare_cached(&sql)?
-                .query_row(params![user_id, machine.machine_id.as_str()], Machine::from_row)?;
-            Event::ok("machine.register")
-                .user(user_id, email)
-                .machine(machine.machine_id.as_str())
-                .peer(peer)
-                .write(tx)?;
+            let known = machine_ref(tx, user.0, machine.machine_id)?.is_some();
+            let id = upsert_machine(tx, user, machine, Some(peer))?;
+            let sql = format!("SELECT {COLUMNS} FROM machines WHERE id = ?1");
+            let row = tx.prepare_cached(&sql)?.query_row([id], Machine::from_row)?;
             Ok((row, !known))
         })?;
         Ok(done)
+    }
+
+    /// Hides a machine from lists; its snapshots stay, and registering it brings it back.
+    pub fn hide_machine(
+        &self,
+        user: (i64, &str),
+        machine_id: &MachineId,
+        peer: IpAddr,
+    ) -> Result<()> {
+        self.db.write(|tx| {
+            let hidden = tx.execute(
+                "UPDATE machines SET hidden_at = ?3
+                  WHERE user_id = ?1 AND machine_id = ?2 AND hidden_at IS NULL",
+                params![user.0, machine_id.as_str(), now_ms()],
+            )?;
+            if hidden == 0 {
+                return Err(StoreError::Missing("machine").into());
+            }
+            let event = Event::ok("machine.remove").user(user.0, user.1).peer(peer);
+            event.machine(machine_id.as_str()).write(tx)?;
+            Ok(())
+        })?;
+        Ok(())
     }
 
     /// The user's machines, newest activity first.
@@ -141,6 +141,46 @@ impl Machine {
             latest_snapshot_id: row.get(12)?,
         })
     }
+}
+
+/// Adds or updates a machine and says its row id. Calls that only name a machine leave its name.
+pub(super) fn upsert_machine(
+    tx: &Transaction<'_>,
+    (user_id, email): (i64, &str),
+    machine: &Registration<'_>,
+    peer: Option<IpAddr>,
+) -> Result<i64> {
+    let known = machine_ref(tx, user_id, machine.machine_id)?.is_some();
+    if !known && machines_of(tx, user_id)? >= MACHINES_PER_USER_MAX {
+        return Err(StoreError::TooMany("machines"));
+    }
+    let id = tx
+        .prepare_cached(
+            "INSERT INTO machines (user_id, machine_id, name, platform, arch, cli_version,
+                                   created_at, updated_at, last_seen_at)
+             VALUES (?1, ?2, coalesce(?3, ?2), ?4, ?5, ?6, ?7, ?7, ?7)
+             ON CONFLICT (user_id, machine_id) DO UPDATE SET
+               name = coalesce(?3, name), platform = coalesce(?4, platform),
+               arch = coalesce(?5, arch), cli_version = coalesce(?6, cli_version),
+               updated_at = ?7, last_seen_at = ?7, hidden_at = NULL
+             RETURNING id",
+        )?
+        .query_row(
+            params![
+                user_id,
+                machine.machine_id.as_str(),
+                machine.name,
+                machine.platform,
+                machine.arch,
+                machine.cli_version,
+                now_ms()
+            ],
+            |row| row.get(0),
+        )?;
+    let event = Event::ok("machine.register").user(user_id, email);
+    let event = event.machine(machine.machine_id.as_str());
+    peer.into_iter().fold(event, Event::peer).write(tx)?;
+    Ok(id)
 }
 
 /// Row id of a machine of this user and whether it is hidden; None if it was never registered.

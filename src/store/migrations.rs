@@ -4,50 +4,38 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::error::{Result, StoreError};
 
-/// The schema of a new data folder.
-pub const SCHEMA: &str = include_str!("../../schema.sql");
-
-/// Step `k` brings version `k + 1` to version `k + 2`. A released step is never changed.
-const STEPS: [&str; 1] = [
-    // 2: the audit log.
-    "CREATE TABLE audit_log (
-       id         INTEGER PRIMARY KEY AUTOINCREMENT,
-       created_at INTEGER NOT NULL,
-       event      TEXT    NOT NULL,
-       user_id    INTEGER,
-       user_email TEXT,
-       machine    TEXT,
-       peer       TEXT,
-       outcome    TEXT    NOT NULL,
-       subject_id INTEGER
-     ) STRICT;
-     CREATE INDEX audit_log_by_time ON audit_log (created_at);",
-];
+/// The schema in parts: [`MARK`] begins the part of the next version.
+const SCHEMA: &str = include_str!("../../schema.sql");
+const MARK: &str = "\n-- version ";
 
 /// The version of [`SCHEMA`].
-pub const VERSION: i64 = STEPS.len() as i64 + 1;
+pub const VERSION: i64 = 3;
 
-/// Brings the database to [`VERSION`] in one transaction: an empty one gets the schema, an older
-/// one the missing steps, a newer one is refused untouched.
+/// Brings the database to [`VERSION`] in one transaction: a new one gets every part of the
+/// schema, an older one those after its version; a newer one is refused untouched.
 pub fn migrate(connection: &mut Connection) -> Result<()> {
     if version(connection)? == VERSION {
         return Ok(());
     }
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found = version(&tx)?;
-    match found {
-        VERSION => return Ok(()),
-        0 => tx.execute_batch(SCHEMA)?,
-        1..VERSION => {
-            for step in STEPS.iter().skip(usize::try_from(found - 1).unwrap_or(0)) {
-                tx.execute_batch(step)?;
-            }
-        }
-        _ => return Err(StoreError::NewerSchema { found, known: VERSION }),
+    if found == VERSION {
+        return Ok(());
+    }
+    let (Ok(done), true) = (usize::try_from(found), found < VERSION) else {
+        return Err(StoreError::NewerSchema { found, known: VERSION });
+    };
+    for part in parts().skip(done) {
+        tx.execute_batch(part)?;
     }
     tx.pragma_update(None, "user_version", VERSION)?;
     tx.commit()?;
     Ok(())
+}
+
+/// The part of each version, from 1 on; each begins with the rest of its marking comment.
+fn parts() -> impl Iterator<Item = &'static str> {
+    SCHEMA.split(MARK).skip(1).map(|part| part.split_once('\n').map_or("", |(_, sql)| sql))
 }
 
 fn version(connection: &Connection) -> Result<i64> {
@@ -90,6 +78,14 @@ mod tests {
         let email: String =
             old.query_row("SELECT email FROM users WHERE id = 7", [], |r| r.get(0)).unwrap();
         assert_eq!(email, "a@example.com");
+    }
+
+    #[test]
+    fn the_schema_has_a_part_for_each_version() {
+        assert_eq!(i64::try_from(parts().count()).unwrap(), VERSION);
+        for (n, part) in SCHEMA.split(MARK).skip(1).enumerate() {
+            assert!(part.starts_with(&format!("{} ", n + 1)), "{part}");
+        }
     }
 
     #[test]

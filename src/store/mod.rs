@@ -1,17 +1,24 @@
 //! All SQL and all files. Nothing above this module names a table or a path of the data folder.
 
+pub mod actions;
 pub mod audit;
+mod blobs;
 pub mod check;
 mod db;
+pub mod entities;
+pub mod environments;
 mod error;
 mod files;
 mod folder;
+pub mod keypairs;
+pub mod links;
 pub mod machines;
 mod migrations;
 mod pending;
 pub mod snapshots;
 pub mod tokens;
 pub mod users;
+pub mod variables;
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -110,7 +117,7 @@ impl Store {
     /// The names of all files that rows speak of.
     fn file_names(&self) -> Result<HashSet<RandomId>> {
         self.db.read(|c| {
-            let mut statement = c.prepare("SELECT file FROM state_snapshots")?;
+            let mut statement = c.prepare("SELECT file FROM stored_files")?;
             let mut rows = statement.query([])?;
             let mut names = HashSet::new();
             while let Some(row) = rows.next()? {

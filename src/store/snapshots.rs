@@ -3,17 +3,18 @@
 use std::fs::File;
 use std::net::IpAddr;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, ToSql, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction, params};
 use serde::Serialize;
 
+use super::Store;
 use super::audit::Event;
+use super::blobs::{Blob, Space};
 use super::db::Failure;
 use super::error::{Result, StoreError};
-use super::files::{Flaw, Upload, open_verified, unlink};
-use super::machines::machine_ref;
-use super::{Policy, Store, files};
+use super::files::Upload;
+use super::machines::{Registration, machine_ref, upsert_machine};
 use crate::time::{now_ms, rfc3339};
-use crate::types::{Digest, MachineId, RandomId};
+use crate::types::MachineId;
 
 /// A snapshot as the API shows it.
 #[derive(Debug, Serialize)]
@@ -37,9 +38,7 @@ pub struct Snapshot {
     /// RFC 3339, from the server's clock.
     pub created_at: String,
     #[serde(skip)]
-    file: RandomId,
-    #[serde(skip)]
-    digest: Digest,
+    blob: Blob,
 }
 
 /// Entity tags of a condition (RFC 9110, section 13.1).
@@ -95,42 +94,21 @@ pub struct Push<'a> {
     pub condition: &'a Condition,
     /// The client's address.
     pub peer: IpAddr,
+    /// The same bytes again are a retry and store nothing.
+    pub retry: bool,
+    /// An unknown machine is registered, a hidden one comes back; else both are refused.
+    pub registers: bool,
 }
 
-const COLUMNS: &str = "s.id, m.machine_id, m.name, s.size_bytes, s.sha256, s.version, s.message,
-    s.client_timestamp, s.created_at, s.file
+const COLUMNS: &str = "s.id, m.machine_id, m.name, s.version, s.message, s.client_timestamp,
+    s.created_at, s.file, s.size_bytes, s.sha256
     FROM state_snapshots s JOIN machines m ON m.id = s.machine_ref";
 
 impl Store {
     /// Stores a snapshot. When this returns Ok, its bytes and its row are on disk. False if these
     /// bytes were the machine's newest snapshot already: then nothing is stored.
     pub fn push(&self, push: &Push<'_>, upload: Upload) -> Result<(Snapshot, bool)> {
-        let (size, digest) = (upload.len(), upload.digest());
-        let file = upload.place(&self.folder)?;
-        let done = self.db.write(|tx| insert(tx, push, (file, size, digest), &self.space()));
-        match done {
-            Ok((snapshot, true)) => Ok((snapshot, true)),
-            Ok((snapshot, false)) => {
-                unlink(&self.folder, file);
-                Ok((snapshot, false))
-            }
-            Err(Failure::Before(error)) => {
-                unlink(&self.folder, file);
-                Err(error)
-            }
-            Err(Failure::Commit(error)) => {
-                // Only where SQLite says that nothing was committed, and a fresh read agrees,
-                // is the file known to be nobody's; else the next start decides.
-                let undone = matches!(
-                    error.sqlite_error_code(),
-                    Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy)
-                );
-                if undone && matches!(self.has_row(file), Ok(false)) {
-                    unlink(&self.folder, file);
-                }
-                Err(error.into())
-            }
-        }
+        self.store_blob(upload, |tx, blob, space| insert(tx, push, blob, space))
     }
 
     /// Finds a snapshot; Missing for one that is not there or another user's.
@@ -163,17 +141,7 @@ impl Store {
 
     /// Opens a snapshot's file after its digest was compared.
     pub fn open_snapshot(&self, snapshot: &Snapshot) -> Result<File> {
-        let path = self.folder.snapshot(snapshot.file);
-        open_verified(&path, snapshot.size_bytes, snapshot.digest, Some(&self.memo)).map_err(
-            |flaw| {
-                // Pruned since its row was read: gone, not damaged.
-                if matches!(flaw, Flaw::Missing) && matches!(self.has_row(snapshot.file), Ok(false))
-                {
-                    return StoreError::Missing("snapshot");
-                }
-                StoreError::Damaged { id: snapshot.id, reason: flaw.reason() }
-            },
-        )
+        self.open_blob(snapshot.blob, || format!("snapshot {}", snapshot.id))
     }
 
     /// A page of the history, newest first, and where the next begins.
@@ -203,11 +171,6 @@ impl Store {
         Ok((snapshots, next))
     }
 
-    /// Bytes that a user has stored and may store at most (None: no limit).
-    pub fn usage(&self, user_id: i64) -> Result<(u64, Option<u64>)> {
-        self.db.read(|c| usage(c, user_id, &self.policy))
-    }
-
     /// True if a push of `low` to `high` bytes could be a repetition of a newest snapshot, which
     /// needs no room.
     pub fn could_be_repeated(&self, user_id: i64, low: u64, high: u64) -> Result<bool> {
@@ -221,19 +184,6 @@ impl Store {
             Ok(statement.query_row(params![user_id, low, high], |row| row.get(0))?)
         })
     }
-
-    fn has_row(&self, file: RandomId) -> Result<bool> {
-        self.db.read(|c| has_row(c, file))
-    }
-
-    fn space(&self) -> Space {
-        Space { policy: self.policy, free_bytes: files::free_bytes(self.folder.root()).ok() }
-    }
-}
-
-struct Space {
-    policy: Policy,
-    free_bytes: Option<u64>,
 }
 
 /// The transaction of a push. The order of its questions is part of the contract: is the machine
@@ -241,17 +191,15 @@ struct Space {
 fn insert(
     tx: &Transaction<'_>,
     push: &Push<'_>,
-    (file, size, digest): (RandomId, u64, Digest),
+    blob: Blob,
     space: &Space,
 ) -> std::result::Result<(Snapshot, bool), Failure> {
     let (user_id, email) = push.user;
-    let machine = match machine_ref(tx, user_id, push.machine)? {
-        Some((machine, false)) => machine,
-        _ => return Err(StoreError::MachineNotRegistered.into()),
-    };
-    if let Some(newest) = newest(tx, "machine_ref", machine)?
-        && newest.digest == digest
-        && newest.size_bytes == size
+    let machine = machine(tx, push)?;
+    if push.retry
+        && let Some(newest) = newest(tx, "machine_ref", machine)?
+        && newest.blob.digest == blob.digest
+        && newest.size_bytes == blob.size
     {
         return Ok((newest, false));
     }
@@ -259,7 +207,7 @@ fn insert(
     if !push.condition.holds(newest.as_ref().map(|newest| newest.sha256.as_str())) {
         return Err(StoreError::PreconditionFailed.into());
     }
-    check_space(tx, user_id, size, space)?;
+    space.check(tx, user_id, blob.size)?;
     let mut statement = tx.prepare_cached(
         "INSERT INTO state_snapshots (user_id, machine_ref, file, size_bytes, sha256, version,
                                       message, client_timestamp, created_at)
@@ -268,9 +216,9 @@ fn insert(
     statement.execute(params![
         user_id,
         machine,
-        file.to_string(),
-        size,
-        digest.0,
+        blob.file.to_string(),
+        blob.size,
+        blob.digest.0,
         push.version,
         push.message,
         push.timestamp,
@@ -284,37 +232,18 @@ fn insert(
     Ok((snapshot, true))
 }
 
-/// The bytes are on disk already, so the reserve is compared with what is left now.
-fn check_space(connection: &Connection, user_id: i64, size: u64, space: &Space) -> Result<()> {
-    let (used, allowed) = usage(connection, user_id, &space.policy)?;
-    if let Some(allowed) = allowed
-        && used.saturating_add(size) > allowed
-    {
-        return Err(StoreError::OverQuota { used, allowed });
+/// The machine's row; where the push may register it, also one that is new or was hidden.
+fn machine(tx: &Transaction<'_>, push: &Push<'_>) -> Result<i64> {
+    match machine_ref(tx, push.user.0, push.machine)? {
+        Some((machine, false)) => Ok(machine),
+        _ if !push.registers => Err(StoreError::MachineNotRegistered),
+        _ => upsert_machine(tx, push.user, &Registration::unnamed(push.machine), Some(push.peer)),
     }
-    match space.free_bytes {
-        Some(free) if free < space.policy.free_bytes_min => Err(StoreError::DiskFull),
-        _ => Ok(()),
-    }
-}
-
-fn usage(connection: &Connection, user_id: i64, policy: &Policy) -> Result<(u64, Option<u64>)> {
-    let mut statement =
-        connection.prepare_cached("SELECT stored_bytes, quota_bytes FROM users WHERE id = ?1")?;
-    let (used, own): (u64, Option<u64>) =
-        statement.query_row([user_id], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok((used, Some(own.unwrap_or(policy.quota_bytes)).filter(|quota| *quota > 0)))
 }
 
 fn newest(connection: &Connection, column: &str, key: i64) -> Result<Option<Snapshot>> {
     let sql = format!("SELECT {COLUMNS} WHERE s.{column} = ?1 ORDER BY s.id DESC LIMIT 1");
     Ok(connection.prepare_cached(&sql)?.query_row([key], Snapshot::from_row).optional()?)
-}
-
-/// True if a row names this file.
-pub(super) fn has_row(connection: &Connection, file: RandomId) -> Result<bool> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM state_snapshots WHERE file = ?1)";
-    Ok(connection.prepare_cached(sql)?.query_row([file.to_string()], |row| row.get(0))?)
 }
 
 impl Condition {
@@ -337,21 +266,18 @@ impl Etags {
 
 impl Snapshot {
     fn from_row(row: &Row<'_>) -> rusqlite::Result<Snapshot> {
-        let digest = Digest(row.get(4)?);
-        let file: String = row.get(9)?;
+        let blob = Blob::from_row(row, 7)?;
         Ok(Snapshot {
             id: row.get(0)?,
             machine_id: row.get(1)?,
             machine_name: row.get(2)?,
-            size_bytes: row.get(3)?,
-            sha256: digest.to_string(),
-            version: row.get(5)?,
-            message: row.get(6)?,
-            timestamp: row.get(7)?,
-            created_at: rfc3339(row.get(8)?),
-            // A name that is none finds no file: reported as missing, never served.
-            file: RandomId::parse(&file).unwrap_or(RandomId(0)),
-            digest,
+            size_bytes: blob.size,
+            sha256: blob.digest.to_string(),
+            version: row.get(3)?,
+            message: row.get(4)?,
+            timestamp: row.get(5)?,
+            created_at: rfc3339(row.get(6)?),
+            blob,
         })
     }
 }

@@ -172,8 +172,7 @@ pub(super) fn user_id(connection: &Connection, email: &Email) -> Result<i64> {
 }
 
 fn user_files(connection: &Connection, user_id: i64) -> Result<Vec<RandomId>> {
-    let mut statement =
-        connection.prepare("SELECT file FROM state_snapshots WHERE user_id = ?1")?;
+    let mut statement = connection.prepare("SELECT file FROM stored_files WHERE user_id = ?1")?;
     let names = statement.query_map([user_id], |row| row.get::<_, String>(0))?;
     let names: Vec<String> = names.collect::<rusqlite::Result<_>>()?;
     Ok(names.iter().filter_map(|name| RandomId::parse(name)).collect())

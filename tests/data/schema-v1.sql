@@ -1,12 +1,4 @@
--- The whole database of configsync-server, as a new data folder gets it (PRAGMA user_version 1).
--- Older folders reach the same schema through src/store/migrations.rs.
---
--- Conventions
---   Times are milliseconds since 1970-01-01T00:00:00Z, from the server's clock.
---   AUTOINCREMENT: an id is never given twice, also after rows were deleted; clients bind ids into
---   what they encrypt, so an id never changes, not by backup and not by restore either.
---   STRICT tables: SQLite refuses a value of the wrong type.
---   The server holds no key: no column and no file can be read with what stands here.
+-- The schema of version 1, frozen: what the first data folders have.
 
 -- People. There is no sign-up: the operator adds them on the command line.
 CREATE TABLE users (

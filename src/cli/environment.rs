@@ -1,0 +1,46 @@
+//! `environment …`: looks at environments and brings deleted ones back.
+
+use super::args::Args;
+use super::{Done, open_store, print};
+
+pub const HELP: &str = "\
+configsync-server environment COMMAND [--data DIR]
+
+  list EMAIL [--deleted]    name, tier, color, protected or open, live or when deleted
+  restore EMAIL NAME        bring a deleted environment back; the next pull has it again
+
+A client's `sync` on a fresh machine deletes the environments it does not have.
+";
+
+pub fn run(mut args: Args) -> Done {
+    match args.subcommand()?.as_deref() {
+        Some("list") => list(args),
+        Some("restore") => restore(args),
+        other => Err(args.no_command("environment", other)),
+    }
+}
+
+fn list(mut args: Args) -> Done {
+    let deleted = args.flag("--deleted");
+    let email = args.email()?;
+    args.finish()?;
+    for environment in open_store(&args)?.environments_of(&email, deleted)? {
+        print(format_args!(
+            "{}\t{}\t{}\t{}\t{}\n",
+            environment.name,
+            environment.tier,
+            environment.color.as_deref().unwrap_or("-"),
+            if environment.protect { "protected" } else { "open" },
+            environment.deleted_at.map_or_else(|| "live".to_owned(), |at| format!("deleted {at}")),
+        ))?;
+    }
+    Ok(())
+}
+
+fn restore(mut args: Args) -> Done {
+    let email = args.email()?;
+    let name = args.positional("NAME")?;
+    args.finish()?;
+    open_store(&args)?.restore_environment(&email, &name.text)?;
+    print(format_args!("environment {} restored\n", name.text.escape_debug()))
+}

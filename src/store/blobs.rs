@@ -1,0 +1,125 @@
+//! The one way of a file into the store and out of it, for snapshots and for versions of
+//! entities.
+
+use std::fs::File;
+
+use rusqlite::{Connection, ErrorCode, Transaction, params};
+
+use super::db::Failure;
+use super::error::{Result, StoreError};
+use super::files::{Flaw, Upload, free_bytes, open_verified, unlink};
+use super::{Policy, Store};
+use crate::types::{Digest, RandomId};
+
+/// A file as its row names it.
+#[derive(Debug, Clone, Copy)]
+pub struct Blob {
+    /// Its name.
+    pub file: RandomId,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its SHA-256.
+    pub digest: Digest,
+}
+
+impl Blob {
+    /// From the columns file, size_bytes and sha256 that begin at `first`.
+    pub(super) fn from_row(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Blob> {
+        let file: String = row.get(first)?;
+        Ok(Blob {
+            // A name that is none finds no file: reported as missing, never served.
+            file: RandomId::parse(&file).unwrap_or(RandomId(0)),
+            size: row.get(first + 1)?,
+            digest: Digest(row.get(first + 2)?),
+        })
+    }
+}
+
+/// What a transaction may store.
+pub(super) struct Space {
+    policy: Policy,
+    free_bytes: Option<u64>,
+}
+
+impl Store {
+    /// Makes an upload durable, then runs the transaction that names it. `work` says whether it
+    /// did; if not, or if it failed, the file goes again.
+    pub(super) fn store_blob<T>(
+        &self,
+        upload: Upload,
+        work: impl FnOnce(&Transaction<'_>, Blob, &Space) -> std::result::Result<(T, bool), Failure>,
+    ) -> Result<(T, bool)> {
+        let (size, digest) = (upload.len(), upload.digest());
+        let file = upload.place(&self.folder)?;
+        let free_bytes = free_bytes(self.folder.root()).ok();
+        let space = Space { policy: self.policy, free_bytes };
+        let done = self.db.write(|tx| work(tx, Blob { file, size, digest }, &space));
+        let keep = match &done {
+            Ok((_, stored)) => *stored,
+            Err(Failure::Before(_)) => false,
+            // Only where SQLite says that nothing was committed, and a fresh read agrees, is the
+            // file known to be nobody's; else the next start decides.
+            Err(Failure::Commit(error)) => {
+                let undone = matches!(
+                    error.sqlite_error_code(),
+                    Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy)
+                );
+                !(undone && matches!(self.has_row(file), Ok(false)))
+            }
+        };
+        if !keep {
+            unlink(&self.folder, file);
+        }
+        Ok(done?)
+    }
+
+    /// Opens a file after its digest was compared; `what` names its row if it is damaged.
+    pub(super) fn open_blob(&self, blob: Blob, what: impl Fn() -> String) -> Result<File> {
+        let path = self.folder.snapshot(blob.file);
+        open_verified(&path, blob.size, blob.digest, Some(&self.memo)).map_err(|flaw| {
+            // Its row is gone since it was read: pruned, not damaged.
+            if matches!(flaw, Flaw::Missing) && matches!(self.has_row(blob.file), Ok(false)) {
+                return StoreError::Missing("snapshot");
+            }
+            StoreError::Damaged { what: what(), reason: flaw.reason() }
+        })
+    }
+
+    /// Bytes that a user has stored and may store at most (None: no limit).
+    pub fn usage(&self, user_id: i64) -> Result<(u64, Option<u64>)> {
+        self.db.read(|c| usage(c, user_id, &self.policy))
+    }
+
+    /// True if a row names this file.
+    pub(super) fn has_row(&self, file: RandomId) -> Result<bool> {
+        self.db.read(|c| {
+            let sql = "SELECT EXISTS (SELECT 1 FROM stored_files WHERE file = ?1)";
+            Ok(c.prepare_cached(sql)?.query_row([file.to_string()], |row| row.get(0))?)
+        })
+    }
+}
+
+impl Space {
+    /// Room for `size` more bytes of a user? They are on disk already, so the reserve is compared
+    /// with what is left now.
+    pub(super) fn check(&self, connection: &Connection, user_id: i64, size: u64) -> Result<()> {
+        let (used, allowed) = usage(connection, user_id, &self.policy)?;
+        if let Some(allowed) = allowed
+            && used.saturating_add(size) > allowed
+        {
+            return Err(StoreError::OverQuota { used, allowed });
+        }
+        match self.free_bytes {
+            Some(free) if free < self.policy.free_bytes_min => Err(StoreError::DiskFull),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn usage(connection: &Connection, user_id: i64, policy: &Policy) -> Result<(u64, Option<u64>)> {
+    let mut statement =
+        connection.prepare_cached("SELECT stored_bytes, quota_bytes FROM users WHERE id = ?1")?;
+    let (used, own): (u64, Option<u64>) =
+        statement.query_row(params![user_id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok((used, Some(own.unwrap_or(policy.quota_bytes)).filter(|quota| *quota > 0)))
+}

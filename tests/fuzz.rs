@@ -1,0 +1,464 @@
+//! Mutates request heads and JSON bodies without end and compares the gate's two parsers with
+//! httparse and serde_json. The long runs are ignored:
+//! `CONFIGSYNC_FUZZ_SECONDS=600 cargo test --release --test fuzz -- --ignored --nocapture`.
+
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use configsync_server::gate::head::{self, Head, HeadError};
+use configsync_server::gate::json::{ScanError, Scanner};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::Value;
+
+const REST_MAX: usize = 1 << 20;
+
+#[test]
+fn many_mutated_heads_read_the_same_in_httparse() {
+    let mut random = Random::new();
+    let heads = if cfg!(debug_assertions) { 20_000 } else { 400_000 };
+    let passed =
+        (0..heads).filter(|_| compare_head(&random_head(&mut random), &mut random)).count();
+    assert!(passed > heads / 20, "only {passed} of {heads} passed: too little was compared");
+}
+
+#[test]
+#[ignore = "runs for CONFIGSYNC_FUZZ_SECONDS"]
+fn fuzz_heads() {
+    run("heads", |random| compare_head(&random_head(random), random));
+}
+
+#[test]
+#[ignore = "runs for CONFIGSYNC_FUZZ_SECONDS"]
+fn fuzz_bodies() {
+    run("bodies", |random| compare_body(&random_body(random), random));
+}
+
+fn run(what: &str, mut once: impl FnMut(&mut Random) -> bool) {
+    let seconds =
+        std::env::var("CONFIGSYNC_FUZZ_SECONDS").map_or(600, |text| text.parse().unwrap());
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let (mut random, mut iterations, mut passed) = (Random::new(), 0_u64, 0_u64);
+    while Instant::now() < end {
+        for _ in 0..1000 {
+            passed += u64::from(once(&mut random));
+        }
+        iterations += 1000;
+    }
+    println!("{what}: {iterations} iterations, {passed} accepted");
+    assert!(passed > iterations / 50, "too little was compared");
+}
+
+/// xorshift64: the same sequence on every run.
+struct Random(u64);
+
+impl Random {
+    fn new() -> Random {
+        Random(0x9e37_79b9_7f4a_7c15)
+    }
+
+    /// A number below `n`.
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) as usize % n
+    }
+
+    fn pick<'a, T: ?Sized>(&mut self, from: &[&'a T]) -> &'a T {
+        from[self.below(from.len())]
+    }
+
+    /// Changes a few places: flips a bit, inserts, deletes, copies or moves a piece.
+    fn mutate(&mut self, bytes: &mut Vec<u8>, tokens: &[&str]) {
+        for _ in 0..self.below(4) {
+            let at = self.below(bytes.len() + 1);
+            let from = self.below(bytes.len() + 1);
+            let piece = from..bytes.len().min(from + self.below(24));
+            match self.below(6) {
+                0 if at < bytes.len() => bytes[at] ^= 1 << self.below(8),
+                1 => bytes.insert(at, self.below(256) as u8),
+                2 => drop(bytes.drain(piece)),
+                3 => {
+                    let copy = bytes[piece].to_vec();
+                    drop(bytes.splice(at..at, copy));
+                }
+                4 if at < bytes.len() => bytes[at] = self.pick(tokens).as_bytes()[0],
+                _ => drop(bytes.splice(at..at, self.pick(tokens).bytes())),
+            }
+        }
+    }
+}
+
+// ---- Heads -------------------------------------------------------------------------------
+
+fn random_head(random: &mut Random) -> Vec<u8> {
+    let method =
+        random.pick(&["GET", "POST", "get", "A!#$%&'*+-.^_`|~", "ABCDEFGHIJKLMNOPQ", "PRI"]);
+    let target = random.pick(&["/", "/a/b?c=d", "//a", "/%00?", "/\"<>{}|", "*", "http://h/"]);
+    let method = if random.below(2) == 0 { "GET" } else { method };
+    let target = if random.below(2) == 0 { "/api/machines" } else { target };
+    let version = random.pick(&["1.1", "1.1", "1.1", "1.1", "1.0", "1.0", "1.0", "2.0"]);
+    let mut head = format!("{method} {target} HTTP/{version}\r\n");
+    if random.below(8) > 0 {
+        head += "Host: sync.example:8443\r\n";
+    }
+    for _ in 0..random.below(5) {
+        let (name, values): (&str, &[&str]) = match random.below(10) {
+            0 => ("host", &["h", "", "a,b", "u@h", "a b", "[::1]:80"]),
+            1 | 2 => {
+                ("Content-Length", &["0", "12", "+1", "1,1", "18446744073709551616", " 7 ", ""])
+            }
+            3 => ("Transfer-Encoding", &["chunked", "identity", ""]),
+            4 => ("EXPECT", &["100-continue", "100-CONTINUE", "x", ""]),
+            5 => ("Connection", &["close", "keep-alive, Close", "upgrade", "xclose", "a,, close"]),
+            6 => ("Authorization", &["Bearer cs_abc", "Basic eDp5"]),
+            7 => ("content-type", &["application/json", "a/b; c=\"d\""]),
+            8 => ("X-Forwarded-For", &["192.0.2.1, 10.0.0.1", "::1", ":"]),
+            _ => ("a", &["b", "  b  ", "", "b:c", "\"", "\x7f", "\t", "\u{e9}"]),
+        };
+        let name = if random.below(4) == 0 { name.to_ascii_uppercase() } else { name.to_owned() };
+        let colon = random.pick(&[":", ": ", ": ", ":   "]);
+        let colon = if random.below(20) == 0 { " :" } else { colon };
+        head += &format!("{name}{colon}{}\r\n", random.pick(values));
+    }
+    if random.below(200) == 0 {
+        head += &"a: b\r\n".repeat(58 + random.below(8));
+    }
+    if random.below(2000) == 0 {
+        head += &format!("a: {}\r\n", "b".repeat(16_000 + random.below(600)));
+    }
+    head += "\r\n";
+    let mut bytes = head.into_bytes();
+    let tokens = [
+        " ",
+        "\r",
+        "\n",
+        "\r\n",
+        ":",
+        "\t",
+        "\0",
+        ",",
+        "#",
+        "@",
+        "/",
+        "\x7f",
+        "\u{e9}",
+        "\r\n\r\n",
+        "\r\n ",
+        "Host: a\r\n",
+        "Content-Length: 5\r\n",
+        "HTTP/1.1",
+        "0",
+        "+",
+        "close",
+        "(",
+    ];
+    random.mutate(&mut bytes, &tokens);
+    // What follows a head is not part of it.
+    bytes.extend_from_slice(
+        random.pick(&["", "", "\0body", "GET / HTTP/1.1\r\n\r\n", "\r\n"]).as_bytes(),
+    );
+    bytes
+}
+
+/// Finds the end in random pieces, which must agree with one look at the whole.
+fn read_head(bytes: &[u8], random: &mut Random) -> Result<Option<(Head, usize)>, HeadError> {
+    let (mut seen, mut found) = (0, Ok(None));
+    while seen < bytes.len() && found == Ok(None) {
+        let longest = if random.below(2) == 0 { 4 } else { bytes.len() };
+        let until = bytes.len().min(seen + 1 + random.below(longest));
+        found = head::find_end(&bytes[..until], seen);
+        seen = until;
+    }
+    assert_eq!(found, head::find_end(bytes, 0), "{}", bytes.escape_ascii());
+    found?.map(|end| Ok((head::parse(&bytes[..end])?, end))).transpose()
+}
+
+/// True if the head was accepted.
+fn compare_head(bytes: &[u8], random: &mut Random) -> bool {
+    let shown = bytes.escape_ascii();
+    let ours = read_head(bytes, random);
+    let mut fields = [httparse::EMPTY_HEADER; 64];
+    let mut theirs = httparse::Request::new(&mut fields);
+    let end = match theirs.parse(bytes) {
+        Ok(httparse::Status::Complete(end)) => end,
+        other => {
+            assert!(!matches!(ours, Ok(Some(_))), "httparse: {other:?}; accepted {shown}");
+            return false;
+        }
+    };
+    let expected = judge_head(bytes.get(..end).unwrap(), &theirs);
+    let (head, our_end) = match ours {
+        Ok(Some(found)) => found,
+        Ok(None) => panic!("httparse found an end of {shown}"),
+        Err(error) => {
+            let same = match expected {
+                Err(Some(expected)) => error == expected,
+                Err(None) => true,
+                Ok(()) => false,
+            };
+            assert!(same, "{error:?} instead of {expected:?}: {shown}");
+            return false;
+        }
+    };
+    assert_eq!(expected, Ok(()), "accepted {shown}");
+    assert_eq!(our_end, end, "{shown}");
+    assert_eq!(theirs.method, Some(head.method()), "{shown}");
+    assert_eq!(theirs.path, Some(head.target()), "{shown}");
+    assert_eq!(theirs.version, Some(u8::from(head.http11())), "{shown}");
+    let query = head.query().map(|query| format!("?{query}")).unwrap_or_default();
+    assert_eq!(format!("{}{query}", head.path()), head.target(), "{shown}");
+    let lines = bytes[..end].windows(2).filter(|two| two == b"\r\n").count() - 2;
+    assert_eq!(theirs.headers.len(), lines, "{shown}");
+    for field in theirs.headers.iter() {
+        let ours: Vec<&[u8]> = head.fields(field.name).map(str::as_bytes).collect();
+        assert_eq!(ours, values(&theirs, field.name), "{shown}");
+        assert_eq!(head.field(field.name).map(str::as_bytes), ours.first().copied(), "{shown}");
+    }
+    let length = values(&theirs, "content-length").first().map(|digits| digits.to_vec());
+    let length = length.map(|digits| String::from_utf8(digits).unwrap().parse::<u64>().unwrap());
+    assert_eq!(head.content_length(), length, "{shown}");
+    let options = values(&theirs, "connection").join(&b',').to_ascii_lowercase();
+    let close = options.split(|&byte| byte == b',').any(|option| option.trim_ascii() == b"close");
+    assert_eq!(head.keep_alive(), head.http11() && !close, "{shown}");
+    let expects = !values(&theirs, "expect").is_empty();
+    assert_eq!(head.expects_continue(), head.http11() && expects, "{shown}");
+    true
+}
+
+fn values<'a>(request: &httparse::Request<'_, 'a>, name: &str) -> Vec<&'a [u8]> {
+    let named = request.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name));
+    named.map(|field| field.value.trim_ascii()).collect()
+}
+
+/// The rules that go beyond httparse's, told from its pieces: Err(None) is a head that is
+/// malformed or too large.
+fn judge_head(bytes: &[u8], request: &httparse::Request<'_, '_>) -> Result<(), Option<HeadError>> {
+    let text = std::str::from_utf8(bytes).map_err(|_| None)?;
+    let printable = text.replace("\r\n", "").bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    let target = request.path.unwrap_or_default();
+    let method = request.method.unwrap_or_default();
+    let http11 = request.version == Some(1);
+    let hosts = values(request, "host");
+    let lengths = values(request, "content-length");
+    let expects = values(request, "expect");
+    let single = |name: &&str| values(request, name).len() <= 1;
+    let host_byte = |byte: &u8| !b" /@,?#\\".contains(byte);
+    let is_length = |value: &&[u8]| {
+        let text = std::str::from_utf8(value).unwrap_or_default();
+        text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u64>().is_ok()
+    };
+    let good = printable
+        && !text.starts_with("\r\n")
+        && bytes.len() <= 16 * 1024
+        && method.len() <= 16
+        && target.starts_with('/')
+        && !target.contains('#')
+        && ["host", "expect", "authorization", "content-type", "content-length"].iter().all(single)
+        && (!http11 || hosts.len() == 1)
+        && hosts.concat().iter().all(host_byte)
+        && lengths.iter().all(is_length);
+    if !good {
+        return Err(None);
+    }
+    if !values(request, "transfer-encoding").is_empty() {
+        return Err(Some(HeadError::LengthRequired));
+    }
+    if http11 && !expects.iter().all(|value| value.eq_ignore_ascii_case(b"100-continue")) {
+        return Err(Some(HeadError::Expectation));
+    }
+    Ok(())
+}
+
+// ---- Bodies ------------------------------------------------------------------------------
+
+/// What a handler makes of the rest.
+#[derive(Deserialize)]
+struct Rest {
+    #[serde(rename = "encrypted_state")]
+    _state: Option<()>,
+    #[serde(rename = "metadata")]
+    _metadata: Option<()>,
+}
+
+/// The same for a whole document: serde_json refuses a name given twice.
+#[derive(Deserialize)]
+struct Whole {
+    encrypted_state: Option<String>,
+    #[serde(rename = "metadata")]
+    _metadata: Option<IgnoredAny>,
+}
+
+fn random_body(random: &mut Random) -> Vec<u8> {
+    let mut members = Vec::new();
+    for _ in 0..random.below(4) {
+        let name =
+            random.pick(&["a", "b\\n", "", "encrypted_stat", "x\\\"metadata", "é", "\\u0061"]);
+        members.push(format!("\"{name}\"{}{}", colon(random), random_value(random, 0)));
+    }
+    if random.below(8) > 0 {
+        let bytes: Vec<u8> = (0..random.below(40)).map(|_| random.below(256) as u8).collect();
+        let mut base64 = STANDARD.encode(bytes).replace('+', "/");
+        if random.below(2) == 0 {
+            base64 = base64.replace('/', "\\/");
+        }
+        members.push(format!("\"encrypted_state\"{}\"{base64}\"", colon(random)));
+    }
+    if random.below(3) > 0 {
+        members.push(format!("\"metadata\"{}{}", colon(random), random_value(random, 0)));
+    }
+    let turn = random.below(members.len() + 1);
+    members.rotate_left(turn);
+    let space = random.pick(&["", "", " ", "\n"]);
+    let mut bytes = format!("{space}{{{}}}{space}", members.join(",")).into_bytes();
+    let tokens = [
+        "{",
+        "}",
+        "[",
+        "]",
+        "\"",
+        "\\",
+        ",",
+        ":",
+        "=",
+        "A",
+        "\\/",
+        "null",
+        "1",
+        "\n",
+        "\0",
+        "\u{e9}",
+        "\"metadata\":",
+        "\"encrypted_state\":",
+        "\"encrypted_state\":\"AAAA\",",
+        "\\u0061",
+        "==",
+    ];
+    random.mutate(&mut bytes, &tokens);
+    bytes
+}
+
+fn colon(random: &mut Random) -> &'static str {
+    random.pick(&[":", ":", ": ", " :\t", "\r\n:"])
+}
+
+fn random_value(random: &mut Random, depth: u32) -> String {
+    let leaves = [
+        "1",
+        "-0.5e+3",
+        "true",
+        "null",
+        "\"\"",
+        "\"a\\\\\"",
+        "\"]}\\\"{[\"",
+        "\"\\u00e9é\"",
+        "\"encrypted_state\"",
+        "\"metadata\"",
+        "\"AAAA\"",
+    ];
+    let inner = |random: &mut Random| random_value(random, depth + 1);
+    match random.below(if depth < 3 { 6 } else { 4 }) {
+        4 => {
+            let items: Vec<String> = (0..random.below(4)).map(|_| inner(random)).collect();
+            format!("[{}]", items.join(", "))
+        }
+        5 => {
+            let names = ["a", "b", "metadata", "encrypted_state"];
+            let count = random.below(names.len() + 1);
+            let item = |name: &&str| format!("\"{name}\":{}", inner(random));
+            let items: Vec<String> = names.iter().take(count).map(item).collect();
+            format!("{{{}}}", items.join(","))
+        }
+        _ => random.pick(&leaves).to_owned(),
+    }
+}
+
+type Scanned = Result<(Vec<u8>, Vec<u8>, bool), ScanError>;
+
+fn scan<'a>(skip: bool, pieces: impl Iterator<Item = &'a [u8]>) -> Scanned {
+    // No name in JSON holds a bare control character: with this one nothing is decoded.
+    let field = if skip { "encrypted_state" } else { "\0" };
+    let mut scanner = Scanner::new(field, "metadata", REST_MAX);
+    let mut out = Vec::new();
+    for piece in pieces {
+        let before = out.len();
+        scanner.feed(piece, &mut out)?;
+        assert!(out.len() - before <= piece.len() * 3 / 4 + 3);
+    }
+    scanner.finish().map(|(rest, found)| (rest, out, found))
+}
+
+/// True if the body was accepted.
+fn compare_body(doc: &[u8], random: &mut Random) -> bool {
+    let shown = doc.escape_ascii();
+    let scanned = scan(true, doc.chunks(1 + random.below(12)));
+    assert_eq!(scanned, scan(true, std::iter::once(doc)), "{shown}");
+    let whole = serde_json::from_slice::<Value>(doc).ok();
+    let accepted = scanned.as_ref().is_ok_and(|(rest, _, _)| {
+        serde_json::from_slice::<Rest>(rest).is_ok()
+            && serde_json::from_slice::<Value>(rest).is_ok()
+    });
+    let Some((rest, out, found)) = scanned.ok().filter(|_| accepted) else {
+        assert!(!must_pass(doc, whole.as_ref()), "refused {shown}");
+        return false;
+    };
+    let rest: Value = serde_json::from_slice(&rest).unwrap();
+    // The document with nothing but the skipped value taken out.
+    let (readable, _, _) = scan(false, std::iter::once(doc)).unwrap();
+    let decoded: Value = serde_json::from_slice(&readable).unwrap_or_else(|_| panic!("{shown}"));
+    let state = decoded.get("encrypted_state").map(|state| state.as_str().unwrap());
+    assert_eq!(state.is_some(), found, "{shown}");
+    assert_eq!(STANDARD.decode(state.unwrap_or_default()).unwrap(), out, "{shown}");
+    assert_eq!(without(&decoded), rest, "{shown}");
+    match whole {
+        Some(whole) => assert_eq!(without(&whole), rest, "{shown}"),
+        None => assert!(only_the_skipped_value_is_bad(doc, &readable), "{shown}"),
+    }
+    true
+}
+
+/// The document with the two values taken out.
+fn without(whole: &Value) -> Value {
+    let mut whole = whole.clone();
+    for name in ["encrypted_state", "metadata"] {
+        if let Some(value) = whole.get_mut(name) {
+            *value = Value::Null;
+        }
+    }
+    whole
+}
+
+/// True if the scanner has no reason to refuse: an object that serde_json takes, no name twice,
+/// a canonical state or none, and no escape anywhere.
+fn must_pass(doc: &[u8], whole: Option<&Value>) -> bool {
+    let Some(whole) = whole.filter(|whole| whole.is_object() && !doc.contains(&b'\\')) else {
+        return false;
+    };
+    let Ok(members) = serde_json::from_slice::<Whole>(doc) else { return false };
+    match members.encrypted_state {
+        Some(state) => STANDARD.decode(state).is_ok(),
+        None => whole.get("encrypted_state").is_none(),
+    }
+}
+
+/// True if `doc` is `readable` with something in the place of a `null` that is no JSON, but begins
+/// and ends as a string, a list or an object does, or is a word.
+fn only_the_skipped_value_is_bad(doc: &[u8], readable: &[u8]) -> bool {
+    let skipped = (doc.len() + 4).checked_sub(readable.len()).unwrap();
+    (0..readable.len()).any(|at| {
+        let Some(after) = readable[at..].strip_prefix(b"null") else { return false };
+        let Some(value) = doc.get(at..at + skipped) else { return false };
+        let closed = match value {
+            [b'"', .., last] => *last == b'"',
+            [b'[' | b'{', .., last] => b"]}".contains(last),
+            word => word.iter().all(|&byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)),
+        };
+        closed
+            && !value.is_empty()
+            && doc.starts_with(&readable[..at])
+            && doc[at + skipped..] == *after
+            && serde_json::from_slice::<Value>(value).is_err()
+    })
+}
