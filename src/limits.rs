@@ -48,6 +48,10 @@ pub const PIECE_BYTES: usize = 64 * 1024;
 pub const BODY_GRACE_S: u64 = 10;
 /// Bytes a second that a body or an answer must move once its grace is over.
 pub const RATE_MIN_BYTES_PER_S: u64 = 1024;
+/// Milliseconds that one call may wait for room in a socket before the rate is looked at.
+pub const SEND_WAIT_MS: u64 = 250;
+/// Connections that wait to be accepted: a burst must not be lost in the kernel.
+pub const BACKLOG: i32 = 1024;
 /// Bytes of file that one sendfile call may send, so that the rate is looked at in between.
 pub const SENDFILE_BYTES: usize = 1024 * 1024;
 /// Bytes of an unread body that are read and dropped before a close, so that the client can

@@ -9,7 +9,7 @@ use super::body::{BodyError, receive};
 use super::head::{Head, HeadError, find_end, parse};
 use super::{Admission, Open, Record, Shared, Verdict, peer, send};
 use crate::http::{ApiError, Response};
-use crate::limits::{HEAD_READ_BYTES, LINGER_BYTES, LINGER_MS};
+use crate::limits::{HEAD_READ_BYTES, LINGER_BYTES, LINGER_MS, SEND_WAIT_MS};
 use crate::log;
 use crate::types::RandomId;
 
@@ -18,7 +18,7 @@ pub fn serve(shared: &Shared, open: &Open, peer: IpAddr) {
     let stream = &open.stream;
     // An answer must not wait for an acknowledgement of the one before (Nagle's algorithm).
     if stream.set_nodelay(true).is_err()
-        || stream.set_write_timeout(Some(shared.config.body_grace)).is_err()
+        || stream.set_write_timeout(Some(Duration::from_millis(SEND_WAIT_MS))).is_err()
     {
         return;
     }
@@ -158,9 +158,11 @@ fn read_head(shared: &Shared, incoming: &mut Incoming<'_>) -> Result<Head, NoHea
         }
         seen = bytes.len();
         if let Some(deadline) = deadline {
-            let left = Instant::now().checked_duration_since(deadline).is_none();
-            let left = left.then(|| deadline.saturating_duration_since(Instant::now()));
-            incoming.set_read_timeout(left.ok_or(NoHead::Slow)?).map_err(|_| NoHead::Gone)?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(NoHead::Slow);
+            }
+            incoming.set_read_timeout(left).map_err(|_| NoHead::Gone)?;
         }
         let mut piece = [0; HEAD_READ_BYTES];
         let n = match retry_interrupted(|| incoming.stream.read(&mut piece)) {

@@ -22,7 +22,8 @@ use std::time::Duration;
 use crate::http::workers::{Job, Workers};
 use crate::http::{ApiError, Body, Response};
 use crate::limits::{
-    ACCEPT_PAUSE_MS, CONNECTION_STACK_BYTES, DESCRIPTORS_PER_CONNECTION, DESCRIPTORS_RESERVED,
+    ACCEPT_PAUSE_MS, BACKLOG, CONNECTION_STACK_BYTES, DESCRIPTORS_PER_CONNECTION,
+    DESCRIPTORS_RESERVED,
 };
 use crate::log;
 use crate::sync::{lock, wait_for};
@@ -169,6 +170,8 @@ impl Gate {
             closed: Condvar::new(),
             hinted: AtomicBool::new(false),
         });
+        // A second listen on the same socket only sets its backlog; std's is 128.
+        rustix::net::listen(&listener, BACKLOG)?;
         let listener = Arc::new(listener);
         let (accepts, accepts_on) = (Arc::clone(&shared), Arc::clone(&listener));
         let accepting = std::thread::Builder::new()

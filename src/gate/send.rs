@@ -80,8 +80,7 @@ pub fn send(
     Ok(length)
 }
 
-/// The write timeout of the socket ends a call that moves nothing; the pace ends one that moves
-/// too little.
+/// The short write timeout of the socket ends each call, so that the pace is asked in time.
 fn write(mut stream: &TcpStream, mut bytes: &[u8], pace: &mut Pace) -> io::Result<()> {
     while !bytes.is_empty() {
         match stream.write(bytes) {
@@ -91,6 +90,8 @@ fn write(mut stream: &TcpStream, mut bytes: &[u8], pace: &mut Pace) -> io::Resul
                 bytes = bytes.get(n..).unwrap_or_default();
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // The socket's write timeout passed and nothing moved.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => pace.moved(0)?,
             Err(error) => return Err(error),
         }
     }
@@ -106,6 +107,7 @@ fn send_file(stream: &TcpStream, file: &File, len: u64, pace: &mut Pace) -> io::
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(n) => pace.moved(n)?,
             Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::AGAIN) => pace.moved(0)?,
             Err(error) => return Err(error.into()),
         }
     }

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -156,6 +156,7 @@ pub fn open_verified(path: &Path, size: u64, digest: Digest, memo: Option<&Memo>
     if hash_file(&mut file).map_err(Flaw::Unreadable)? != digest {
         return Err(Flaw::Differs("its SHA-256 differs".into()));
     }
+    file.rewind().map_err(Flaw::Unreadable)?;
     if let Some(memo) = memo {
         memo.remember(path, state);
     }

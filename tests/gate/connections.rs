@@ -1,0 +1,176 @@
+//! Who gets a connection, how long it may be idle, and whose request it counts as.
+
+use std::time::{Duration, Instant};
+
+use super::fixture::{ELSEWHERE, HERE, Server, eventually, serve};
+use super::wire::{Client, get, request};
+
+/// True if a fresh connection is served; false if it is refused as it must be.
+fn is_served(server: &Server, from: [u8; 4]) -> Option<Client> {
+    let mut client = server.connect_from(from);
+    // The server may have refused and closed before it sees a request.
+    client.try_send(get("/healthz"));
+    let answer = client.answer();
+    if answer.status == 200 {
+        return Some(client);
+    }
+    assert_eq!(answer.status, 503, "{answer:?}");
+    assert!(answer.field("retry-after").is_some() && answer.closes(), "{answer:?}");
+    client.assert_closed("no slot");
+    None
+}
+
+#[test]
+fn one_address_gets_its_connections_and_no_more() {
+    let server = serve(&[]);
+    let mut held: Vec<Client> = (0..32).map_while(|_| is_served(&server, HERE)).collect();
+    assert_eq!(held.len(), 32);
+    for _ in 0..5 {
+        assert!(is_served(&server, HERE).is_none());
+    }
+    server.assert_serves(ELSEWHERE);
+    held.pop();
+    eventually("a closed connection gives its slot back", || is_served(&server, HERE).is_some());
+    held.iter_mut().for_each(|client| client.assert_reusable("held all the while"));
+}
+
+#[test]
+fn all_addresses_together_get_the_total_and_no_more() {
+    let server = serve(&["--max-connections", "6"]);
+    let from = |n: u8| [127, 0, 0, 10 + n];
+    let mut held: Vec<Client> = (0..6).map_while(|n| is_served(&server, from(n))).collect();
+    assert_eq!(held.len(), 6);
+    assert!(is_served(&server, from(7)).is_none());
+    held.clear();
+    eventually("the slots are back", || is_served(&server, from(7)).is_some());
+}
+
+#[test]
+fn a_burst_of_keep_alive_connections_is_answered_on_every_one() {
+    let server = serve(&[]);
+    for burst in [8, 8, 30] {
+        let mut clients: Vec<Client> = (0..burst).map(|_| server.connect()).collect();
+        for _ in 0..5 {
+            clients.iter_mut().for_each(|client| client.send(get("/healthz")));
+            clients.iter_mut().for_each(|client| assert_eq!(client.answer().status, 200));
+        }
+        let before = server.usage().threads;
+        drop(clients);
+        eventually("the threads end", || server.usage().threads <= before - burst);
+    }
+}
+
+#[test]
+fn an_idle_connection_is_closed_without_a_word() {
+    let server = serve(&["--idle-timeout", "1"]);
+    let before = server.usage_at_rest();
+    let mut fresh = server.connect();
+    let mut used = server.connect();
+    used.assert_reusable("before");
+    used.assert_closed("idle after a request");
+    fresh.assert_closed("idle from the start");
+    server.assert_settles(before);
+    assert_eq!(server.wait_for_requests(1).len(), 1);
+}
+
+#[test]
+fn a_head_that_does_not_end_in_time_is_answered_and_closed() {
+    let server = serve(&["--head-timeout", "1"]);
+    let half = "GET /healthz HTTP/1.1\r\nHost: t\r\nX: ";
+    for (name, first, answers) in [
+        ("half a head", half.to_owned(), 0),
+        ("one byte", "G".to_owned(), 0),
+        ("all but the last byte", get("/healthz")[..get("/healthz").len() - 1].to_owned(), 0),
+        ("a half behind a whole", get("/healthz") + half, 1),
+    ] {
+        let mut client = server.connect();
+        client.send(first);
+        (0..answers).for_each(|_| assert_eq!(client.answer().status, 200, "{name}"));
+        let answer = client.answer();
+        assert_eq!(answer.status, 408, "{name}");
+        assert!(answer.closes(), "{name}");
+        client.assert_closed(name);
+    }
+    assert_eq!(server.wait_for_requests(5).len(), 5);
+}
+
+#[test]
+fn no_answer_waits_for_an_acknowledgement() {
+    let server = serve(&[]);
+    let mut client = server.connect();
+    for size in [100_usize, 1_000, 4_000, 12_000, 40_000, 100_000] {
+        server.store(&vec![7; size]);
+        for raw in [true, false] {
+            // A stall of 40 ms and more strikes every answer but perhaps the first ones; so the
+            // fastest of many tells, however busy the machine is.
+            let took = (0..20).map(|_| {
+                let start = Instant::now();
+                client.send(server.pull(raw));
+                assert_eq!(client.answer().status, 200);
+                start.elapsed()
+            });
+            let fastest = took.skip(10).min().unwrap();
+            assert!(fastest < Duration::from_millis(30), "{size} bytes, {raw}: {fastest:?}");
+        }
+    }
+}
+
+#[test]
+fn a_strangers_word_on_whom_he_speaks_for_counts_for_nothing() {
+    let server = serve(&[]);
+    let forwarded =
+        "X-Forwarded-For: 192.0.2.1\r\nX-Real-IP: 192.0.2.1\r\nForwarded: for=192.0.2.1\r\n";
+    server.ask(request("GET", "/healthz", forwarded));
+    server.ask(request("GET", "/healthz", forwarded));
+    let logged = server.wait_for_requests(2);
+    assert!(logged.iter().all(|request| request.peer == "127.0.0.1"), "{logged:?}");
+    let hints = server.log_lines().iter().filter(|l| l.contains("--trusted-proxy")).count();
+    assert_eq!(hints, 1, "said once");
+}
+
+#[test]
+fn a_trusted_proxy_speaks_for_the_rightmost_address_that_is_not_a_proxy() {
+    let server = serve(&["--trusted-proxy", "127.0.0.1", "--trusted-proxy", "10.0.0.1"]);
+    let vectors: &[(&str, &str)] = &[
+        ("X-Forwarded-For: 192.0.2.1\r\n", "192.0.2.1"),
+        ("X-Forwarded-For: 6.6.6.6, 192.0.2.1, 10.0.0.1\r\n", "192.0.2.1"),
+        ("X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: 2001:db8::1\r\n", "2001:db8::1"),
+        ("X-Forwarded-For: ::ffff:192.0.2.1\r\n", "192.0.2.1"),
+        ("", "127.0.0.1"),
+        ("X-Forwarded-For:\r\n", "127.0.0.1"),
+        ("X-Forwarded-For: unknown, 192.0.2.1\r\n", "127.0.0.1"),
+        ("X-Forwarded-For: 192.0.2.1:80\r\n", "127.0.0.1"),
+        ("X-Forwarded-For: 192.0.2.1, \r\n", "127.0.0.1"),
+        ("X-Forwarded-For: 999.0.2.1\r\n", "127.0.0.1"),
+        ("X-Forwarded-For: 10.0.0.1, 127.0.0.1\r\n", "127.0.0.1"),
+    ];
+    for (n, (fields, expected)) in vectors.iter().enumerate() {
+        server.ask(request("GET", "/healthz", fields));
+        assert_eq!(server.wait_for_requests(n + 1)[n].peer, *expected, "{fields}");
+    }
+    let mut client = server.connect_from(ELSEWHERE);
+    client.send(request("GET", "/healthz", "X-Forwarded-For: 192.0.2.1\r\n"));
+    assert_eq!(client.answer().status, 200);
+    let logged = server.wait_for_requests(vectors.len() + 1);
+    assert_eq!(logged.last().unwrap().peer, "127.0.0.2", "not a proxy");
+}
+
+#[test]
+fn requests_behind_a_proxy_share_the_slots_of_their_own_address() {
+    let server = serve(&["--trusted-proxy", "127.0.0.1", "--max-connections-per-ip", "2"]);
+    server.register();
+    let push = |client: u8| server.push_head(5, &format!("X-Forwarded-For: 192.0.2.{client}\r\n"));
+    let mut held: Vec<Client> = (0..2).map(|_| server.connect()).collect();
+    held.iter_mut().for_each(|client| client.send(push(1)));
+    eventually("both uploads wait for their bodies", || server.uploads() == 2);
+    let refused = server.ask(push(1) + "state");
+    assert_eq!(refused.status, 503);
+    assert!(refused.field("retry-after").is_some() && refused.closes());
+    assert_eq!(server.ask(push(2) + "state").status, 201, "another client of the same proxy");
+    for client in &mut held {
+        client.send("state");
+        assert!(matches!(client.answer().status, 200 | 201));
+        client.assert_reusable("a proxy keeps its connections");
+    }
+    assert!(matches!(server.ask(push(1) + "state").status, 200 | 201), "the slots are back");
+}

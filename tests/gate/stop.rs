@@ -1,0 +1,68 @@
+//! The end: what is in flight is finished, what idles does not delay it.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use super::fixture::{eventually, serve};
+use super::wire::get;
+
+#[test]
+fn a_push_that_is_half_sent_at_the_signal_is_finished_and_durable() {
+    let mut server = serve(&["--stop-timeout", "20"]);
+    server.register();
+    let state: Vec<u8> = (0..600_000_u32).map(|n| (n % 251) as u8).collect();
+    let (first, second) = state.split_at(250_000);
+    let mut idle = server.connect();
+    idle.assert_reusable("before");
+    let mut client = server.connect();
+    client.send(server.push_head(state.len() as u64, ""));
+    client.send(first);
+    eventually("the upload is under way", || server.uploads() == 1);
+    server.terminate();
+    idle.assert_closed("idle at the stop");
+    eventually("nothing more is accepted", || TcpStream::connect(server.address()).is_err());
+    client.send(second);
+    let answer = client.answer();
+    assert_eq!(answer.status, 201, "{answer:?}");
+    assert!(answer.closes());
+    client.assert_closed("the last answer");
+    assert_eq!(server.wait().code(), Some(0));
+    let again = server.again();
+    assert_eq!(again.ask(again.pull(true)).body, state);
+}
+
+#[test]
+fn idle_and_dripping_connections_do_not_delay_the_stop() {
+    let mut server =
+        serve(&["--stop-timeout", "60", "--head-timeout", "60", "--idle-timeout", "60"]);
+    let mut clients: Vec<_> = (0..15).map(|_| server.connect()).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        match n % 3 {
+            0 => client.assert_reusable("before"),
+            1 => client.send(&get("/healthz")[..20]),
+            _ => {}
+        }
+    }
+    // A half head is in the server's hands once a later one was answered; then some.
+    server.assert_serves(super::fixture::ELSEWHERE);
+    std::thread::sleep(Duration::from_millis(100));
+    let start = Instant::now();
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    clients.iter_mut().for_each(|client| client.assert_closed("stopped"));
+}
+
+#[test]
+fn a_body_that_never_comes_delays_the_stop_only_for_its_timeout() {
+    let mut server = serve(&["--stop-timeout", "1", "--body-grace", "60"]);
+    server.register();
+    let mut client = server.connect();
+    client.send(server.push_head(1000, ""));
+    eventually("the upload waits for its body", || server.uploads() == 1);
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(0));
+    client.assert_closed("cut off");
+    let again = server.again();
+    assert_eq!((again.uploads(), again.snapshots()), (0, vec![]));
+}
