@@ -108,9 +108,9 @@ pub const KEY_CHARS_MAX: usize = 4096;
 /// Characters of a path, a URL or a description.
 pub const LONG_CHARS_MAX: usize = 4096;
 /// Snapshots of a history page when the request names no limit.
-pub const HISTORY_PAGE_ROWS: u64 = 20;
+pub const HISTORY_PAGE_ROWS: usize = 20;
 /// Snapshots of a history page at most.
-pub const HISTORY_PAGE_ROWS_MAX: u64 = 200;
+pub const HISTORY_PAGE_ROWS_MAX: usize = 200;
 
 // ---- Accounts ----------------------------------------------------------------------------
 

@@ -8,8 +8,8 @@ use crate::client::{entities, environments, legacy, links, variables};
 use crate::context::Context;
 use crate::http::request::percent_decode;
 use crate::http::{ApiError, Request};
+use crate::store::Caller;
 use crate::store::entities::Kind;
-use crate::store::tokens::Bearer;
 use crate::types::MachineId;
 
 /// What a request to a route may carry.
@@ -38,7 +38,7 @@ pub enum Handler {
     /// Anybody, one of few at once: it hashes a password.
     Login(fn(&Context, Request) -> Answer),
     /// Who holds an API token or a JWT.
-    User(fn(&Context, Request, &Bearer) -> Answer),
+    User(fn(&Context, Request, &Caller) -> Answer),
 }
 
 /// One route.

@@ -1,62 +1,150 @@
 //! Values that are checked once, where they enter, and cannot be wrong afterwards.
 
 use std::fmt;
+use std::ops::Deref;
 
-use crate::limits::{EMAIL_CHARS_MAX, MACHINE_ID_CHARS_MAX};
+use base64::Engine as _;
+use serde::Deserialize;
 
-/// Why a value was refused: a sentence that names the field and its rule.
-pub type Refusal = String;
+use crate::limits::{
+    EMAIL_CHARS_MAX, KEY_CHARS_MAX, LONG_CHARS_MAX, MACHINE_ID_CHARS_MAX, MESSAGE_CHARS_MAX,
+    NAME_CHARS_MAX, SHORT_CHARS_MAX,
+};
 
-/// A user's email address in lower case: addresses are matched without regard to case.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Email(String);
+/// The rule that a value breaks: a sentence without its subject that begins with `must`.
+pub type Rule = String;
 
-impl Email {
-    /// Refuses what has no part before or after one `@`, white space or control characters, or
-    /// more than 254 characters.
-    pub fn parse(text: &str) -> Result<Email, Refusal> {
-        let whole = matches!(text.split_once('@'), Some((local, domain))
-            if !local.is_empty() && !domain.is_empty() && !domain.contains('@'));
-        if !whole || text.contains(char::is_whitespace) {
-            return Err("email must look like you@example.com".to_owned());
+/// Makes a checked text type of a rule.
+macro_rules! text {
+    ($(#[$doc:meta])* $name:ident, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+        #[serde(try_from = "String")]
+        pub struct $name(String);
+
+        impl TryFrom<String> for $name {
+            type Error = Rule;
+            fn try_from(text: String) -> Result<$name, Rule> {
+                let check: fn(&str) -> Result<(), Rule> = $check;
+                check(&text).map(|()| $name(text))
+            }
         }
-        Ok(Email(checked_text("email", text, EMAIL_CHARS_MAX)?.to_lowercase()))
-    }
 
-    /// The address as it is stored.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl Deref for $name {
+            type Target = str;
+            fn deref(&self) -> &str {
+                &self.0
+            }
+        }
+    };
 }
 
-/// The id that a client gives its machine; it is unique only together with the user.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MachineId(String);
+text!(
+    /// At most 128 characters, none of them a control character.
+    Short,
+    |text| plain(text, SHORT_CHARS_MAX)
+);
+text!(
+    /// A path, URL or description: at most 4096 characters, none of them a control character.
+    Long,
+    |text| plain(text, LONG_CHARS_MAX)
+);
+text!(
+    /// One to 255 characters, not only white space, no control characters.
+    Name,
+    |text| match text.trim().is_empty() {
+        true => Err("must not be empty".into()),
+        false => plain(text, NAME_CHARS_MAX),
+    }
+);
+text!(
+    /// At most 4096 characters. It may have lines; other control characters could act on the
+    /// terminal that shows it.
+    Message,
+    |text| plain(&text.replace(['\n', '\t'], " "), MESSAGE_CHARS_MAX)
+);
+text!(
+    /// A wrapped key: canonical base64 of at most 4096 characters, not empty.
+    Key,
+    |text| match (1..=KEY_CHARS_MAX).contains(&text.len()) {
+        true => canonical(text),
+        false => Err(format!("must be base64 of 1 to {KEY_CHARS_MAX} characters")),
+    }
+);
+text!(
+    /// A value of any length: canonical base64.
+    Base64,
+    canonical
+);
+text!(
+    /// The id that a client gives its machine; it is unique only together with the user.
+    MachineId,
+    |text| {
+        let fits = (1..=MACHINE_ID_CHARS_MAX).contains(&text.len());
+        let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b));
+        match fits && plain && !MachineId::is_reserved(text) {
+            true => Ok(()),
+            false => Err(format!(
+                "must be a machine id: 1 to {MACHINE_ID_CHARS_MAX} of A-Z a-z 0-9 . _ : - and \
+                 none of {}",
+                MachineId::RESERVED.join(" ")
+            )),
+        }
+    }
+);
+text!(
+    /// A user's email address in lower case: addresses are matched without regard to case.
+    Email,
+    |text| match text.split_once('@') {
+        Some((local, domain)) if !local.is_empty() && !domain.is_empty() => {
+            match domain.contains('@') || text.contains(char::is_whitespace) {
+                true => Err(Email::RULE.into()),
+                false => plain(text, EMAIL_CHARS_MAX),
+            }
+        }
+        _ => Err(Email::RULE.into()),
+    }
+);
 
 impl MachineId {
     const RESERVED: [&str; 6] = [".", "..", "register", "latest", "history", "snapshot"];
-
-    /// Takes 1 to 128 of `A-Z a-z 0-9 . _ : -`, but no reserved word.
-    pub fn parse(text: &str) -> Result<MachineId, Refusal> {
-        let fits = (1..=MACHINE_ID_CHARS_MAX).contains(&text.len());
-        let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b));
-        if !fits || !plain || MachineId::is_reserved(text) {
-            return Err(format!(
-                "machine_id must be 1 to {MACHINE_ID_CHARS_MAX} of A-Z a-z 0-9 . _ : - and none of {}",
-                MachineId::RESERVED.join(" ")
-            ));
-        }
-        Ok(MachineId(text.to_owned()))
-    }
 
     /// True for a word that stands in the same place of a path as a machine id.
     pub fn is_reserved(text: &str) -> bool {
         MachineId::RESERVED.contains(&text)
     }
+}
 
-    /// The id as the client sent it.
-    pub fn as_str(&self) -> &str {
-        &self.0
+impl Email {
+    const RULE: &str = "must be an address such as you@example.com";
+
+    /// In lower case.
+    pub fn parse(text: &str) -> Result<Email, Rule> {
+        Email::try_from(text.to_lowercase())
+    }
+}
+
+/// At most `max` characters, none of them a control character.
+pub fn plain(text: &str, max: usize) -> Result<(), Rule> {
+    if text.chars().count() > max {
+        return Err(format!("must have at most {max} characters"));
+    }
+    match text.chars().any(char::is_control) {
+        true => Err("must not contain control characters".into()),
+        false => Ok(()),
+    }
+}
+
+fn canonical(text: &str) -> Result<(), Rule> {
+    match base64::engine::general_purpose::STANDARD.decode(text) {
+        Ok(_) => Ok(()),
+        Err(_) => Err("must be canonical base64".into()),
     }
 }
 
@@ -66,7 +154,7 @@ pub struct Digest(pub [u8; 32]);
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_hex(f, &self.0)
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -96,36 +184,13 @@ impl fmt::Display for RandomId {
     }
 }
 
-/// A text of at most `max` characters, none of them a control character.
-pub fn checked_text<'a>(field: &str, text: &'a str, max: usize) -> Result<&'a str, Refusal> {
-    if text.chars().count() > max {
-        return Err(format!("{field} may have at most {max} characters"));
-    }
-    if text.chars().any(char::is_control) {
-        return Err(format!("{field} may not contain control characters"));
-    }
-    Ok(text)
-}
-
-/// A name: one to `max` characters, not only white space, no control characters.
-pub fn checked_name<'a>(field: &str, text: &'a str, max: usize) -> Result<&'a str, Refusal> {
-    if text.trim().is_empty() {
-        return Err(format!("{field} may not be empty"));
-    }
-    checked_text(field, text, max)
-}
-
-fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
-    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn an_email_is_kept_in_lower_case() {
-        assert_eq!(Email::parse("You@Example.COM").unwrap().as_str(), "you@example.com");
+        assert_eq!(&*Email::parse("You@Example.COM").unwrap(), "you@example.com");
     }
 
     #[test]
@@ -138,13 +203,32 @@ mod tests {
 
     #[test]
     fn a_machine_id_is_a_word_of_the_allowed_characters() {
-        assert!(MachineId::parse(&"a".repeat(128)).is_ok());
-        assert!(MachineId::parse("A.z_0:9-").is_ok());
+        assert!(MachineId::try_from("a".repeat(128)).is_ok());
+        assert!(MachineId::try_from("A.z_0:9-".to_owned()).is_ok());
         for bad in ["", ".", "..", "register", "latest", "history", "snapshot", "a/b", "é", "a b"]
         {
-            assert!(MachineId::parse(bad).is_err(), "{bad}");
+            assert!(MachineId::try_from(bad.to_owned()).is_err(), "{bad}");
         }
-        assert!(MachineId::parse(&"a".repeat(129)).is_err());
+        assert!(MachineId::try_from("a".repeat(129)).is_err());
+    }
+
+    #[test]
+    fn texts_are_refused_one_character_over_their_limit_and_with_control_characters() {
+        assert!(
+            Short::try_from("é".repeat(128)).is_ok() && Short::try_from("é".repeat(129)).is_err()
+        );
+        assert!(
+            Name::try_from("é".repeat(255)).is_ok() && Name::try_from("é".repeat(256)).is_err()
+        );
+        assert!(Message::try_from("a\nb\tc".to_owned()).is_ok());
+        for bad in ["\u{1b}[2J", "a\0", "a\r\nb"] {
+            assert!(Message::try_from(bad.to_owned()).is_err());
+            assert!(Short::try_from(bad.to_owned()).is_err());
+        }
+        assert!(Name::try_from("  ".to_owned()).is_err());
+        for bad in ["", "AA", "AA=", "AB==", "A A=", "AA==\n", "_w=="] {
+            assert!(Key::try_from(bad.to_owned()).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::limits::{HASH_WAIT_S, LOG_PATH_BYTES_MAX, SMALL_BODY_BYTES_MAX};
 use crate::log::{self, Level};
 use crate::reserve::{Announced, Reservation};
 use crate::routes::{self, Handler, Payload, Route};
-use crate::store::tokens::Bearer;
+use crate::store::Caller;
 
 /// The program behind the gate.
 pub struct Server {
@@ -32,7 +32,7 @@ impl Server {
         route: &'static Route,
         params: Vec<String>,
         head: &Head,
-        who: Option<Bearer>,
+        who: Option<Caller>,
         peer: IpAddr,
     ) -> Result<Admission, ApiError> {
         let mut request = Request {
@@ -42,7 +42,7 @@ impl Server {
             wants_bytes: accepts_bytes(head),
             if_match: joined(head, "if-match"),
             if_none_match: joined(head, "if-none-match"),
-            peer: Some(peer),
+            peer,
             body: Body::Empty,
         };
         let (sink, reservation) = self.sink(route, head, who.as_ref())?;
@@ -77,7 +77,7 @@ impl Server {
         &self,
         route: &Route,
         head: &Head,
-        who: Option<&Bearer>,
+        who: Option<&Caller>,
     ) -> Result<(Sink, Option<Reservation>), ApiError> {
         let length = head.content_length().unwrap_or(0);
         let kind = kind(head);
@@ -101,7 +101,7 @@ impl Server {
                     Kind::Bytes => Announced { low: length, high: length },
                     _ => Announced { low: 1, high: length / 4 * 3 },
                 };
-                let user_id = who.map(|who| who.user_id).ok_or_else(ApiError::unauthorized)?;
+                let user_id = who.map(|who| who.id).ok_or_else(ApiError::unauthorized)?;
                 let store = &self.context.store;
                 let reservation = self.context.reservations.promise(store, user_id, announced)?;
                 let upload = store.upload()?;
@@ -118,14 +118,11 @@ impl Server {
         }
     }
 
-    fn who(&self, route: &Route, head: &Head) -> Result<Option<Bearer>, ApiError> {
-        match route.handler {
-            Handler::Public(_) | Handler::Login(_) => Ok(None),
-            Handler::User(_) => {
-                let field = head.field("authorization");
-                self.context.accounts.authenticate(&self.context.store, field).map(Some)
-            }
-        }
+    fn who(&self, route: &Route, head: &Head, peer: IpAddr) -> Result<Option<Caller>, ApiError> {
+        let Handler::User(_) = route.handler else { return Ok(None) };
+        let field = head.field("authorization");
+        let bearer = self.context.accounts.authenticate(&self.context.store, field)?;
+        Ok(Some(Caller { peer: Some(peer), ..bearer.who }))
     }
 }
 
@@ -143,8 +140,8 @@ impl Service for Server {
                     "send the body with a Content-Length (0 for none)",
                 ));
             }
-            let who = self.who(route, head)?;
-            verdict.user = who.as_ref().map(|who| who.user_id);
+            let who = self.who(route, head, peer)?;
+            verdict.user = who.as_ref().map(|who| who.id);
             self.admit(route, params, head, who, peer)
         };
         let outcome = decide().map_err(Response::from);

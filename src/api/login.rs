@@ -13,10 +13,11 @@ use crate::context::Context;
 use crate::http::{ApiError, Request, Response};
 use crate::limits::{EMAIL_CHARS_MAX, PASSWORD_BYTES_MAX};
 use crate::log::{self, Level};
+use crate::store::Caller;
 use crate::store::audit::Event;
 use crate::store::tokens::Bearer;
 use crate::time::{now_ms, rfc3339};
-use crate::types::{Digest, checked_text};
+use crate::types::{Digest, plain};
 
 #[derive(Deserialize)]
 struct Login {
@@ -38,11 +39,10 @@ pub fn login(context: &Context, request: Request) -> Answer {
     // A JWT never outlives the API token it was traded for.
     let token_ends_s = bearer.token_expires_at.map_or(i64::MAX, |ms| ms / 1000);
     let expires_s = now_s.saturating_add(context.jwt_lifetime_s).min(token_ends_s);
-    let jwt = &context.accounts.jwt;
-    let jwt = jwt.issue(bearer.user_id, bearer.generation, bearer.token_id, now_s, expires_s);
+    let (who, jwt) = (&bearer.who, &context.accounts.jwt);
+    let jwt = jwt.issue(who.id, bearer.generation, bearer.token_id, now_s, expires_s);
     let jwt = jwt.map_err(|_| ApiError::internal())?;
-    let event = Event::ok("login.ok").user(bearer.user_id, &bearer.email).peer(request.peer());
-    context.store.audit_later(event);
+    context.store.audit_later(Event::of(who, "login.ok").peer(request.peer));
     Ok(Response::json(
         200,
         &json!({
@@ -50,7 +50,7 @@ pub fn login(context: &Context, request: Request) -> Answer {
             "token_type": "Bearer",
             "expires_in": expires_s - now_s,
             "expires_at": rfc3339(expires_s.saturating_mul(1000)),
-            "user": { "id": bearer.user_id, "email": bearer.email },
+            "user": { "id": who.id, "email": who.email },
         }),
     ))
 }
@@ -67,7 +67,7 @@ fn by_password(
     email: &str,
     password: &str,
 ) -> Result<Bearer, ApiError> {
-    checked_text("email", email, EMAIL_CHARS_MAX).map_err(ApiError::malformed)?;
+    plain(email, EMAIL_CHARS_MAX).map_err(|rule| ApiError::malformed(format!("email {rule}")))?;
     if !(1..=PASSWORD_BYTES_MAX).contains(&password.len()) {
         let rule = format!("password must have 1 to {PASSWORD_BYTES_MAX} bytes");
         return Err(ApiError::malformed(rule));
@@ -76,43 +76,29 @@ fn by_password(
     let throttle = &context.accounts.throttle;
     // Counted before the hash, so that guesses sent at once cannot exceed the limit.
     let attempt = throttle
-        .attempt(&email, request.peer().into(), Instant::now())
+        .attempt(&email, request.peer.into(), Instant::now())
         .map_err(|refused| throttled(context, request, &email, &refused))?;
-    let known = context.store.credentials(&email)?;
+    let (known, hash) = context.store.credentials(&email)?.unzip();
     // For an unknown user, one without a password and a disabled one the same work is done.
-    let hash = known.as_ref().and_then(|known| known.password_hash.as_deref());
-    let right = match password::verify(password.as_bytes(), hash) {
-        Ok(right) => right,
+    match password::verify(password.as_bytes(), hash.flatten().as_deref()) {
+        Ok(right) => match known {
+            Some(bearer) if right => {
+                throttle.succeeded(attempt);
+                Ok(bearer)
+            }
+            known => Err(failed(context, request, known.map(|bearer| bearer.who))),
+        },
         Err(error) => {
             throttle.withdraw(attempt);
             log::error(&format!("a password could not be hashed: {error}"));
-            return Err(ApiError::internal());
-        }
-    };
-    let user = known.as_ref().map(|known| (known.user_id, known.email.as_str()));
-    match known.as_ref().filter(|_| right) {
-        None => Err(failed(context, request, user)),
-        Some(known) => {
-            throttle.succeeded(attempt);
-            Ok(Bearer {
-                user_id: known.user_id,
-                email: known.email.clone(),
-                generation: known.generation,
-                token_id: None,
-                token_expires_at: None,
-            })
+            Err(ApiError::internal())
         }
     }
 }
 
 /// The one answer to every failed login. What was typed is kept nowhere.
-fn failed(context: &Context, request: &Request, user: Option<(i64, &str)>) -> ApiError {
-    let event = Event::with_outcome("login.failed", "failed").peer(request.peer());
-    context.store.audit_later(match user {
-        Some((id, email)) => event.user(id, email),
-        None => event,
-    });
-    log::event(Level::Warn, "login failed", &[("peer", request.peer().to_string().into())]);
+fn failed(context: &Context, request: &Request, user: Option<Caller>) -> ApiError {
+    report(context, request, "login.failed", "failed", user);
     ApiError::new(401, "invalid_credentials", "email and password, or the token, do not match")
         .with("WWW-Authenticate", "Bearer")
 }
@@ -120,13 +106,9 @@ fn failed(context: &Context, request: &Request, user: Option<(i64, &str)>) -> Ap
 fn throttled(context: &Context, request: &Request, email: &str, refused: &Throttled) -> ApiError {
     let wait_s = refused.retry_after.as_secs().saturating_add(1);
     if refused.first {
-        let event = Event::with_outcome("login.throttled", "throttled").peer(request.peer());
         let known = context.store.credentials(email).ok().flatten();
-        context.store.audit_later(match known {
-            Some(known) => event.user(known.user_id, &known.email),
-            None => event,
-        });
-        log::event(Level::Warn, "login throttled", &[("peer", request.peer().to_string().into())]);
+        let user = known.map(|(bearer, _)| bearer.who);
+        report(context, request, "login.throttled", "throttled", user);
     }
     ApiError::new(
         429,
@@ -134,4 +116,21 @@ fn throttled(context: &Context, request: &Request, email: &str, refused: &Thrott
         format!("too many failed logins: try again in {wait_s} seconds"),
     )
     .with("Retry-After", wait_s.to_string())
+}
+
+/// An audit row, and a line in the log for those who watch it.
+fn report(
+    context: &Context,
+    request: &Request,
+    event: &'static str,
+    outcome: &'static str,
+    user: Option<Caller>,
+) {
+    let row = Event::new(event, outcome).peer(request.peer);
+    context.store.audit_later(match &user {
+        Some(user) => row.user(user),
+        None => row,
+    });
+    let peer = request.peer.to_string().into();
+    log::event(Level::Warn, &format!("login {outcome}"), &[("peer", peer)]);
 }

@@ -4,8 +4,7 @@ use serde_json::Value;
 
 use super::args::Args;
 use super::{Done, open_store, print};
-use crate::limits::SHORT_CHARS_MAX;
-use crate::types::{MachineId, checked_name};
+use crate::types::{MachineId, Name};
 
 pub const HELP: &str = "\
 configsync-server action add EMAIL MACHINE ACTION JSON [--data DIR]
@@ -33,13 +32,12 @@ fn add(mut args: Args) -> Done {
     let action = args.positional("ACTION")?;
     let payload = args.positional("JSON")?;
     args.finish()?;
-    let machine = MachineId::parse(&machine.text).map_err(|rule| machine.refuse(&rule))?;
-    let name = checked_name("ACTION", &action.text, SHORT_CHARS_MAX);
-    let name = name.map_err(|rule| action.refuse(&rule))?;
+    let machine: MachineId = machine.checked()?;
+    let action: Name = action.checked()?;
     let object: Value = serde_json::from_str(&payload.text)
         .ok()
         .filter(Value::is_object)
         .ok_or_else(|| payload.refuse("this is no JSON object"))?;
-    let id = open_store(&args)?.add_action(&email, &machine, name, &object)?;
-    print(format_args!("action {id} waits for {}\n", machine.as_str()))
+    let id = open_store(&args)?.add_action(&email, &machine, &action, &object.to_string())?;
+    print(format_args!("action {id} waits for {machine}\n"))
 }

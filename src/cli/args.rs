@@ -6,7 +6,7 @@ use std::str::FromStr;
 use pico_args::Arguments;
 
 use super::CliError;
-use crate::types::Email;
+use crate::types::{Email, Rule};
 
 /// What is left of the command line.
 pub struct Args {
@@ -99,8 +99,7 @@ impl Args {
 
     /// Takes the next argument as an email address.
     pub fn email(&mut self) -> Result<Email, CliError> {
-        let value = self.positional("EMAIL")?;
-        Email::parse(&value.text).map_err(|rule| value.refuse(&rule))
+        self.positional("EMAIL")?.email()
     }
 
     /// The error for a missing or unknown command of a group.
@@ -139,6 +138,16 @@ impl Value {
     /// Parses it.
     pub fn parse<T: FromStr>(&self) -> Result<T, CliError> {
         self.text.parse().map_err(|_| self.refuse("this is not a value it takes"))
+    }
+
+    /// As a value of this type.
+    pub fn checked<T: TryFrom<String, Error = Rule>>(&self) -> Result<T, CliError> {
+        T::try_from(self.text.clone()).map_err(|rule| self.refuse(&rule))
+    }
+
+    /// As an email address.
+    pub fn email(&self) -> Result<Email, CliError> {
+        Email::parse(&self.text).map_err(|rule| self.refuse(&rule))
     }
 
     /// A usage error that names it.

@@ -1,7 +1,7 @@
 //! `environment …`: looks at environments and brings deleted ones back.
 
 use super::args::Args;
-use super::{Done, open_store, print};
+use super::{Done, open_store, print, print_lines};
 
 pub const HELP: &str = "\
 configsync-server environment COMMAND [--data DIR]
@@ -24,17 +24,7 @@ fn list(mut args: Args) -> Done {
     let deleted = args.flag("--deleted");
     let email = args.email()?;
     args.finish()?;
-    for environment in open_store(&args)?.environments_of(&email, deleted)? {
-        print(format_args!(
-            "{}\t{}\t{}\t{}\t{}\n",
-            environment.name,
-            environment.tier,
-            environment.color.as_deref().unwrap_or("-"),
-            if environment.protect { "protected" } else { "open" },
-            environment.deleted_at.map_or_else(|| "live".to_owned(), |at| format!("deleted {at}")),
-        ))?;
-    }
-    Ok(())
+    print_lines(&open_store(&args)?.environment_lines(&email, deleted)?)
 }
 
 fn restore(mut args: Args) -> Done {

@@ -105,6 +105,11 @@ fn print(text: impl Display) -> Done {
         .map_err(|e| CliError::Failed(format!("could not write to standard output: {e}")))
 }
 
+/// Prints each line.
+fn print_lines(lines: &[String]) -> Done {
+    lines.iter().try_for_each(|line| print(format_args!("{line}\n")))
+}
+
 /// The data folder of a command that does not make one.
 fn open_store(args: &Args) -> Result<Store, CliError> {
     Ok(Store::open(&args.data())?)

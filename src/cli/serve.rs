@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::args::{Args, Value};
+use super::args::Args;
 use super::token::new_token;
 use super::{CliError, Done, print};
 use crate::auth::Accounts;
@@ -88,7 +88,7 @@ pub fn run(mut args: Args) -> Done {
         jwt_lifetime_s: settings.jwt_lifetime_s,
     });
     init_user(&context.store, settings.init_user.as_ref(), address)?;
-    context.store.audit_later(Event::ok("server.start"));
+    context.store.audit_later(Event::new("server.start", "ok"));
     keep_house(&context).map_err(failed("start a thread"))?;
     let server = Arc::new(Server::new(Arc::clone(&context)));
     let mut gate = Gate::start(listener, server, Arc::clone(&workers), settings.gate.clamped())
@@ -101,7 +101,7 @@ pub fn run(mut args: Args) -> Done {
     if !gate.stop(settings.stop_timeout) {
         log::warn("--stop-timeout reached: some requests were cut off");
     }
-    context.store.audit_later(Event::ok("server.stop"));
+    context.store.audit_later(Event::new("server.stop", "ok"));
     context.store.write_pending();
     workers.remove_socket();
     log::flush();
@@ -119,7 +119,7 @@ fn settings(args: &mut Args) -> Result<Settings, CliError> {
     let hours: u32 = args.parsed("--token-hours", limits::JWT_HOURS as u32)?;
     let settings = Settings {
         listen: args.parsed("--listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8787)))?,
-        init_user: args.setting("--init-user")?.map(email).transpose()?,
+        init_user: args.setting("--init-user")?.map(|value| value.email()).transpose()?,
         body_bytes_max: args.parsed("--max-body", limits::BODY_BYTES_MAX)?,
         stop_timeout: seconds(args, "--stop-timeout", limits::STOP_TIMEOUT_S)?,
         jwt_lifetime_s: i64::from(hours) * 3600,
@@ -153,10 +153,6 @@ fn settings(args: &mut Args) -> Result<Settings, CliError> {
     Ok(settings)
 }
 
-fn email(value: Value) -> Result<Email, CliError> {
-    Email::parse(&value.text).map_err(|rule| value.refuse(&rule))
-}
-
 /// The first signal is delivered through the iterator; once it was, a second one exits.
 fn watch_signals(second: &Arc<AtomicBool>) -> std::io::Result<signal_hook::iterator::Signals> {
     for signal in [SIGTERM, SIGINT] {
@@ -170,7 +166,7 @@ fn watch_signals(second: &Arc<AtomicBool>) -> std::io::Result<signal_hook::itera
 /// On a folder without users: makes the first one and its token, and shows how to sign in.
 fn init_user(store: &Store, email: Option<&Email>, address: SocketAddr) -> Done {
     let Some(email) = email else { return Ok(()) };
-    if !store.users()?.is_empty() {
+    if !store.user_lines()?.is_empty() {
         return Ok(());
     }
     store.add_user(email, None)?;
@@ -181,10 +177,9 @@ fn init_user(store: &Store, email: Option<&Email>, address: SocketAddr) -> Done 
         false => address,
     };
     print(format_args!(
-        "created user {}; its API token, shown this once, is\n{token}\n\
+        "created user {email}; its API token, shown this once, is\n{token}\n\
          sign in on each machine (with this server's address as that machine sees it):\n\
          configsync login --api-url http://{reachable} --token {token}\n",
-        email.as_str(),
         token = token.as_str(),
     ))
 }

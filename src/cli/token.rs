@@ -1,13 +1,12 @@
 //! `token …`: creates, lists and revokes API tokens.
 
-use super::args::{Args, Value};
-use super::{CliError, Done, open_store, print};
+use super::args::Args;
+use super::{CliError, Done, open_store, print, print_lines};
 use crate::auth::token::ApiToken;
-use crate::limits::NAME_CHARS_MAX;
 use crate::store::Store;
 use crate::store::tokens::NewToken;
-use crate::time::{now_ms, rfc3339};
-use crate::types::{Digest, Email, checked_name};
+use crate::time::now_ms;
+use crate::types::{Digest, Email, Name};
 
 pub const HELP: &str = "\
 configsync-server token COMMAND [--data DIR]
@@ -36,8 +35,7 @@ fn create(mut args: Args) -> Done {
     let email = args.email()?;
     args.finish()?;
     let name = name.ok_or_else(|| CliError::Usage("token create needs --name NAME".into()))?;
-    let checked = checked_name("name", &name.text, NAME_CHARS_MAX);
-    let checked = checked.map_err(|rule| name.refuse(&rule))?;
+    let name: Name = name.checked()?;
     let expires_at = match expires_days {
         None => None,
         Some(days) => match days.parse::<i64>()? {
@@ -45,7 +43,7 @@ fn create(mut args: Args) -> Done {
             _ => return Err(days.refuse(&format!("use 1 to {EXPIRY_DAYS_MAX}"))),
         },
     };
-    let token = new_token(&open_store(&args)?, &email, checked, expires_at)?;
+    let token = new_token(&open_store(&args)?, &email, &name, expires_at)?;
     print(format_args!("{}\n", token.as_str()))
 }
 
@@ -64,26 +62,9 @@ pub fn new_token(
 }
 
 fn list(mut args: Args) -> Done {
-    let parse = |value: Value| Email::parse(&value.text).map_err(|rule| value.refuse(&rule));
-    let email = args.optional("EMAIL")?.map(parse).transpose()?;
+    let email = args.optional("EMAIL")?.map(|value| value.email()).transpose()?;
     args.finish()?;
-    for token in open_store(&args)?.tokens(email.as_ref())? {
-        let end = match (token.revoked_at, token.expires_at) {
-            (Some(at), _) => format!("revoked {}", rfc3339(at)),
-            (None, Some(at)) => format!("expires {}", rfc3339(at)),
-            (None, None) => "never expires".to_owned(),
-        };
-        print(format_args!(
-            "{}\t{}\t{}\t{}\t{}\t{}\t{end}\n",
-            token.id,
-            token.email,
-            token.name,
-            token.prefix,
-            rfc3339(token.created_at),
-            token.last_used_at.map_or_else(|| "never used".to_owned(), rfc3339),
-        ))?;
-    }
-    Ok(())
+    print_lines(&open_store(&args)?.token_lines(email.as_ref())?)
 }
 
 fn revoke(mut args: Args) -> Done {

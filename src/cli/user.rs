@@ -3,11 +3,10 @@
 use std::io::{BufRead, Read};
 
 use super::args::Args;
-use super::{CliError, Done, open_store, print};
+use super::{CliError, Done, open_store, print, print_lines};
 use crate::auth::password;
 use crate::limits::PASSWORD_BYTES_MAX;
 use crate::store::users::Change;
-use crate::time::rfc3339;
 
 pub const HELP: &str = "\
 configsync-server user COMMAND [--data DIR]
@@ -41,7 +40,7 @@ fn add(mut args: Args) -> Done {
     let store = open_store(&args)?;
     let hash = if with_password { Some(read_password()?) } else { None };
     let id = store.add_user(&email, hash.as_deref())?;
-    print(format_args!("user {id} {} added\n", email.as_str()))
+    print(format_args!("user {id} {email} added\n"))
 }
 
 fn passwd(mut args: Args) -> Done {
@@ -53,14 +52,14 @@ fn passwd(mut args: Args) -> Done {
     }
     let store = open_store(&args)?;
     store.change_user(&email, &Change::Password(&read_password()?))?;
-    print(format_args!("password of {} set; its JWTs are void\n", email.as_str()))
+    print(format_args!("password of {email} set; its JWTs are void\n"))
 }
 
 fn change(mut args: Args, change: &Change<'_>, done: &str) -> Done {
     let email = args.email()?;
     args.finish()?;
     open_store(&args)?.change_user(&email, change)?;
-    print(format_args!("{} {done}\n", email.as_str()))
+    print(format_args!("{email} {done}\n"))
 }
 
 fn remove(mut args: Args) -> Done {
@@ -69,28 +68,16 @@ fn remove(mut args: Args) -> Done {
     args.finish()?;
     if !sure {
         return Err(CliError::Usage(format!(
-            "user remove deletes everything that {} stored; add --yes to do it",
-            email.as_str()
+            "user remove deletes everything that {email} stored; add --yes to do it"
         )));
     }
     let files = open_store(&args)?.remove_user(&email)?;
-    print(format_args!("{} removed, with {files} stored files\n", email.as_str()))
+    print(format_args!("{email} removed, with {files} stored files\n"))
 }
 
 fn list(mut args: Args) -> Done {
     args.finish()?;
-    for user in open_store(&args)?.users()? {
-        print(format_args!(
-            "{}\t{}\t{}\t{}\t{}\t{}\n",
-            user.id,
-            user.email,
-            if user.disabled_at.is_some() { "disabled" } else { "enabled" },
-            if user.has_password { "password" } else { "token only" },
-            user.stored_bytes,
-            rfc3339(user.created_at)
-        ))?;
-    }
-    Ok(())
+    print_lines(&open_store(&args)?.user_lines()?)
 }
 
 /// The hash of the password on the first line of standard input, which is read no further.

@@ -1,162 +1,81 @@
 //! Projects, workspaces, configs, modules and profiles: one set of handlers for the five kinds.
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{done, key, name, text};
+use super::own;
 use crate::api::Answer;
 use crate::api::snapshots::uploaded;
 use crate::context::Context;
 use crate::http::{ApiError, Request, Response};
-use crate::limits::{LONG_CHARS_MAX, NAME_CHARS_MAX, SHORT_CHARS_MAX};
-use crate::store::StoreError;
-use crate::store::entities::{Change, Entity, Kind, NewEntity, Target, Version};
-use crate::store::tokens::Bearer;
+use crate::store::Caller;
+use crate::store::entities::{EntityBody, Kind, Target, VersionBody};
+use crate::types::Key;
 
 /// The member of a version push that holds the bytes.
 pub const CIPHERTEXT: &str = "ciphertext";
 
 /// GET /api/{kind}s.
-pub fn list(context: &Context, request: Request, who: &Bearer) -> Answer {
+pub fn list(context: &Context, request: Request, who: &Caller) -> Answer {
     let kind = kind(&request)?;
-    let git_url = request.query.one("git_url")?.filter(|_| kind == Kind::Project);
-    let entities = context.store.entities(who.user_id, kind, git_url)?;
-    let rows: Vec<Value> = entities.iter().map(|entity| row(kind, entity, who)).collect();
-    Ok(Response::json(200, &json!({ format!("{}s", kind.word()): rows })))
-}
-
-#[derive(Deserialize)]
-struct New {
-    slug: Option<String>,
-    name: Option<String>,
-    description: Option<String>,
-    git_url: Option<String>,
-    git_branch: Option<String>,
-    source_hint: Option<String>,
-    module_type: Option<String>,
-    is_default: Option<bool>,
+    let git_url = request.query.one("git_url")?.filter(|_| kind == Kind::PROJECT);
+    Ok(Response::rows(request.param(0), &context.store.entities(who.id, kind, git_url)?))
 }
 
 /// POST /api/{kind}s.
-pub fn add(context: &Context, request: Request, who: &Bearer) -> Answer {
+pub fn add(context: &Context, request: Request, who: &Caller) -> Answer {
     let kind = kind(&request)?;
-    let body: New = request.json()?;
-    let slug = name("slug", body.slug.as_deref(), NAME_CHARS_MAX)?;
-    let long = |field, value: &'_ Option<String>| -> Result<Option<String>, ApiError> {
-        Ok(text(field, value.as_deref(), LONG_CHARS_MAX)?.map(str::to_owned))
-    };
-    let (git_url, git_branch) =
-        (long("git_url", &body.git_url)?, long("git_branch", &body.git_branch)?);
-    git_url.as_deref().map(safe_git_url).transpose()?;
-    git_branch.as_deref().map(|branch| no_option("git_branch", branch)).transpose()?;
-    let description = long("description", &body.description)?;
-    let source_hint = long("source_hint", &body.source_hint)?;
-    let new = NewEntity {
-        kind,
-        slug,
-        name: name("name", body.name.as_deref(), NAME_CHARS_MAX)?,
-        description: description.as_deref(),
-        git_url: git_url.as_deref(),
-        git_branch: git_branch.as_deref(),
-        source_hint: source_hint.as_deref(),
-        module_type: text("module_type", body.module_type.as_deref(), SHORT_CHARS_MAX)?,
-        is_default: kind == Kind::Profile && body.is_default.unwrap_or(false),
-    };
-    let added = context.store.add_entity((who.user_id, &who.email), &new, request.peer());
-    let entity = added.map_err(|error| taken(error, kind, slug))?;
-    Ok(Response::json(201, &json!({ kind.word(): row(kind, &entity, who) })))
+    let new: EntityBody = request.json()?;
+    if new.slug.is_none() || new.name.is_none() {
+        return Err(ApiError::malformed("slug and name are needed"));
+    }
+    new.git_url.as_deref().map(safe_git_url).transpose()?;
+    new.git_branch.as_deref().map(|branch| no_option("git_branch", branch)).transpose()?;
+    Ok(Response::row(201, kind.0, &context.store.add_entity(who, kind, &new)?))
 }
 
 /// GET /api/{kind}s/{id}.
-pub fn show(context: &Context, request: Request, who: &Bearer) -> Answer {
+pub fn show(context: &Context, request: Request, who: &Caller) -> Answer {
     let target = target(&request, who)?;
     let entity = context.store.entity(target)?;
-    let row = row(target.kind, &entity, who);
-    let body = json!({ target.kind.word(): row, "wrapped_dek": entity.wrapped_dek });
-    Ok(Response::json(200, &body))
+    let (kind, row, key) = (target.kind.0, entity.row, json!(entity.wrapped_dek));
+    Ok(Response::text(200, format!("{{\"{kind}\":{row},\"wrapped_dek\":{key}}}")))
 }
 
 /// PATCH /api/{kind}s/{id}.
-pub fn change(context: &Context, request: Request, who: &Bearer) -> Answer {
+pub fn change(context: &Context, request: Request, who: &Caller) -> Answer {
     let target = target(&request, who)?;
-    let body: New = request.json()?;
-    let some = |field, value: &'_ Option<String>| -> Result<Option<String>, ApiError> {
-        let checked = value.as_deref().map(|text| name(field, Some(text), NAME_CHARS_MAX));
-        Ok(checked.transpose()?.map(str::to_owned))
-    };
-    let (new_name, new_slug) = (some("name", &body.name)?, some("slug", &body.slug)?);
-    let change = Change {
-        name: new_name.as_deref(),
-        slug: new_slug.as_deref(),
-        description: text("description", body.description.as_deref(), LONG_CHARS_MAX)?,
-    };
-    let changed = context.store.change_entity(target, &change);
-    let slug = new_slug.as_deref().unwrap_or_default();
-    let entity = changed.map_err(|error| taken(error, target.kind, slug))?;
-    Ok(Response::json(200, &json!({ target.kind.word(): row(target.kind, &entity, who) })))
+    let row = context.store.change_entity(target, &request.json()?)?;
+    Ok(Response::row(200, target.kind.0, &row))
 }
 
 /// DELETE /api/{kind}s/{id}.
-pub fn remove(context: &Context, request: Request, who: &Bearer) -> Answer {
+pub fn remove(context: &Context, request: Request, who: &Caller) -> Answer {
     context.store.delete_entity(target(&request, who)?)?;
-    done(200)
-}
-
-#[derive(Deserialize)]
-struct NewVersion {
-    content_hash: Option<String>,
-    pushed_from_machine_id: Option<String>,
-    #[serde(rename = "ciphertext")]
-    _ciphertext: Option<()>,
-    #[serde(rename = "metadata")]
-    _metadata: Option<()>,
+    Ok(Response::done(200))
 }
 
 /// POST /api/{kind}s/{id}/versions.
-pub fn push(context: &Context, mut request: Request, who: &Bearer) -> Answer {
+pub fn push(context: &Context, mut request: Request, who: &Caller) -> Answer {
     let target = target(&request, who)?;
-    let body: NewVersion = request.json()?;
-    let hash = text("content_hash", body.content_hash.as_deref(), SHORT_CHARS_MAX)?;
-    let from = body.pushed_from_machine_id.as_deref();
-    let from = text("pushed_from_machine_id", from, SHORT_CHARS_MAX)?;
+    let about: VersionBody = request.json()?;
     let upload = uploaded(&mut request)?;
-    let version = context.store.push_version(target, upload, hash, from)?;
-    let key = file_key(target, &version);
-    let body =
-        json!({ "version": version.version, "r2_key": key, "size_bytes": version.size_bytes });
-    Ok(Response::json(201, &body))
+    Ok(Response::text(201, context.store.push_version(target, &about, upload)?))
 }
 
 /// GET /api/{kind}s/{id}/versions.
-pub fn versions(context: &Context, request: Request, who: &Bearer) -> Answer {
-    let target = target(&request, who)?;
-    let versions = context.store.versions(target)?;
-    let rows: Vec<Value> = versions
-        .iter()
-        .map(|version| {
-            json!({
-                "id": version.id,
-                "version": version.version,
-                "r2_key": file_key(target, version),
-                "size_bytes": version.size_bytes,
-                "content_hash": version.content_hash,
-                "pushed_by_user_id": who.user_id,
-                "pushed_from_machine_id": version.pushed_from_machine_id,
-                "created_at": version.created_at,
-            })
-        })
-        .collect();
-    Ok(Response::json(200, &json!({ "versions": rows })))
+pub fn versions(context: &Context, request: Request, who: &Caller) -> Answer {
+    Ok(Response::rows("versions", &context.store.versions(target(&request, who)?)?))
 }
 
 /// GET /api/{kind}s/{id}/blob: the newest version, as it is.
-pub fn blob(context: &Context, request: Request, who: &Bearer) -> Answer {
+pub fn blob(context: &Context, request: Request, who: &Caller) -> Answer {
     let (file, size) = context.store.open_version(target(&request, who)?, None)?;
     Ok(Response::file(file, size))
 }
 
 /// GET /api/{kind}s/{id}/versions/{n}.
-pub fn version(context: &Context, request: Request, who: &Bearer) -> Answer {
+pub fn version(context: &Context, request: Request, who: &Caller) -> Answer {
     let number = Some(request.param_id(2)?);
     let (file, size) = context.store.open_version(target(&request, who)?, number)?;
     Ok(Response::file(file, size))
@@ -165,108 +84,47 @@ pub fn version(context: &Context, request: Request, who: &Bearer) -> Answer {
 #[derive(Deserialize)]
 struct NewKey {
     user_id: Option<i64>,
-    wrapped_dek: Option<String>,
+    wrapped_dek: Key,
 }
 
 /// POST /api/{kind}s/{id}/keys: the first one stays.
-pub fn add_key(context: &Context, request: Request, who: &Bearer) -> Answer {
+pub fn add_key(context: &Context, request: Request, who: &Caller) -> Answer {
     let target = target(&request, who)?;
-    let body: NewKey = request.json()?;
-    own(body.user_id, who)?;
-    context.store.add_entity_key(target, key("wrapped_dek", body.wrapped_dek.as_deref())?)?;
-    done(201)
+    let NewKey { user_id, wrapped_dek } = request.json()?;
+    own(user_id, who)?;
+    context.store.add_entity_key(target, &wrapped_dek)?;
+    Ok(Response::done(201))
 }
 
 #[derive(Deserialize)]
 struct Member {
-    workspace_id: Option<i64>,
+    workspace_id: i64,
 }
 
 /// POST /api/profiles/{id}/workspaces.
-pub fn add_workspace(context: &Context, request: Request, who: &Bearer) -> Answer {
-    let workspace = request.json::<Member>()?.workspace_id;
-    let workspace = workspace.ok_or_else(|| ApiError::malformed("workspace_id is needed"))?;
-    let profile = profile(&request, who)?;
-    context.store.set_profile_workspace(profile, workspace, true)?;
-    done(201)
+pub fn add_workspace(context: &Context, request: Request, who: &Caller) -> Answer {
+    let Member { workspace_id } = request.json()?;
+    context.store.set_profile_workspace(profile(&request, who)?, workspace_id, true)?;
+    Ok(Response::done(201))
 }
 
 /// DELETE /api/profiles/{id}/workspaces/{wid}.
-pub fn remove_workspace(context: &Context, request: Request, who: &Bearer) -> Answer {
-    let profile = profile(&request, who)?;
-    context.store.set_profile_workspace(profile, request.param_id(1)?, false)?;
-    done(200)
-}
-
-/// A key or value may only be stored for the caller.
-pub fn own(user_id: Option<i64>, who: &Bearer) -> Result<(), ApiError> {
-    match user_id {
-        Some(id) if id != who.user_id => {
-            Err(ApiError::new(403, "not_yours", "user_id must be the one of the caller"))
-        }
-        _ => Ok(()),
-    }
+pub fn remove_workspace(context: &Context, request: Request, who: &Caller) -> Answer {
+    let workspace = request.param_id(1)?;
+    context.store.set_profile_workspace(profile(&request, who)?, workspace, false)?;
+    Ok(Response::done(200))
 }
 
 fn kind(request: &Request) -> Result<Kind, ApiError> {
     Kind::from_plural(request.param(0)).ok_or_else(ApiError::no_route)
 }
 
-fn target<'a>(request: &Request, who: &'a Bearer) -> Result<Target<'a>, ApiError> {
-    let (kind, id) = (kind(request)?, request.param_id(1)?);
-    Ok(Target { user: (who.user_id, &who.email), kind, id, peer: request.peer() })
+fn target<'a>(request: &Request, who: &'a Caller) -> Result<Target<'a>, ApiError> {
+    Ok(Target { who, kind: kind(request)?, id: request.param_id(1)? })
 }
 
-fn profile<'a>(request: &Request, who: &'a Bearer) -> Result<Target<'a>, ApiError> {
-    let user = (who.user_id, who.email.as_str());
-    Ok(Target { user, kind: Kind::Profile, id: request.param_id(0)?, peer: request.peer() })
-}
-
-/// An entity as the API shows it. The members of other kinds are left out.
-pub fn row(kind: Kind, entity: &Entity, who: &Bearer) -> Value {
-    let mut row = json!({
-        "id": entity.id,
-        "user_id": who.user_id,
-        "slug": entity.slug,
-        "name": entity.name,
-        "description": entity.description,
-        "current_version": entity.current_version,
-        "r2_key_prefix": format!("entities/{}/{}/{}/", kind.word(), who.user_id, entity.id),
-        "created_at": entity.created_at,
-        "updated_at": entity.updated_at,
-        "deleted_at": null,
-    });
-    let own = match kind {
-        Kind::Project => json!({
-            "git_url": entity.git_url,
-            "git_branch": entity.git_branch,
-            "env_storage_mode": "structured",
-        }),
-        Kind::Config => json!({ "source_hint": entity.source_hint }),
-        Kind::Module => json!({ "module_type": entity.module_type }),
-        Kind::Profile => json!({ "is_default": entity.is_default }),
-        Kind::Workspace => json!({}),
-    };
-    if let (Value::Object(row), Value::Object(own)) = (&mut row, own) {
-        row.extend(own);
-    }
-    row
-}
-
-fn file_key(target: Target<'_>, version: &Version) -> String {
-    let (kind, user, id) = (target.kind.word(), target.user.0, target.id);
-    format!("entities/{kind}/{user}/{id}/v{}.enc", version.version)
-}
-
-/// The command line looks for the words "already exists" to go on with the project it has.
-fn taken(error: StoreError, kind: Kind, slug: &str) -> ApiError {
-    match error {
-        StoreError::Exists(_) => {
-            let message = format!("{} with slug '{slug}' already exists", kind.word());
-            ApiError::new(409, "conflict", message)
-        }
-        other => other.into(),
-    }
+fn profile<'a>(request: &Request, who: &'a Caller) -> Result<Target<'a>, ApiError> {
+    Ok(Target { who, kind: Kind::PROFILE, id: request.param_id(0)? })
 }
 
 /// Other machines hand the URL to `git clone`. Git takes what begins with `-` as an option, and

@@ -1,22 +1,18 @@
 //! The older dialect: whole-machine snapshots, actions, and what a login asks.
 
-use serde::Deserialize;
 use serde_json::json;
 
-use super::{done, key, machine, text};
-use crate::api::machines::Registered;
-use crate::api::snapshots::{About, send, uploaded};
-use crate::api::{Answer, machines};
+use crate::api::Answer;
+use crate::api::snapshots::{send, uploaded};
 use crate::context::Context;
 use crate::http::{ApiError, Request, Response};
-use crate::limits::SHORT_CHARS_MAX;
-use crate::store::keypairs::Keypair;
-use crate::store::snapshots::{Condition, Selector};
-use crate::store::tokens::Bearer;
+use crate::store::Caller;
+use crate::store::snapshots::{About, Rules, Selector};
+use crate::types::MachineId;
 
 /// GET /api/auth/verify: only the status is read.
-pub fn verify(_context: &Context, _request: Request, who: &Bearer) -> Answer {
-    let body = json!({ "valid": true, "user_id": who.user_id, "email": who.email });
+pub fn verify(_context: &Context, _request: Request, who: &Caller) -> Answer {
+    let body = json!({ "valid": true, "user_id": who.id, "email": who.email });
     Ok(Response::json(200, &body))
 }
 
@@ -31,118 +27,79 @@ pub fn closed(_context: &Context, _request: Request) -> Answer {
 }
 
 /// GET /api/usage.
-pub fn usage(context: &Context, _request: Request, who: &Bearer) -> Answer {
-    let (stored_bytes, quota_bytes) = context.store.usage(who.user_id)?;
-    let machines = context.store.machines(who.user_id)?;
-    let snapshots: i64 = machines.iter().map(|machine| machine.snapshot_count).sum();
+pub fn usage(context: &Context, _request: Request, who: &Caller) -> Answer {
+    let (stored_bytes, quota_bytes) = context.store.usage(who.id)?;
+    let snapshots = context.store.snapshot_count(who.id)?;
     let body =
         json!({ "stored_bytes": stored_bytes, "snapshots": snapshots, "quota_bytes": quota_bytes });
     Ok(Response::json(200, &body))
 }
 
 /// GET /api/auth/keypair.
-pub fn keypair(context: &Context, _request: Request, who: &Bearer) -> Answer {
-    let (keypair, created_at) = context.store.keypair(who.user_id)?;
-    Ok(Response::json(
-        200,
-        &json!({
-            "public_key": keypair.public_key,
-            "encrypted_private_key": keypair.encrypted_private_key,
-            "kek_salt": keypair.kek_salt,
-            "kek_iterations": keypair.kek_iterations,
-            "key_algorithm": keypair.key_algorithm,
-            "key_version": 1,
-            "created_at": created_at,
-        }),
-    ))
-}
-
-#[derive(Deserialize)]
-struct KeypairBody {
-    public_key: Option<String>,
-    encrypted_private_key: Option<String>,
-    kek_salt: Option<String>,
-    kek_iterations: Option<u32>,
-    key_algorithm: Option<String>,
+pub fn keypair(context: &Context, _request: Request, who: &Caller) -> Answer {
+    Ok(Response::text(200, context.store.keypair(who.id)?))
 }
 
 /// POST /api/auth/keypair: the first one stays.
-pub fn add_keypair(context: &Context, request: Request, who: &Bearer) -> Answer {
-    let body: KeypairBody = request.json()?;
-    let part = |field, value: &Option<String>| key(field, value.as_deref()).map(str::to_owned);
-    let algorithm = text("key_algorithm", body.key_algorithm.as_deref(), SHORT_CHARS_MAX)?;
-    let keypair = Keypair {
-        public_key: part("public_key", &body.public_key)?,
-        encrypted_private_key: part("encrypted_private_key", &body.encrypted_private_key)?,
-        kek_salt: part("kek_salt", &body.kek_salt)?,
-        kek_iterations: body
-            .kek_iterations
-            .ok_or_else(|| ApiError::malformed("kek_iterations is needed"))?,
-        key_algorithm: algorithm.unwrap_or("x25519").to_owned(),
-    };
-    context.store.add_keypair((who.user_id, &who.email), &keypair, request.peer())?;
-    done(201)
+pub fn add_keypair(context: &Context, request: Request, who: &Caller) -> Answer {
+    context.store.add_keypair(who, &request.json()?)?;
+    Ok(Response::done(201))
 }
 
 /// POST /api/machines/register: as POST /api/machines, but 200 also the first time.
-pub fn register(context: &Context, request: Request, who: &Bearer) -> Answer {
-    let Registered { machine, .. } = machines::registered(context, &request, who)?;
-    Ok(Response::json(200, &json!({ "machine": machine })))
+pub fn register(context: &Context, request: Request, who: &Caller) -> Answer {
+    let (row, _) = context.store.register_machine(who, &request.json()?)?;
+    Ok(Response::row(200, "machine", &row))
 }
 
 /// DELETE /api/machines/{mid}: hides it; its snapshots stay.
-pub fn remove_machine(context: &Context, request: Request, who: &Bearer) -> Answer {
-    let machine = machine(&request)?;
-    context.store.hide_machine((who.user_id, &who.email), &machine, request.peer())?;
-    done(200)
+pub fn remove_machine(context: &Context, request: Request, who: &Caller) -> Answer {
+    context.store.hide_machine(who, &request.param_as(0)?)?;
+    Ok(Response::done(200))
 }
 
 /// POST /api/machines/{mid}/push: always a new snapshot, also from an unknown machine.
-pub fn push(context: &Context, mut request: Request, who: &Bearer) -> Answer {
-    let machine = machine(&request)?;
+pub fn push(context: &Context, mut request: Request, who: &Caller) -> Answer {
+    let machine: MachineId = request.param_as(0)?;
     let about: About = request.json()?;
-    if about.machine_id.as_deref().is_some_and(|id| id != machine.as_str()) {
+    if about.machine_id.as_ref().is_some_and(|id| *id != machine) {
         return Err(ApiError::malformed("machine_id differs from the one in the path"));
     }
-    let peer = request.peer();
-    let condition = Condition::default();
     let upload = uploaded(&mut request)?;
-    let mut push = about.push(&machine, &condition, who, peer)?;
-    (push.retry, push.registers) = (false, true);
-    let (snapshot, _) = context.store.push(&push, upload)?;
+    let (snapshot, _) = context.store.push(who, &machine, &about, &Rules::Always, upload)?;
     Ok(Response::json(200, &json!({ "success": true, "snapshot_id": snapshot.id })))
 }
 
 /// GET /api/machines/latest.
-pub fn latest(context: &Context, request: Request, who: &Bearer) -> Answer {
-    let machine = request.query.machine("machine_id")?;
-    send(context, &request, who, &Selector { id: None, machine })
+pub fn latest(context: &Context, request: Request, who: &Caller) -> Answer {
+    let machine = request.query.parsed("machine_id")?;
+    send(context, &request, who, &Selector { machine, ..Selector::default() })
 }
 
 /// GET /api/machines/snapshot/{id}.
-pub fn snapshot(context: &Context, request: Request, who: &Bearer) -> Answer {
+pub fn snapshot(context: &Context, request: Request, who: &Caller) -> Answer {
     let id = Some(request.param_id(0)?);
-    send(context, &request, who, &Selector { id, machine: None })
+    send(context, &request, who, &Selector { id, ..Selector::default() })
 }
 
 /// GET /api/machines/{mid}/actions. HEAD delivers nothing.
-pub fn actions(context: &Context, request: Request, who: &Bearer) -> Answer {
-    let actions = context.store.actions(who.user_id, &machine(&request)?, !request.head)?;
-    Ok(Response::json(200, &json!({ "actions": actions })))
+pub fn actions(context: &Context, request: Request, who: &Caller) -> Answer {
+    let actions = context.store.actions(who.id, &request.param_as(0)?, !request.head)?;
+    Ok(Response::rows("actions", &actions))
 }
 
 /// DELETE /api/machines/{mid}/actions: those that the last GET delivered.
-pub fn clear_actions(context: &Context, request: Request, who: &Bearer) -> Answer {
-    context.store.clear_actions(who.user_id, &machine(&request)?)?;
-    done(200)
+pub fn clear_actions(context: &Context, request: Request, who: &Caller) -> Answer {
+    context.store.clear_actions(who.id, &request.param_as(0)?)?;
+    Ok(Response::done(200))
 }
 
 /// GET /api/machines/{mid}/configs and /modules: no command reads them.
-pub fn no_configs(_context: &Context, _request: Request, _who: &Bearer) -> Answer {
-    Ok(Response::json(200, &json!({ "configs": [] })))
+pub fn no_configs(_context: &Context, _request: Request, _who: &Caller) -> Answer {
+    Ok(Response::rows("configs", &[]))
 }
 
 /// As [`no_configs`].
-pub fn no_modules(_context: &Context, _request: Request, _who: &Bearer) -> Answer {
-    Ok(Response::json(200, &json!({ "modules": [] })))
+pub fn no_modules(_context: &Context, _request: Request, _who: &Caller) -> Answer {
+    Ok(Response::rows("modules", &[]))
 }

@@ -92,7 +92,7 @@ impl From<StoreError> for ApiError {
                 ApiError::new(404, "not_found", format!("there is no such {what}"))
             }
             StoreError::Exists(what) => {
-                ApiError::new(409, "conflict", format!("this {what} already exists"))
+                ApiError::new(409, "conflict", format!("a {what} of this name already exists"))
             }
             StoreError::KeyExists(what) => ApiError::new(
                 409,

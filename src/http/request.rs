@@ -7,10 +7,9 @@ use serde::de::DeserializeOwned;
 use super::ApiError;
 use crate::store::Upload;
 use crate::store::snapshots::{Condition, Etags};
-use crate::types::MachineId;
+use crate::types::Rule;
 
 /// A request, received whole.
-#[derive(Default)]
 pub struct Request {
     /// The decoded path segments that stand where the route has `{}`.
     pub params: Vec<String>,
@@ -25,7 +24,7 @@ pub struct Request {
     /// `If-None-Match`, as sent.
     pub if_none_match: Option<String>,
     /// Address of the client.
-    pub peer: Option<IpAddr>,
+    pub peer: IpAddr,
     /// The body.
     pub body: Body,
 }
@@ -85,10 +84,15 @@ impl Request {
         parse_id("the id in the path", self.param(n))
     }
 
-    /// The client's address.
-    pub fn peer(&self) -> IpAddr {
-        self.peer.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED))
+    /// A path segment that is a value of this type.
+    pub fn param_as<T: TryFrom<String, Error = Rule>>(&self, n: usize) -> Result<T, ApiError> {
+        checked("a part of the path", self.param(n))
     }
+}
+
+/// A text as a value of this type, or its rule after what the text is.
+fn checked<T: TryFrom<String, Error = Rule>>(what: &str, text: &str) -> Result<T, ApiError> {
+    T::try_from(text.to_owned()).map_err(|rule| ApiError::malformed(format!("{what} {rule}")))
 }
 
 /// JSON of this shape, or a sentence that names the place and repeats nothing of what was sent.
@@ -98,18 +102,22 @@ fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         let what = match error.classify() {
             Eof if bytes.is_empty() => return ApiError::malformed("a JSON body is needed"),
             Io | Syntax | Eof => "the body is not valid JSON".to_owned(),
-            Data => match error.to_string().split_once('`') {
-                // serde names the field; the names are ours, not the client's.
-                Some((kind @ ("missing field " | "duplicate field "), name)) => {
-                    let name = name.split('`').next().unwrap_or_default();
-                    format!("{}: {name}", kind.trim_end())
-                }
-                _ => "a field of the JSON body has the wrong type or value".to_owned(),
-            },
+            Data => data_error(&error.to_string()),
         };
         let (line, column) = (error.line(), error.column());
         ApiError::malformed(format!("{what} (line {line}, column {column})"))
     })
+}
+
+/// What may be repeated of serde's sentence: names of fields and rules of values are ours, all
+/// else could be the client's.
+fn data_error(sentence: &str) -> String {
+    let ours = sentence.starts_with("missing field `") || sentence.starts_with("duplicate field `");
+    match sentence.rsplit_once(" at line ") {
+        Some((known, _)) if ours => known.replace('`', ""),
+        Some((rule, _)) if rule.starts_with("must ") => format!("a field {rule}"),
+        _ => "a field of the JSON body has the wrong type or value".to_owned(),
+    }
 }
 
 /// Reads `*` or a list of entity tags (RFC 9110, section 8.8.3). Weak tags count where the
@@ -160,9 +168,12 @@ impl Query {
         }
     }
 
-    /// The value of a name as a machine id.
-    pub fn machine(&self, name: &str) -> Result<Option<MachineId>, ApiError> {
-        self.one(name)?.map(MachineId::parse).transpose().map_err(ApiError::malformed)
+    /// The value of a name as a value of this type.
+    pub fn parsed<T: TryFrom<String, Error = Rule>>(
+        &self,
+        name: &str,
+    ) -> Result<Option<T>, ApiError> {
+        self.one(name)?.map(|text| checked(name, text)).transpose()
     }
 
     /// The value of a name as a row id.

@@ -3,7 +3,6 @@
 
 use std::fs::File;
 
-use base64::Engine as _;
 use serde::Serialize;
 
 /// A part of an answer's body.
@@ -64,14 +63,28 @@ impl Response {
 
     /// A JSON answer.
     pub fn json(status: u16, body: &impl Serialize) -> Response {
-        let bytes = serde_json::to_vec(body).unwrap_or_default();
-        Response::bytes(status, "application/json", bytes)
+        Response::text(status, serde_json::to_string(body).unwrap_or_default())
     }
 
-    /// An answer of bytes.
-    pub fn bytes(status: u16, content_type: &'static str, bytes: Vec<u8>) -> Response {
-        Response { pieces: vec![Piece::Bytes(bytes)], ..Response::empty(status) }
-            .with("Content-Type", content_type)
+    /// An answer of JSON that is text already.
+    pub fn text(status: u16, json: impl Into<String>) -> Response {
+        let pieces = vec![Piece::Bytes(json.into().into_bytes())];
+        Response { pieces, ..Response::empty(status) }.with("Content-Type", JSON)
+    }
+
+    /// `{"member": ROW}`, the row being JSON.
+    pub fn row(status: u16, member: &str, row: &str) -> Response {
+        Response::text(status, format!("{{\"{member}\":{row}}}"))
+    }
+
+    /// `{"member": [ROW, …]}`.
+    pub fn rows(member: &str, rows: &[String]) -> Response {
+        Response::row(200, member, &array(rows))
+    }
+
+    /// `{"ok": true}`, for calls of which only the status is read.
+    pub fn done(status: u16) -> Response {
+        Response::row(status, "ok", "true")
     }
 
     /// An answer of a file's bytes as they are.
@@ -80,12 +93,12 @@ impl Response {
             .with("Content-Type", "application/octet-stream")
     }
 
-    /// The JSON object `fields` with one more member: the file's bytes as base64.
-    pub fn json_with_file(fields: &impl Serialize, member: &str, file: File, len: u64) -> Response {
-        let (open, close) = json_around(fields, member);
+    /// The JSON object `row` with one more member: the file's bytes as base64.
+    pub fn row_with_file(row: &str, member: &str, file: File, len: u64) -> Response {
+        let (open, close) = around(row, member);
         let pieces =
             vec![Piece::Bytes(open), Piece::Base64OfFile { file, len }, Piece::Bytes(close)];
-        Response { pieces, ..Response::empty(200) }.with("Content-Type", "application/json")
+        Response { pieces, ..Response::empty(200) }.with("Content-Type", JSON)
     }
 
     /// With one more field. A value with a control character would split the answer in two: then
@@ -106,32 +119,34 @@ impl Response {
     }
 }
 
-/// The length of the body of [`Response::json_with_file`].
-pub fn json_with_file_len(fields: &impl Serialize, member: &str, len: u64) -> u64 {
-    let (open, close) = json_around(fields, member);
+/// The length of the body of [`Response::row_with_file`].
+pub fn row_with_file_len(row: &str, member: &str, len: u64) -> u64 {
+    let (open, close) = around(row, member);
     (open.len() as u64 + close.len() as u64).saturating_add(base64_len(len))
 }
 
-/// What stands before and after the text of one more member of the non-empty object `fields`.
-fn json_around(fields: &impl Serialize, member: &str) -> (Vec<u8>, Vec<u8>) {
-    let mut open = serde_json::to_vec(fields).unwrap_or_default();
-    // Its closing brace makes room.
-    open.pop();
-    open.extend_from_slice(format!(",\"{member}\":\"").as_bytes());
-    (open, b"\"}".to_vec())
+/// A JSON array of rows that are JSON.
+pub fn array(rows: &[String]) -> String {
+    format!("[{}]", rows.join(","))
 }
+
+/// What stands before and after the text of one more member of the non-empty object `row`.
+fn around(row: &str, member: &str) -> (Vec<u8>, Vec<u8>) {
+    let open = row.strip_suffix('}').unwrap_or(row);
+    (format!("{open},\"{member}\":\"").into_bytes(), b"\"}".to_vec())
+}
+
+const JSON: &str = "application/json";
 
 fn base64_len(len: u64) -> u64 {
     len.div_ceil(3).saturating_mul(4)
 }
 
-/// Standard base64 as JSON bodies carry it.
-pub fn base64(bytes: &[u8]) -> String {
-    base64::engine::general_purpose::STANDARD.encode(bytes)
-}
-
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
 
     #[test]
@@ -146,7 +161,7 @@ mod tests {
     fn the_length_is_known_before_a_byte_is_encoded() {
         for len in [0_u64, 1, 2, 3, 4, 1000] {
             let file = tempfile::tempfile().unwrap();
-            let text = base64(&vec![0; usize::try_from(len).unwrap()]);
+            let text = STANDARD.encode(vec![0; usize::try_from(len).unwrap()]);
             assert_eq!(Piece::Base64OfFile { file, len }.wire_len(), text.len() as u64);
         }
     }

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use rusqlite::{Connection, params};
 
+use super::Caller;
+use super::db::change;
 use super::error::Result;
 use crate::time::now_ms;
 
@@ -15,24 +17,24 @@ pub struct Event {
     outcome: &'static str,
     user: Option<(i64, String)>,
     machine: Option<String>,
-    peer: Option<String>,
+    peer: Option<IpAddr>,
     subject: Option<i64>,
 }
 
 impl Event {
-    /// Something that succeeded.
-    pub fn ok(name: &'static str) -> Event {
-        Event::with_outcome(name, "ok")
-    }
-
-    /// Something that ended as `outcome` says.
-    pub fn with_outcome(name: &'static str, outcome: &'static str) -> Event {
+    /// Something that happened, with its outcome.
+    pub fn new(name: &'static str, outcome: &'static str) -> Event {
         Event { at: now_ms(), name, outcome, user: None, machine: None, peer: None, subject: None }
     }
 
+    /// Something that this caller did.
+    pub fn of(who: &Caller, name: &'static str) -> Event {
+        Event { peer: who.peer, ..Event::new(name, "ok").user(who) }
+    }
+
     /// Whom it concerns.
-    pub fn user(mut self, id: i64, email: &str) -> Event {
-        self.user = Some((id, email.to_owned()));
+    pub fn user(mut self, who: &Caller) -> Event {
+        self.user = Some((who.id, who.email.clone()));
         self
     }
 
@@ -44,11 +46,11 @@ impl Event {
 
     /// Where it came from.
     pub fn peer(mut self, peer: IpAddr) -> Event {
-        self.peer = Some(peer.to_string());
+        self.peer = Some(peer);
         self
     }
 
-    /// Which snapshot or token it concerns.
+    /// The id of the row it concerns.
     pub fn subject(mut self, id: i64) -> Event {
         self.subject = Some(id);
         self
@@ -56,26 +58,13 @@ impl Event {
 
     /// Writes the row with the transaction of what it speaks of.
     pub(super) fn write(&self, connection: &Connection) -> Result<()> {
-        let (user_id, email) = match &self.user {
-            Some((id, email)) => (Some(id), Some(email)),
-            None => (None, None),
-        };
-        connection
-            .prepare_cached(
-                "INSERT INTO audit_log (created_at, event, user_id, user_email, machine, peer,
-                                        outcome, subject_id)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            )?
-            .execute(params![
-                self.at,
-                self.name,
-                user_id,
-                email,
-                self.machine,
-                self.peer,
-                self.outcome,
-                self.subject
-            ])?;
+        let (id, email) = self.user.as_ref().map_or((None, None), |(id, e)| (Some(id), Some(e)));
+        let peer = self.peer.map(|peer| peer.to_string());
+        let sql = "INSERT INTO audit_log (created_at, event, user_id, user_email, machine, peer,
+                     outcome, subject_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        let row =
+            params![self.at, self.name, id, email, self.machine, peer, self.outcome, self.subject];
+        change(connection, sql, row)?;
         Ok(())
     }
 }

@@ -3,9 +3,9 @@
 
 use std::fs::File;
 
-use rusqlite::{Connection, ErrorCode, Transaction, params};
+use rusqlite::{Connection, ErrorCode, Transaction};
 
-use super::db::Failure;
+use super::db::{Failure, one, value};
 use super::error::{Result, StoreError};
 use super::files::{Flaw, Upload, free_bytes, open_verified, unlink};
 use super::{Policy, Store};
@@ -92,10 +92,8 @@ impl Store {
 
     /// True if a row names this file.
     pub(super) fn has_row(&self, file: RandomId) -> Result<bool> {
-        self.db.read(|c| {
-            let sql = "SELECT EXISTS (SELECT 1 FROM stored_files WHERE file = ?1)";
-            Ok(c.prepare_cached(sql)?.query_row([file.to_string()], |row| row.get(0))?)
-        })
+        let sql = "SELECT EXISTS (SELECT 1 FROM stored_files WHERE file = ?1)";
+        self.db.read(|c| value(c, sql, [file.to_string()]))
     }
 }
 
@@ -117,9 +115,8 @@ impl Space {
 }
 
 fn usage(connection: &Connection, user_id: i64, policy: &Policy) -> Result<(u64, Option<u64>)> {
-    let mut statement =
-        connection.prepare_cached("SELECT stored_bytes, quota_bytes FROM users WHERE id = ?1")?;
+    let sql = "SELECT stored_bytes, quota_bytes FROM users WHERE id = ?1";
     let (used, own): (u64, Option<u64>) =
-        statement.query_row(params![user_id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        one(connection, "user", sql, [user_id], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok((used, Some(own.unwrap_or(policy.quota_bytes)).filter(|quota| *quota > 0)))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Store;
 use super::blobs::Blob;
+use super::db::texts;
 use super::error::Result;
 use super::files::{Flaw, open_verified};
 use crate::limits::ORPHAN_AGE_S;
@@ -80,20 +81,10 @@ impl Store {
 
     fn check_database(&self) -> Result<Vec<String>> {
         self.db.read(|c| {
-            let mut found = Vec::new();
-            let mut statement = c.prepare("PRAGMA integrity_check")?;
-            let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
-            for row in rows {
-                let sentence = row?;
-                if sentence != "ok" {
-                    found.push(sentence);
-                }
-            }
-            let mut statement = c.prepare("PRAGMA foreign_key_check")?;
-            let mut rows = statement.query([])?;
-            while let Some(row) = rows.next()? {
-                found.push(format!("a row of {} refers to nothing", row.get::<_, String>(0)?));
-            }
+            let mut found = texts(c, "PRAGMA integrity_check", [])?;
+            found.retain(|sentence| sentence != "ok");
+            let dangling = texts(c, "PRAGMA foreign_key_check", [])?;
+            found.extend(dangling.iter().map(|t| format!("a row of {t} refers to nothing")));
             Ok(found)
         })
     }

@@ -4,7 +4,10 @@ use std::path::Path;
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::types::FromSql;
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension, Params, Row, Transaction, TransactionBehavior,
+};
 
 use super::error::{Result, StoreError};
 use super::folder::{Folder, private_file};
@@ -15,6 +18,9 @@ use crate::sync::{lock, wait_for};
 /// The first SQLite without the WAL reset bug, which could lose committed pages of a database
 /// that two connections write (https://sqlite.org/wal.html#walresetbug).
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
+
+/// What the API and the command line show, as temporary views.
+const ROWS: &str = include_str!("rows.sql");
 
 /// The connections of one process to one database.
 pub struct Database {
@@ -72,6 +78,7 @@ impl Database {
         writer.pragma_update(None, "journal_mode", "wal")?;
         writer.pragma_update(None, "journal_size_limit", WAL_BYTES_MAX)?;
         migrations::migrate(&mut writer)?;
+        writer.execute_batch(ROWS)?;
         Ok(Database {
             writer: Mutex::new(writer),
             readers: Mutex::new(Readers { idle: Vec::new(), opened: 0 }),
@@ -114,7 +121,9 @@ impl Database {
         // The guard is made first: if opening fails, its drop gives the place back.
         let mut reader = Reader { database: self, connection: taken.ok_or(StoreError::Busy)? };
         if reader.connection.is_none() {
-            reader.connection = Some(connect(&self.folder.database())?);
+            let connection = connect(&self.folder.database())?;
+            connection.execute_batch(ROWS)?;
+            reader.connection = Some(connection);
         }
         Ok(reader)
     }
@@ -137,11 +146,40 @@ impl Drop for Reader<'_> {
     }
 }
 
+/// All rows of a query for one text column.
+pub fn texts(connection: &Connection, sql: &str, values: impl Params) -> Result<Vec<String>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(values, |row| row.get(0))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The first row of a query, or Missing: no such `what`.
+pub fn one<T>(
+    connection: &Connection,
+    what: &'static str,
+    sql: &str,
+    values: impl Params,
+    read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<T> {
+    let found = connection.prepare_cached(sql)?.query_row(values, read).optional()?;
+    found.ok_or(StoreError::Missing(what))
+}
+
+/// The first column of the first row of a query that always has one.
+pub fn value<T: FromSql>(connection: &Connection, sql: &str, values: impl Params) -> Result<T> {
+    Ok(connection.prepare_cached(sql)?.query_row(values, |row| row.get(0))?)
+}
+
+/// Runs a statement and says how many rows it changed.
+pub fn change(connection: &Connection, sql: &str, values: impl Params) -> Result<usize> {
+    Ok(connection.prepare_cached(sql)?.execute(values)?)
+}
+
 fn connect(path: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(Duration::from_millis(SQLITE_BUSY_MS))?;
-    connection.set_prepared_statement_cache_capacity(32);
+    connection.set_prepared_statement_cache_capacity(64);
     for (pragma, value) in [
         ("synchronous", "full"),
         ("foreign_keys", "on"),

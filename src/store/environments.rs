@@ -1,138 +1,85 @@
 //! Named environments of a user.
 
-use std::net::IpAddr;
+use rusqlite::params;
+use serde::Deserialize;
 
-use rusqlite::{Connection, params};
-use serde::Serialize;
-
-use super::Store;
 use super::audit::Event;
+use super::db::{change, texts, value};
 use super::error::{Result, StoreError};
-use super::users::user_id;
+use super::{Caller, Store, users};
 use crate::limits::ENVIRONMENTS_MAX;
-use crate::time::{now_ms, rfc3339};
-use crate::types::Email;
-
-/// An environment as the API shows it.
-#[derive(Serialize)]
-pub struct Environment {
-    /// Row id.
-    pub id: i64,
-    /// Its name.
-    pub name: String,
-    /// development, staging, production or custom.
-    pub tier: String,
-    /// `#rrggbb`.
-    pub color: Option<String>,
-    /// The client asks before it changes it.
-    pub protect: bool,
-    /// When it was deleted, RFC 3339.
-    #[serde(skip)]
-    pub deleted_at: Option<String>,
-}
+use crate::time::now_ms;
+use crate::types::{Email, Name, Short};
 
 /// What a client says of an environment.
-pub struct NewEnvironment<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// development, staging, production or custom.
-    pub tier: &'a str,
-    /// `#rrggbb`.
-    pub color: Option<&'a str>,
-    /// The client asks before it changes it.
-    pub protect: bool,
+#[derive(Deserialize)]
+pub struct EnvironmentBody {
+    name: Name,
+    tier: Short,
+    color: Option<Short>,
+    #[serde(default)]
+    protect: bool,
 }
+
+const LIVE: &str = "SELECT row FROM environment_rows WHERE user_id = ?1 ORDER BY name";
 
 impl Store {
     /// The user's live environments, by name.
-    pub fn environments(&self, user: i64) -> Result<Vec<Environment>> {
-        self.db.read(|c| list(c, user, false))
+    pub fn environments(&self, user: i64) -> Result<Vec<String>> {
+        self.db.read(|c| texts(c, LIVE, [user]))
     }
 
     /// Adds and updates; with `delete_missing` the others are marked deleted. All or nothing.
     pub fn sync_environments(
         &self,
-        (user, email): (i64, &str),
-        wanted: &[NewEnvironment<'_>],
+        who: &Caller,
+        wanted: &[EnvironmentBody],
         delete_missing: bool,
-        peer: IpAddr,
-    ) -> Result<Vec<Environment>> {
+    ) -> Result<Vec<String>> {
         let now = now_ms();
-        let after = self.db.write(|tx| {
-            let mut kept = Vec::new();
+        self.write(|tx| {
+            if delete_missing {
+                // Those that are wanted come back below.
+                let sql = "UPDATE environments SET deleted_at = ?2
+                            WHERE user_id = ?1 AND deleted_at IS NULL";
+                change(tx, sql, params![who.id, now])?;
+            }
             for new in wanted {
-                let id: i64 = tx
-                    .prepare_cached(
-                        "INSERT INTO environments (user_id, name, tier, color, protect, created_at,
-                                                   updated_at)
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6) ON CONFLICT DO UPDATE SET
-                           tier = excluded.tier, color = excluded.color,
-                           protect = excluded.protect, updated_at = excluded.updated_at,
-                           deleted_at = NULL
-                         RETURNING id",
-                    )?
-                    .query_row(
-                        params![user, new.name, new.tier, new.color, new.protect, now],
-                        |row| row.get(0),
-                    )?;
-                kept.push(id);
+                let sql = "INSERT INTO environments (user_id, name, tier, color, protect,
+                                                     created_at, updated_at)
+                           VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6) ON CONFLICT DO UPDATE SET
+                             tier = excluded.tier, color = excluded.color,
+                             protect = excluded.protect, updated_at = excluded.updated_at,
+                             deleted_at = NULL";
+                let (name, tier, color) = (&*new.name, &*new.tier, new.color.as_deref());
+                change(tx, sql, params![who.id, name, tier, color, new.protect, now])?;
             }
-            let sql = "SELECT count(*) FROM environments WHERE user_id = ?1";
-            if tx.query_row(sql, [user], |row| row.get::<_, i64>(0))? > ENVIRONMENTS_MAX {
-                return Err(StoreError::TooMany("environments").into());
+            let count = "SELECT count(*) FROM environments WHERE user_id = ?1";
+            if value::<i64>(tx, count, [who.id])? > ENVIRONMENTS_MAX {
+                return Err(StoreError::TooMany("environments"));
             }
-            for old in list(tx, user, false)?.iter().filter(|_| delete_missing) {
-                if !kept.contains(&old.id) {
-                    tx.execute(
-                        "UPDATE environments SET deleted_at = ?3 WHERE user_id = ?1 AND id = ?2",
-                        params![user, old.id, now],
-                    )?;
-                }
-            }
-            Event::ok("environment.sync").user(user, email).peer(peer).write(tx)?;
-            Ok(list(tx, user, false)?)
-        })?;
-        Ok(after)
+            Event::of(who, "environment.sync").write(tx)?;
+            texts(tx, LIVE, [who.id])
+        })
     }
 
-    /// A user's environments for the operator, deleted ones too if asked for.
-    pub fn environments_of(&self, email: &Email, deleted: bool) -> Result<Vec<Environment>> {
-        self.db.read(|c| list(c, user_id(c, email)?, deleted))
+    /// A line for each of a user's environments, deleted ones too if asked for.
+    pub fn environment_lines(&self, email: &Email, deleted: bool) -> Result<Vec<String>> {
+        let sql = "SELECT row FROM environment_lines
+                    WHERE user_id = ?1 AND (?2 OR deleted_at IS NULL) ORDER BY name";
+        self.db.read(|c| texts(c, sql, params![users::find(c, email)?.id, deleted]))
     }
 
     /// Brings a deleted environment back.
     pub fn restore_environment(&self, email: &Email, name: &str) -> Result<()> {
-        self.db.write(|tx| {
-            let user = user_id(tx, email)?;
-            let restored = tx.execute(
-                "UPDATE environments SET deleted_at = NULL, updated_at = ?3
-                  WHERE user_id = ?1 AND name = ?2 AND deleted_at IS NOT NULL",
-                params![user, name, now_ms()],
-            )?;
-            if restored == 0 {
-                return Err(StoreError::Missing("deleted environment").into());
+        let sql = "UPDATE environments SET deleted_at = NULL, updated_at = ?3
+                    WHERE user_id = ?1 AND name = ?2 AND deleted_at IS NOT NULL";
+        self.write(|tx| {
+            let who = users::find(tx, email)?;
+            match change(tx, sql, params![who.id, name, now_ms()])? {
+                0 => Err(StoreError::Missing("deleted environment")),
+                _ => Event::of(&who, "environment.restore").write(tx),
             }
-            Event::ok("environment.restore").user(user, email.as_str()).write(tx)?;
-            Ok(())
-        })?;
-        Ok(())
-    }
-}
-
-fn list(connection: &Connection, user: i64, deleted: bool) -> Result<Vec<Environment>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT id, name, tier, color, protect, deleted_at FROM environments
-          WHERE user_id = ?1 AND (?2 OR deleted_at IS NULL) ORDER BY name",
-    )?;
-    let rows = statement.query_map(params![user, deleted], |row| {
-        Ok(Environment {
-            id: row.get(0)?,
-            name: row.get(1)?,
-            tier: row.get(2)?,
-            color: row.get(3)?,
-            protect: row.get(4)?,
-            deleted_at: row.get::<_, Option<i64>>(5)?.map(rfc3339),
         })
-    })?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
 }

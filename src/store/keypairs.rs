@@ -1,76 +1,52 @@
 //! The keypair of an account, wrapped by the client.
 
-use std::net::IpAddr;
+use rusqlite::params;
+use serde::Deserialize;
 
-use rusqlite::{Connection, OptionalExtension, params};
-use serde::{Deserialize, Serialize};
-
-use super::Store;
 use super::audit::Event;
+use super::db::{change, one, value};
 use super::error::{Result, StoreError};
-use crate::time::{now_ms, rfc3339};
+use super::{Caller, Store};
+use crate::time::now_ms;
+use crate::types::{Key, Short};
 
-/// A keypair as the client sends it; keys and salt are base64.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Keypair {
-    /// 32 bytes.
-    pub public_key: String,
-    /// Wrapped with the master password.
-    pub encrypted_private_key: String,
-    /// Of the key derivation.
-    pub kek_salt: String,
-    /// Rounds of the key derivation.
-    pub kek_iterations: u32,
-    /// `x25519`.
-    pub key_algorithm: String,
+/// A keypair as the client sends it; the private key is wrapped with the master password.
+#[derive(Deserialize)]
+pub struct KeypairBody {
+    public_key: Key,
+    encrypted_private_key: Key,
+    kek_salt: Key,
+    kek_iterations: u32,
+    key_algorithm: Option<Short>,
 }
 
 impl Store {
-    /// The user's keypair and when it was stored (RFC 3339).
-    pub fn keypair(&self, user: i64) -> Result<(Keypair, String)> {
-        self.db.read(|c| find(c, user)?.ok_or(StoreError::Missing("keypair")))
+    /// The user's keypair.
+    pub fn keypair(&self, user: i64) -> Result<String> {
+        let sql = "SELECT row FROM keypair_rows WHERE user_id = ?1";
+        self.db.read(|c| one(c, "keypair", sql, [user], |row| row.get(0)))
     }
 
     /// Stores the first keypair; the same again is as good, another is refused.
-    pub fn add_keypair(&self, user: (i64, &str), new: &Keypair, peer: IpAddr) -> Result<()> {
-        self.db.write(|tx| match find(tx, user.0)? {
-            Some((known, _)) if known == *new => Ok(()),
-            Some(_) => Err(StoreError::KeyExists("keypair").into()),
-            None => {
-                tx.execute(
-                    "INSERT INTO keypairs (user_id, public_key, encrypted_private_key, kek_salt,
-                                           kek_iterations, key_algorithm, created_at)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-                    params![
-                        user.0,
-                        new.public_key,
-                        new.encrypted_private_key,
-                        new.kek_salt,
-                        new.kek_iterations,
-                        new.key_algorithm,
-                        now_ms()
-                    ],
-                )?;
-                Event::ok("keypair.add").user(user.0, user.1).peer(peer).write(tx)?;
-                Ok(())
+    pub fn add_keypair(&self, who: &Caller, new: &KeypairBody) -> Result<()> {
+        let algorithm = new.key_algorithm.as_deref().unwrap_or("x25519");
+        let (public, private) = (&*new.public_key, &*new.encrypted_private_key);
+        let (salt, rounds) = (&*new.kek_salt, new.kek_iterations);
+        self.write(|tx| {
+            let sql = "INSERT INTO keypairs (user_id, public_key, encrypted_private_key, kek_salt,
+                                             kek_iterations, key_algorithm, created_at)
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
+            let row = params![who.id, public, private, salt, rounds, algorithm, now_ms()];
+            if change(tx, sql, row)? == 1 {
+                return Event::of(who, "keypair.add").write(tx);
             }
-        })?;
-        Ok(())
+            let sql = "SELECT EXISTS (SELECT 1 FROM keypairs WHERE user_id = ?1 AND public_key = ?2
+                         AND encrypted_private_key = ?3 AND kek_salt = ?4 AND kek_iterations = ?5
+                         AND key_algorithm = ?6)";
+            match value(tx, sql, params![who.id, public, private, salt, rounds, algorithm])? {
+                true => Ok(()),
+                false => Err(StoreError::KeyExists("keypair")),
+            }
+        })
     }
-}
-
-fn find(connection: &Connection, user: i64) -> Result<Option<(Keypair, String)>> {
-    let sql = "SELECT public_key, encrypted_private_key, kek_salt, kek_iterations, key_algorithm,
-                      created_at FROM keypairs WHERE user_id = ?1";
-    let found = connection.prepare_cached(sql)?.query_row([user], |row| {
-        let keypair = Keypair {
-            public_key: row.get(0)?,
-            encrypted_private_key: row.get(1)?,
-            kek_salt: row.get(2)?,
-            kek_iterations: row.get(3)?,
-            key_algorithm: row.get(4)?,
-        };
-        Ok((keypair, rfc3339(row.get(5)?)))
-    });
-    Ok(found.optional()?)
 }

@@ -22,7 +22,10 @@ pub mod variables;
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::net::IpAddr;
 use std::path::Path;
+
+use rusqlite::{Row, Transaction};
 
 pub use error::{Result, StoreError};
 pub use files::Upload;
@@ -40,6 +43,24 @@ pub struct Policy {
     pub quota_bytes: u64,
     /// Free bytes of the disk below which pushes are refused.
     pub free_bytes_min: u64,
+}
+
+/// Who does something: rows are theirs, and the audit log names them.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The user's id.
+    pub id: i64,
+    /// The user's address.
+    pub email: String,
+    /// Where from; None for the operator's commands.
+    pub peer: Option<IpAddr>,
+}
+
+impl Caller {
+    /// From the columns id and email of a user, which come first.
+    fn from_row(row: &Row<'_>) -> rusqlite::Result<Caller> {
+        Ok(Caller { id: row.get(0)?, email: row.get(1)?, peer: None })
+    }
 }
 
 /// One data folder, open.
@@ -90,13 +111,8 @@ impl Store {
 
     /// True if the database answers and the data folder can be written.
     pub fn healthy(&self) -> bool {
-        let answers = self.db.read(|c| Ok(c.query_row("SELECT 1", [], |_| Ok(()))?)).is_ok();
-        answers
-            && Upload::create(&self.folder)
-                .and_then(|mut u| {
-                    u.write(b"healthz").map_err(|e| StoreError::io("write", &self.folder.tmp(), e))
-                })
-                .is_ok()
+        let answers = self.db.read(|c| db::value::<i64>(c, "SELECT 1", []));
+        answers.is_ok() && self.upload().is_ok_and(|mut upload| upload.write(b"healthz").is_ok())
     }
 
     /// Begins an upload in `tmp/`.
@@ -114,16 +130,16 @@ impl Store {
         self.policy.free_bytes_min
     }
 
+    /// Runs `work` in a transaction; when this returns Ok, it is on disk.
+    fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+        self.db.write(|tx| Ok(work(tx)?)).map_err(StoreError::from)
+    }
+
     /// The names of all files that rows speak of.
     fn file_names(&self) -> Result<HashSet<RandomId>> {
         self.db.read(|c| {
-            let mut statement = c.prepare("SELECT file FROM stored_files")?;
-            let mut rows = statement.query([])?;
-            let mut names = HashSet::new();
-            while let Some(row) = rows.next()? {
-                names.extend(RandomId::parse(row.get_ref(0)?.as_str().unwrap_or_default()));
-            }
-            Ok(names)
+            let names = db::texts(c, "SELECT file FROM stored_files", [])?;
+            Ok(names.iter().filter_map(|name| RandomId::parse(name)).collect())
         })
     }
 }

@@ -8,6 +8,7 @@ use rusqlite::params;
 
 use super::Store;
 use super::audit::Event;
+use super::db::change;
 use super::error::Result;
 use crate::limits::{PENDING_ROWS_MAX, TOKEN_USE_INTERVAL_MS};
 use crate::log;
@@ -69,17 +70,12 @@ impl Store {
     }
 
     fn write_batch(&self, uses: &HashMap<i64, i64>, events: &[Event]) -> Result<()> {
-        self.db.write(|tx| {
-            let mut touch =
-                tx.prepare_cached("UPDATE api_tokens SET last_used_at = ?2 WHERE id = ?1")?;
+        self.write(|tx| {
             for (token, at) in uses {
-                touch.execute(params![token, at])?;
+                let sql = "UPDATE api_tokens SET last_used_at = ?2 WHERE id = ?1";
+                change(tx, sql, params![token, at])?;
             }
-            for event in events {
-                event.write(tx)?;
-            }
-            Ok(())
-        })?;
-        Ok(())
+            events.iter().try_for_each(|event| event.write(tx))
+        })
     }
 }

@@ -1,44 +1,31 @@
 //! Snapshots: pushed, found, listed.
 
 use std::fs::File;
-use std::net::IpAddr;
 
-use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction, params};
-use serde::Serialize;
+use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction, params};
+use serde::Deserialize;
 
-use super::Store;
 use super::audit::Event;
-use super::blobs::{Blob, Space};
-use super::db::Failure;
+use super::blobs::Blob;
+use super::db::{change, value};
 use super::error::{Result, StoreError};
 use super::files::Upload;
-use super::machines::{Registration, machine_ref, upsert_machine};
-use crate::time::{now_ms, rfc3339};
-use crate::types::MachineId;
+use super::machines::{machine_ref, upsert};
+use super::{Caller, Store};
+use crate::time::now_ms;
+use crate::types::{MachineId, Message, Short};
 
-/// A snapshot as the API shows it.
-#[derive(Debug, Serialize)]
+/// A snapshot's row, as the API shows it and as the store needs it.
+#[derive(Debug)]
 pub struct Snapshot {
     /// Row id; a higher one is newer.
     pub id: i64,
     /// The machine it was pushed from.
     pub machine_id: String,
-    /// That machine's name today.
-    pub machine_name: String,
-    /// Bytes of the encrypted state.
-    pub size_bytes: u64,
-    /// Their SHA-256 in hexadecimal digits.
-    pub sha256: String,
-    /// Of the client's state format.
-    pub version: String,
-    /// The user's words.
-    pub message: Option<String>,
-    /// As the client wrote it.
-    pub timestamp: Option<String>,
-    /// RFC 3339, from the server's clock.
-    pub created_at: String,
-    #[serde(skip)]
-    blob: Blob,
+    /// Its file.
+    pub blob: Blob,
+    /// A JSON object.
+    pub row: String,
 }
 
 /// Entity tags of a condition (RFC 9110, section 13.1).
@@ -59,82 +46,105 @@ pub struct Condition {
     pub if_none_match: Option<Etags>,
 }
 
-/// Which snapshot a pull asks for; all parts given must match.
+/// Which snapshots are asked for: all parts given must match.
 #[derive(Debug, Default)]
 pub struct Selector {
-    /// By id; None: the newest.
+    /// This one.
     pub id: Option<i64>,
-    /// Of this machine; None: of any.
+    /// Those of this machine.
     pub machine: Option<MachineId>,
-}
-
-/// Which page of a history is asked for.
-pub struct Page {
-    /// Of this machine; None: of all.
-    pub machine: Option<MachineId>,
-    /// Below this id; None: from the newest.
+    /// Those below this id.
     pub before: Option<i64>,
-    /// Rows at most.
-    pub limit: u64,
 }
 
-/// A push beside its bytes.
-pub struct Push<'a> {
-    /// The user's id and address.
-    pub user: (i64, &'a str),
-    /// The machine it comes from.
-    pub machine: &'a MachineId,
+/// What a push says beside its bytes.
+#[derive(Debug, Default, Deserialize)]
+pub struct About {
+    /// The machine it comes from; the older route has it in the path.
+    pub machine_id: Option<MachineId>,
     /// Of the client's state format.
-    pub version: &'a str,
+    pub version: Option<Short>,
     /// The user's words.
-    pub message: Option<&'a str>,
+    pub message: Option<Message>,
     /// As the client wrote it.
-    pub timestamp: Option<&'a str>,
-    /// What must hold.
-    pub condition: &'a Condition,
-    /// The client's address.
-    pub peer: IpAddr,
-    /// The same bytes again are a retry and store nothing.
-    pub retry: bool,
-    /// An unknown machine is registered, a hidden one comes back; else both are refused.
-    pub registers: bool,
+    pub timestamp: Option<Short>,
+    // Both were taken out while the body arrived and left null behind; named here so that a
+    // second one, also under an escaped name, is found to be a duplicate.
+    #[serde(rename = "encrypted_state")]
+    _state: Option<()>,
+    #[serde(rename = "metadata")]
+    _metadata: Option<()>,
 }
 
-const COLUMNS: &str = "s.id, m.machine_id, m.name, s.version, s.message, s.client_timestamp,
-    s.created_at, s.file, s.size_bytes, s.sha256
-    FROM state_snapshots s JOIN machines m ON m.id = s.machine_ref";
+/// The rules of a push.
+pub enum Rules {
+    /// Of the six endpoints: the machine must be registered, the same bytes again as its newest
+    /// snapshot are a retry and store nothing, and the condition must hold.
+    Strict(Condition),
+    /// Of the older route: an unknown machine is registered, a hidden one comes back, and each
+    /// push is a new snapshot.
+    Always,
+}
 
 impl Store {
     /// Stores a snapshot. When this returns Ok, its bytes and its row are on disk. False if these
     /// bytes were the machine's newest snapshot already: then nothing is stored.
-    pub fn push(&self, push: &Push<'_>, upload: Upload) -> Result<(Snapshot, bool)> {
-        self.store_blob(upload, |tx, blob, space| insert(tx, push, blob, space))
+    pub fn push(
+        &self,
+        who: &Caller,
+        machine: &MachineId,
+        about: &About,
+        rules: &Rules,
+        upload: Upload,
+    ) -> Result<(Snapshot, bool)> {
+        self.store_blob(upload, |tx, blob, space| {
+            let machine_ref = admit(tx, who, machine, rules)?;
+            if let Rules::Strict(condition) = rules {
+                // The order of these questions is part of the contract.
+                if let Some(newest) = newest(tx, "machine_ref", machine_ref)?
+                    && newest.blob.digest == blob.digest
+                    && newest.blob.size == blob.size
+                {
+                    return Ok((newest, false));
+                }
+                let newest = newest(tx, "user_id", who.id)?.map(|s| s.blob.digest.to_string());
+                if !condition.holds(newest.as_deref()) {
+                    return Err(StoreError::PreconditionFailed.into());
+                }
+            }
+            space.check(tx, who.id, blob.size)?;
+            let sql = "INSERT INTO state_snapshots (user_id, machine_ref, file, size_bytes, sha256,
+                         version, message, client_timestamp, created_at)
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+            let (file, digest) = (blob.file.to_string(), blob.digest.0);
+            let version = about.version.as_deref().unwrap_or("1.0");
+            let (message, timestamp) = (about.message.as_deref(), about.timestamp.as_deref());
+            let row = params![
+                who.id,
+                machine_ref,
+                file,
+                blob.size,
+                digest,
+                version,
+                message,
+                timestamp,
+                now_ms()
+            ];
+            change(tx, sql, row)?;
+            let id = tx.last_insert_rowid();
+            Event::of(who, "snapshot.push").machine(machine).subject(id).write(tx)?;
+            let stored = newest(tx, "machine_ref", machine_ref)?;
+            Ok((stored.ok_or(StoreError::Missing("snapshot"))?, true))
+        })
     }
 
-    /// Finds a snapshot; Missing for one that is not there or another user's.
-    pub fn snapshot(&self, user_id: i64, which: &Selector) -> Result<Snapshot> {
+    /// Finds the newest snapshot that matches; Missing also for another user's.
+    pub fn snapshot(&self, user: i64, which: &Selector) -> Result<Snapshot> {
         let found = self.db.read(|c| {
-            let mut wheres = vec!["s.user_id = ?1"];
-            let mut values: Vec<&dyn ToSql> = vec![&user_id];
-            let machine = match &which.machine {
-                None => None,
-                Some(id) => match machine_ref(c, user_id, id)? {
-                    Some((machine, _)) => Some(machine),
-                    None => return Ok(None),
-                },
-            };
-            if let Some(machine) = &machine {
-                wheres.push("s.machine_ref = ?2");
-                values.push(machine);
-            }
-            if let Some(id) = &which.id {
-                wheres.push(if machine.is_some() { "s.id = ?3" } else { "s.id = ?2" });
-                values.push(id);
-            }
-            let wheres = wheres.join(" AND ");
-            let sql = format!("SELECT {COLUMNS} WHERE {wheres} ORDER BY s.id DESC LIMIT 1");
-            let mut statement = c.prepare_cached(&sql)?;
-            Ok(statement.query_row(values.as_slice(), Snapshot::from_row).optional()?)
+            let Some((column, key)) = scope(c, user, which)? else { return Ok(None) };
+            let by_id = if which.id.is_some() { "id = ?3" } else { "?3 IS NULL" };
+            let wheres = format!("{column} = ?1 AND +user_id = ?2 AND {by_id}");
+            find(c, &wheres, params![key, user, which.id])
         })?;
         found.ok_or(StoreError::Missing("snapshot"))
     }
@@ -144,106 +154,80 @@ impl Store {
         self.open_blob(snapshot.blob, || format!("snapshot {}", snapshot.id))
     }
 
-    /// A page of the history, newest first, and where the next begins.
-    pub fn history(&self, user_id: i64, page: &Page) -> Result<(Vec<Snapshot>, Option<i64>)> {
-        let limit = usize::try_from(page.limit).unwrap_or(usize::MAX);
-        let rows = i64::try_from(page.limit).unwrap_or(i64::MAX).saturating_add(1);
-        let before = page.before.unwrap_or(i64::MAX);
-        let mut snapshots = self.db.read(|c| {
-            let (column, key) = match &page.machine {
-                None => ("user_id", user_id),
-                Some(id) => match machine_ref(c, user_id, id)? {
-                    Some((machine, _)) => ("machine_ref", machine),
-                    None => return Ok(Vec::new()),
-                },
-            };
+    /// At most `limit` rows of the history, newest first, and below which id the next page is.
+    pub fn history(
+        &self,
+        user: i64,
+        which: &Selector,
+        limit: usize,
+    ) -> Result<(Vec<String>, Option<i64>)> {
+        self.db.read(|c| {
+            let Some((column, key)) = scope(c, user, which)? else { return Ok((vec![], None)) };
             let mut statement = c.prepare_cached(&format!(
-                "SELECT {COLUMNS} WHERE s.{column} = ?1 AND s.user_id = ?2 AND s.id < ?3
-                  ORDER BY s.id DESC LIMIT ?4"
+                "SELECT row, id FROM snapshot_rows
+                  WHERE {column} = ?1 AND +user_id = ?2 AND id < ?3 ORDER BY id DESC LIMIT ?4"
             ))?;
-            let found =
-                statement.query_map(params![key, user_id, before, rows], Snapshot::from_row)?;
-            Ok(found.collect::<rusqlite::Result<Vec<_>>>()?)
-        })?;
-        let more = snapshots.len() > limit;
-        snapshots.truncate(limit);
-        let next = snapshots.last().filter(|_| more).map(|last| last.id);
-        Ok((snapshots, next))
+            let values = params![key, user, which.before.unwrap_or(i64::MAX), limit + 1];
+            let found = statement.query_map(values, |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let mut page: Vec<(String, i64)> = found.collect::<rusqlite::Result<_>>()?;
+            let more = page.len() > limit;
+            page.truncate(limit);
+            let next = page.last().filter(|_| more).map(|(_, id)| *id);
+            Ok((page.into_iter().map(|(row, _)| row).collect(), next))
+        })
     }
 
     /// True if a push of `low` to `high` bytes could be a repetition of a newest snapshot, which
     /// needs no room.
-    pub fn could_be_repeated(&self, user_id: i64, low: u64, high: u64) -> Result<bool> {
-        self.db.read(|c| {
-            let mut statement = c.prepare_cached(
-                "SELECT EXISTS (SELECT 1 FROM machines m JOIN state_snapshots s ON s.id =
-                   (SELECT max(id) FROM state_snapshots WHERE machine_ref = m.id)
-                  WHERE m.user_id = ?1 AND s.size_bytes BETWEEN ?2 AND ?3)",
-            )?;
-            let high = i64::try_from(high).unwrap_or(i64::MAX);
-            Ok(statement.query_row(params![user_id, low, high], |row| row.get(0))?)
-        })
+    pub fn could_be_repeated(&self, user: i64, low: u64, high: u64) -> Result<bool> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM machines m JOIN state_snapshots s ON s.id =
+                     (SELECT max(id) FROM state_snapshots WHERE machine_ref = m.id)
+                    WHERE m.user_id = ?1 AND s.size_bytes BETWEEN ?2 AND ?3)";
+        let high = i64::try_from(high).unwrap_or(i64::MAX);
+        self.db.read(|c| value(c, sql, params![user, low, high]))
     }
 }
 
-/// The transaction of a push. The order of its questions is part of the contract: is the machine
-/// known, are these bytes there already, does the condition hold, is there room.
-fn insert(
-    tx: &Transaction<'_>,
-    push: &Push<'_>,
-    blob: Blob,
-    space: &Space,
-) -> std::result::Result<(Snapshot, bool), Failure> {
-    let (user_id, email) = push.user;
-    let machine = machine(tx, push)?;
-    if push.retry
-        && let Some(newest) = newest(tx, "machine_ref", machine)?
-        && newest.blob.digest == blob.digest
-        && newest.size_bytes == blob.size
-    {
-        return Ok((newest, false));
+/// The machine that a push comes from, as its rules allow.
+fn admit(tx: &Transaction<'_>, who: &Caller, machine: &MachineId, rules: &Rules) -> Result<i64> {
+    match (machine_ref(tx, who.id, machine)?, rules) {
+        (Some((machine_ref, false)), _) => Ok(machine_ref),
+        (_, Rules::Strict(_)) => Err(StoreError::MachineNotRegistered),
+        (_, Rules::Always) => upsert(tx, who, machine, None),
     }
-    let newest = newest(tx, "user_id", user_id)?;
-    if !push.condition.holds(newest.as_ref().map(|newest| newest.sha256.as_str())) {
-        return Err(StoreError::PreconditionFailed.into());
-    }
-    space.check(tx, user_id, blob.size)?;
-    let mut statement = tx.prepare_cached(
-        "INSERT INTO state_snapshots (user_id, machine_ref, file, size_bytes, sha256, version,
-                                      message, client_timestamp, created_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-    )?;
-    statement.execute(params![
-        user_id,
-        machine,
-        blob.file.to_string(),
-        blob.size,
-        blob.digest.0,
-        push.version,
-        push.message,
-        push.timestamp,
-        now_ms()
-    ])?;
-    let id = tx.last_insert_rowid();
-    let sql = format!("SELECT {COLUMNS} WHERE s.id = ?1");
-    let snapshot = tx.prepare_cached(&sql)?.query_row([id], Snapshot::from_row)?;
-    let event = Event::ok("snapshot.push").user(user_id, email).machine(push.machine.as_str());
-    event.peer(push.peer).subject(id).write(tx)?;
-    Ok((snapshot, true))
 }
 
-/// The machine's row; where the push may register it, also one that is new or was hidden.
-fn machine(tx: &Transaction<'_>, push: &Push<'_>) -> Result<i64> {
-    match machine_ref(tx, push.user.0, push.machine)? {
-        Some((machine, false)) => Ok(machine),
-        _ if !push.registers => Err(StoreError::MachineNotRegistered),
-        _ => upsert_machine(tx, push.user, &Registration::unnamed(push.machine), Some(push.peer)),
+/// The indexed column and key that a selection begins with; None for an unknown machine. (A `+`
+/// before the other column keeps SQLite from choosing the larger index.)
+fn scope(
+    connection: &Connection,
+    user: i64,
+    which: &Selector,
+) -> Result<Option<(&'static str, i64)>> {
+    match &which.machine {
+        None => Ok(Some(("user_id", user))),
+        Some(machine) => {
+            let known = machine_ref(connection, user, machine)?;
+            Ok(known.map(|(machine_ref, _)| ("machine_ref", machine_ref)))
+        }
     }
 }
 
 fn newest(connection: &Connection, column: &str, key: i64) -> Result<Option<Snapshot>> {
-    let sql = format!("SELECT {COLUMNS} WHERE s.{column} = ?1 ORDER BY s.id DESC LIMIT 1");
-    Ok(connection.prepare_cached(&sql)?.query_row([key], Snapshot::from_row).optional()?)
+    find(connection, &format!("{column} = ?1"), [key])
+}
+
+/// The newest snapshot of those that `wheres` selects.
+fn find(connection: &Connection, wheres: &str, values: impl Params) -> Result<Option<Snapshot>> {
+    let sql = format!(
+        "SELECT id, machine_id, file, size_bytes, sha256, row FROM snapshot_rows
+          WHERE {wheres} ORDER BY id DESC LIMIT 1"
+    );
+    let read = |row: &Row<'_>| {
+        let (id, machine_id, json) = (row.get(0)?, row.get(1)?, row.get(5)?);
+        Ok(Snapshot { id, machine_id, blob: Blob::from_row(row, 2)?, row: json })
+    };
+    Ok(connection.prepare_cached(&sql)?.query_row(values, read).optional()?)
 }
 
 impl Condition {
@@ -261,23 +245,5 @@ impl Etags {
             (Etags::Any, Some(_)) => true,
             (Etags::OneOf(tags), Some(digest)) => tags.iter().any(|tag| tag == digest),
         }
-    }
-}
-
-impl Snapshot {
-    fn from_row(row: &Row<'_>) -> rusqlite::Result<Snapshot> {
-        let blob = Blob::from_row(row, 7)?;
-        Ok(Snapshot {
-            id: row.get(0)?,
-            machine_id: row.get(1)?,
-            machine_name: row.get(2)?,
-            size_bytes: blob.size,
-            sha256: blob.digest.to_string(),
-            version: row.get(3)?,
-            message: row.get(4)?,
-            timestamp: row.get(5)?,
-            created_at: rfc3339(row.get(6)?),
-            blob,
-        })
     }
 }

@@ -2,32 +2,12 @@
 
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::Store;
 use super::audit::Event;
-use super::error::{Result, StoreError};
-use super::users::user_id;
+use super::db::{change, one, texts};
+use super::error::Result;
+use super::{Caller, Store, users};
 use crate::time::now_ms;
 use crate::types::{Digest, Email};
-
-/// A token as lists show it.
-pub struct Token {
-    /// Row id, for `token revoke`.
-    pub id: i64,
-    /// Whose it is.
-    pub email: String,
-    /// The name it was given.
-    pub name: String,
-    /// Its first characters.
-    pub prefix: String,
-    /// Milliseconds since 1970, as all times here.
-    pub created_at: i64,
-    /// None: never used.
-    pub last_used_at: Option<i64>,
-    /// None: never.
-    pub expires_at: Option<i64>,
-    /// None: still good.
-    pub revoked_at: Option<i64>,
-}
 
 /// What is stored of a new token.
 pub struct NewToken<'a> {
@@ -44,10 +24,8 @@ pub struct NewToken<'a> {
 /// Whom a good credential belongs to.
 #[derive(Debug, Clone)]
 pub struct Bearer {
-    /// The user's id.
-    pub user_id: i64,
-    /// The user's address.
-    pub email: String,
+    /// The user.
+    pub who: Caller,
     /// Goes into JWTs.
     pub generation: i64,
     /// The API token behind it, if there is one.
@@ -59,54 +37,37 @@ pub struct Bearer {
 impl Store {
     /// Stores a new token of a user.
     pub fn add_token(&self, email: &Email, token: &NewToken<'_>) -> Result<i64> {
-        let id = self.db.write(|tx| {
-            let user = user_id(tx, email)?;
-            tx.execute(
+        self.write(|tx| {
+            let who = users::find(tx, email)?;
+            let sql =
                 "INSERT INTO api_tokens (user_id, name, prefix, digest, created_at, expires_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                params![user, token.name, token.prefix, token.digest.0, now_ms(), token.expires_at],
-            )?;
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+            let (digest, end) = (token.digest.0, token.expires_at);
+            change(tx, sql, params![who.id, token.name, token.prefix, digest, now_ms(), end])?;
             let id = tx.last_insert_rowid();
-            Event::ok("token.create").user(user, email.as_str()).subject(id).write(tx)?;
+            Event::of(&who, "token.create").subject(id).write(tx)?;
             Ok(id)
-        })?;
-        Ok(id)
+        })
     }
 
     /// Revokes a token; once more is as good.
     pub fn revoke_token(&self, id: i64) -> Result<()> {
-        self.db.write(|tx| {
-            let (user, email): (i64, String) = tx
-                .query_row(
-                    "SELECT u.id, u.email FROM api_tokens t JOIN users u ON u.id = t.user_id
-                      WHERE t.id = ?1",
-                    [id],
-                    |row| Ok((row.get(0)?, row.get(1)?)),
-                )
-                .optional()?
-                .ok_or(StoreError::Missing("token"))?;
-            tx.execute(
-                "UPDATE api_tokens SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1",
-                params![id, now_ms()],
-            )?;
-            Event::ok("token.revoke").user(user, &email).subject(id).write(tx)?;
-            Ok(())
-        })?;
-        Ok(())
+        self.write(|tx| {
+            let sql = "SELECT u.id, u.email FROM api_tokens t JOIN users u ON u.id = t.user_id
+                        WHERE t.id = ?1";
+            let who = one(tx, "token", sql, [id], Caller::from_row)?;
+            let sql = "UPDATE api_tokens SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1";
+            change(tx, sql, params![id, now_ms()])?;
+            Event::of(&who, "token.revoke").subject(id).write(tx)
+        })
     }
 
-    /// All tokens, or those of one user, oldest first.
-    pub fn tokens(&self, email: Option<&Email>) -> Result<Vec<Token>> {
+    /// A line for each token, or for those of one user, oldest first.
+    pub fn token_lines(&self, email: Option<&Email>) -> Result<Vec<String>> {
         self.db.read(|c| {
-            let only = email.map(|email| user_id(c, email)).transpose()?;
-            let mut statement = c.prepare(
-                "SELECT t.id, u.email, t.name, t.prefix, t.created_at, t.last_used_at,
-                        t.expires_at, t.revoked_at
-                   FROM api_tokens t JOIN users u ON u.id = t.user_id
-                  WHERE ?1 IS NULL OR t.user_id = ?1 ORDER BY t.id",
-            )?;
-            let tokens = statement.query_map([only], Token::from_row)?;
-            Ok(tokens.collect::<rusqlite::Result<_>>()?)
+            let only = email.map(|email| users::find(c, email)).transpose()?.map(|who| who.id);
+            let sql = "SELECT row FROM token_lines WHERE ?1 IS NULL OR user_id = ?1 ORDER BY id";
+            texts(c, sql, [only])
         })
     }
 
@@ -156,28 +117,12 @@ impl Store {
 }
 
 impl Bearer {
-    fn from_row(row: &Row<'_>) -> rusqlite::Result<Bearer> {
+    pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Bearer> {
         Ok(Bearer {
-            user_id: row.get(0)?,
-            email: row.get(1)?,
+            who: Caller::from_row(row)?,
             generation: row.get(2)?,
             token_id: row.get(3)?,
             token_expires_at: row.get(4)?,
-        })
-    }
-}
-
-impl Token {
-    fn from_row(row: &Row<'_>) -> rusqlite::Result<Token> {
-        Ok(Token {
-            id: row.get(0)?,
-            email: row.get(1)?,
-            name: row.get(2)?,
-            prefix: row.get(3)?,
-            created_at: row.get(4)?,
-            last_used_at: row.get(5)?,
-            expires_at: row.get(6)?,
-            revoked_at: row.get(7)?,
         })
     }
 }
