@@ -100,44 +100,13 @@ fn next(
         Err(NoHead::Slow) => {
             ApiError::new(408, "too_slow", "the request head came too slowly; try again")
         }
-        Err(NoHead::Refused(error)) => refusal(error),
+        Err(NoHead::Refused(error)) => error.into(),
     };
     // Parsing failed, so what follows cannot be told from a second request: answer and close.
     let Ok(id) = RandomId::draw() else { return None };
-    let mut record = Record {
-        id,
-        method: "-",
-        path: "-",
-        route: "",
-        status: 0,
-        bytes_in: 0,
-        bytes_out: 0,
-        took: Duration::ZERO,
-        user: None,
-        peer,
-    };
+    let mut record = Record::new(id, peer);
     answer(shared, incoming.stream, error.into(), &mut record, Instant::now(), (false, true));
     Some(Exchange::CloseUnread)
-}
-
-fn refusal(error: HeadError) -> ApiError {
-    match error {
-        HeadError::Malformed(sentence) => ApiError::malformed(sentence),
-        HeadError::TooLarge => {
-            ApiError::new(431, "head_too_large", "the request head is too large")
-        }
-        HeadError::LengthRequired => ApiError::new(
-            411,
-            "length_required",
-            "send the body with a Content-Length; Transfer-Encoding is not accepted",
-        ),
-        HeadError::Version => {
-            ApiError::new(505, "http_version", "this server speaks HTTP/1.1 and HTTP/1.0")
-        }
-        HeadError::Expectation => {
-            ApiError::new(417, "expectation_failed", "the only expectation met is 100-continue")
-        }
-    }
 }
 
 fn read_head(shared: &Shared, incoming: &mut Incoming<'_>) -> Result<Head, NoHead> {
@@ -201,16 +170,11 @@ fn request(
         _ => shared.service.vet(head, peer),
     };
     let mut record = Record {
-        id,
         method: head.method(),
         path: head.path(),
         route: verdict.route,
-        status: 0,
-        bytes_in: 0,
-        bytes_out: 0,
-        took: Duration::ZERO,
         user: verdict.user,
-        peer,
+        ..Record::new(id, peer)
     };
     let length = head.content_length().unwrap_or(0);
     let (response, unread) = match verdict.outcome {
@@ -280,7 +244,7 @@ fn answer(
     (no_body, close): (bool, bool),
 ) -> bool {
     record.status = response.status;
-    let head = send::head(&response, record.id, close);
+    let head = response.head(record.id, close);
     let sent = send::send(stream, head, response, no_body, shared.config.body_grace);
     record.bytes_out = *sent.as_ref().unwrap_or(&0);
     record.took = started.elapsed();

@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 
+use crate::http::ApiError;
 use crate::limits::{HEAD_BYTES_MAX, HEAD_FIELDS_MAX};
 
 /// One request head that passed every rule. It may hold credentials and is not `Debug`.
@@ -31,6 +32,25 @@ pub enum HeadError {
     Version,
     /// It expects something other than `100-continue` (417).
     Expectation,
+}
+
+impl From<HeadError> for ApiError {
+    fn from(error: HeadError) -> ApiError {
+        let (status, code, message) = match error {
+            Malformed(sentence) => return ApiError::malformed(sentence),
+            HeadError::TooLarge => (431, "head_too_large", "the request head is too large"),
+            HeadError::LengthRequired => (
+                411,
+                "length_required",
+                "send the body with a Content-Length; Transfer-Encoding is not accepted",
+            ),
+            HeadError::Version => (505, "http_version", "this server speaks HTTP/1.1 and HTTP/1.0"),
+            HeadError::Expectation => {
+                (417, "expectation_failed", "the only expectation met is 100-continue")
+            }
+        };
+        ApiError::new(status, code, message)
+    }
 }
 
 use HeadError::Malformed;

@@ -88,6 +88,15 @@ pub struct Record<'a> {
     pub peer: IpAddr,
 }
 
+impl Record<'_> {
+    /// Of a request that nothing is known of yet.
+    fn new(id: RandomId, peer: IpAddr) -> Self {
+        let (status, bytes_in, bytes_out, took, user) = (0, 0, 0, Duration::ZERO, None);
+        let (method, path, route) = ("-", "-", "");
+        Record { id, method, path, route, status, bytes_in, bytes_out, took, user, peer }
+    }
+}
+
 /// What `serve` was told about connections.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -260,7 +269,7 @@ fn refuse(mut stream: TcpStream) {
     let error = ApiError::overloaded("too many connections; try again");
     let response = Response::from(error);
     let Ok(id) = RandomId::draw() else { return };
-    let mut answer = send::head(&response, id, true).into_bytes();
+    let mut answer = response.head(id, true).into_bytes();
     for piece in &response.pieces {
         if let crate::http::Piece::Bytes(bytes) = piece {
             answer.extend_from_slice(bytes);

@@ -10,36 +10,6 @@ use base64::Engine as _;
 use super::pace::Pace;
 use crate::http::{Piece, Response};
 use crate::limits::{PIECE_BYTES, SENDFILE_BYTES};
-use crate::time::{http_date, now_ms};
-use crate::types::RandomId;
-
-/// The head of an answer with the fields that every answer has.
-pub fn head(response: &Response, id: RandomId, close: bool) -> String {
-    let reason = reason(response.status);
-    let mut head = format!("HTTP/1.1 {} {reason}\r\n", response.status);
-    let mut field = |name: &str, value: &str| {
-        head.push_str(name);
-        head.push_str(": ");
-        head.push_str(value);
-        head.push_str("\r\n");
-    };
-    field("Date", &http_date(now_ms()));
-    // RFC 9110, section 8.6: never with 204, and with 304 the length that a 200 would have.
-    if response.status != 204 {
-        field("Content-Length", &response.content_length().to_string());
-    }
-    for (name, value) in &response.headers {
-        field(name, value);
-    }
-    field("Cache-Control", "no-store");
-    field("X-Content-Type-Options", "nosniff");
-    field("X-Request-Id", &id.to_string());
-    if close {
-        field("Connection", "close");
-    }
-    head.push_str("\r\n");
-    head
-}
 
 /// Sends head and pieces; says how many bytes of body went. `no_body` for HEAD.
 pub fn send(
@@ -141,32 +111,4 @@ fn encode_file(
         left -= most as u64;
     }
     Ok(())
-}
-
-fn reason(status: u16) -> &'static str {
-    match status {
-        200 => "OK",
-        201 => "Created",
-        204 => "No Content",
-        304 => "Not Modified",
-        400 => "Bad Request",
-        401 => "Unauthorized",
-        403 => "Forbidden",
-        404 => "Not Found",
-        405 => "Method Not Allowed",
-        408 => "Request Timeout",
-        409 => "Conflict",
-        411 => "Length Required",
-        412 => "Precondition Failed",
-        413 => "Content Too Large",
-        415 => "Unsupported Media Type",
-        417 => "Expectation Failed",
-        429 => "Too Many Requests",
-        431 => "Request Header Fields Too Large",
-        500 => "Internal Server Error",
-        503 => "Service Unavailable",
-        505 => "HTTP Version Not Supported",
-        507 => "Insufficient Storage",
-        _ => "Unknown",
-    }
 }

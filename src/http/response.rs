@@ -5,6 +5,9 @@ use std::fs::File;
 
 use serde::Serialize;
 
+use crate::time::{http_date, now_ms};
+use crate::types::RandomId;
+
 /// A part of an answer's body.
 #[derive(Debug)]
 pub enum Piece {
@@ -112,6 +115,24 @@ impl Response {
         self
     }
 
+    /// The head as it is sent, with the fields that every answer has.
+    pub fn head(&self, id: RandomId, close: bool) -> String {
+        let (status, reason) = (self.status, reason(self.status));
+        let date = http_date(now_ms());
+        let mut head = format!("HTTP/1.1 {status} {reason}\r\nDate: {date}\r\n");
+        // RFC 9110, section 8.6: never with 204, and with 304 the length that a 200 would have.
+        if status != 204 {
+            head.push_str(&format!("Content-Length: {}\r\n", self.content_length()));
+        }
+        for (name, value) in &self.headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str("Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n");
+        let close = if close { "Connection: close\r\n" } else { "" };
+        head.push_str(&format!("X-Request-Id: {id}\r\n{close}\r\n"));
+        head
+    }
+
     /// The length of the body in bytes.
     pub fn content_length(&self) -> u64 {
         let sum = || self.pieces.iter().map(Piece::wire_len).fold(0, u64::saturating_add);
@@ -137,6 +158,34 @@ fn around(row: &str, member: &str) -> (Vec<u8>, Vec<u8>) {
 }
 
 const JSON: &str = "application/json";
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        201 => "Created",
+        204 => "No Content",
+        304 => "Not Modified",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        415 => "Unsupported Media Type",
+        417 => "Expectation Failed",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
+        507 => "Insufficient Storage",
+        _ => "Unknown",
+    }
+}
 
 fn base64_len(len: u64) -> u64 {
     len.div_ceil(3).saturating_mul(4)
