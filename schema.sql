@@ -1,4 +1,4 @@
--- The whole database of configsync-server (PRAGMA user_version 3).
+-- The whole database of configsync-server (PRAGMA user_version 4).
 -- A new data folder gets all of it; an older one gets the parts after its version, each part
 -- beginning at a line that names it. So every part only adds to those before it.
 --
@@ -260,3 +260,20 @@ CREATE TABLE actions (
   delivered_at INTEGER                            -- by the last GET
 ) STRICT;
 CREATE INDEX actions_by_machine ON actions (user_id, machine_id, id);
+
+-- version 4 --------------------------------------------------------------------------------
+
+-- Files whose rows are gone: named in the transaction that deletes the row, unlinked after its
+-- commit, and forgotten then. What a crash or a running backup leaves here, the next prune takes.
+CREATE TABLE deleted_files (
+  file       TEXT    PRIMARY KEY,
+  size_bytes INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER state_snapshots_file AFTER DELETE ON state_snapshots BEGIN
+  INSERT INTO deleted_files VALUES (OLD.file, OLD.size_bytes);
+END;
+CREATE TRIGGER entity_versions_file AFTER DELETE ON entity_versions BEGIN
+  INSERT INTO deleted_files VALUES (OLD.file, OLD.size_bytes);
+END;
+CREATE INDEX entities_by_deletion ON entities (deleted_at) WHERE deleted_at IS NOT NULL;
+CREATE INDEX environments_by_deletion ON environments (deleted_at) WHERE deleted_at IS NOT NULL;

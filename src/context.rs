@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::auth::Accounts;
+use crate::metrics::Metrics;
 use crate::reserve::Reservations;
 use crate::store::Store;
 
@@ -18,4 +19,8 @@ pub struct Context {
     pub body_bytes_max: u64,
     /// Lifetime of a JWT in seconds (`--token-hours`).
     pub jwt_lifetime_s: i64,
+    /// Counters.
+    pub metrics: Metrics,
+    /// `/metrics` is a route (`--metrics`).
+    pub metrics_served: bool,
 }

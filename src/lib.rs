@@ -26,7 +26,7 @@
 //! context  what handlers share      auth: passwords, tokens, JWTs, throttle
 //! gate     sockets of strangers     http: request, answer, error, workers (tiny_http)
 //! store    all SQL and all files
-//! limits, types, time, log, sync, net
+//! limits, types, time, log, sync, net, metrics
 //! ```
 
 pub mod api;
@@ -38,6 +38,7 @@ pub mod gate;
 pub mod http;
 pub mod limits;
 pub mod log;
+pub mod metrics;
 pub mod net;
 pub mod reserve;
 pub mod routes;

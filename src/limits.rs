@@ -76,6 +76,8 @@ pub const WORKER_ANSWER_S: u64 = 60;
 pub const RELAY_ANSWER_BYTES_MAX: usize = 4 * 1024;
 /// Bytes of a private socket's path: `sun_path` holds 108 on Linux, 104 on other systems.
 pub const SOCKET_PATH_BYTES_MAX: usize = 100;
+/// Seconds that `healthcheck` waits to connect, and for an answer.
+pub const HEALTHCHECK_TIMEOUT_S: u64 = 5;
 /// Seconds that requests in flight get after SIGTERM (`--stop-timeout`).
 pub const STOP_TIMEOUT_S: u64 = 10;
 
@@ -170,7 +172,18 @@ pub const HOUSEKEEPING_MS: u64 = 1000;
 /// than any push takes from rename to commit.
 pub const ORPHAN_AGE_S: u64 = 600;
 /// Days that audit rows are kept (`--audit-days`).
-pub const AUDIT_DAYS: u64 = 365;
+pub const AUDIT_DAYS: u32 = 365;
+/// Audit rows an hour about failed logins, which strangers cause: more are logged, not written.
+pub const AUDIT_STRANGER_ROWS_PER_HOUR: u32 = 200;
+/// Days that a file lies in `lost+found/` before a prune takes it.
+pub const LOST_DAYS: u64 = 30;
+/// Rows that one transaction of a prune deletes, so that pushes come in between.
+pub const PRUNE_ROWS: usize = 1000;
+/// Milliseconds between two rounds of the housekeeper's retention.
+pub const RETENTION_MS: u64 = 3_600_000;
+
+/// Upper bounds of the buckets of the request durations in `/metrics`, in seconds.
+pub const LATENCY_BUCKETS_S: [f64; 10] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 // ---- Log ---------------------------------------------------------------------------------
 

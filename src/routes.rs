@@ -2,7 +2,7 @@
 //! handler says who may call it.
 
 use crate::api::snapshots::{METADATA, STATE};
-use crate::api::{Answer, health, history, login, machines, snapshots};
+use crate::api::{Answer, health, history, login, machines, metrics, snapshots};
 use crate::client::entities::CIPHERTEXT;
 use crate::client::{entities, environments, legacy, links, variables};
 use crate::context::Context;
@@ -37,6 +37,8 @@ pub enum Handler {
     Public(fn(&Context, Request) -> Answer),
     /// Anybody, one of few at once: it hashes a password.
     Login(fn(&Context, Request) -> Answer),
+    /// Programs on this host, without a proxy between, if `serve --metrics` allows it.
+    Local(fn(&Context, Request) -> Answer),
     /// Who holds an API token or a JWT.
     User(fn(&Context, Request, &Caller) -> Answer),
 }
@@ -65,7 +67,7 @@ const fn route(
     Route { method, pattern, payload, handler }
 }
 
-use Handler::{Login, Public, User};
+use Handler::{Local, Login, Public, User};
 use Payload::{Json, Nothing};
 
 /// As [`STATE_UPLOAD`] in JSON alone.
@@ -75,6 +77,7 @@ const VERSION_UPLOAD: Payload = Payload::Upload { field: CIPHERTEXT, skip: METAD
 /// All routes.
 pub static ROUTES: &[Route] = &[
     route("GET", "/healthz", Nothing, Public(health::healthz)),
+    route("GET", "/metrics", Nothing, Local(metrics::metrics)),
     route("POST", "/api/auth/login", Json, Login(login::login)),
     route("GET", "/api/machines", Nothing, User(machines::list)),
     route("POST", "/api/machines", Json, User(machines::register)),

@@ -12,6 +12,7 @@ use crate::http::workers::Job;
 use crate::http::{ApiError, Body, Query, Request, Response};
 use crate::limits::{HASH_WAIT_S, LOG_PATH_BYTES_MAX, SMALL_BODY_BYTES_MAX};
 use crate::log::{self, Level};
+use crate::metrics::Metrics;
 use crate::reserve::{Announced, Reservation};
 use crate::routes::{self, Handler, Payload, Route};
 use crate::store::Caller;
@@ -57,12 +58,14 @@ impl Server {
                     let busy = || ApiError::overloaded("too many logins at once; try again");
                     Some(permit.ok_or_else(busy)?)
                 }
-                Handler::Public(_) | Handler::User(_) => None,
+                _ => None,
             };
             Ok(Box::new(move || {
                 let _held = (permit, reservation);
                 let answer = match (handler, &who) {
-                    (Handler::Public(run) | Handler::Login(run), _) => run(&context, request),
+                    (Handler::Public(run) | Handler::Login(run) | Handler::Local(run), _) => {
+                        run(&context, request)
+                    }
                     (Handler::User(run), Some(who)) => run(&context, request, who),
                     (Handler::User(_), None) => Err(ApiError::unauthorized()),
                 };
@@ -119,7 +122,14 @@ impl Server {
     }
 
     fn who(&self, route: &Route, head: &Head, peer: IpAddr) -> Result<Option<Caller>, ApiError> {
-        let Handler::User(_) = route.handler else { return Ok(None) };
+        match route.handler {
+            Handler::Public(_) | Handler::Login(_) => return Ok(None),
+            Handler::Local(_) if self.context.metrics_served && is_local(head, peer) => {
+                return Ok(None);
+            }
+            Handler::Local(_) => return Err(ApiError::no_route()),
+            Handler::User(_) => {}
+        }
         let field = head.field("authorization");
         let bearer = self.context.accounts.authenticate(&self.context.store, field)?;
         Ok(Some(Caller { peer: Some(peer), ..bearer.who }))
@@ -150,6 +160,10 @@ impl Service for Server {
     }
 
     fn done(&self, record: &Record<'_>) {
+        let metrics = &self.context.metrics;
+        metrics.request(record.route, record.method, record.status, record.took);
+        metrics.bytes_in.add(record.bytes_in);
+        metrics.bytes_out.add(record.bytes_out);
         let path = record.path.get(..LOG_PATH_BYTES_MAX).unwrap_or(record.path);
         log::event(
             Level::Info,
@@ -168,9 +182,14 @@ impl Service for Server {
         );
     }
 
-    fn connection(&self, _opened: bool) {}
+    fn connection(&self, opened: bool) {
+        let Metrics { opened: began, closed: ended, .. } = &self.context.metrics;
+        if opened { began.add(1) } else { ended.add(1) }
+    }
 
-    fn refused(&self) {}
+    fn refused(&self) {
+        self.context.metrics.refused.add(1);
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -209,6 +228,15 @@ fn accepts_bytes(head: &Head) -> bool {
     ranges
         .map(|range| range.split(';').next().unwrap_or_default().trim())
         .any(|media_type| media_type.eq_ignore_ascii_case("application/octet-stream"))
+}
+
+/// From this host, with no sign of a proxy that speaks for somebody else.
+fn is_local(head: &Head, peer: IpAddr) -> bool {
+    let forwards = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        name.starts_with("x-forwarded-") || matches!(&*name, "forwarded" | "via" | "x-real-ip")
+    };
+    peer.is_loopback() && !head.names().any(forwards)
 }
 
 /// A list field that may stand on several lines (RFC 9110, section 5.3).

@@ -98,6 +98,7 @@ fn by_password(
 
 /// The one answer to every failed login. What was typed is kept nowhere.
 fn failed(context: &Context, request: &Request, user: Option<Caller>) -> ApiError {
+    context.metrics.login_failures.add(1);
     report(context, request, "login.failed", "failed", user);
     ApiError::new(401, "invalid_credentials", "email and password, or the token, do not match")
         .with("WWW-Authenticate", "Bearer")
@@ -105,6 +106,7 @@ fn failed(context: &Context, request: &Request, user: Option<Caller>) -> ApiErro
 
 fn throttled(context: &Context, request: &Request, email: &str, refused: &Throttled) -> ApiError {
     let wait_s = refused.retry_after.as_secs().saturating_add(1);
+    context.metrics.login_failures.add(1);
     if refused.first {
         let known = context.store.credentials(email).ok().flatten();
         let user = known.map(|(bearer, _)| bearer.who);

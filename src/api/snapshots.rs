@@ -24,6 +24,7 @@ pub fn push(context: &Context, mut request: Request, who: &Caller) -> Answer {
     let machine = machine.ok_or_else(|| ApiError::malformed("machine_id is needed"))?;
     let upload = uploaded(&mut request)?;
     let (snapshot, stored) = context.store.push(who, machine, &about, &rules, upload)?;
+    context.metrics.pushes.add(stored.into());
     Ok(Response::row(if stored { 201 } else { 200 }, "snapshot", &snapshot.row))
 }
 
@@ -66,6 +67,7 @@ pub fn send(context: &Context, request: &Request, who: &Caller, which: &Selector
     let file = context.store.open_snapshot(&snapshot)?;
     let event = Event::of(who, "snapshot.pull").machine(&snapshot.machine_id).subject(snapshot.id);
     context.store.audit_later(event);
+    context.metrics.pulls.add(1);
     let response = match request.wants_bytes {
         true => Response::file(file, size)
             .with("X-Snapshot-Id", snapshot.id.to_string())

@@ -58,6 +58,21 @@ impl Args {
         }
     }
 
+    /// A flag without a value; its environment variable is 1 or 0.
+    pub fn switch(&mut self, name: &'static str) -> Result<bool, CliError> {
+        if self.flag(name) {
+            return Ok(true);
+        }
+        match from_environment(name)? {
+            None => Ok(false),
+            Some(value) => match value.text.as_str() {
+                "1" => Ok(true),
+                "0" => Ok(false),
+                _ => Err(value.refuse("use 1 or 0")),
+            },
+        }
+    }
+
     /// The parsed value of a setting, or its default.
     pub fn parsed<T: FromStr>(&mut self, name: &'static str, default: T) -> Result<T, CliError> {
         self.setting(name)?.map_or(Ok(default), |value| value.parse())
@@ -112,6 +127,11 @@ impl Args {
                 CliError::Usage(format!("{group} needs a command; see {group} --help"))
             }),
         }
+    }
+
+    /// Takes the value of a flag as a number.
+    pub fn number<T: FromStr>(&mut self, name: &'static str) -> Result<Option<T>, CliError> {
+        self.value(name)?.map(|value| value.parse()).transpose()
     }
 
     /// Nothing may be left.

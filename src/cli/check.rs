@@ -1,19 +1,26 @@
-//! `check`: verifies a data folder and changes nothing.
+//! `check`: verifies a data folder.
 
 use super::args::Args;
-use super::{CliError, Done, open_store, print};
+use super::{CliError, Done, open_store, print, progress};
 
 pub const HELP: &str = "\
-configsync-server check [--data DIR]
+configsync-server check [--repair] [--data DIR]
 
 Verifies the database, and the length and SHA-256 of every snapshot file; reports damaged
 snapshots by id, and files without a row. Changes nothing; a server may run meanwhile.
+--repair, while no server runs: moves files without a row into lost+found/. Nothing is deleted.
 Exit code 0: clean. 1: damage found.
 ";
 
 pub fn run(mut args: Args) -> Done {
+    let repair = args.flag("--repair");
     args.finish()?;
-    let report = open_store(&args)?.check()?;
+    let store = open_store(&args)?;
+    if repair {
+        let moved = store.repair()?;
+        print(format_args!("{moved} files without a row moved into lost+found/\n"))?;
+    }
+    let report = store.check(&mut progress("verified"))?;
     for sentence in &report.database {
         print(format_args!("database: {sentence}\n"))?;
     }

@@ -2,15 +2,22 @@
 
 mod action;
 mod args;
+mod audit;
+mod backup;
 mod check;
 mod environment;
+mod export;
+mod healthcheck;
+mod notify;
+mod prune;
 mod serve;
 mod token;
 mod user;
 
 use std::fmt::Display;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use crate::auth::jwt;
 use crate::log;
@@ -38,12 +45,17 @@ const HELP: &str = "\
 configsync-server: a sync server for the ConfigSync command line, on one data folder.
 
   serve                         run the server (start here: --init-user you@example.com)
-  user add|passwd|list|disable|enable|remove
+  user add|passwd|quota|list|disable|enable|remove
                                 users
   token create|list|revoke      API tokens
+  backup · restore              a verified copy of the data folder, and back
   check                         verify the database and every snapshot file
+  prune                         delete old snapshots
+  audit                         who did what, and when
+  export                        everything as plain files
   environment list|restore      environments, also deleted ones
   action add                    queue a change for a machine
+  healthcheck                   ask a running server how it is
 
 Every command takes --data DIR (default configsync-data, or CONFIGSYNC_DATA) and --help.
 Administration works while the server runs. --version prints the version.
@@ -79,7 +91,13 @@ fn run(mut args: Args) -> Done {
         Some("serve") => (serve::HELP, serve::run),
         Some("user") => (user::HELP, user::run),
         Some("token") => (token::HELP, token::run),
+        Some("backup") => (backup::HELP, backup::run),
+        Some("restore") => (backup::RESTORE_HELP, backup::restore),
         Some("check") => (check::HELP, check::run),
+        Some("prune") => (prune::HELP, prune::run),
+        Some("audit") => (audit::HELP, audit::run),
+        Some("export") => (export::HELP, export::run),
+        Some("healthcheck") => (healthcheck::HELP, healthcheck::run),
         Some("environment") => (environment::HELP, environment::run),
         Some("action") => (action::HELP, action::run),
         Some(other) => {
@@ -107,7 +125,20 @@ fn print(text: impl Display) -> Done {
 
 /// Prints each line.
 fn print_lines(lines: &[String]) -> Done {
-    lines.iter().try_for_each(|line| print(format_args!("{line}\n")))
+    if lines.is_empty() { Ok(()) } else { print(format_args!("{}\n", lines.join("\n"))) }
+}
+
+/// Shows on a terminal how far a long command is; elsewhere nothing.
+fn progress(done: &'static str) -> impl FnMut(u64, u64) {
+    let shown = std::io::stderr().is_terminal();
+    let mut last = Instant::now();
+    move |files, bytes| {
+        if shown && last.elapsed() >= Duration::from_millis(200) {
+            last = Instant::now();
+            let mib = bytes / (1024 * 1024);
+            let _ = write!(std::io::stderr(), "\r{files} files, {mib} MiB {done}\x1b[K\r");
+        }
+    }
 }
 
 /// The data folder of a command that does not make one.

@@ -3,11 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::args::Args;
+use super::notify::notify;
 use super::token::new_token;
 use super::{CliError, Done, print};
 use crate::auth::Accounts;
@@ -16,8 +17,10 @@ use crate::gate::{Config, Gate};
 use crate::http::workers::Workers;
 use crate::limits;
 use crate::log::{self, Format};
+use crate::metrics::Metrics;
 use crate::reserve::Reservations;
 use crate::store::audit::Event;
+use crate::store::prune::Rules;
 use crate::store::{Policy, Store};
 use crate::types::Email;
 use crate::vet::Server;
@@ -37,9 +40,12 @@ configsync-server serve [FLAGS]
   --body-grace SECONDS          before a body or an answer must move 1 KiB a second  [10]
   --stop-timeout SECONDS        for requests in flight at a stop   [10]
   --token-hours N               lifetime of a JWT                  [24]
+  --keep N                      snapshots kept per machine, 0 keeps all  [0]
   --quota BYTES                 stored bytes per user, 0 is none   [0]
   --min-free BYTES              refuse pushes below this free disk space  [67108864]
   --trusted-proxy ADDR          believe X-Forwarded-For from this peer; repeatable
+  --audit-days N                days that audit rows are kept      [365]
+  --metrics                     serve /metrics to programs on this host
   --log-format text|json        on standard error                  [text]
 
 Each flag can come from the environment: --max-body as CONFIGSYNC_MAX_BODY; the flag wins.
@@ -55,6 +61,8 @@ struct Settings {
     jwt_lifetime_s: i64,
     policy: Policy,
     gate: Config,
+    audit_days: u32,
+    metrics: bool,
     log_format: Format,
 }
 
@@ -81,22 +89,27 @@ pub fn run(mut args: Args) -> Done {
     let socket = store.folder().socket_path("http.sock")?;
     let workers = Workers::start(&socket).map_err(failed("start the workers"))?;
     let context = Arc::new(Context {
-        accounts: Accounts::new(store.folder().load_jwt_key()?),
+        accounts: Accounts::new(jwt_key(&store)?),
         store,
         reservations: Arc::new(Reservations::default()),
         body_bytes_max: settings.body_bytes_max,
         jwt_lifetime_s: settings.jwt_lifetime_s,
+        metrics: Metrics::default(),
+        metrics_served: settings.metrics,
     });
     init_user(&context.store, settings.init_user.as_ref(), address)?;
     context.store.audit_later(Event::new("server.start", "ok"));
-    keep_house(&context).map_err(failed("start a thread"))?;
+    keep_house(&context, settings.policy.keep, settings.audit_days)
+        .map_err(failed("start a thread"))?;
     let server = Arc::new(Server::new(Arc::clone(&context)));
     let mut gate = Gate::start(listener, server, Arc::clone(&workers), settings.gate.clamped())
         .map_err(failed("start accepting"))?;
     print(format_args!("configsync-server listening on http://{address}\n"))?;
+    notify("READY=1");
 
     // Until the first signal; the second one ends the process in its handler.
     let _ = signals.forever().next();
+    notify("STOPPING=1");
     log::info("stopping: finishing the requests in flight");
     if !gate.stop(settings.stop_timeout) {
         log::warn("--stop-timeout reached: some requests were cut off");
@@ -126,6 +139,7 @@ fn settings(args: &mut Args) -> Result<Settings, CliError> {
         policy: Policy {
             quota_bytes: args.parsed("--quota", 0)?,
             free_bytes_min: args.parsed("--min-free", limits::FREE_BYTES_MIN)?,
+            keep: args.parsed("--keep", 0)?,
         },
         gate: Config {
             connections_max: args.parsed("--max-connections", limits::CONNECTIONS_MAX)?,
@@ -136,6 +150,8 @@ fn settings(args: &mut Args) -> Result<Settings, CliError> {
             body_grace: seconds(args, "--body-grace", limits::BODY_GRACE_S)?,
             trusted_proxies: args.repeated::<IpAddr>("--trusted-proxy")?,
         },
+        audit_days: args.parsed("--audit-days", limits::AUDIT_DAYS)?,
+        metrics: args.switch("--metrics")?,
         log_format: match args.setting("--log-format")? {
             None => Format::Text,
             Some(value) => match value.text.as_str() {
@@ -184,15 +200,45 @@ fn init_user(store: &Store, email: Option<&Email>, address: SocketAddr) -> Done 
     ))
 }
 
-/// Writes what no request waits for, once a second.
-fn keep_house(context: &Arc<Context>) -> std::io::Result<()> {
+/// The key that signs JWTs: of the data folder, or of the file that `CONFIGSYNC_JWT_KEY_FILE` names
+/// (a systemd credential, say).
+fn jwt_key(store: &Store) -> Result<[u8; 32], CliError> {
+    let Some(path) = std::env::var_os("CONFIGSYNC_JWT_KEY_FILE") else {
+        return Ok(store.folder().load_jwt_key()?);
+    };
+    let failed = |why: String| CliError::Failed(format!("CONFIGSYNC_JWT_KEY_FILE: {why}"));
+    let bytes = std::fs::read(&path).map_err(|e| failed(e.to_string()))?;
+    bytes.try_into().map_err(|_| failed("the file must hold 32 bytes".to_owned()))
+}
+
+/// Once a second writes what no request waits for, and tells systemd's watchdog that the process
+/// lives; at the start and once an hour deletes what retention says.
+fn keep_house(context: &Arc<Context>, keep: u32, audit_days: u32) -> std::io::Result<()> {
     let context = Arc::clone(context);
     let thread = std::thread::Builder::new().name("housekeeper".into());
     thread.spawn(move || {
+        let watched = std::env::var_os("WATCHDOG_USEC").is_some();
+        let mut last: Option<Instant> = None;
         loop {
+            if last.is_none_or(|at| at.elapsed() >= Duration::from_millis(limits::RETENTION_MS)) {
+                last = Some(Instant::now());
+                retain(&context.store, keep, audit_days);
+            }
             std::thread::sleep(Duration::from_millis(limits::HOUSEKEEPING_MS));
             context.store.write_pending();
+            if watched {
+                notify("WATCHDOG=1");
+            }
         }
     })?;
     Ok(())
+}
+
+fn retain(store: &Store, keep: u32, audit_days: u32) {
+    let rules = Rules { keep: Some(keep), older_than_days: None };
+    let pruned = if keep > 0 { store.prune(rules).map(|_| ()) } else { Ok(()) };
+    let aged = if audit_days > 0 { store.prune_audit(audit_days) } else { Ok(()) };
+    for error in [pruned, aged].into_iter().filter_map(Result::err) {
+        log::error(&format!("old rows or files were not deleted: {error}"));
+    }
 }

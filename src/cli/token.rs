@@ -5,7 +5,7 @@ use super::{CliError, Done, open_store, print, print_lines};
 use crate::auth::token::ApiToken;
 use crate::store::Store;
 use crate::store::tokens::NewToken;
-use crate::time::now_ms;
+use crate::time::{DAY_MS, now_ms};
 use crate::types::{Digest, Email, Name};
 
 pub const HELP: &str = "\
@@ -17,7 +17,6 @@ configsync-server token COMMAND [--data DIR]
   revoke ID         the token, and every JWT it was traded for, stop working at once
 ";
 
-const DAY_MS: i64 = 86_400_000;
 const EXPIRY_DAYS_MAX: i64 = 36_500;
 
 pub fn run(mut args: Args) -> Done {

@@ -1,6 +1,7 @@
 //! `user …`: adds, changes, lists and removes users.
 
-use std::io::{BufRead, Read};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
 
 use super::args::Args;
 use super::{CliError, Done, open_store, print, print_lines};
@@ -11,14 +12,15 @@ use crate::store::users::Change;
 pub const HELP: &str = "\
 configsync-server user COMMAND [--data DIR]
 
-  add EMAIL [--password-stdin]     create a user; without a password it signs in by token only
-  passwd EMAIL --password-stdin    set the password; every JWT issued before stops working
+  add EMAIL [PASSWORD]             create a user; without a password it signs in by token only
+  passwd EMAIL PASSWORD            set the password; every JWT issued before stops working
+  quota EMAIL BYTES|default        bytes it may store; 0 is no limit, default is serve --quota
   list                             id, email, state, password, stored bytes, created
   disable EMAIL                    its tokens and JWTs stop working at once
   enable EMAIL                     undo that; JWTs issued before stay void
   remove EMAIL --yes               delete the user and everything it stored
 
---password-stdin reads the password from the first line of standard input.
+PASSWORD is --password-stdin or --password-file FILE: its first line is the password.
 ";
 
 pub fn run(mut args: Args) -> Done {
@@ -28,31 +30,47 @@ pub fn run(mut args: Args) -> Done {
         Some("list") => list(args),
         Some("disable") => change(args, &Change::Disable, "disabled"),
         Some("enable") => change(args, &Change::Enable, "enabled"),
+        Some("quota") => quota(args),
         Some("remove") => remove(args),
         other => Err(args.no_command("user", other)),
     }
 }
 
 fn add(mut args: Args) -> Done {
-    let with_password = args.flag("--password-stdin");
+    let password = Source::take(&mut args)?;
     let email = args.email()?;
     args.finish()?;
     let store = open_store(&args)?;
-    let hash = if with_password { Some(read_password()?) } else { None };
+    let hash = password.map(Source::read).transpose()?;
     let id = store.add_user(&email, hash.as_deref())?;
     print(format_args!("user {id} {email} added\n"))
 }
 
 fn passwd(mut args: Args) -> Done {
-    let from_stdin = args.flag("--password-stdin");
+    let password = Source::take(&mut args)?;
     let email = args.email()?;
     args.finish()?;
-    if !from_stdin {
-        return Err(CliError::Usage("user passwd needs --password-stdin".into()));
-    }
+    let Some(password) = password else {
+        let rule = "user passwd needs --password-stdin or --password-file FILE";
+        return Err(CliError::Usage(rule.into()));
+    };
     let store = open_store(&args)?;
-    store.change_user(&email, &Change::Password(&read_password()?))?;
+    store.change_user(&email, &Change::Password(&password.read()?))?;
     print(format_args!("password of {email} set; its JWTs are void\n"))
+}
+
+fn quota(mut args: Args) -> Done {
+    let email = args.email()?;
+    let bytes = args.positional("BYTES")?;
+    args.finish()?;
+    let quota = match bytes.text.as_str() {
+        "default" => None,
+        _ => Some(bytes.parse::<u64>()?),
+    };
+    let stored = quota.map(i64::try_from).transpose();
+    let stored = stored.map_err(|_| bytes.refuse("this is too large"))?;
+    open_store(&args)?.change_user(&email, &Change::Quota(stored))?;
+    print(format_args!("quota of {email} is {}\n", bytes.text))
 }
 
 fn change(mut args: Args, change: &Change<'_>, done: &str) -> Done {
@@ -80,24 +98,42 @@ fn list(mut args: Args) -> Done {
     print_lines(&open_store(&args)?.user_lines()?)
 }
 
-/// The hash of the password on the first line of standard input, which is read no further.
-fn read_password() -> Result<String, CliError> {
-    let mut line = Vec::new();
-    // Room for one byte too many and a line end, so that a longer one is noticed.
-    let most = PASSWORD_BYTES_MAX as u64 + 3;
-    std::io::stdin()
-        .lock()
-        .take(most)
-        .read_until(b'\n', &mut line)
-        .map_err(|e| CliError::Failed(format!("could not read the password: {e}")))?;
-    let password = line.strip_suffix(b"\n").unwrap_or(&line);
-    let password = password.strip_suffix(b"\r").unwrap_or(password);
-    if !(1..=PASSWORD_BYTES_MAX).contains(&password.len()) || std::str::from_utf8(password).is_err()
-    {
-        return Err(CliError::Failed(format!(
-            "the first line of standard input must be a password of 1 to {PASSWORD_BYTES_MAX} \
-             bytes of UTF-8"
-        )));
+/// Where a password comes from: never an argument, which other users of the host can read.
+enum Source {
+    Stdin,
+    File(String),
+}
+
+impl Source {
+    fn take(args: &mut Args) -> Result<Option<Source>, CliError> {
+        let stdin = args.flag("--password-stdin").then_some(Source::Stdin);
+        match (stdin, args.value("--password-file")?) {
+            (Some(_), Some(_)) => {
+                Err(CliError::Usage("give --password-stdin or --password-file, not both".into()))
+            }
+            (stdin, file) => Ok(stdin.or(file.map(|file| Source::File(file.text)))),
+        }
     }
-    password::hash(password).map_err(|e| CliError::Failed(e.to_string()))
+
+    /// The hash of the password on the first line, which is read no further.
+    fn read(self) -> Result<String, CliError> {
+        let mut line = Vec::new();
+        // Room for one byte too many and a line end, so that a longer one is noticed.
+        let most = PASSWORD_BYTES_MAX as u64 + 3;
+        let read = match &self {
+            Source::Stdin => std::io::stdin().lock().take(most).read_until(b'\n', &mut line),
+            Source::File(path) => File::open(path)
+                .and_then(|file| BufReader::new(file.take(most)).read_until(b'\n', &mut line)),
+        };
+        read.map_err(|e| CliError::Failed(format!("could not read the password: {e}")))?;
+        let password = line.strip_suffix(b"\n").unwrap_or(&line);
+        let password = password.strip_suffix(b"\r").unwrap_or(password);
+        let fits = (1..=PASSWORD_BYTES_MAX).contains(&password.len());
+        if !fits || std::str::from_utf8(password).is_err() {
+            return Err(CliError::Failed(format!(
+                "the first line must be a password of 1 to {PASSWORD_BYTES_MAX} bytes of UTF-8"
+            )));
+        }
+        password::hash(password).map_err(|e| CliError::Failed(e.to_string()))
+    }
 }

@@ -60,7 +60,9 @@ pub fn push(context: &Context, mut request: Request, who: &Caller) -> Answer {
     let target = target(&request, who)?;
     let about: VersionBody = request.json()?;
     let upload = uploaded(&mut request)?;
-    Ok(Response::text(201, context.store.push_version(target, &about, upload)?))
+    let row = context.store.push_version(target, &about, upload)?;
+    context.metrics.pushes.add(1);
+    Ok(Response::text(201, row))
 }
 
 /// GET /api/{kind}s/{id}/versions.
@@ -70,14 +72,17 @@ pub fn versions(context: &Context, request: Request, who: &Caller) -> Answer {
 
 /// GET /api/{kind}s/{id}/blob: the newest version, as it is.
 pub fn blob(context: &Context, request: Request, who: &Caller) -> Answer {
-    let (file, size) = context.store.open_version(target(&request, who)?, None)?;
-    Ok(Response::file(file, size))
+    send(context, target(&request, who)?, None)
 }
 
 /// GET /api/{kind}s/{id}/versions/{n}.
 pub fn version(context: &Context, request: Request, who: &Caller) -> Answer {
-    let number = Some(request.param_id(2)?);
-    let (file, size) = context.store.open_version(target(&request, who)?, number)?;
+    send(context, target(&request, who)?, Some(request.param_id(2)?))
+}
+
+fn send(context: &Context, target: Target<'_>, number: Option<i64>) -> Answer {
+    let (file, size) = context.store.open_version(target, number)?;
+    context.metrics.pulls.add(1);
     Ok(Response::file(file, size))
 }
 

@@ -67,6 +67,7 @@ pub fn push(context: &Context, mut request: Request, who: &Caller) -> Answer {
     }
     let upload = uploaded(&mut request)?;
     let (snapshot, _) = context.store.push(who, &machine, &about, &Rules::Always, upload)?;
+    context.metrics.pushes.add(1);
     Ok(Response::json(200, &json!({ "success": true, "snapshot_id": snapshot.id })))
 }
 

@@ -151,6 +151,11 @@ impl Head {
         found.map(|(_, value)| self.at(value))
     }
 
+    /// The names of all field lines, as sent.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.fields.iter().map(|(name, _)| self.at(name))
+    }
+
     /// Bytes of body that follow; none declared means none (RFC 9112, section 6.3).
     pub fn content_length(&self) -> Option<u64> {
         self.content_length

@@ -69,10 +69,15 @@ impl Response {
         Response::text(status, serde_json::to_string(body).unwrap_or_default())
     }
 
+    /// An answer of text.
+    pub fn plain(status: u16, content_type: &'static str, text: impl Into<String>) -> Response {
+        let pieces = vec![Piece::Bytes(text.into().into_bytes())];
+        Response { pieces, ..Response::empty(status) }.with("Content-Type", content_type)
+    }
+
     /// An answer of JSON that is text already.
     pub fn text(status: u16, json: impl Into<String>) -> Response {
-        let pieces = vec![Piece::Bytes(json.into().into_bytes())];
-        Response { pieces, ..Response::empty(status) }.with("Content-Type", JSON)
+        Response::plain(status, JSON, json)
     }
 
     /// `{"member": ROW}`, the row being JSON.

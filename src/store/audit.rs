@@ -4,10 +4,11 @@ use std::net::IpAddr;
 
 use rusqlite::{Connection, params};
 
-use super::Caller;
-use super::db::change;
+use super::db::{change, page};
 use super::error::Result;
+use super::{Caller, Store};
 use crate::time::now_ms;
+use crate::types::Email;
 
 /// One row of the audit log, timed when it is made.
 #[derive(Debug, Clone)]
@@ -56,6 +57,11 @@ impl Event {
         self
     }
 
+    /// True if anybody can cause such rows, without credentials.
+    pub(super) fn is_strangers(&self) -> bool {
+        self.outcome != "ok"
+    }
+
     /// Writes the row with the transaction of what it speaks of.
     pub(super) fn write(&self, connection: &Connection) -> Result<()> {
         let (id, email) = self.user.as_ref().map_or((None, None), |(id, e)| (Some(id), Some(e)));
@@ -66,5 +72,74 @@ impl Event {
             params![self.at, self.name, id, email, self.machine, peer, self.outcome, self.subject];
         change(connection, sql, row)?;
         Ok(())
+    }
+}
+
+/// Which rows of the audit log to read: those that match every part given.
+#[derive(Debug, Default)]
+pub struct Filter {
+    /// Not before this moment, milliseconds since 1970.
+    pub since: Option<i64>,
+    /// Of the user of this address, removed or not.
+    pub user: Option<Email>,
+    /// Of this event.
+    pub event: Option<String>,
+    /// Lines with tabs between the fields instead of JSON.
+    pub text: bool,
+}
+
+impl Store {
+    /// Hands every matching row to `work`, oldest first.
+    pub fn each_audit_row(
+        &self,
+        filter: &Filter,
+        mut work: impl FnMut(&[String]) -> bool,
+    ) -> Result<()> {
+        let form = if filter.text { "line" } else { "row" };
+        let sql = format!(
+            "SELECT {form}, id FROM audit_rows WHERE id > ?1 AND (?2 IS NULL OR created_at >= ?2)
+               AND (?3 IS NULL OR user_email = ?3) AND (?4 IS NULL OR event = ?4)
+              ORDER BY id LIMIT 1000"
+        );
+        let (user, event) = (filter.user.as_deref(), filter.event.as_deref());
+        let mut after = 0_i64;
+        loop {
+            let values = params![after, filter.since, user, event];
+            let (rows, last) = self.db.read(|c| page(c, &sql, values))?;
+            let Some(last) = last else { return Ok(()) };
+            after = last;
+            if !work(&rows) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The moment that an RFC 3339 text names, in milliseconds since 1970; None if it names none.
+pub fn moment(text: &str) -> Option<i64> {
+    // SQLite reads more forms of time than this one, such as a day number.
+    let dated = text.get(4..5) == Some("-") && text.get(..4)?.bytes().all(|b| b.is_ascii_digit());
+    let sql = "SELECT CAST(round(unixepoch(?1, 'subsec') * 1000) AS INTEGER)";
+    let parser = Connection::open_in_memory().ok().filter(|_| dated)?;
+    parser.query_row(sql, [text], |row| row.get(0)).ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_read_in_any_zone_and_a_day_begins_at_midnight() {
+        assert_eq!(moment("1970-01-01T01:00:00+01:00"), Some(0));
+        assert_eq!(moment("1970-01-01T00:00:00.5Z"), Some(500));
+        assert_eq!(moment("1970-01-02"), Some(86_400_000));
+        assert_eq!(moment("2026-11-23T16:08:00.007Z"), Some(1_795_450_080_007));
+    }
+
+    #[test]
+    fn what_is_no_moment_is_refused() {
+        for bad in ["", "yesterday", "now", "2460000.5", "2026-13-01", "2026-01-01T25:00:00Z"] {
+            assert_eq!(moment(bad), None, "{bad}");
+        }
     }
 }

@@ -4,12 +4,14 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Store;
 use super::blobs::Blob;
 use super::db::texts;
 use super::error::Result;
 use super::files::{Flaw, open_verified};
+use super::folder::make_dir;
+use super::{Progress, Store};
 use crate::limits::ORPHAN_AGE_S;
+use crate::types::RandomId;
 
 /// What a check found.
 #[derive(Debug, Default)]
@@ -33,30 +35,29 @@ impl Report {
     }
 }
 
-struct Expected {
-    what: String,
+/// A file as a row speaks of it.
+pub(super) struct Expected {
+    /// The row, in words.
+    pub what: String,
     name: String,
-    blob: Blob,
+    /// What the file must be.
+    pub blob: Blob,
 }
 
 impl Store {
     /// Checks everything; a server may run, and may push and delete meanwhile.
-    pub fn check(&self) -> Result<Report> {
+    pub fn check(&self, progress: Progress<'_>) -> Result<Report> {
         let mut report = Report { database: self.check_database()?, ..Report::default() };
         let server_runs = self.folder.server_runs();
         // Files first: one that is pushed after this list was made cannot look like an orphan.
         let files = self.folder.snapshot_files()?;
-        let mut known = HashSet::new();
-        let mut after = String::new();
-        loop {
-            let rows = self.rows_after(&after)?;
-            let Some(last) = rows.last() else { break };
-            after.clone_from(&last.name);
-            for row in rows {
-                known.insert(row.blob.file);
-                self.check_row(row, &mut report)?;
-            }
-        }
+        let mut known = self.deleted_names()?;
+        self.each_row(|row| {
+            known.insert(row.blob.file);
+            self.check_row(row, &mut report)?;
+            progress(report.snapshots, report.bytes);
+            Ok(())
+        })?;
         for (path, name) in files {
             let placed = name.is_some_and(|name| self.folder.snapshot(name) == path);
             if placed && name.is_some_and(|name| known.contains(&name)) {
@@ -87,6 +88,30 @@ impl Store {
             found.extend(dangling.iter().map(|t| format!("a row of {t} refers to nothing")));
             Ok(found)
         })
+    }
+
+    /// Files that wait to be unlinked: nobody's, and no surprise.
+    fn deleted_names(&self) -> Result<HashSet<RandomId>> {
+        let names = self.db.read(|c| texts(c, "SELECT file FROM deleted_files", []))?;
+        Ok(names.iter().filter_map(|name| RandomId::parse(name)).collect())
+    }
+
+    /// Sets files without a row aside; says how many. The caller makes sure that no server runs.
+    pub fn repair(&self) -> Result<usize> {
+        let _lock = self.folder.lock_server()?;
+        make_dir(&self.folder.lost_and_found())?;
+        self.folder.move_orphans(&self.file_names()?)
+    }
+
+    /// Runs `work` for every file that a row names.
+    pub(super) fn each_row(&self, mut work: impl FnMut(Expected) -> Result<()>) -> Result<()> {
+        let mut after = String::new();
+        loop {
+            let rows = self.rows_after(&after)?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            after.clone_from(&last.name);
+            rows.into_iter().try_for_each(&mut work)?;
+        }
     }
 
     /// In pages, so that a check of a large folder holds no long read transaction, which would

@@ -77,6 +77,7 @@ impl Database {
         let mut writer = connect(&path)?;
         writer.pragma_update(None, "journal_mode", "wal")?;
         writer.pragma_update(None, "journal_size_limit", WAL_BYTES_MAX)?;
+        migrations::set_aside(&writer, folder)?;
         migrations::migrate(&mut writer)?;
         writer.execute_batch(ROWS)?;
         Ok(Database {
@@ -153,6 +154,22 @@ pub fn texts(connection: &Connection, sql: &str, values: impl Params) -> Result<
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// All rows of a query for a text column and an id, and the last id.
+pub fn page(
+    connection: &Connection,
+    sql: &str,
+    values: impl Params,
+) -> Result<(Vec<String>, Option<i64>)> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut last = None;
+    let rows = statement.query_map(values, |row| {
+        last = Some(row.get(1)?);
+        row.get(0)
+    })?;
+    let rows = rows.collect::<rusqlite::Result<_>>()?;
+    Ok((rows, last))
+}
+
 /// The first row of a query, or Missing: no such `what`.
 pub fn one<T>(
     connection: &Connection,
@@ -173,6 +190,17 @@ pub fn value<T: FromSql>(connection: &Connection, sql: &str, values: impl Params
 /// Runs a statement and says how many rows it changed.
 pub fn change(connection: &Connection, sql: &str, values: impl Params) -> Result<usize> {
     Ok(connection.prepare_cached(sql)?.execute(values)?)
+}
+
+/// Writes a consistent copy of the whole database to a new file.
+pub fn vacuum_into(connection: &Connection, path: &Path) -> Result<()> {
+    connection.execute("VACUUM INTO ?1", [utf8(path)?])?;
+    Ok(())
+}
+
+/// A path as SQLite takes it.
+pub fn utf8(path: &Path) -> Result<&str> {
+    path.to_str().ok_or_else(|| StoreError::Unusable(format!("{} is not UTF-8", path.display())))
 }
 
 fn connect(path: &Path) -> Result<Connection> {

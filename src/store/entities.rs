@@ -25,7 +25,8 @@ impl Kind {
     /// The kind that is activated on machines.
     pub const PROFILE: Kind = Kind("profile");
     const WORKSPACE: Kind = Kind("workspace");
-    const ALL: [Kind; 5] =
+    /// All of them.
+    pub const ALL: [Kind; 5] =
         [Kind::PROJECT, Kind::WORKSPACE, Kind("config"), Kind("module"), Kind::PROFILE];
 
     /// By the word in a path: `projects`.

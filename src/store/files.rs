@@ -16,7 +16,7 @@ use rustix::fs::{Advice, fadvise};
 use sha2::{Digest as _, Sha256};
 
 use super::error::{Result, StoreError};
-use super::folder::{Folder, make_dir, sync_dir};
+use super::folder::{Folder, make_dir, parent, sync_dir};
 use crate::limits::{
     PIECE_BYTES, VERIFIED_AGE_NS, VERIFIED_FILES_MAX, VERIFIED_S, WRITEBACK_BYTES,
 };
@@ -87,7 +87,7 @@ impl Upload {
     pub fn place(mut self, folder: &Folder) -> Result<RandomId> {
         self.file.sync_all().map_err(|e| StoreError::io("sync", &self.path, e))?;
         let target = folder.snapshot(self.name);
-        let parent = target.parent().unwrap_or(Path::new("."));
+        let parent = parent(&target);
         // A new sub-folder is only there after a crash once its own parent was synced.
         if !parent.is_dir() {
             make_dir(parent)?;
@@ -153,7 +153,7 @@ pub fn open_verified(path: &Path, size: u64, digest: Digest, memo: Option<&Memo>
     if memo.is_some_and(|memo| memo.knows(path, &state)) {
         return Ok(file);
     }
-    if hash_file(&mut file).map_err(Flaw::Unreadable)? != digest {
+    if hash_pieces(&mut file, |_| true).map_err(Flaw::Unreadable)?.1 != digest {
         return Err(Flaw::Differs("its SHA-256 differs".into()));
     }
     file.rewind().map_err(Flaw::Unreadable)?;
@@ -166,14 +166,22 @@ pub fn open_verified(path: &Path, size: u64, digest: Digest, memo: Option<&Memo>
 /// An open file whose bytes are those of its row, or why not.
 pub type Checked = std::result::Result<File, Flaw>;
 
-fn hash_file(file: &mut File) -> io::Result<Digest> {
-    let mut hash = Sha256::new();
+/// Length and SHA-256 of what is read from a file, each piece handed to `take` until that says
+/// no.
+pub fn hash_pieces(
+    file: &mut File,
+    mut take: impl FnMut(&[u8]) -> bool,
+) -> io::Result<(u64, Digest)> {
+    let (mut hash, mut len) = (Sha256::new(), 0);
     let mut piece = vec![0; PIECE_BYTES];
     loop {
-        match file.read(&mut piece)? {
-            0 => return Ok(Digest(hash.finalize().into())),
-            n => hash.update(piece.get(..n).unwrap_or_default()),
+        let n = file.read(&mut piece)?;
+        let piece = piece.get(..n).unwrap_or_default();
+        if n == 0 || !take(piece) {
+            return Ok((len, Digest(hash.finalize().into())));
         }
+        hash.update(piece);
+        len += n as u64;
     }
 }
 

@@ -17,6 +17,11 @@ pub struct Folder {
 }
 
 impl Folder {
+    /// The folder at this path, whatever is there.
+    pub(super) fn at(root: &Path) -> Folder {
+        Folder { root: root.to_owned() }
+    }
+
     /// An existing data folder: one that has a `configsync.db`.
     pub fn existing(root: &Path) -> Result<Folder> {
         let folder = Folder { root: root.to_owned() };
@@ -105,6 +110,25 @@ impl Folder {
         match file.try_lock() {
             Ok(()) => Ok(file),
             Err(TryLockError::WouldBlock) => Err(StoreError::Locked(self.root.clone())),
+            Err(TryLockError::Error(e)) => Err(StoreError::io("lock", &path, e)),
+        }
+    }
+
+    /// Held by a backup while it copies, so that no file it is about to copy vanishes.
+    pub fn lock_for_backup(&self) -> Result<File> {
+        let path = self.root.join("backup.lock");
+        let file = private_file(&path)?;
+        file.lock_shared().map_err(|e| StoreError::io("lock", &path, e))?;
+        Ok(file)
+    }
+
+    /// Held while files are unlinked; None while a backup copies.
+    pub fn lock_for_unlink(&self) -> Result<Option<File>> {
+        let path = self.root.join("backup.lock");
+        let file = private_file(&path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(e)) => Err(StoreError::io("lock", &path, e)),
         }
     }
@@ -207,10 +231,15 @@ impl Folder {
 /// Makes a folder of mode 0700 unless it exists; its parent is synced, so that it stays.
 pub fn make_dir(path: &Path) -> Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => path.parent().map_or(Ok(()), sync_dir),
+        Ok(()) => sync_dir(parent(path)),
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         Err(e) => Err(StoreError::io("create", path, e)),
     }
+}
+
+/// The folder that holds this path.
+pub fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Makes a rename, creation or removal in `dir` durable.

@@ -1,15 +1,19 @@
 //! The schema and the steps that bring an older database to it.
 
+use std::fs;
+
 use rusqlite::{Connection, TransactionBehavior};
 
+use super::db::vacuum_into;
 use super::error::{Result, StoreError};
+use super::folder::{Folder, private_file, sync_dir};
 
 /// The schema in parts: [`MARK`] begins the part of the next version.
 const SCHEMA: &str = include_str!("../../schema.sql");
 const MARK: &str = "\n-- version ";
 
 /// The version of [`SCHEMA`].
-pub const VERSION: i64 = 3;
+pub const VERSION: i64 = 4;
 
 /// Brings the database to [`VERSION`] in one transaction: a new one gets every part of the
 /// schema, an older one those after its version; a newer one is refused untouched.
@@ -31,6 +35,23 @@ pub fn migrate(connection: &mut Connection) -> Result<()> {
     tx.pragma_update(None, "user_version", VERSION)?;
     tx.commit()?;
     Ok(())
+}
+
+/// Before an older database is changed, keeps a copy of it beside it, whole on disk:
+/// `configsync.db.before-4`.
+pub fn set_aside(connection: &Connection, folder: &Folder) -> Result<()> {
+    if !(1..VERSION).contains(&version(connection)?) {
+        return Ok(());
+    }
+    let copy = folder.root().join(format!("configsync.db.before-{VERSION}"));
+    let partial = copy.with_extension("partial");
+    // What an earlier start left when it was cut off.
+    let _ = fs::remove_file(&partial);
+    vacuum_into(connection, &partial)?;
+    private_file(&partial)
+        .and_then(|file| file.sync_all().map_err(|e| StoreError::io("sync", &partial, e)))?;
+    fs::rename(&partial, &copy).map_err(|e| StoreError::io("rename", &partial, e))?;
+    sync_dir(folder.root())
 }
 
 /// The part of each version, from 1 on; each begins with the rest of its marking comment.

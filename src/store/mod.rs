@@ -2,6 +2,7 @@
 
 pub mod actions;
 pub mod audit;
+pub mod backup;
 mod blobs;
 pub mod check;
 mod db;
@@ -15,6 +16,7 @@ pub mod links;
 pub mod machines;
 mod migrations;
 mod pending;
+pub mod prune;
 pub mod snapshots;
 pub mod tokens;
 pub mod users;
@@ -43,7 +45,12 @@ pub struct Policy {
     pub quota_bytes: u64,
     /// Free bytes of the disk below which pushes are refused.
     pub free_bytes_min: u64,
+    /// Snapshots kept per machine; 0 keeps all.
+    pub keep: u32,
 }
+
+/// Told now and then how many files and bytes are done.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
 /// Who does something: rows are theirs, and the audit log names them.
 #[derive(Debug, Clone)]
@@ -123,6 +130,20 @@ impl Store {
     /// Free bytes of the disk.
     pub fn free_bytes(&self) -> Result<u64> {
         files::free_bytes(self.folder.root())
+    }
+
+    /// Stored bytes and snapshots of all users.
+    pub fn totals(&self) -> Result<(u64, u64)> {
+        let sql = "SELECT (SELECT coalesce(sum(stored_bytes), 0) FROM users),
+                          (SELECT coalesce(sum(snapshot_count), 0) FROM machines)";
+        self.db.read(|c| db::one(c, "row", sql, [], |row| Ok((row.get(0)?, row.get(1)?))))
+    }
+
+    /// Bytes of the database with its write-ahead log.
+    pub fn database_bytes(&self) -> u64 {
+        let database = self.folder.database();
+        let bytes = |path: &Path| path.metadata().map_or(0, |metadata| metadata.len());
+        bytes(&database).saturating_add(bytes(&database.with_extension("db-wal")))
     }
 
     /// Free bytes of the disk below which pushes are refused.

@@ -10,14 +10,38 @@ use super::Store;
 use super::audit::Event;
 use super::db::change;
 use super::error::Result;
-use crate::limits::{PENDING_ROWS_MAX, TOKEN_USE_INTERVAL_MS};
+use crate::limits::{AUDIT_STRANGER_ROWS_PER_HOUR, PENDING_ROWS_MAX, TOKEN_USE_INTERVAL_MS};
 use crate::log;
 use crate::sync::lock;
+use crate::time::now_ms;
 
 /// What waits for the next batch.
 #[derive(Default)]
 pub struct Pending {
     queue: Mutex<Queue>,
+    strangers: Mutex<Budget>,
+}
+
+/// How many audit rows strangers caused in the current hour.
+#[derive(Default)]
+struct Budget {
+    hour: i64,
+    rows: u32,
+}
+
+impl Budget {
+    /// Takes one row of this hour's budget; says when it is used up, once.
+    fn take(&mut self) -> bool {
+        let hour = now_ms() / 3_600_000;
+        if self.hour != hour {
+            *self = Budget { hour, rows: 0 };
+        }
+        self.rows = self.rows.saturating_add(1);
+        if self.rows == AUDIT_STRANGER_ROWS_PER_HOUR {
+            log::warn("so many failed logins this hour that the rest is in this log alone");
+        }
+        self.rows <= AUDIT_STRANGER_ROWS_PER_HOUR
+    }
 }
 
 #[derive(Default)]
@@ -45,6 +69,9 @@ impl Pending {
 impl Store {
     /// Hands over an audit row for the next batch.
     pub fn audit_later(&self, event: Event) {
+        if event.is_strangers() && !lock(&self.pending.strangers).take() {
+            return;
+        }
         let mut queue = lock(&self.pending.queue);
         if queue.events.len() < PENDING_ROWS_MAX {
             queue.events.push(event);

@@ -104,3 +104,13 @@ CREATE TEMP VIEW environment_lines AS
     coalesce('deleted ' || strftime('%FT%H:%M:%fZ', deleted_at / 1000.0, 'unixepoch'), 'live'))
     AS row
   FROM environments;
+
+CREATE TEMP VIEW audit_rows AS
+  SELECT id, created_at, event, user_email, json_object(
+    'id', id, 'time', strftime('%FT%H:%M:%fZ', created_at / 1000.0, 'unixepoch'),
+    'event', event, 'user', user_email, 'user_id', user_id, 'machine', machine, 'peer', peer,
+    'outcome', outcome, 'subject_id', subject_id) AS row,
+    concat_ws(char(9), strftime('%FT%H:%M:%fZ', created_at / 1000.0, 'unixepoch'), event,
+    coalesce(user_email, '-'), coalesce(machine, '-'), coalesce(peer, '-'), outcome,
+    coalesce(subject_id, '-')) AS line
+  FROM audit_log;

@@ -7,11 +7,13 @@ use serde::Deserialize;
 
 use super::audit::Event;
 use super::blobs::Blob;
-use super::db::{change, value};
+use super::db::{change, page, value};
 use super::error::{Result, StoreError};
 use super::files::Upload;
 use super::machines::{machine_ref, upsert};
+use super::prune::{Pruned, keep_newest};
 use super::{Caller, Store};
+use crate::log;
 use crate::time::now_ms;
 use crate::types::{MachineId, Message, Short};
 
@@ -97,7 +99,7 @@ impl Store {
         rules: &Rules,
         upload: Upload,
     ) -> Result<(Snapshot, bool)> {
-        self.store_blob(upload, |tx, blob, space| {
+        let done = self.store_blob(upload, |tx, blob, space| {
             let machine_ref = admit(tx, who, machine, rules)?;
             if let Rules::Strict(condition) = rules {
                 // The order of these questions is part of the contract.
@@ -133,9 +135,19 @@ impl Store {
             change(tx, sql, row)?;
             let id = tx.last_insert_rowid();
             Event::of(who, "snapshot.push").machine(machine).subject(id).write(tx)?;
+            if self.policy.keep > 0 {
+                keep_newest(tx, machine_ref, self.policy.keep)?;
+            }
             let stored = newest(tx, "machine_ref", machine_ref)?;
             Ok((stored.ok_or(StoreError::Missing("snapshot"))?, true))
-        })
+        })?;
+        // The push is done, whatever becomes of older files: a later prune takes what stays now.
+        if self.policy.keep > 0
+            && let Err(error) = self.unlink_deleted(&mut Pruned::default())
+        {
+            log::warn(&format!("files of pruned snapshots stay for now: {error}"));
+        }
+        Ok(done)
     }
 
     /// Finds the newest snapshot that matches; Missing also for another user's.
@@ -163,17 +175,20 @@ impl Store {
     ) -> Result<(Vec<String>, Option<i64>)> {
         self.db.read(|c| {
             let Some((column, key)) = scope(c, user, which)? else { return Ok((vec![], None)) };
-            let mut statement = c.prepare_cached(&format!(
+            let sql = format!(
                 "SELECT row, id FROM snapshot_rows
                   WHERE {column} = ?1 AND +user_id = ?2 AND id < ?3 ORDER BY id DESC LIMIT ?4"
-            ))?;
-            let values = params![key, user, which.before.unwrap_or(i64::MAX), limit + 1];
-            let found = statement.query_map(values, |row| Ok((row.get(0)?, row.get(1)?)))?;
-            let mut page: Vec<(String, i64)> = found.collect::<rusqlite::Result<_>>()?;
-            let more = page.len() > limit;
-            page.truncate(limit);
-            let next = page.last().filter(|_| more).map(|(_, id)| *id);
-            Ok((page.into_iter().map(|(row, _)| row).collect(), next))
+            );
+            let values = params![key, user, which.before.unwrap_or(i64::MAX), limit];
+            let (rows, last) = page(c, &sql, values)?;
+            let Some(last) = last.filter(|_| rows.len() == limit) else { return Ok((rows, None)) };
+            // A full page may be the last one.
+            let more = format!(
+                "SELECT EXISTS (SELECT 1 FROM state_snapshots
+                                 WHERE {column} = ?1 AND +user_id = ?2 AND id < ?3)"
+            );
+            let more: bool = value(c, &more, [key, user, last])?;
+            Ok((rows, more.then_some(last)))
         })
     }
 

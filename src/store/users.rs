@@ -1,14 +1,16 @@
 //! Users: added, changed and removed by the operator.
 
+use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::audit::Event;
-use super::db::{change, one, texts};
+use super::db::{change, one, texts, value};
 use super::error::{Result, StoreError};
+use super::prune::Pruned;
 use super::tokens::Bearer;
-use super::{Caller, Store, files};
+use super::{Caller, Store};
 use crate::time::now_ms;
-use crate::types::{Email, RandomId};
+use crate::types::Email;
 
 /// What a change of a user does.
 pub enum Change<'a> {
@@ -18,6 +20,8 @@ pub enum Change<'a> {
     Disable,
     /// Undoes `Disable`; JWTs issued before stay void.
     Enable,
+    /// Bytes the user may store; None: what `serve --quota` says.
+    Quota(Option<i64>),
 }
 
 impl Store {
@@ -37,38 +41,51 @@ impl Store {
 
     /// Changes a user.
     pub fn change_user(&self, email: &Email, what: &Change<'_>) -> Result<()> {
-        let (event, sets, hash) = match what {
-            Change::Password(hash) => {
-                ("user.passwd", "password_hash = ?3, generation = generation + 1", Some(*hash))
-            }
-            Change::Disable => (
-                "user.disable",
-                "disabled_at = coalesce(?3, ?2), generation = generation + 1",
-                None,
+        let now = now_ms();
+        let (event, sets, new) = match what {
+            Change::Password(hash) => (
+                "user.passwd",
+                "password_hash = ?3, generation = generation + 1",
+                Value::from((*hash).to_owned()),
             ),
-            Change::Enable => ("user.enable", "disabled_at = ?3", None),
+            Change::Disable => {
+                ("user.disable", "disabled_at = ?3, generation = generation + 1", now.into())
+            }
+            Change::Enable => ("user.enable", "disabled_at = ?3", Value::Null),
+            Change::Quota(bytes) => ("user.quota", "quota_bytes = ?3", (*bytes).into()),
         };
         self.write(|tx| {
             let who = find(tx, email)?;
             let sql = format!("UPDATE users SET updated_at = ?2, {sets} WHERE id = ?1");
-            change(tx, &sql, params![who.id, now_ms(), hash])?;
+            change(tx, &sql, params![who.id, now, new])?;
             Event::of(&who, event).write(tx)
         })
     }
 
     /// Removes a user with all that is theirs: rows first, then files; says how many files.
-    pub fn remove_user(&self, email: &Email) -> Result<usize> {
-        let names = self.write(|tx| {
+    pub fn remove_user(&self, email: &Email) -> Result<u64> {
+        let files = self.write(|tx| {
             let who = find(tx, email)?;
-            let names = texts(tx, "SELECT file FROM stored_files WHERE user_id = ?1", [who.id])?;
+            let sql = "SELECT count(*) FROM stored_files WHERE user_id = ?1";
+            let files = value(tx, sql, [who.id])?;
             change(tx, "DELETE FROM users WHERE id = ?1", [who.id])?;
             Event::of(&who, "user.remove").write(tx)?;
-            Ok(names)
+            Ok(files)
         })?;
-        for name in names.iter().filter_map(|name| RandomId::parse(name)) {
-            files::unlink(&self.folder, name);
-        }
-        Ok(names.len())
+        self.unlink_deleted(&mut Pruned::default())?;
+        Ok(files)
+    }
+
+    /// All users, oldest first, or the one of this address.
+    pub fn users(&self, only: Option<&Email>) -> Result<Vec<Caller>> {
+        self.db.read(|c| {
+            if let Some(email) = only {
+                return Ok(vec![find(c, email)?]);
+            }
+            let mut statement = c.prepare_cached("SELECT id, email FROM users ORDER BY id")?;
+            let users = statement.query_map([], Caller::from_row)?;
+            Ok(users.collect::<rusqlite::Result<_>>()?)
+        })
     }
 
     /// A line for each user, oldest first.

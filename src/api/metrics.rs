@@ -1,0 +1,37 @@
+//! GET /metrics: the counters of this process, and what the data folder holds.
+
+use std::fs;
+
+use super::Answer;
+use crate::context::Context;
+use crate::http::{Request, Response};
+use crate::metrics::single;
+
+/// Prometheus text. `vet` lets only this host itself ask.
+pub fn metrics(context: &Context, _request: Request) -> Answer {
+    let store = &context.store;
+    let (stored_bytes, snapshots) = store.totals()?;
+    let mut out = context.metrics.text();
+    for (name, value) in [
+        ("configsync_stored_bytes", stored_bytes),
+        ("configsync_snapshots", snapshots),
+        ("configsync_database_bytes", store.database_bytes()),
+        ("configsync_disk_free_bytes", store.free_bytes()?),
+        ("process_resident_memory_bytes", resident_bytes()),
+        ("process_open_fds", fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count() as u64)),
+    ] {
+        single(&mut out, name, "gauge", value);
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    let name = "configsync_build_info";
+    out.push_str(&format!("# TYPE {name} gauge\n{name}{{version=\"{version}\"}} 1\n"));
+    Ok(Response::plain(200, "text/plain; version=0.0.4; charset=utf-8", out))
+}
+
+/// Resident memory, or 0 where the system does not tell.
+fn resident_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0).saturating_mul(1024)
+}

@@ -1,0 +1,44 @@
+//! `prune`: deletes what nobody needs any more.
+
+use std::num::NonZeroU32;
+
+use super::args::Args;
+use super::{CliError, Done, open_store, print};
+use crate::store::prune::{Pruned, Rules};
+
+pub const HELP: &str = "\
+configsync-server prune [--keep N] [--older-than-days N] [--dry-run] [--data DIR]
+
+Deletes the snapshots that fail every rule given, never a machine's newest:
+  --keep N               keep the N newest of each machine
+  --older-than-days N    keep what is younger; projects and other entities and environments
+                         that were deleted longer ago go too
+What has lain in lost+found/ for 30 days goes too. --dry-run only says what would go.
+";
+
+pub fn run(mut args: Args) -> Done {
+    let keep = args.number::<NonZeroU32>("--keep")?.map(NonZeroU32::get);
+    let older_than_days = args.number("--older-than-days")?;
+    let dry_run = args.flag("--dry-run");
+    args.finish()?;
+    if keep.is_none() && older_than_days.is_none() {
+        let rule = "prune needs --keep N or --older-than-days N; see prune --help";
+        return Err(CliError::Usage(rule.into()));
+    }
+    let rules = Rules { keep, older_than_days };
+    let store = open_store(&args)?;
+    let pruned = if dry_run { store.prune_preview(rules)? } else { store.prune(rules)? };
+    let Pruned { snapshots, deleted, lost, bytes, waiting } = pruned;
+    let what = format!(
+        "{snapshots} snapshots, {deleted} deleted entities and environments and {lost} files of \
+         lost+found/"
+    );
+    if dry_run {
+        return print(format_args!("would delete {what}, and free {bytes} bytes\n"));
+    }
+    print(format_args!("deleted {what}; {bytes} bytes freed\n"))?;
+    match waiting {
+        0 => Ok(()),
+        n => print(format_args!("{n} files stay until the next prune: a backup is running\n")),
+    }
+}
