@@ -115,7 +115,7 @@ pub fn run(mut args: Args) -> Done {
         log::warn("--stop-timeout reached: some requests were cut off");
     }
     context.store.audit_later(Event::new("server.stop", "ok"));
-    context.store.write_pending();
+    context.store.settle();
     workers.remove_socket();
     log::flush();
     Ok(())

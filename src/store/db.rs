@@ -108,6 +108,12 @@ impl Database {
         Ok(value)
     }
 
+    /// Copies the write-ahead log into the database and empties it.
+    pub fn checkpoint(&self) -> Result<()> {
+        let writer = lock(&self.writer);
+        Ok(writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
+    }
+
     fn reader(&self) -> Result<Reader<'_>> {
         let wait = Duration::from_millis(SQLITE_BUSY_MS);
         let taken = wait_for(&self.readers, &self.returned, wait, |readers| {

@@ -33,6 +33,7 @@ pub use error::{Result, StoreError};
 pub use files::Upload;
 pub use folder::Folder;
 
+use crate::log;
 use crate::types::RandomId;
 use db::Database;
 use files::Memo;
@@ -120,6 +121,15 @@ impl Store {
     pub fn healthy(&self) -> bool {
         let answers = self.db.read(|c| db::value::<i64>(c, "SELECT 1", []));
         answers.is_ok() && self.upload().is_ok_and(|mut upload| upload.write(b"healthz").is_ok())
+    }
+
+    /// Writes all that waits, and brings the write-ahead log into the database: after a clean stop
+    /// that is one whole file.
+    pub fn settle(&self) {
+        self.write_pending();
+        if let Err(error) = self.db.checkpoint() {
+            log::warn(&format!("the write-ahead log stays for the next start: {error}"));
+        }
     }
 
     /// Begins an upload in `tmp/`.

@@ -13,4 +13,5 @@ mod floods;
 mod heads;
 mod mutations;
 mod stop;
+#[path = "../support/wire.rs"]
 mod wire;

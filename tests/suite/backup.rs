@@ -1,0 +1,253 @@
+//! backup, restore and export: the drill, under load, and what may go wrong.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+use super::support::{BINARY, Server, User, files, noise, run, serve};
+
+/// A place beside the data folder.
+fn beside(server: &Server, name: &str) -> String {
+    server.scratch.path().join(name).to_str().unwrap().to_owned()
+}
+
+fn serve_copy(server: &Server, data: &str) -> Server {
+    let mut command = std::process::Command::new(BINARY);
+    command.args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--data", data]);
+    Server::spawn(Arc::clone(&server.scratch), command)
+}
+
+#[test]
+fn a_backup_under_load_restores_every_push_acknowledged_before_it_began() {
+    let server = serve(&["--keep", "60"]);
+    let user = server.user("a@example.org");
+    for machine in ["m0", "m1", "m2"] {
+        user.register(machine);
+    }
+    let acknowledged = Arc::new(Mutex::new(HashMap::new()));
+    let stop = Arc::new(AtomicBool::new(false));
+    let threads: Vec<_> = (0..3)
+        .map(|n| {
+            let (user, stop) = (user.clone(), Arc::clone(&stop));
+            let acknowledged = Arc::clone(&acknowledged);
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::SeqCst) {
+                    let bytes = noise(20_000);
+                    let id = user.stored(&format!("m{n}"), &bytes);
+                    acknowledged.lock().unwrap().insert(id, bytes);
+                }
+            })
+        })
+        .collect();
+    super::support::eventually("there is something to back up", || {
+        acknowledged.lock().unwrap().len() > 40
+    });
+    // Pruned meanwhile is only what has 60 newer ones of its machine.
+    let before: HashMap<i64, Vec<u8>> = acknowledged.lock().unwrap().clone();
+    let backup = beside(&server, "backup");
+    server.ok(&["backup", &backup]);
+    stop.store(true, Ordering::SeqCst);
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!(run(&["check", "--data", &backup], "").code, 0);
+
+    let restored = beside(&server, "restored");
+    let ran = run(&["restore", &backup, "--data", &restored], "");
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let copy = serve_copy(&server, &restored);
+    let user = user.on(&copy);
+    let kept = user.history();
+    let oldest = *kept.iter().min().unwrap();
+    for (id, bytes) in before.iter().filter(|(id, _)| **id >= oldest) {
+        let pulled = user.pull(&format!("?id={id}"));
+        assert!(pulled.status == 200 && &pulled.body == bytes, "snapshot {id}");
+    }
+    let next = user.stored("m0", b"after the restore");
+    assert!(next > *kept.iter().max().unwrap(), "ids go on");
+}
+
+#[test]
+fn a_backup_is_a_data_folder_itself_with_its_tokens_and_jwt_key() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    user.stored("m", b"state");
+    let trade = json!({ "token": user.bearer }).to_string();
+    let login = server.ask("POST", "/api/auth/login", "", trade.as_bytes()).json();
+    let backup = beside(&server, "backup");
+    let printed = server.ok(&["backup", &backup]);
+    assert!(printed.contains("1 files of 5 bytes"), "{printed}");
+    user.stored("m", b"later");
+    let copy = serve_copy(&server, &backup);
+    assert_eq!(user.on(&copy).pull("").body, b"state");
+    let by_jwt = User::of(&copy, "a@example.org", login["token"].as_str().unwrap());
+    assert_eq!(by_jwt.pull("").body, b"state");
+    for file in files(Path::new(&backup)) {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = file.symlink_metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{file:?}");
+    }
+}
+
+#[test]
+fn a_destination_that_exists_or_lies_inside_is_refused_and_nothing_is_made() {
+    let server = serve(&[]);
+    let there = beside(&server, "there");
+    fs::create_dir(&there).unwrap();
+    fs::write(format!("{there}/mine"), b"mine").unwrap();
+    let inside = server.data().join("backup");
+    for (dest, why) in [
+        (there.as_str(), "exists"),
+        (inside.to_str().unwrap(), "inside"),
+        ("/nowhere/at/all", "/nowhere/at"),
+        ("/proc/backup", "/proc"),
+    ] {
+        let ran = server.cli(&["backup", dest]);
+        assert!(ran.code == 1 && ran.err.contains(why), "{dest} {ran:?}");
+    }
+    assert_eq!(fs::read_dir(&there).unwrap().count(), 1);
+    assert!(!inside.exists());
+    assert!(!Path::new(&format!("{}.partial", inside.display())).exists());
+}
+
+#[test]
+fn links_save_the_bytes_that_an_older_backup_or_the_folder_has() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    user.stored("m", &noise(50_000));
+    let (one, two, three) =
+        (beside(&server, "one"), beside(&server, "two"), beside(&server, "three"));
+    server.ok(&["backup", &one]);
+    user.stored("m", &noise(60_000));
+    let printed = server.ok(&["backup", &two, "--incremental-from", &one]);
+    assert!(printed.contains("2 files") && printed.contains("1 of them linked"), "{printed}");
+    let printed = server.ok(&["backup", &three, "--hard-link"]);
+    assert!(printed.contains("2 of them linked"), "{printed}");
+    for copy in [&two, &three] {
+        assert_eq!(run(&["check", "--data", copy], "").code, 0);
+    }
+}
+
+#[test]
+fn an_older_backup_that_rotted_is_not_linked() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    user.stored("m", &noise(50_000));
+    let (one, two) = (beside(&server, "one"), beside(&server, "two"));
+    server.ok(&["backup", &one]);
+    let file = files(&Path::new(&one).join("snapshots")).remove(0);
+    fs::write(file, vec![0; 50_000]).unwrap();
+    let printed = server.ok(&["backup", &two, "--incremental-from", &one]);
+    assert!(printed.contains("0 of them linked"), "{printed}");
+    assert_eq!(run(&["check", "--data", &two], "").code, 0);
+}
+
+#[test]
+fn what_is_damaged_is_left_out_and_said() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    user.stored("m", &noise(1000));
+    user.stored("m", &noise(2000));
+    let is_first = |path: &std::path::PathBuf| path.metadata().unwrap().len() == 1000;
+    let first = files(&server.data().join("snapshots")).into_iter().find(is_first).unwrap();
+    fs::write(first, vec![0; 1000]).unwrap();
+    let ran = server.cli(&["backup", &beside(&server, "backup")]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.out.contains("snapshot 1 is damaged"), "{ran:?}");
+    assert!(ran.out.contains("1 files of 2000 bytes"), "{ran:?}");
+}
+
+#[test]
+fn a_backup_killed_at_any_moment_is_no_backup_and_the_next_one_is() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    for _ in 0..30 {
+        user.stored("m", &noise(300_000));
+    }
+    let dest = beside(&server, "backup");
+    for wait_ms in [0, 2, 5, 10, 15, 20, 30] {
+        let mut child = std::process::Command::new(BINARY)
+            .args(["backup", &dest, "--data"])
+            .arg(server.data())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(wait_ms));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if Path::new(&dest).exists() {
+            assert_eq!(run(&["check", "--data", &dest], "").code, 0, "whole after {wait_ms} ms");
+            fs::remove_dir_all(&dest).unwrap();
+        }
+    }
+    server.ok(&["backup", &dest]);
+    assert!(!Path::new(&format!("{dest}.partial")).exists());
+    assert_eq!(run(&["check", "--data", &dest], "").code, 0);
+    let half = beside(&server, "half.partial");
+    fs::create_dir(&half).unwrap();
+    let printed = server.ok(&["backup", &beside(&server, "half")]);
+    assert!(printed.contains("unfinished"), "{printed}");
+}
+
+#[test]
+fn a_restore_takes_only_a_backup_and_only_an_empty_place() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    user.stored("m", b"state");
+    let backup = beside(&server, "backup");
+    server.ok(&["backup", &backup]);
+    let none = run(&["restore", &beside(&server, "none"), "--data", &beside(&server, "x")], "");
+    assert!(none.code == 1 && none.err.contains("no data folder"), "{none:?}");
+    let over = run(&["restore", &backup, "--data", server.data().to_str().unwrap()], "");
+    assert!(over.code == 1 && over.err.contains("exists"), "{over:?}");
+    let empty = beside(&server, "empty");
+    fs::create_dir(&empty).unwrap();
+    assert_eq!(run(&["restore", &backup, "--data", &empty], "").code, 0);
+    assert_eq!(run(&["check", "--data", &empty], "").code, 0);
+    let file = files(&Path::new(&backup).join("snapshots")).remove(0);
+    fs::write(file, b"wrong").unwrap();
+    let damaged = run(&["restore", &backup, "--data", &beside(&server, "y")], "");
+    assert!(damaged.code == 1 && damaged.out.contains("snapshot 1"), "{damaged:?}");
+}
+
+#[test]
+fn an_export_is_plain_files_with_an_index() {
+    let server = serve(&[]);
+    let (a, b) = (server.user("a@example.org"), server.user("b@example.org"));
+    for user in [&a, &b] {
+        user.register("m");
+        user.stored("m", user.email.as_bytes());
+    }
+    a.post("/api/projects", &json!({ "slug": "app", "name": "App" }));
+    a.post("/api/projects/1/versions", &json!({ "ciphertext": "AAAA" }));
+    a.post("/api/projects/1/keys", &json!({ "wrapped_dek": "BBBB" }));
+    a.put("/api/projects/1/env/X", &json!({ "environment_tier": "d", "encrypted_value": "CCCC" }));
+    let dest = beside(&server, "export");
+    server.ok(&["export", &dest]);
+    let index = fs::read(Path::new(&dest).join("user-1/index.json")).unwrap();
+    let index: Value = serde_json::from_slice(&index).unwrap();
+    let file = |row: &Value| {
+        fs::read(Path::new(&dest).join("user-1").join(row["file"].as_str().unwrap())).unwrap()
+    };
+    assert_eq!(index["user"]["email"], "a@example.org");
+    assert_eq!(index["machines"][0]["machine_id"], "m");
+    assert_eq!(file(&index["snapshots"][0]), b"a@example.org");
+    let project = &index["entities"][0];
+    assert_eq!((&project["kind"], &project["slug"]), (&json!("project"), &json!("app")));
+    assert_eq!(project["wrapped_dek"], "BBBB");
+    assert_eq!(project["variables"][0]["encrypted_value"], "CCCC");
+    assert_eq!(file(&project["versions"][0]), [0, 0, 0]);
+    let again = server.cli(&["export", &dest]);
+    assert_eq!(again.code, 1, "{again:?}");
+    let one = beside(&server, "one");
+    server.ok(&["export", &one, "--user", "b@example.org"]);
+    assert!(!Path::new(&one).join("user-1").exists() && Path::new(&one).join("user-2").exists());
+}

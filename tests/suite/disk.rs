@@ -1,0 +1,138 @@
+//! A full disk: 507, nothing lost, and service goes on.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use super::support::{BINARY, Server, User, noise, refused, serve};
+
+/// A file system of a few megabytes, where this machine lets us make one.
+struct SmallDisk(Arc<tempfile::TempDir>);
+
+impl SmallDisk {
+    fn mount(mebibytes: u32) -> Option<SmallDisk> {
+        let scratch = Arc::new(tempfile::tempdir().unwrap());
+        let size = format!("size={mebibytes}m");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(scratch.path())
+            .output();
+        mounted.is_ok_and(|done| done.status.success()).then_some(SmallDisk(scratch))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_answers_507_and_serves_on_when_there_is_room_again() {
+    let Some(disk) = SmallDisk::mount(8) else {
+        println!("no tmpfs here: the limit on file sizes below stands in for it");
+        return;
+    };
+    let server = Server::start(Arc::clone(&disk.0), &["--min-free", "0"]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    let mut kept = Vec::new();
+    let full = loop {
+        let bytes = noise(1_000_000);
+        let answer = user.push("m", &bytes, "");
+        match answer.status {
+            201 => kept.push((answer.json()["snapshot"]["id"].as_i64().unwrap(), bytes)),
+            _ => break answer,
+        }
+        assert!(kept.len() < 10);
+    };
+    refused(&full, 507, "disk_full");
+    assert!(kept.len() >= 3, "{}", kept.len());
+    assert_eq!(server.files("tmp"), 0);
+    let check = |user: &User| {
+        for (id, bytes) in &kept {
+            assert!(&user.pull(&format!("?id={id}")).body == bytes, "snapshot {id}");
+        }
+    };
+    check(&user);
+    // To the last byte: now the database cannot grow either.
+    let filler = server.scratch.path().join("filler");
+    fill(&filler);
+    let small = user.push("m", b"small", "");
+    assert!(matches!(small.status, 201 | 507), "{small:?}");
+    let kept_now = user.history().len();
+    assert_eq!(user.get("/api/machines").status, 200, "reading goes on");
+    check(&user);
+    std::fs::remove_file(&filler).unwrap();
+    let server = server.restarted(&["--min-free", "0"]);
+    let user = user.on(&server);
+    assert_eq!(user.history().len(), kept_now);
+    check(&user);
+    server.ok(&["prune", "--keep", "1"]);
+    assert_eq!(user.push("m", &noise(1_000_000), "").status, 201);
+    server.ok(&["check"]);
+}
+
+fn fill(path: &Path) {
+    use std::io::Write;
+    let mut file = std::fs::File::create(path).unwrap();
+    for size in [65_536, 512, 1] {
+        while file.write_all(&vec![7; size]).is_ok() {}
+    }
+}
+
+#[test]
+fn a_file_that_cannot_grow_ends_one_push_and_nothing_else() {
+    let scratch = Arc::new(tempfile::tempdir().unwrap());
+    // What a file system says at its limit is EFBIG here, so the answer is a 500 without detail.
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; ulimit -f 2000; exec \"$@\"", "sh", BINARY, "serve"]);
+    command.args(["--listen", "127.0.0.1:0", "--log-format", "json", "--data"]);
+    command.arg(scratch.path().join("data"));
+    let mut server = Server::spawn(scratch, command);
+    server.errors_expected = true;
+    let user = server.user("a@example.org");
+    user.register("m");
+    let answer = user.push("m", &noise(3_000_000), "");
+    assert!(matches!(answer.status, 500 | 507), "{answer:?}");
+    assert_eq!((server.files("tmp"), server.files("snapshots")), (0, 0));
+    user.stored("m", &noise(500_000));
+    assert_eq!(user.history().len(), 1);
+}
+
+#[test]
+fn less_free_disk_than_the_reserve_refuses_pushes_and_nothing_else() {
+    let server = serve(&["--min-free", "18446744073709551615"]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    let answer = user.push("m", b"state", "");
+    refused(&answer, 507, "disk_full");
+    assert_eq!(answer.field("retry-after"), None);
+    assert_eq!(server.ask("GET", "/healthz", "", b"").status, 200);
+    assert_eq!(server.files("snapshots"), 0);
+}
+
+#[test]
+fn a_quota_counts_every_stored_byte_of_one_user() {
+    let server = serve(&["--quota", "1000"]);
+    let (a, b) = (server.user("a@example.org"), server.user("b@example.org"));
+    for user in [&a, &b] {
+        user.register("m");
+        user.stored("m", &noise(600));
+    }
+    let full = a.push("m", &noise(401), "");
+    refused(&full, 507, "quota_exceeded");
+    let error = full.json()["error"].as_str().unwrap().to_owned();
+    assert!(error.contains("600") && error.contains("1000"), "{error}");
+    a.stored("m", &noise(400));
+    let usage = a.read("/api/usage");
+    assert_eq!((&usage["stored_bytes"], &usage["quota_bytes"]), (&1000.into(), &1000.into()));
+    server.ok(&["user", "quota", "a@example.org", "2000"]);
+    a.stored("m", &noise(1000));
+    refused(&a.push("m", b"x", ""), 507, "quota_exceeded");
+    server.ok(&["user", "quota", "a@example.org", "0"]);
+    a.stored("m", &noise(5000));
+    server.ok(&["user", "quota", "a@example.org", "default"]);
+    refused(&a.push("m", b"x", ""), 507, "quota_exceeded");
+    assert_eq!(b.read("/api/usage")["stored_bytes"], 600);
+}

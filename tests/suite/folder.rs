@@ -1,0 +1,155 @@
+//! The data folder: its modes, its lock, its place for sockets, and its upgrades.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use super::support::{BINARY, Server, User, files, run, serve};
+
+fn mode(path: &Path) -> u32 {
+    path.metadata().unwrap().permissions().mode() & 0o777
+}
+
+fn assert_private(root: &Path) {
+    assert_eq!(mode(root), 0o700);
+    for entry in fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()) {
+        assert_eq!(mode(&entry), if entry.is_dir() { 0o700 } else { 0o600 }, "{entry:?}");
+    }
+    for file in files(root) {
+        if file.is_file() {
+            assert_eq!(mode(&file), 0o600, "{file:?}");
+            assert_eq!(mode(file.parent().unwrap()), 0o700, "{file:?}");
+        }
+    }
+}
+
+#[test]
+fn nobody_else_may_read_whatever_the_umask() {
+    let scratch = Arc::new(tempfile::tempdir().unwrap());
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask 000; exec \"$@\"", "sh", BINARY, "serve"]);
+    command.args(["--listen", "127.0.0.1:0", "--data"]).arg(scratch.path().join("data"));
+    let server = Server::spawn(scratch, command);
+    let user = server.user("a@example.org");
+    user.register("m");
+    user.stored("m", b"state");
+    assert_private(&server.data());
+}
+
+#[test]
+fn a_folder_that_stands_open_is_closed() {
+    let mut server = serve(&[]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    user.stored("m", b"state");
+    server.stop();
+    fs::set_permissions(server.data(), Permissions::from_mode(0o755)).unwrap();
+    for name in ["snapshots", "jwt.key", "configsync.db"] {
+        fs::set_permissions(server.data().join(name), Permissions::from_mode(0o755)).unwrap();
+    }
+    let server = server.restarted(&[]);
+    assert_private(&server.data());
+    assert_eq!(user.on(&server).pull("").body, b"state");
+}
+
+#[test]
+fn snapshot_files_lie_in_sub_folders_that_stay_small() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    for n in 0..40_u8 {
+        user.stored("m", &[n]);
+    }
+    let folders = fs::read_dir(server.data().join("snapshots")).unwrap();
+    let folders: Vec<_> = folders.map(|entry| entry.unwrap().path()).collect();
+    assert!(folders.len() > 20 && folders.iter().all(|path| path.is_dir()));
+    assert_eq!(server.files("snapshots"), 40);
+}
+
+#[test]
+fn a_long_path_puts_the_socket_elsewhere() {
+    let scratch = tempfile::tempdir().unwrap();
+    let deep = scratch.path().join("x".repeat(100));
+    fs::create_dir(&deep).unwrap();
+    let inner = Arc::new(tempfile::tempdir_in(&deep).unwrap());
+    let mut server = Server::start(Arc::clone(&inner), &[]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    assert_eq!(files(&server.data().join("run")).len(), 0);
+    assert_eq!(server.stop().code(), Some(0));
+}
+
+#[test]
+fn an_older_database_is_migrated_after_a_copy_was_set_aside() {
+    let scratch = Arc::new(tempfile::tempdir().unwrap());
+    let data = scratch.path().join("data");
+    fs::create_dir(&data).unwrap();
+    let old = rusqlite::Connection::open(data.join("configsync.db")).unwrap();
+    old.execute_batch(include_str!("../data/schema-v1.sql")).unwrap();
+    old.execute_batch(
+        "INSERT INTO users (id, email, created_at, updated_at) VALUES (7, 'a@example.org', 1, 1);
+         PRAGMA user_version = 1;",
+    )
+    .unwrap();
+    drop(old);
+    let server = Server::start(scratch, &[]);
+    let user = User::of(&server, "a@example.org", &server.token("a@example.org"));
+    assert_eq!(user.read("/api/auth/verify")["user_id"], 7);
+    user.register("m");
+    user.stored("m", b"state");
+    let aside = files(&data).into_iter().find(|f| f.to_string_lossy().contains("before")).unwrap();
+    let aside = rusqlite::Connection::open(aside).unwrap();
+    let version: i64 = aside.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, 1);
+    let users: i64 = aside.query_row("SELECT count(*) FROM users", [], |row| row.get(0)).unwrap();
+    assert_eq!(users, 1);
+}
+
+#[test]
+fn a_newer_database_is_refused_and_left_alone() {
+    let mut server = serve(&[]);
+    server.stop();
+    server.database().pragma_update(None, "user_version", 99).unwrap();
+    for args in [&["serve", "--listen", "127.0.0.1:0"][..], &["user", "list"], &["check"]] {
+        let ran = server.cli(args);
+        assert_eq!(ran.code, 1, "{args:?}");
+        assert!(ran.err.contains("99") && ran.err.contains("newer"), "{ran:?}");
+    }
+    assert_eq!(server.count("SELECT user_version FROM pragma_user_version"), 99);
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_named() {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("file");
+    fs::write(&file, b"x").unwrap();
+    for data in [file.join("data"), file.clone()] {
+        let ran = run(&["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()], "");
+        assert_eq!(ran.code, 1);
+        assert!(ran.err.contains(file.to_str().unwrap()), "{ran:?}");
+    }
+    assert_eq!(fs::read(&file).unwrap(), b"x");
+}
+
+#[test]
+fn a_jwt_key_may_come_from_a_file_that_the_environment_names() {
+    let scratch = Arc::new(tempfile::tempdir().unwrap());
+    let key = scratch.path().join("credential");
+    let start = |bytes: &[u8]| {
+        fs::write(&key, bytes).unwrap();
+        let mut command = Command::new(BINARY);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]);
+        command.arg(scratch.path().join("data")).env("CONFIGSYNC_JWT_KEY_FILE", &key);
+        command
+    };
+    let ran = super::support::run_with(&mut start(b"short"), "");
+    assert!(ran.code == 1 && ran.err.contains("32 bytes"), "{ran:?}");
+    let server = Server::spawn(Arc::clone(&scratch), start(&[7; 32]));
+    let user = server.user("a@example.org");
+    let body = serde_json::json!({ "token": user.bearer }).to_string();
+    let login = server.ask("POST", "/api/auth/login", "", body.as_bytes());
+    assert_eq!(login.status, 200);
+    assert!(!server.data().join("jwt.key").exists());
+}

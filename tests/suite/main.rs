@@ -1,0 +1,26 @@
+//! The promises of the server, tried over HTTP and on the command line against the real binary.
+//! One file a feature; two users wherever one could see what is the other's.
+
+// A test fails by panicking, in its helpers too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::indexing_slicing, clippy::string_slice)]
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod access;
+mod backup;
+mod bad_input;
+mod cli;
+
+mod crash;
+mod damage;
+mod disk;
+mod folder;
+mod login;
+mod machines;
+mod operator;
+mod rules;
+mod snapshots;
+mod support;
+#[allow(dead_code)]
+#[path = "../support/wire.rs"]
+mod wire;

@@ -1,0 +1,288 @@
+//! What the person who hosts it needs: prune, retention, the audit log, metrics.
+
+use std::fs;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use super::support::{Server, eventually, refused, serve};
+
+fn audit(server: &Server, args: &[&str]) -> Vec<Value> {
+    let text = server.ok(&[&["audit"], args].concat());
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn events(server: &Server) -> Vec<String> {
+    audit(server, &[]).iter().map(|row| row["event"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn prune_deletes_what_fails_every_rule_and_never_a_machines_newest() {
+    let server = serve(&[]);
+    let (a, b) = (server.user("a@example.org"), server.user("b@example.org"));
+    for (user, machine, count) in [(&a, "m", 5), (&a, "n", 1), (&b, "m", 3)] {
+        user.register(machine);
+        for n in 0..count {
+            user.stored(machine, format!("{machine}{n}").as_bytes());
+        }
+    }
+    // Everything of a's but the newest two ids is a week old.
+    let old = "UPDATE state_snapshots SET created_at = created_at - 7 * 86400000 WHERE id < 5";
+    server.database().execute(old, []).unwrap();
+    let both = ["prune", "--keep", "3", "--older-than-days", "6"];
+    let preview = server.ok(&[&both[..], &["--dry-run"]].concat());
+    assert!(preview.contains("would delete 2 snapshots") && preview.contains("4 bytes"));
+    assert_eq!(server.count("SELECT count(*) FROM state_snapshots"), 9);
+    let done = server.ok(&both);
+    assert!(done.contains("deleted 2 snapshots") && done.contains("4 bytes freed"), "{done}");
+    assert_eq!(a.history(), [6, 5, 4, 3]);
+    assert_eq!(b.history(), [9, 8, 7]);
+    assert_eq!(server.files("snapshots"), 7);
+    server.ok(&["prune", "--older-than-days", "0"]);
+    assert_eq!((a.history(), b.history()), (vec![6, 5], vec![9]));
+    assert_eq!(a.read("/api/usage")["stored_bytes"], 4);
+    refused(&a.pull("?id=1"), 404, "no_snapshot");
+    let pruned = audit(&server, &["--event", "snapshot.prune"]);
+    assert_eq!(pruned.len(), 6);
+    assert_eq!((&pruned[0]["user"], &pruned[0]["machine"]), (&json!("a@example.org"), &json!("m")));
+}
+
+#[test]
+fn a_server_told_to_keep_a_number_keeps_that_many_of_each_machine() {
+    let server = serve(&["--keep", "2"]);
+    let user = server.user("a@example.org");
+    for machine in ["m", "n"] {
+        user.register(machine);
+        for n in 0..4 {
+            user.stored(machine, format!("{machine}{n}").as_bytes());
+        }
+    }
+    assert_eq!(user.history(), [8, 7, 4, 3]);
+    assert_eq!(server.files("snapshots"), 4);
+    let server = server.restarted(&["--keep", "1"]);
+    eventually("the start prunes too", || server.files("snapshots") == 2);
+    assert_eq!(user.on(&server).history(), [8, 4]);
+}
+
+#[test]
+fn a_running_backup_keeps_the_files_of_what_is_pruned() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    for n in 0..3 {
+        user.stored("m", &[n]);
+    }
+    let held = fs::File::create(server.data().join("backup.lock")).unwrap();
+    held.lock_shared().unwrap();
+    let done = server.ok(&["prune", "--keep", "1"]);
+    assert!(done.contains("2 files stay until the next prune"), "{done}");
+    assert_eq!((user.history().len(), server.files("snapshots")), (1, 3));
+    assert_eq!(server.cli(&["check"]).code, 0, "they are no orphans");
+    drop(held);
+    let done = server.ok(&["prune", "--keep", "1"]);
+    assert!(done.contains("2 bytes freed"), "{done}");
+    assert_eq!(server.files("snapshots"), 1);
+}
+
+#[test]
+fn what_was_deleted_softly_and_what_was_lost_goes_in_time() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    user.post("/api/projects", &json!({ "slug": "app", "name": "App" }));
+    user.post("/api/projects/1/versions", &json!({ "ciphertext": "AAAA" }));
+    user.delete("/api/projects/1");
+    let dev = json!([{ "name": "dev", "tier": "custom", "color": null, "protect": false }]);
+    user.put("/api/environments/sync", &json!({ "environments": dev, "delete_missing": true }));
+    user.put("/api/environments/sync", &json!({ "environments": [], "delete_missing": true }));
+    let lost = server.data().join("lost+found");
+    for (name, days) in [("old", 31), ("young", 29)] {
+        fs::write(lost.join(name), b"xyz").unwrap();
+        let at = SystemTime::now() - Duration::from_secs(days * 86_400);
+        fs::File::open(lost.join(name)).unwrap().set_modified(at).unwrap();
+    }
+    server.ok(&["prune", "--older-than-days", "1"]);
+    assert_eq!(server.files("snapshots"), 1, "deleted today");
+    assert!(!lost.join("old").exists() && lost.join("young").exists());
+    std::thread::sleep(Duration::from_millis(2));
+    let done = server.ok(&["prune", "--older-than-days", "0"]);
+    assert!(done.contains("2 deleted entities and environments"), "{done}");
+    assert_eq!(server.files("snapshots"), 0);
+    assert_eq!(user.read("/api/usage")["stored_bytes"], 0);
+}
+
+#[test]
+fn two_prunes_at_once_and_pulls_beside_them_end_well() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    let bytes: Vec<Vec<u8>> = (0..40).map(|_| super::support::noise(100_000)).collect();
+    for state in &bytes {
+        user.stored("m", state);
+    }
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| server.ok(&["prune", "--keep", "1"]));
+        }
+        for (n, state) in bytes.iter().enumerate() {
+            let pulled = user.pull(&format!("?id={}", n + 1));
+            match pulled.status {
+                200 => assert!(&pulled.body == state, "torn"),
+                status => assert_eq!(status, 404),
+            }
+        }
+    });
+    assert_eq!((user.history(), server.files("snapshots")), (vec![40], 1));
+    assert_eq!(server.cli(&["check"]).code, 0);
+}
+
+#[test]
+fn the_audit_log_tells_who_did_what_and_when() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    server.cli_with(&["user", "passwd", "a@example.org", "--password-stdin"], "right\n");
+    for (password, status) in [("wrong", 401), ("right", 200)] {
+        let body = json!({ "email": "a@example.org", "password": password }).to_string();
+        assert_eq!(server.ask("POST", "/api/auth/login", "", body.as_bytes()).status, status);
+    }
+    let unknown = json!({ "email": "typed@example.org", "password": "x" }).to_string();
+    server.ask("POST", "/api/auth/login", "", unknown.as_bytes());
+    user.register("m");
+    user.stored("m", b"state");
+    user.pull("");
+    user.delete("/api/machines/m");
+    server.ok(&["token", "revoke", "1"]);
+    eventually("the batch is written", || events(&server).contains(&"snapshot.pull".to_owned()));
+    let rows = audit(&server, &[]);
+    let find = |event: &str| rows.iter().find(|row| row["event"] == event).unwrap().clone();
+    for event in [
+        "server.start",
+        "user.add",
+        "token.create",
+        "user.passwd",
+        "login.ok",
+        "login.failed",
+        "machine.register",
+        "snapshot.push",
+        "snapshot.pull",
+        "machine.remove",
+        "token.revoke",
+    ] {
+        let row = find(event);
+        assert!(row["time"].as_str().unwrap().ends_with('Z'), "{row}");
+        assert_eq!(row["outcome"], if event == "login.failed" { "failed" } else { "ok" });
+    }
+    let push = find("snapshot.push");
+    assert_eq!((&push["user"], &push["machine"]), (&json!("a@example.org"), &json!("m")));
+    assert_eq!((&push["peer"], &push["subject_id"]), (&json!("127.0.0.1"), &json!(1)));
+    let failed: Vec<_> = rows.iter().filter(|row| row["event"] == "login.failed").collect();
+    assert_eq!(failed.len(), 2);
+    assert!(failed[0]["user"] == "a@example.org" && failed[1]["user"].is_null());
+    assert!(!server.ok(&["audit"]).contains("typed"), "what was typed is kept nowhere");
+    assert!(find("user.add")["peer"].is_null() && find("server.start")["user"].is_null());
+    let times: Vec<_> = rows.iter().map(|row| row["id"].as_i64().unwrap()).collect();
+    assert!(times.is_sorted());
+}
+
+#[test]
+fn the_audit_log_is_filtered_by_time_user_and_event() {
+    let server = serve(&[]);
+    server.user("a@example.org");
+    server.user("b@example.org");
+    assert_eq!(audit(&server, &["--user", "B@example.org"]).len(), 2);
+    assert_eq!(audit(&server, &["--event", "user.add"]).len(), 2);
+    let first = audit(&server, &["--event", "user.add"])[1]["time"].as_str().unwrap().to_owned();
+    let since = audit(&server, &["--since", &first]);
+    assert!(since.iter().all(|row| row["time"].as_str().unwrap() >= first.as_str()));
+    assert!(audit(&server, &["--since", "2999-01-01"]).is_empty());
+    let text = server.ok(&["audit", "--event", "user.add", "--format", "text"]);
+    assert!(text.lines().next().unwrap().contains("\tuser.add\ta@example.org\t-\t-\tok\t-"));
+    server.ok(&["user", "remove", "b@example.org", "--yes"]);
+    assert_eq!(audit(&server, &["--user", "b@example.org"]).len(), 3, "rows outlive the user");
+}
+
+#[test]
+fn throttled_logins_are_noted_once_and_old_rows_go() {
+    let server = serve(&[]);
+    let body = json!({ "email": "a@example.org", "password": "x" }).to_string();
+    for _ in 0..15 {
+        server.ask("POST", "/api/auth/login", "", body.as_bytes());
+    }
+    eventually("the batch is written", || events(&server).contains(&"login.throttled".to_owned()));
+    let throttled = events(&server).iter().filter(|event| *event == "login.throttled").count();
+    assert_eq!(throttled, 1);
+    server.database().execute("UPDATE audit_log SET created_at = 1", []).unwrap();
+    let server = server.restarted(&["--audit-days", "1"]);
+    eventually("old rows are gone", || !events(&server).contains(&"login.failed".to_owned()));
+}
+
+#[test]
+fn strangers_cannot_make_the_audit_log_grow_without_bound() {
+    let server = serve(&[]);
+    let body = json!({ "token": "cs_0000000000000000000000000000000000000000" }).to_string();
+    for _ in 0..300 {
+        assert_eq!(server.ask("POST", "/api/auth/login", "", body.as_bytes()).status, 401);
+    }
+    std::thread::sleep(Duration::from_millis(1200));
+    let failed = events(&server).iter().filter(|event| *event == "login.failed").count();
+    // The hour may have turned in between.
+    assert!((100..=400).contains(&failed) && failed != 300, "{failed}");
+}
+
+#[test]
+fn start_and_stop_are_noted() {
+    let mut server = serve(&[]);
+    server.stop();
+    assert_eq!(events(&server), ["server.start", "server.stop"]);
+}
+
+#[test]
+fn metrics_are_served_only_where_asked_for_and_only_to_this_host() {
+    let server = serve(&["--metrics"]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    user.stored("m", &[7; 1000]);
+    user.pull("");
+    user.get("/api/projects/7");
+    server.ask("BREW", "/%3Cscript%3E", "", b"");
+    server.ask("POST", "/api/auth/login", "", br#"{"token": "x"}"#);
+    let answer = server.ask("GET", "/metrics", "", b"");
+    assert_eq!(answer.status, 200);
+    assert!(answer.field("content-type").unwrap().starts_with("text/plain; version=0.0.4"));
+    let text = String::from_utf8(answer.body).unwrap();
+    for line in [
+        "configsync_pushes_total 1",
+        "configsync_pulls_total 1",
+        "configsync_login_failures_total 1",
+        "configsync_snapshots 1",
+        "configsync_stored_bytes 1000",
+        "configsync_http_requests_total{route=\"/api/{kinds}/{}\",method=\"GET\",status=\"404\"} 1",
+        "configsync_http_requests_total{route=\"none\",method=\"other\",status=\"404\"} 1",
+        "configsync_http_request_duration_seconds_count{route=\"/api/machines/snapshot\"} 2",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+    }
+    for name in [
+        "configsync_connections_open",
+        "configsync_connections_refused_total",
+        "configsync_database_bytes",
+        "configsync_disk_free_bytes",
+        "configsync_build_info",
+        "process_resident_memory_bytes",
+        "process_open_fds",
+    ] {
+        assert!(text.contains(&format!("\n{name}")), "{name} in\n{text}");
+    }
+    assert!(!text.contains("script") && !text.contains("BREW"));
+    for field in [
+        "Forwarded: for=1.2.3.4",
+        "X-Forwarded-For: 127.0.0.1",
+        "X-Forwarded-Proto: x",
+        "X-Forwarded-Anything: x",
+        "X-Real-IP: 127.0.0.1",
+        "Via: 1.1 x",
+    ] {
+        let answer = server.ask("GET", "/metrics", &format!("{field}\r\n"), b"");
+        refused(&answer, 404, "not_found");
+    }
+    refused(&serve(&[]).ask("GET", "/metrics", "", b""), 404, "not_found");
+}

@@ -1,0 +1,154 @@
+//! What holds of every route: fields, methods, lengths, errors, and what the log says.
+
+use serde_json::{Value, json};
+
+use super::support::{ELSEWHERE, eventually, refused, serve};
+
+#[test]
+fn every_answer_carries_the_same_safe_fields() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    user.stored("m", b"state");
+    let mut ids = std::collections::HashSet::new();
+    for answer in [
+        user.get("/healthz"),
+        user.get("/api/machines"),
+        user.pull(""),
+        user.get("/api/machines/snapshot"),
+        user.get("/nowhere"),
+        user.delete("/api/machines"),
+        server.ask("GET", "/api/machines", "", b""),
+        server.ask("POST", "/api/auth/login", "", b"x"),
+    ] {
+        assert_eq!(answer.field("cache-control"), Some("no-store"));
+        assert_eq!(answer.field("x-content-type-options"), Some("nosniff"));
+        assert_eq!(answer.field("content-length"), Some(answer.body.len().to_string().as_str()));
+        assert!(ids.insert(answer.field("x-request-id").unwrap().to_owned()), "its own id");
+        if answer.status >= 400 {
+            assert_eq!(answer.field("content-type"), Some("application/json"));
+            let body = answer.json();
+            assert!(body["error"].is_string() && body["code"].is_string(), "{body}");
+        }
+    }
+}
+
+#[test]
+fn head_answers_as_get_does_without_the_body() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    user.stored("m", &[7; 100_000]);
+    for (path, accept) in [
+        ("/healthz", ""),
+        ("/api/machines", ""),
+        ("/api/machines/history", ""),
+        ("/api/machines/snapshot", ""),
+        ("/api/machines/snapshot", "Accept: application/octet-stream\r\n"),
+    ] {
+        let get = user.raw("GET", path, accept, b"");
+        let head = user.raw("HEAD", path, accept, b"");
+        assert_eq!((head.status, head.body.len()), (200, 0), "{path}");
+        for field in ["content-length", "content-type", "etag"] {
+            assert_eq!(head.field(field), get.field(field), "{path} {field}");
+        }
+    }
+}
+
+#[test]
+fn a_method_that_a_path_does_not_take_is_refused_with_those_it_does() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    for (method, path, allow) in [
+        ("DELETE", "/api/machines", "GET, HEAD, POST"),
+        ("PUT", "/api/machines/snapshot", "GET, HEAD, POST"),
+        ("POST", "/healthz", "GET, HEAD"),
+        ("GET", "/api/auth/login", "POST"),
+        ("OPTIONS", "/api/machines", "GET, HEAD, POST"),
+    ] {
+        let answer = user.raw(method, path, "", b"");
+        refused(&answer, 405, "method_not_allowed");
+        assert_eq!(answer.field("allow"), Some(allow), "{method} {path}");
+    }
+    for path in ["/", "/api", "/api/", "/api/machines/", "//api/machines", "/API/machines"] {
+        refused(&user.get(path), 404, "not_found");
+    }
+}
+
+#[test]
+fn a_body_without_a_length_is_refused() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    for method in ["POST", "PUT", "PATCH"] {
+        let path = if method == "POST" { "/api/machines" } else { "/api/projects/1/env/x" };
+        let bearer = &user.bearer;
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {bearer}\r\n\r\n"
+        );
+        let answer = server.send(ELSEWHERE, &head, b"", false);
+        assert!(matches!(answer.status, 411 | 405), "{method}: {answer:?}");
+    }
+    let chunked = "Transfer-Encoding: chunked\r\n";
+    refused(&server.ask("GET", "/healthz", chunked, b""), 411, "length_required");
+}
+
+#[test]
+fn a_get_with_a_json_type_and_no_body_is_no_json() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    let fields = "Content-Type: application/json\r\n";
+    assert_eq!(user.raw("GET", "/api/machines", fields, b"").status, 200);
+    assert_eq!(user.raw("DELETE", "/api/machines/x/actions", fields, b"").status, 200);
+    assert_eq!(user.raw("GET", "/api/machines", fields, b"no json").status, 200);
+}
+
+#[test]
+fn health_needs_no_credentials_and_says_the_version() {
+    let server = serve(&[]);
+    let answer = server.ask("GET", "/healthz", "", b"");
+    let expected = json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") });
+    assert_eq!((answer.status, answer.json()), (200, expected));
+}
+
+#[test]
+fn the_log_has_a_line_for_each_request_and_no_secret() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    server.cli_with(&["user", "passwd", "a@example.org", "--password-stdin"], "pass-word-zq7qz\n");
+    let login = json!({ "email": "a@example.org", "password": "pass-word-zq7qz" });
+    let login = server.ask("POST", "/api/auth/login", "", login.to_string().as_bytes());
+    let jwt = login.json()["token"].as_str().unwrap().to_owned();
+    let wrong = json!({ "email": "typed-email-zq7qz@example.org", "password": "typed-pass-zq7qz" });
+    server.ask("POST", "/api/auth/login", "", wrong.to_string().as_bytes());
+    user.register("m");
+    user.stored("m", b"state-zq7qz");
+    user.get("/api/projects?git_url=https%3A%2F%2Fme%3Asecret-zq7qz%40example.org%2Fx");
+    server.ask("GET", "/api/machines", "Authorization: Bearer master-pass-zq7qz\r\n", b"");
+    let wanted = |lines: &[String]| lines.iter().filter(|l| l.contains("\"request\"")).count() >= 6;
+    eventually("the requests are logged", || wanted(&server.log_lines()));
+    let lines = server.log_lines();
+    let text = lines.join("\n");
+    let token = &user.bearer;
+    for secret in ["zq7qz", token.as_str(), &jwt, &token[3..20]] {
+        assert!(!text.contains(secret), "{secret} in {text}");
+    }
+    let push = lines.iter().find(|l| l.contains("POST") && l.contains("/snapshot")).unwrap();
+    let line: Value = serde_json::from_str(push).unwrap();
+    assert_eq!(line["status"], 201);
+    assert_eq!((&line["bytes_in"], &line["user"]), (&json!(11), &json!(1)));
+    assert_eq!(line["peer"], "127.0.0.1");
+    assert_eq!(line["path"], "/api/machines/snapshot");
+    for key in ["time", "level", "msg", "method", "bytes_out", "ms", "request_id"] {
+        assert!(!line[key].is_null(), "{key}");
+    }
+}
+
+#[test]
+fn a_text_log_has_the_same_in_words() {
+    let server = serve(&["--log-format", "text"]);
+    server.ask("GET", "/healthz", "", b"");
+    let is_it = |line: &String| {
+        line.contains("info  request method=GET path=/healthz status=200") && line.contains(" ms=")
+    };
+    eventually("the request is logged", || server.log_lines().iter().any(is_it));
+}
