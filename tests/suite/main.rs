@@ -10,6 +10,10 @@ mod access;
 mod backup;
 mod bad_input;
 mod cli;
+mod client_entities;
+mod client_legacy;
+mod client_sync;
+mod client_variables;
 
 mod crash;
 mod damage;

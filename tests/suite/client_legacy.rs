@@ -1,0 +1,256 @@
+//! The older dialect of the released command line, and what a login asks.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::support::{User, noise, refused, serve};
+
+const MID: &str = "16c78290597fde1e";
+
+fn register(user: &User, machine: &str) -> Value {
+    let body = json!({ "machine_id": machine, "name": "laptop", "platform": "linux", "arch": "x64",
+        "python_version": "v20.20.2" });
+    let answer = user.post("/api/machines/register", &body);
+    assert_eq!(answer.status, 200, "only 200 counts: {answer:?}");
+    answer.json()["machine"].clone()
+}
+
+fn push(user: &User, machine: &str, bytes: &[u8]) -> i64 {
+    let body = json!({ "machine_id": machine, "encrypted_state": STANDARD.encode(bytes),
+        "timestamp": "2026-03-01T10:21:00.344Z", "version": "1.0",
+        "metadata": { "configs": [{ "source": "~/.zshrc" }], "machine_vars": { "K": "clear-1x9" } } });
+    let answer = user.post(&format!("/api/machines/{machine}/push"), &body);
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.json()["success"], true);
+    answer.json()["snapshot_id"].as_i64().unwrap()
+}
+
+#[test]
+fn verify_tells_a_good_token_from_a_bad_one() {
+    let server = serve(&[]);
+    server.user("a@example.org");
+    let user = server.user("b@example.org");
+    let expected = json!({ "valid": true, "user_id": 2, "email": "b@example.org" });
+    assert_eq!(user.read("/api/auth/verify"), expected);
+    refused(&User::of(&server, "", "cs_x").get("/api/auth/verify"), 401, "unauthorized");
+}
+
+#[test]
+fn there_is_no_sign_up() {
+    let server = serve(&[]);
+    let answer = server.ask("POST", "/api/auth/register", "", br#"{"email":"x@y","password":"z"}"#);
+    refused(&answer, 403, "registration_closed");
+    assert!(answer.json()["error"].as_str().unwrap().contains("user add"));
+    assert_eq!(server.count("SELECT count(*) FROM users"), 0);
+}
+
+#[test]
+fn a_login_for_the_first_time_and_again() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    assert_eq!(user.get("/api/auth/verify").status, 200);
+    let machine = register(&user, MID);
+    assert_eq!((&machine["machine_id"], &machine["user_id"]), (&json!(MID), &json!(1)));
+    refused(&user.get("/api/auth/keypair"), 404, "not_found");
+    let keypair = json!({ "public_key": STANDARD.encode(noise(32)),
+        "encrypted_private_key": STANDARD.encode(noise(60)),
+        "kek_salt": STANDARD.encode(noise(32)), "kek_iterations": 600_000, "key_algorithm": "x25519" });
+    assert_eq!(user.post("/api/auth/keypair", &keypair).status, 201);
+    let profile = json!({ "slug": "default", "name": "Default", "description": "Auto-created",
+        "is_default": true });
+    assert_eq!(user.post("/api/profiles", &profile).status, 201);
+
+    let stored = user.read("/api/auth/keypair");
+    for (name, value) in keypair.as_object().unwrap() {
+        assert_eq!(&stored[name], value, "{name}");
+    }
+    assert!(stored["created_at"].is_string() && stored["key_version"] == 1);
+    assert_eq!(user.post("/api/auth/keypair", &keypair).status, 201, "the same again");
+    for part in ["public_key", "encrypted_private_key", "kek_salt"] {
+        let mut other = keypair.clone();
+        other[part] = json!(STANDARD.encode(noise(32)));
+        refused(&user.post("/api/auth/keypair", &other), 409, "key_exists");
+    }
+    assert_eq!(user.read("/api/auth/keypair"), stored);
+    refused(&user.post("/api/profiles", &profile), 409, "conflict");
+    let profiles = user.read("/api/profiles");
+    assert_eq!(profiles["profiles"][0]["slug"], "default");
+    assert_eq!(profiles["profiles"][0]["is_default"], true);
+}
+
+#[test]
+fn a_keypair_that_is_none_is_refused() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    let good = json!({ "public_key": "AAAA", "encrypted_private_key": "AAAA", "kek_salt": "AAAA",
+        "kek_iterations": 1 });
+    for (part, bad) in [
+        ("public_key", json!("!")),
+        ("public_key", json!("")),
+        ("kek_salt", Value::Null),
+        ("encrypted_private_key", json!(7)),
+        ("kek_iterations", json!(-1)),
+        ("kek_iterations", json!("many")),
+    ] {
+        let mut keypair = good.clone();
+        keypair[part] = bad;
+        refused(&user.post("/api/auth/keypair", &keypair), 400, "bad_request");
+    }
+    refused(&user.get("/api/auth/keypair"), 404, "not_found");
+}
+
+#[test]
+fn a_push_is_always_a_new_snapshot_of_the_one_history() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    register(&user, MID);
+    let (one, two) = (push(&user, MID, b"state"), push(&user, MID, b"state"));
+    assert!(two > one, "equal content too");
+    let three = user.stored(MID, b"by the six endpoints");
+    assert_eq!(user.history(), [three, two, one]);
+
+    let latest = user.read("/api/machines/latest");
+    assert_eq!(latest["id"], three);
+    let legacy = user.read(&format!("/api/machines/snapshot/{one}"));
+    assert_eq!(legacy["encrypted_state"], STANDARD.encode(b"state"));
+    assert_eq!(legacy["timestamp"], "2026-03-01T10:21:00.344Z");
+    assert_eq!((&legacy["machine_name"], &legacy["version"]), (&json!("laptop"), &json!("1.0")));
+    let page = user.read(&format!("/api/machines/history?limit=20&machine_id={MID}"));
+    assert_eq!(page["snapshots"][0]["size_bytes"], 20);
+    refused(&user.get("/api/machines/snapshot/99"), 404, "no_snapshot");
+    refused(&user.get("/api/machines/snapshot/x"), 400, "bad_request");
+    refused(&user.get("/api/machines/latest?machine_id=other"), 404, "no_snapshot");
+}
+
+#[test]
+fn a_push_from_an_unknown_machine_registers_it_and_a_hidden_one_comes_back() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    push(&user, "new", b"one");
+    let machines = || user.read("/api/machines")["machines"].as_array().unwrap().clone();
+    assert_eq!(
+        (&machines()[0]["machine_id"], &machines()[0]["name"]),
+        (&json!("new"), &json!("new"))
+    );
+    assert_eq!(user.delete("/api/machines/new").status, 200);
+    assert!(machines().is_empty());
+    refused(&user.delete("/api/machines/new"), 404, "not_found");
+    assert_eq!(user.history().len(), 1, "its snapshots stay");
+    push(&user, "new", b"two");
+    assert_eq!(machines()[0]["snapshot_count"], 2);
+    user.delete("/api/machines/new");
+    register(&user, "new");
+    assert_eq!((machines().len(), &machines()[0]["name"]), (1, &json!("laptop")));
+}
+
+#[test]
+fn a_push_whose_body_names_another_machine_is_refused() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    let body = json!({ "machine_id": "other", "encrypted_state": "AAAA" });
+    refused(&user.post("/api/machines/one/push", &body), 400, "bad_request");
+    let empty = json!({ "machine_id": "one", "encrypted_state": "" });
+    refused(&user.post("/api/machines/one/push", &empty), 400, "bad_request");
+    for word in ["latest", "history", "snapshot", "register"] {
+        let path = format!("/api/machines/{word}/push");
+        let answer = user.post(&path, &json!({ "encrypted_state": "AAAA" }));
+        assert!(matches!(answer.status, 404 | 405), "{word}: {answer:?}");
+    }
+    assert_eq!(server.count("SELECT count(*) FROM machines"), 0);
+    assert_eq!(server.files("snapshots"), 0);
+}
+
+#[test]
+fn metadata_is_found_nowhere_afterwards() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    push(&user, MID, b"state");
+    for file in super::support::files(&server.data()).into_iter().filter(|file| file.is_file()) {
+        let bytes = std::fs::read(&file).unwrap();
+        assert!(!bytes.windows(9).any(|window| window == b"clear-1x9"), "{}", file.display());
+    }
+}
+
+#[test]
+fn actions_are_delivered_by_get_and_only_those_are_deleted() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    let path = format!("/api/machines/{MID}/actions");
+    assert_eq!(user.read(&path), json!({ "actions": [] }), "a machine never registered");
+    let add = |name: &str| {
+        let payload = json!({ "manager": "npm", "package": name }).to_string();
+        server.ok(&["action", "add", "a@example.org", MID, "add_package", &payload]);
+    };
+    add("one");
+    let head = user.raw("HEAD", &path, "", b"");
+    assert_eq!(head.status, 200);
+    assert_eq!(user.delete(&path).status, 200, "HEAD delivers nothing");
+    let first = user.read(&path);
+    assert_eq!(first["actions"].as_array().unwrap().len(), 1);
+    assert_eq!(first["actions"][0]["action"], "add_package");
+    assert_eq!(first["actions"][0]["payload"], json!({ "manager": "npm", "package": "one" }));
+    add("two");
+    assert_eq!(user.delete(&path).json(), json!({ "ok": true }));
+    let left = user.read(&path);
+    assert_eq!(left["actions"].as_array().unwrap().len(), 1);
+    assert_eq!(left["actions"][0]["payload"]["package"], "two");
+    let unknown = server.cli(&["action", "add", "x@example.org", MID, "a", "{}"]);
+    assert_eq!(unknown.code, 1);
+}
+
+#[test]
+fn environments_are_replaced_as_a_whole_and_the_operator_brings_them_back() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    assert_eq!(user.read("/api/environments"), json!({ "environments": [] }));
+    let dev = json!({ "name": "dev", "tier": "development", "color": "#22c55e", "protect": false });
+    let prod = json!({ "name": "prod", "tier": "production", "color": null, "protect": true });
+    let sync = |list: Value, delete_missing: bool| {
+        let body = json!({ "environments": list, "delete_missing": delete_missing });
+        user.put("/api/environments/sync", &body).json()["environments"].clone()
+    };
+    let names = |list: &Value| -> Vec<String> {
+        list.as_array().unwrap().iter().map(|e| e["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let both = sync(json!([dev, prod]), true);
+    assert_eq!(names(&both), ["dev", "prod"]);
+    assert_eq!((&both[1]["protect"], &both[1]["tier"]), (&json!(true), &json!("production")));
+    assert_eq!((&both[0]["color"], &both[1]["color"]), (&json!("#22c55e"), &Value::Null));
+    let changed = json!({ "name": "dev", "tier": "custom", "color": null, "protect": true });
+    assert_eq!(sync(json!([changed]), false)[0]["tier"], "custom");
+    assert_eq!(names(&user.read("/api/environments")["environments"]), ["dev", "prod"]);
+    assert!(names(&sync(json!([]), true)).is_empty(), "a sync on a fresh machine");
+    let list =
+        |args: &[&str]| server.ok(&[&["environment", "list", "a@example.org"], args].concat());
+    assert_eq!(list(&[]), "");
+    assert_eq!(list(&["--deleted"]).lines().count(), 2);
+    server.ok(&["environment", "restore", "a@example.org", "prod"]);
+    let back = user.read("/api/environments")["environments"].clone();
+    assert_eq!((names(&back), &back[0]["protect"]), (vec!["prod".to_owned()], &json!(true)));
+    let unknown = server.cli(&["environment", "restore", "a@example.org", "prod"]);
+    assert!(unknown.code == 1 && unknown.err.contains("no such"), "{unknown:?}");
+    for bad in [json!([{ "name": "" , "tier": "x" }]), json!([{ "tier": "x" }]), json!([7])] {
+        let body = json!({ "environments": bad, "delete_missing": true });
+        refused(&user.put("/api/environments/sync", &body), 400, "bad_request");
+    }
+    assert_eq!(names(&user.read("/api/environments")["environments"]), ["prod"]);
+}
+
+#[test]
+fn a_user_sees_what_is_used() {
+    let server = serve(&["--quota", "5000"]);
+    let user = server.user("a@example.org");
+    push(&user, MID, &[7; 100]);
+    push(&user, "other", &[7; 10]);
+    let expected = json!({ "stored_bytes": 110, "snapshots": 2, "quota_bytes": 5000 });
+    assert_eq!(user.read("/api/usage"), expected);
+}
+
+#[test]
+fn routes_that_no_command_reads_answer_empty_lists() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    assert_eq!(user.read("/api/machines/m/configs"), json!({ "configs": [] }));
+    assert_eq!(user.read("/api/machines/m/modules"), json!({ "modules": [] }));
+}
