@@ -87,6 +87,7 @@ pub fn run(mut args: Args) -> Done {
     let listener = TcpListener::bind(listen).map_err(failed(&format!("listen on {listen}")))?;
     let address = listener.local_addr().map_err(failed("read the listening address"))?;
     let socket = store.folder().socket_path("http.sock")?;
+    let store_run = store.folder().run();
     let workers = Workers::start(&socket).map_err(failed("start the workers"))?;
     let context = Arc::new(Context {
         accounts: Accounts::new(jwt_key(&store)?),
@@ -117,6 +118,10 @@ pub fn run(mut args: Args) -> Done {
     context.store.audit_later(Event::new("server.stop", "ok"));
     context.store.settle();
     workers.remove_socket();
+    // A folder that was made for the socket alone goes with it.
+    if let Some(dir) = socket.parent().filter(|dir| *dir != store_run) {
+        let _ = std::fs::remove_dir(dir);
+    }
     log::flush();
     Ok(())
 }

@@ -78,7 +78,17 @@ fn a_long_path_puts_the_socket_elsewhere() {
     let user = server.user("a@example.org");
     user.register("m");
     assert_eq!(files(&server.data().join("run")).len(), 0);
+    let made = || -> Vec<_> {
+        let entries = fs::read_dir(std::env::temp_dir()).unwrap().map(|e| e.unwrap().path());
+        let ours = |path: &std::path::PathBuf| path.join("http.sock").exists();
+        entries
+            .filter(|path| path.to_string_lossy().contains("configsync-") && ours(path))
+            .collect()
+    };
+    let sockets = made();
+    assert!(!sockets.is_empty() && sockets.iter().all(|dir| mode(dir) == 0o700), "{sockets:?}");
     assert_eq!(server.stop().code(), Some(0));
+    assert!(made().len() < sockets.len(), "the folder goes with the server");
 }
 
 #[test]

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Installs configsync-server as a systemd service: a user, the data folder, the units. Running it
+# again upgrades the binary and the units and changes nothing else.
+#
+#   sudo scripts/install.sh path/to/configsync-server
+#   sudo scripts/install.sh --uninstall            # keeps the data folder and the user
+#
+# DESTDIR=/some/root installs below that folder and calls neither useradd nor systemctl.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+root=${DESTDIR:-}
+bin="$root/usr/local/bin/configsync-server"
+units="$root/etc/systemd/system"
+data="$root/var/lib/configsync-server"
+backups="$root/var/backups/configsync-server"
+names=(configsync-server.service configsync-backup.service configsync-backup.timer)
+
+fail() { echo "install: $*" >&2; exit 1; }
+system() { if [ -z "$root" ]; then "$@"; fi; }
+[ -n "$root" ] || [ "$(id -u)" = 0 ] || fail "run it as root (sudo)"
+
+if [ "${1:-}" = --uninstall ]; then
+  system systemctl disable --now configsync-backup.timer configsync-server.service 2>/dev/null || true
+  for name in "${names[@]}"; do rm -f "$units/$name"; done
+  rm -f "$bin"
+  system systemctl daemon-reload
+  echo "removed; the data stays in $data and the backups in $backups"
+  exit 0
+fi
+
+[ $# = 1 ] || fail "usage: install.sh path/to/configsync-server | --uninstall"
+[ -x "$1" ] || fail "$1 is no program: build it with cargo build --release"
+"$1" --version >/dev/null || fail "$1 does not run on this machine"
+
+if [ -z "$root" ] && ! id configsync >/dev/null 2>&1; then
+  useradd --system --home-dir "$data" --no-create-home --shell /usr/sbin/nologin configsync
+fi
+owner=()
+if [ -z "$root" ]; then owner=(-o configsync -g configsync); fi
+install -d -m 0755 "$root/usr/local/bin" "$units"
+install -d -m 0700 "${owner[@]}" "$data" "$backups"
+# Beside and renamed: a running server keeps the file it was started from.
+install -m 0755 "$1" "$bin.new"
+mv -f "$bin.new" "$bin"
+for name in "${names[@]}"; do install -m 0644 "$here/systemd/$name" "$units/$name"; done
+system systemctl daemon-reload
+system systemctl enable --now configsync-server.service configsync-backup.timer
+system systemctl restart configsync-server.service
+cat <<EOF
+installed. Make the first user and a token:
+  sudo -u configsync configsync-server user add you@example.com --data $data
+  sudo -u configsync configsync-server token create you@example.com --name laptop --data $data
+Settings: systemctl edit configsync-server    Log: journalctl -u configsync-server
+EOF
