@@ -3,14 +3,8 @@
 #![cfg_attr(
     not(test),
     warn(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::unreachable,
-        clippy::indexing_slicing,
-        clippy::string_slice,
-        clippy::print_stdout,
-        clippy::print_stderr
+        clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable,
+        clippy::indexing_slicing, clippy::string_slice, clippy::print_stdout, clippy::print_stderr
     )
 )]
 //! configsync-server: the sync server that a person hosts at home for the ConfigSync command

@@ -40,10 +40,7 @@ impl Reservations {
     /// Promises room for an upload, or says why there is none. A refusal waits for the
     /// transaction where the upload may repeat a newest snapshot: that needs no room.
     pub fn promise(
-        self: &Arc<Self>,
-        store: &Store,
-        user_id: i64,
-        announced: Announced,
+        self: &Arc<Self>, store: &Store, user_id: i64, announced: Announced,
     ) -> Result<Reservation, StoreError> {
         let (used, allowed) = store.usage(user_id)?;
         let free = store.free_bytes()?;

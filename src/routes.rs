@@ -59,10 +59,7 @@ pub struct Route {
 const STATE_UPLOAD: Payload = Payload::Upload { field: STATE, skip: METADATA, raw: true };
 
 const fn route(
-    method: &'static str,
-    pattern: &'static str,
-    payload: Payload,
-    handler: Handler,
+    method: &'static str, pattern: &'static str, payload: Payload, handler: Handler,
 ) -> Route {
     Route { method, pattern, payload, handler }
 }

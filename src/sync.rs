@@ -11,10 +11,7 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Waits until `ready` finds something in the guarded value, at most `wait`.
 pub fn wait_for<T, R>(
-    mutex: &Mutex<T>,
-    changed: &Condvar,
-    wait: Duration,
-    mut ready: impl FnMut(&mut T) -> Option<R>,
+    mutex: &Mutex<T>, changed: &Condvar, wait: Duration, mut ready: impl FnMut(&mut T) -> Option<R>,
 ) -> Option<R> {
     let end = Instant::now() + wait;
     let mut guard = lock(mutex);

@@ -29,11 +29,7 @@ impl Server {
     }
 
     fn admit(
-        &self,
-        route: &'static Route,
-        params: Vec<String>,
-        head: &Head,
-        who: Option<Caller>,
+        &self, route: &'static Route, params: Vec<String>, head: &Head, who: Option<Caller>,
         peer: IpAddr,
     ) -> Result<Admission, ApiError> {
         let mut request = Request {
@@ -77,10 +73,7 @@ impl Server {
 
     /// Where the body goes, if it may come.
     fn sink(
-        &self,
-        route: &Route,
-        head: &Head,
-        who: Option<&Caller>,
+        &self, route: &Route, head: &Head, who: Option<&Caller>,
     ) -> Result<(Sink, Option<Reservation>), ApiError> {
         let length = head.content_length().unwrap_or(0);
         let kind = kind(head);

@@ -132,28 +132,8 @@ fn random_head(random: &mut Random) -> Vec<u8> {
     head += "\r\n";
     let mut bytes = head.into_bytes();
     let tokens = [
-        " ",
-        "\r",
-        "\n",
-        "\r\n",
-        ":",
-        "\t",
-        "\0",
-        ",",
-        "#",
-        "@",
-        "/",
-        "\x7f",
-        "\u{e9}",
-        "\r\n\r\n",
-        "\r\n ",
-        "Host: a\r\n",
-        "Content-Length: 5\r\n",
-        "HTTP/1.1",
-        "0",
-        "+",
-        "close",
-        "(",
+        " ", "\r", "\n", "\r\n", ":", "\t", "\0", ",", "#", "@", "/", "\x7f", "\u{e9}", "\r\n\r\n",
+        "\r\n ", "Host: a\r\n", "Content-Length: 5\r\n", "HTTP/1.1", "0", "+", "close", "(",
     ];
     random.mutate(&mut bytes, &tokens);
     // What follows a head is not part of it.
@@ -314,27 +294,9 @@ fn random_body(random: &mut Random) -> Vec<u8> {
     let space = random.pick(&["", "", " ", "\n"]);
     let mut bytes = format!("{space}{{{}}}{space}", members.join(",")).into_bytes();
     let tokens = [
-        "{",
-        "}",
-        "[",
-        "]",
-        "\"",
-        "\\",
-        ",",
-        ":",
-        "=",
-        "A",
-        "\\/",
-        "null",
-        "1",
-        "\n",
-        "\0",
-        "\u{e9}",
-        "\"metadata\":",
-        "\"encrypted_state\":",
-        "\"encrypted_state\":\"AAAA\",",
-        "\\u0061",
-        "==",
+        "{", "}", "[", "]", "\"", "\\", ",", ":", "=", "A", "\\/", "null", "1", "\n", "\0",
+        "\u{e9}", "\"metadata\":", "\"encrypted_state\":", "\"encrypted_state\":\"AAAA\",",
+        "\\u0061", "==",
     ];
     random.mutate(&mut bytes, &tokens);
     bytes
@@ -346,17 +308,8 @@ fn colon(random: &mut Random) -> &'static str {
 
 fn random_value(random: &mut Random, depth: u32) -> String {
     let leaves = [
-        "1",
-        "-0.5e+3",
-        "true",
-        "null",
-        "\"\"",
-        "\"a\\\\\"",
-        "\"]}\\\"{[\"",
-        "\"\\u00e9é\"",
-        "\"encrypted_state\"",
-        "\"metadata\"",
-        "\"AAAA\"",
+        "1", "-0.5e+3", "true", "null", "\"\"", "\"a\\\\\"", "\"]}\\\"{[\"", "\"\\u00e9é\"",
+        "\"encrypted_state\"", "\"metadata\"", "\"AAAA\"",
     ];
     let inner = |random: &mut Random| random_value(random, depth + 1);
     match random.below(if depth < 3 { 6 } else { 4 }) {

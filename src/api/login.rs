@@ -62,10 +62,7 @@ fn by_token(context: &Context, request: &Request, token: &str) -> Result<Bearer,
 }
 
 fn by_password(
-    context: &Context,
-    request: &Request,
-    email: &str,
-    password: &str,
+    context: &Context, request: &Request, email: &str, password: &str,
 ) -> Result<Bearer, ApiError> {
     plain(email, EMAIL_CHARS_MAX).map_err(|rule| ApiError::malformed(format!("email {rule}")))?;
     if !(1..=PASSWORD_BYTES_MAX).contains(&password.len()) {
@@ -122,10 +119,7 @@ fn throttled(context: &Context, request: &Request, email: &str, refused: &Thrott
 
 /// An audit row, and a line in the log for those who watch it.
 fn report(
-    context: &Context,
-    request: &Request,
-    event: &'static str,
-    outcome: &'static str,
+    context: &Context, request: &Request, event: &'static str, outcome: &'static str,
     user: Option<Caller>,
 ) {
     let row = Event::new(event, outcome).peer(request.peer);

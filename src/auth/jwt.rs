@@ -88,12 +88,7 @@ impl JwtKey {
 
     /// A JWT for this user, valid before `expires_s` (both times in seconds since 1970).
     pub fn issue(
-        &self,
-        user_id: i64,
-        generation: i64,
-        token_id: Option<i64>,
-        now_s: i64,
-        expires_s: i64,
+        &self, user_id: i64, generation: i64, token_id: Option<i64>, now_s: i64, expires_s: i64,
     ) -> Result<String, JwtError> {
         let claims = Claims {
             sub: user_id.to_string(),

@@ -51,10 +51,7 @@ pub fn verify(password: &[u8], phc: Option<&str>) -> Result<bool, HashError> {
 }
 
 fn derive(
-    password: &[u8],
-    salt: &[u8],
-    params: &Params,
-    output_bytes: usize,
+    password: &[u8], salt: &[u8], params: &Params, output_bytes: usize,
 ) -> Result<Output, HashError> {
     // glibc keeps what is freed for later, in an arena a thread: many connection threads would
     // hold 19 MiB each for ever. A buffer above its largest mmap threshold (32 MiB) is mapped and

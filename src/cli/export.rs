@@ -93,10 +93,7 @@ impl Export<'_> {
     }
 
     fn snapshots(
-        &mut self,
-        who: &Caller,
-        dir: &Path,
-        mut write: impl FnMut(String) -> Result<()>,
+        &mut self, who: &Caller, dir: &Path, mut write: impl FnMut(String) -> Result<()>,
     ) -> Result<()> {
         let mut which = Selector::default();
         let mut separator = "";

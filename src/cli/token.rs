@@ -48,10 +48,7 @@ fn create(mut args: Args) -> Done {
 
 /// Makes and stores a token. Only its digest is kept.
 pub fn new_token(
-    store: &Store,
-    email: &Email,
-    name: &str,
-    expires_at: Option<i64>,
+    store: &Store, email: &Email, name: &str, expires_at: Option<i64>,
 ) -> Result<ApiToken, CliError> {
     let failed = |e| CliError::Failed(format!("no random bytes: {e}"));
     let token = ApiToken::generate().map_err(failed)?;

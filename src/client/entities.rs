@@ -168,28 +168,15 @@ mod tests {
     #[test]
     fn a_git_url_that_could_run_a_command_is_refused() {
         for bad in [
-            "-uexploit",
-            "ext::sh -c x",
-            "EXT::sh",
-            "fd::17",
-            "ext://x",
-            "foo://x",
-            "a::b",
-            "ssh://-oProxyCommand=x/y",
-            "ssh://me@-oProxyCommand=x/y",
-            "me@-oProxyCommand=x:y",
+            "-uexploit", "ext::sh -c x", "EXT::sh", "fd::17", "ext://x", "foo://x", "a::b",
+            "ssh://-oProxyCommand=x/y", "ssh://me@-oProxyCommand=x/y", "me@-oProxyCommand=x:y",
         ] {
             assert!(safe_git_url(bad).is_err(), "{bad}");
         }
         for good in [
-            "git@example.test:me/app.git",
-            "https://me:secret@example.test/app.git",
-            "ssh://git@[::1]:22/app",
-            "/srv/git/app.git",
-            "../app",
-            "HTTPS://example.test/a",
-            "file:///srv/app",
-            "host:path/with-dash",
+            "git@example.test:me/app.git", "https://me:secret@example.test/app.git",
+            "ssh://git@[::1]:22/app", "/srv/git/app.git", "../app", "HTTPS://example.test/a",
+            "file:///srv/app", "host:path/with-dash",
         ] {
             assert!(safe_git_url(good).is_ok(), "{good}");
         }

@@ -38,10 +38,7 @@ pub enum BodyError {
 
 /// Receives `length` bytes. A body cut short is an error, never a short body.
 pub fn receive(
-    incoming: &mut Incoming<'_>,
-    length: u64,
-    sink: Sink,
-    grace: Duration,
+    incoming: &mut Incoming<'_>, length: u64, sink: Sink, grace: Duration,
 ) -> Result<Body, BodyError> {
     match sink {
         Sink::Memory => {
@@ -71,9 +68,7 @@ pub fn receive(
 }
 
 fn each_piece(
-    incoming: &mut Incoming<'_>,
-    length: u64,
-    grace: Duration,
+    incoming: &mut Incoming<'_>, length: u64, grace: Duration,
     mut take: impl FnMut(&[u8]) -> Result<(), BodyError>,
 ) -> Result<(), BodyError> {
     let mut pace = Pace::new(grace);

@@ -83,10 +83,7 @@ enum NoHead {
 
 /// Waits for a head and serves its request; None once there is none.
 fn next(
-    shared: &Shared,
-    open: &Open,
-    incoming: &mut Incoming<'_>,
-    peer: IpAddr,
+    shared: &Shared, open: &Open, incoming: &mut Incoming<'_>, peer: IpAddr,
 ) -> Option<Exchange> {
     open.idle.store(true, Ordering::SeqCst);
     let found = match shared.stopping.load(Ordering::SeqCst) {
@@ -147,10 +144,7 @@ fn read_head(shared: &Shared, incoming: &mut Incoming<'_>) -> Result<Head, NoHea
 }
 
 fn request(
-    shared: &Shared,
-    incoming: &mut Incoming<'_>,
-    head: &Head,
-    socket_peer: IpAddr,
+    shared: &Shared, incoming: &mut Incoming<'_>, head: &Head, socket_peer: IpAddr,
 ) -> Exchange {
     let started = Instant::now();
     let Ok(id) = RandomId::draw() else { return Exchange::Close };
@@ -204,10 +198,7 @@ struct BodyGone;
 
 /// Receives the body and has a worker make the answer; true if a part of the body is unread.
 fn admitted(
-    shared: &Shared,
-    incoming: &mut Incoming<'_>,
-    head: &Head,
-    admission: Admission,
+    shared: &Shared, incoming: &mut Incoming<'_>, head: &Head, admission: Admission,
     record: &mut Record<'_>,
 ) -> Result<(Response, bool), BodyGone> {
     let Admission { sink, prepare } = admission;
@@ -236,12 +227,8 @@ fn admitted(
 
 /// Sends the answer and reports the request; true if all of it went.
 fn answer(
-    shared: &Shared,
-    stream: &TcpStream,
-    response: Response,
-    record: &mut Record<'_>,
-    started: Instant,
-    (no_body, close): (bool, bool),
+    shared: &Shared, stream: &TcpStream, response: Response, record: &mut Record<'_>,
+    started: Instant, (no_body, close): (bool, bool),
 ) -> bool {
     record.status = response.status;
     let head = response.head(record.id, close);

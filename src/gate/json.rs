@@ -386,22 +386,11 @@ mod tests {
     #[test]
     fn broken_syntax_outside_the_skipped_value_reaches_serde() {
         for bad in [
-            "{}{}",
-            "{} x",
-            r#"{"a":1]"#,
-            r#"{"a" 1}"#,
-            r#"{"encrypted_state" "AAAA"}"#,
-            r#"{"encrypted_state":"AAAA"x}"#,
-            r#"{"encrypted_state":"AAAA"1,"b":2}"#,
-            r#"{"encrypted_state":"AAAA""b":2}"#,
-            r#"{"metadata":1 2}"#,
-            r#"{"metadata":"a"b}"#,
-            r#"{"metadata":[1]2}"#,
-            r#"{"metadata":12"a"}"#,
-            r#"{"metadata":1]"#,
-            r#"{"metadata":1,}"#,
-            r#"{,"metadata":1}"#,
-            r#"{"a":"encrypted_state":"AAAA"}"#,
+            "{}{}", "{} x", r#"{"a":1]"#, r#"{"a" 1}"#, r#"{"encrypted_state" "AAAA"}"#,
+            r#"{"encrypted_state":"AAAA"x}"#, r#"{"encrypted_state":"AAAA"1,"b":2}"#,
+            r#"{"encrypted_state":"AAAA""b":2}"#, r#"{"metadata":1 2}"#, r#"{"metadata":"a"b}"#,
+            r#"{"metadata":[1]2}"#, r#"{"metadata":12"a"}"#, r#"{"metadata":1]"#,
+            r#"{"metadata":1,}"#, r#"{,"metadata":1}"#, r#"{"a":"encrypted_state":"AAAA"}"#,
         ] {
             assert!(scan(bad).is_ok() && accept(bad).is_none(), "{bad}");
         }

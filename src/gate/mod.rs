@@ -162,10 +162,7 @@ struct Open {
 impl Gate {
     /// Starts to accept on `listener`.
     pub fn start(
-        listener: TcpListener,
-        service: Arc<dyn Service>,
-        workers: Arc<Workers>,
-        config: Config,
+        listener: TcpListener, service: Arc<dyn Service>, workers: Arc<Workers>, config: Config,
     ) -> io::Result<Gate> {
         let slots = Slots::new(config.connections_max, config.connections_per_peer_max);
         let shared = Arc::new(Shared {

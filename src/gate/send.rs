@@ -13,11 +13,7 @@ use crate::limits::{PIECE_BYTES, SENDFILE_BYTES};
 
 /// Sends head and pieces; says how many bytes of body went. `no_body` for HEAD.
 pub fn send(
-    stream: &TcpStream,
-    head: String,
-    response: Response,
-    no_body: bool,
-    grace: Duration,
+    stream: &TcpStream, head: String, response: Response, no_body: bool, grace: Duration,
 ) -> io::Result<u64> {
     let mut pace = Pace::new(grace);
     let mut first = head.into_bytes();
@@ -89,11 +85,7 @@ fn send_file(stream: &TcpStream, file: &File, len: u64, pace: &mut Pace) -> io::
 const ENCODED_FROM_BYTES: usize = PIECE_BYTES / 4 * 3;
 
 fn encode_file(
-    stream: &TcpStream,
-    out: &mut Vec<u8>,
-    mut file: File,
-    len: u64,
-    pace: &mut Pace,
+    stream: &TcpStream, out: &mut Vec<u8>, mut file: File, len: u64, pace: &mut Pace,
 ) -> io::Result<()> {
     let mut plain = vec![0; ENCODED_FROM_BYTES];
     let mut left = len;

@@ -170,8 +170,7 @@ impl Query {
 
     /// The value of a name as a value of this type.
     pub fn parsed<T: TryFrom<String, Error = Rule>>(
-        &self,
-        name: &str,
+        &self, name: &str,
     ) -> Result<Option<T>, ApiError> {
         self.one(name)?.map(|text| checked(name, text)).transpose()
     }

@@ -107,11 +107,7 @@ impl Workers {
     }
 
     fn exchange(
-        &self,
-        mut stream: UnixStream,
-        id: RandomId,
-        route: &'static str,
-        job: Job,
+        &self, mut stream: UnixStream, id: RandomId, route: &'static str, job: Job,
     ) -> io::Result<(Response, UnixStream)> {
         let (answer, answered) = sync_channel(1);
         lock(&self.jobs).insert(id, (job, answer));

@@ -13,11 +13,7 @@ use crate::types::{Email, MachineId};
 impl Store {
     /// Queues a change, `payload` being a JSON object; the machine need not be registered yet.
     pub fn add_action(
-        &self,
-        email: &Email,
-        machine: &MachineId,
-        action: &str,
-        payload: &str,
+        &self, email: &Email, machine: &MachineId, action: &str, payload: &str,
     ) -> Result<i64> {
         self.write(|tx| {
             let who = users::find(tx, email)?;

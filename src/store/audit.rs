@@ -91,9 +91,7 @@ pub struct Filter {
 impl Store {
     /// Hands every matching row to `work`, oldest first.
     pub fn each_audit_row(
-        &self,
-        filter: &Filter,
-        mut work: impl FnMut(&[String]) -> bool,
+        &self, filter: &Filter, mut work: impl FnMut(&[String]) -> bool,
     ) -> Result<()> {
         let form = if filter.text { "line" } else { "row" };
         let sql = format!(

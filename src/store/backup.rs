@@ -80,9 +80,7 @@ fn escaped(path: &Path) -> Result<String> {
 }
 
 fn copy(
-    from: &Folder,
-    database: impl FnOnce(&Path) -> Result<()>,
-    plan: &Plan<'_>,
+    from: &Folder, database: impl FnOnce(&Path) -> Result<()>, plan: &Plan<'_>,
     progress: Progress<'_>,
 ) -> Result<Copied> {
     let dest = plan.dest;
@@ -138,10 +136,7 @@ fn begin(partial: &Path) -> Result<File> {
 }
 
 fn fill(
-    from: &Folder,
-    database: impl FnOnce(&Path) -> Result<()>,
-    plan: &Plan<'_>,
-    partial: &Path,
+    from: &Folder, database: impl FnOnce(&Path) -> Result<()>, plan: &Plan<'_>, partial: &Path,
     progress: Progress<'_>,
 ) -> Result<Copied> {
     let to = Folder::at(partial);
@@ -174,10 +169,7 @@ fn fill(
 
 /// Links or copies one file; says whether it is a link, or why the source is no good.
 fn transfer(
-    from: &Folder,
-    plan: &Plan<'_>,
-    row: &Expected,
-    to: &Path,
+    from: &Folder, plan: &Plan<'_>, row: &Expected, to: &Path,
 ) -> Result<std::result::Result<bool, Flaw>> {
     let blob = row.blob;
     let source = from.snapshot(blob.file);

@@ -45,8 +45,7 @@ impl Store {
     /// Makes an upload durable, then runs the transaction that names it. `work` says whether it
     /// did; if not, or if it failed, the file goes again.
     pub(super) fn store_blob<T>(
-        &self,
-        upload: Upload,
+        &self, upload: Upload,
         work: impl FnOnce(&Transaction<'_>, Blob, &Space) -> std::result::Result<(T, bool), Failure>,
     ) -> Result<(T, bool)> {
         let (size, digest) = (upload.len(), upload.digest());

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::types::FromSql;
 use rusqlite::{
     Connection, OpenFlags, OptionalExtension, Params, Row, Transaction, TransactionBehavior,
@@ -98,8 +99,7 @@ impl Database {
     /// Runs `work` in a transaction that holds the write lock from its start, and commits it
     /// with full sync: when this returns Ok, the rows are on disk.
     pub fn write<T>(
-        &self,
-        work: impl FnOnce(&Transaction<'_>) -> std::result::Result<T, Failure>,
+        &self, work: impl FnOnce(&Transaction<'_>) -> std::result::Result<T, Failure>,
     ) -> std::result::Result<T, Failure> {
         let mut writer = lock(&self.writer);
         let tx = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -162,9 +162,7 @@ pub fn texts(connection: &Connection, sql: &str, values: impl Params) -> Result<
 
 /// All rows of a query for a text column and an id, and the last id.
 pub fn page(
-    connection: &Connection,
-    sql: &str,
-    values: impl Params,
+    connection: &Connection, sql: &str, values: impl Params,
 ) -> Result<(Vec<String>, Option<i64>)> {
     let mut statement = connection.prepare_cached(sql)?;
     let mut last = None;
@@ -178,10 +176,7 @@ pub fn page(
 
 /// The first row of a query, or Missing: no such `what`.
 pub fn one<T>(
-    connection: &Connection,
-    what: &'static str,
-    sql: &str,
-    values: impl Params,
+    connection: &Connection, what: &'static str, sql: &str, values: impl Params,
     read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<T> {
     let found = connection.prepare_cached(sql)?.query_row(values, read).optional()?;
@@ -214,6 +209,9 @@ fn connect(path: &Path) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(Duration::from_millis(SQLITE_BUSY_MS))?;
     connection.set_prepared_statement_cache_capacity(64);
+    // Plans are made once, not anew for the values of each call: those would be found no better,
+    // and parsing costs more than most of our queries.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     for (pragma, value) in [
         ("synchronous", "full"),
         ("foreign_keys", "on"),

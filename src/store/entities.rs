@@ -120,17 +120,7 @@ impl Store {
             let (url, branch) = (new.git_url.as_deref(), new.git_branch.as_deref());
             let (module, now) = (new.module_type.as_deref(), now_ms());
             let row = params![
-                who.id,
-                kind.0,
-                slug,
-                name,
-                description,
-                url,
-                branch,
-                hint,
-                module,
-                is_default,
-                now
+                who.id, kind.0, slug, name, description, url, branch, hint, module, is_default, now
             ];
             if change(tx, sql, row)? == 0 {
                 return Err(StoreError::Exists(kind.0));
@@ -172,10 +162,7 @@ impl Store {
 
     /// Stores the next version and says its row; its number is given in the transaction.
     pub fn push_version(
-        &self,
-        target: Target<'_>,
-        about: &VersionBody,
-        upload: Upload,
+        &self, target: Target<'_>, about: &VersionBody, upload: Upload,
     ) -> Result<String> {
         let (row, _) = self.store_blob(upload, |tx, blob, space| {
             let number = find(tx, target)?.current_version + 1;
@@ -237,10 +224,7 @@ impl Store {
 
     /// Puts a workspace into a profile, or takes it out; either twice is as good.
     pub fn set_profile_workspace(
-        &self,
-        profile: Target<'_>,
-        workspace: i64,
-        member: bool,
+        &self, profile: Target<'_>, workspace: i64, member: bool,
     ) -> Result<()> {
         let sql = match member {
             true => "INSERT INTO profile_workspaces VALUES (?1, ?2) ON CONFLICT DO NOTHING",

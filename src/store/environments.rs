@@ -31,10 +31,7 @@ impl Store {
 
     /// Adds and updates; with `delete_missing` the others are marked deleted. All or nothing.
     pub fn sync_environments(
-        &self,
-        who: &Caller,
-        wanted: &[EnvironmentBody],
-        delete_missing: bool,
+        &self, who: &Caller, wanted: &[EnvironmentBody], delete_missing: bool,
     ) -> Result<Vec<String>> {
         let now = now_ms();
         self.write(|tx| {

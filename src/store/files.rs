@@ -169,8 +169,7 @@ pub type Checked = std::result::Result<File, Flaw>;
 /// Length and SHA-256 of what is read from a file, each piece handed to `take` until that says
 /// no.
 pub fn hash_pieces(
-    file: &mut File,
-    mut take: impl FnMut(&[u8]) -> bool,
+    file: &mut File, mut take: impl FnMut(&[u8]) -> bool,
 ) -> io::Result<(u64, Digest)> {
     let (mut hash, mut len) = (Sha256::new(), 0);
     let mut piece = vec![0; PIECE_BYTES];

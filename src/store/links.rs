@@ -47,10 +47,7 @@ impl Store {
     /// Links a project to a machine, which need not be registered. What was last synced becomes
     /// the project's current version: the client links after it pushed or pulled that.
     pub fn link_project(
-        &self,
-        on: OnMachine<'_>,
-        project: i64,
-        path: Option<&str>,
+        &self, on: OnMachine<'_>, project: i64, path: Option<&str>,
     ) -> Result<String> {
         self.write(|tx| {
             let version = find(tx, on.project(project))?.current_version;
@@ -66,11 +63,7 @@ impl Store {
 
     /// Changes what is given of a link: a path (Some(None) clears it), a version.
     pub fn change_link(
-        &self,
-        on: OnMachine<'_>,
-        project: i64,
-        path: Option<Option<&str>>,
-        synced: Option<i64>,
+        &self, on: OnMachine<'_>, project: i64, path: Option<Option<&str>>, synced: Option<i64>,
     ) -> Result<String> {
         self.write(|tx| {
             find(tx, on.project(project))?;

@@ -62,10 +62,7 @@ impl Store {
 /// Adds or updates a machine and says its row id. A call that names nothing but the id keeps the
 /// name of a known machine; a new one is named by its id.
 pub(super) fn upsert(
-    tx: &Transaction<'_>,
-    who: &Caller,
-    machine: &MachineId,
-    new: Option<&Registration>,
+    tx: &Transaction<'_>, who: &Caller, machine: &MachineId, new: Option<&Registration>,
 ) -> Result<i64> {
     let count = "SELECT count(*) FROM machines WHERE user_id = ?1";
     if machine_ref(tx, who.id, machine)?.is_none()
@@ -93,9 +90,7 @@ pub(super) fn upsert(
 
 /// Row id of a machine of this user and whether it is hidden; None if it was never registered.
 pub(super) fn machine_ref(
-    connection: &Connection,
-    user: i64,
-    machine: &MachineId,
+    connection: &Connection, user: i64, machine: &MachineId,
 ) -> Result<Option<(i64, bool)>> {
     let sql =
         "SELECT id, hidden_at IS NOT NULL FROM machines WHERE user_id = ?1 AND machine_id = ?2";

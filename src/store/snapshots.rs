@@ -92,12 +92,7 @@ impl Store {
     /// Stores a snapshot. When this returns Ok, its bytes and its row are on disk. False if these
     /// bytes were the machine's newest snapshot already: then nothing is stored.
     pub fn push(
-        &self,
-        who: &Caller,
-        machine: &MachineId,
-        about: &About,
-        rules: &Rules,
-        upload: Upload,
+        &self, who: &Caller, machine: &MachineId, about: &About, rules: &Rules, upload: Upload,
     ) -> Result<(Snapshot, bool)> {
         let done = self.store_blob(upload, |tx, blob, space| {
             let machine_ref = admit(tx, who, machine, rules)?;
@@ -168,10 +163,7 @@ impl Store {
 
     /// At most `limit` rows of the history, newest first, and below which id the next page is.
     pub fn history(
-        &self,
-        user: i64,
-        which: &Selector,
-        limit: usize,
+        &self, user: i64, which: &Selector, limit: usize,
     ) -> Result<(Vec<String>, Option<i64>)> {
         self.db.read(|c| {
             let Some((column, key)) = scope(c, user, which)? else { return Ok((vec![], None)) };
@@ -215,9 +207,7 @@ fn admit(tx: &Transaction<'_>, who: &Caller, machine: &MachineId, rules: &Rules)
 /// The indexed column and key that a selection begins with; None for an unknown machine. (A `+`
 /// before the other column keeps SQLite from choosing the larger index.)
 fn scope(
-    connection: &Connection,
-    user: i64,
-    which: &Selector,
+    connection: &Connection, user: i64, which: &Selector,
 ) -> Result<Option<(&'static str, i64)>> {
     match &which.machine {
         None => Ok(Some(("user_id", user))),

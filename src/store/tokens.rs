@@ -97,10 +97,7 @@ impl Store {
     /// Who holds a JWT of these claims, if it still counts: the user exists and is enabled, the
     /// generation is current, and the API token it was traded for (if any) is good.
     pub fn bearer_by_claims(
-        &self,
-        user: i64,
-        generation: i64,
-        token: Option<i64>,
+        &self, user: i64, generation: i64, token: Option<i64>,
     ) -> Result<Option<Bearer>> {
         self.db.read(|c| {
             let mut statement = c.prepare_cached(

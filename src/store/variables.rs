@@ -63,10 +63,7 @@ pub struct LayerKeyBody {
 impl Store {
     /// Writes a variable; its row says which layer key was current.
     pub fn set_variable(
-        &self,
-        project: Target<'_>,
-        name: &Name,
-        new: &VariableBody,
+        &self, project: Target<'_>, name: &Name, new: &VariableBody,
     ) -> Result<String> {
         let visibility = new.visibility.unwrap_or(Visibility::Shared);
         let mut layer = format!("{}:{}:{}", visibility.word(), project.id, &*new.environment_tier);
@@ -93,16 +90,7 @@ impl Store {
             let (text, description) = (new.encrypted_value.as_deref(), new.description.as_deref());
             let (required, now) = (new.required, now_ms());
             let row = params![
-                project.id,
-                tier,
-                &**name,
-                word,
-                source,
-                text,
-                description,
-                required,
-                layer,
-                now
+                project.id, tier, &**name, word, source, text, description, required, layer, now
             ];
             let id: i64 = value(tx, sql, row)?;
             value(tx, "SELECT row FROM variable_rows WHERE id = ?1", [id])
@@ -111,10 +99,7 @@ impl Store {
 
     /// The variables of a project, of one tier or visibility if given.
     pub fn variables(
-        &self,
-        project: Target<'_>,
-        tier: Option<&str>,
-        visibility: Option<Visibility>,
+        &self, project: Target<'_>, tier: Option<&str>, visibility: Option<Visibility>,
     ) -> Result<Vec<String>> {
         let sql = "SELECT row FROM variable_rows WHERE project_id = ?1
                       AND (?2 IS NULL OR environment_tier = ?2)
@@ -128,11 +113,7 @@ impl Store {
 
     /// Deletes a variable.
     pub fn delete_variable(
-        &self,
-        project: Target<'_>,
-        tier: &str,
-        visibility: Visibility,
-        name: &str,
+        &self, project: Target<'_>, tier: &str, visibility: Visibility, name: &str,
     ) -> Result<()> {
         let sql = "DELETE FROM variables WHERE project_id = ?1 AND environment_tier = ?2
                       AND visibility = ?3 AND name = ?4";

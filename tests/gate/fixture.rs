@@ -87,10 +87,7 @@ pub fn serve_with_descriptors(descriptors: u32, flags: &[&str]) -> Server {
 
 impl Server {
     fn start(
-        folder: Arc<TempDir>,
-        token: Option<String>,
-        flags: &[&str],
-        descriptors: Option<u32>,
+        folder: Arc<TempDir>, token: Option<String>, flags: &[&str], descriptors: Option<u32>,
     ) -> Server {
         raise_descriptors();
         let binary = env!("CARGO_BIN_EXE_configsync-server");

@@ -81,26 +81,9 @@ fn requests(server: &Server, random: &mut Random) -> Vec<u8> {
 }
 
 const TOKENS: [&str; 20] = [
-    " ",
-    "\r",
-    "\n",
-    "\r\n",
-    ":",
-    "\t",
-    "\0",
-    ",",
-    "#",
-    "%",
-    "%00",
-    "\u{e9}",
-    "\r\n\r\n",
-    "\r\n ",
-    "\r\nHost: a\r\n",
-    "\r\nContent-Length: 5\r\n",
-    "\r\nTransfer-Encoding: chunked\r\n",
-    "\r\nExpect: 100-continue\r\n",
-    "HTTP/2.0",
-    "\r\nConnection: close\r\n",
+    " ", "\r", "\n", "\r\n", ":", "\t", "\0", ",", "#", "%", "%00", "\u{e9}", "\r\n\r\n", "\r\n ",
+    "\r\nHost: a\r\n", "\r\nContent-Length: 5\r\n", "\r\nTransfer-Encoding: chunked\r\n",
+    "\r\nExpect: 100-continue\r\n", "HTTP/2.0", "\r\nConnection: close\r\n",
 ];
 
 /// xorshift64: the same sequence on every run.

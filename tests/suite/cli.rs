@@ -5,18 +5,8 @@ use std::process::Command;
 use super::support::{BINARY, Server, run, run_with, serve};
 
 const COMMANDS: [&str; 12] = [
-    "serve",
-    "user",
-    "token",
-    "backup",
-    "restore",
-    "check",
-    "prune",
-    "audit",
-    "export",
-    "environment",
-    "action",
-    "healthcheck",
+    "serve", "user", "token", "backup", "restore", "check", "prune", "audit", "export",
+    "environment", "action", "healthcheck",
 ];
 
 #[test]

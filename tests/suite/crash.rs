@@ -11,10 +11,7 @@ use super::support::{Server, User, noise, serve};
 
 /// Pushes until the server is gone, and notes what was acknowledged.
 fn push_until_the_end(
-    user: &User,
-    port: u16,
-    machine: &str,
-    acknowledged: &Mutex<HashMap<i64, Vec<u8>>>,
+    user: &User, port: u16, machine: &str, acknowledged: &Mutex<HashMap<i64, Vec<u8>>>,
     stop: &AtomicBool,
 ) {
     while !stop.load(Ordering::SeqCst) {

@@ -155,17 +155,8 @@ fn the_audit_log_tells_who_did_what_and_when() {
     let rows = audit(&server, &[]);
     let find = |event: &str| rows.iter().find(|row| row["event"] == event).unwrap().clone();
     for event in [
-        "server.start",
-        "user.add",
-        "token.create",
-        "user.passwd",
-        "login.ok",
-        "login.failed",
-        "machine.register",
-        "snapshot.push",
-        "snapshot.pull",
-        "machine.remove",
-        "token.revoke",
+        "server.start", "user.add", "token.create", "user.passwd", "login.ok", "login.failed",
+        "machine.register", "snapshot.push", "snapshot.pull", "machine.remove", "token.revoke",
     ] {
         let row = find(event);
         assert!(row["time"].as_str().unwrap().ends_with('Z'), "{row}");
@@ -262,24 +253,16 @@ fn metrics_are_served_only_where_asked_for_and_only_to_this_host() {
         assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
     }
     for name in [
-        "configsync_connections_open",
-        "configsync_connections_refused_total",
-        "configsync_database_bytes",
-        "configsync_disk_free_bytes",
-        "configsync_build_info",
-        "process_resident_memory_bytes",
-        "process_open_fds",
+        "configsync_connections_open", "configsync_connections_refused_total",
+        "configsync_database_bytes", "configsync_disk_free_bytes", "configsync_build_info",
+        "process_resident_memory_bytes", "process_open_fds",
     ] {
         assert!(text.contains(&format!("\n{name}")), "{name} in\n{text}");
     }
     assert!(!text.contains("script") && !text.contains("BREW"));
     for field in [
-        "Forwarded: for=1.2.3.4",
-        "X-Forwarded-For: 127.0.0.1",
-        "X-Forwarded-Proto: x",
-        "X-Forwarded-Anything: x",
-        "X-Real-IP: 127.0.0.1",
-        "Via: 1.1 x",
+        "Forwarded: for=1.2.3.4", "X-Forwarded-For: 127.0.0.1", "X-Forwarded-Proto: x",
+        "X-Forwarded-Anything: x", "X-Real-IP: 127.0.0.1", "Via: 1.1 x",
     ] {
         let answer = server.ask("GET", "/metrics", &format!("{field}\r\n"), b"");
         refused(&answer, 404, "not_found");

@@ -209,12 +209,7 @@ impl Server {
 }
 
 fn ask(
-    server: &Server,
-    from: [u8; 4],
-    method: &str,
-    path: &str,
-    fields: &str,
-    body: &[u8],
+    server: &Server, from: [u8; 4], method: &str, path: &str, fields: &str, body: &[u8],
 ) -> Answer {
     let length = match (method, body.len()) {
         ("GET" | "HEAD" | "DELETE", 0) => String::new(),
