@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use crate::limits::LOG_LINES_MAX;
+use crate::limits::{LOG_LINES_MAX, LOG_PAUSE_MS};
 use crate::time::{now_ms, rfc3339};
 
 /// How lines are written (`--log-format`).
@@ -81,7 +81,7 @@ pub fn event(level: Level, msg: &str, fields: &[(&str, Value)]) {
         Format::Text => text_line(level, msg, fields),
         Format::Json => json_line(level, msg, fields),
     };
-    let Some((_, sender)) = QUEUE.get() else { return write_stderr(&line) };
+    let Some((_, sender)) = QUEUE.get() else { return write_stderr(&format!("{line}\n")) };
     if sender.try_send(Line::Text(line)).is_err() {
         DROPPED.fetch_add(1, Ordering::Relaxed);
     }
@@ -135,24 +135,34 @@ fn json_line(level: Level, msg: &str, fields: &[(&str, Value)]) -> String {
     Value::Object(object).to_string()
 }
 
+/// Lines that come shortly after each other are written together, and wake this thread once.
 fn write_lines(receiver: Receiver<Line>) {
-    for line in receiver {
-        match line {
-            Line::Text(text) => write_stderr(&text),
-            Line::Flush(done) => {
-                let _ = done.try_send(());
+    while let Ok(first) = receiver.recv() {
+        if matches!(first, Line::Text(_)) {
+            std::thread::sleep(Duration::from_millis(LOG_PAUSE_MS));
+        }
+        let (mut text, mut flushed) = (String::new(), Vec::new());
+        for line in std::iter::once(first).chain(receiver.try_iter().take(LOG_LINES_MAX)) {
+            match line {
+                Line::Text(line) => text.extend([line.as_str(), "\n"]),
+                Line::Flush(done) => flushed.push(done),
             }
         }
         let dropped = DROPPED.swap(0, Ordering::Relaxed);
         if dropped > 0 {
-            write_stderr(&format!("{} warn  {dropped} log lines dropped", rfc3339(now_ms())));
+            let time = rfc3339(now_ms());
+            text.push_str(&format!("{time} warn  {dropped} log lines dropped\n"));
+        }
+        write_stderr(&text);
+        for done in flushed {
+            let _ = done.try_send(());
         }
     }
 }
 
 /// A closed standard error ends the log, never the server (eprintln would panic).
-fn write_stderr(line: &str) {
-    let _ = std::io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+fn write_stderr(lines: &str) {
+    let _ = std::io::stderr().lock().write_all(lines.as_bytes());
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Locks that outlive a panic: a handler that panics is caught, so a poisoned lock says nothing
-//! about the data behind it (SQLite rolled back, and plain values are written in one step).
+//! about the data behind it (SQLite rolled back, and plain values are written in one step). And a
+//! fixed number of places that threads take turns at.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,5 +22,86 @@ pub fn wait_for<T, R>(
         }
         let left = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
         guard = changed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
+
+/// A fixed number of places, each with a thing in it that is made at its first use.
+pub struct Pool<T> {
+    line: Mutex<Line<T>>,
+    freed: Condvar,
+}
+
+struct Line<T> {
+    free: Vec<Option<T>>,
+    waiting: usize,
+}
+
+/// A taken place; free again when it goes, in a panic too.
+pub struct Place<'a, T> {
+    pool: &'a Pool<T>,
+    /// None until it is made, and again if it proves unusable.
+    pub thing: Option<T>,
+}
+
+impl<T> Pool<T> {
+    /// So many places, all free and empty.
+    pub fn new(places: usize) -> Pool<T> {
+        let free = (0..places).map(|_| None).collect();
+        Pool { line: Mutex::new(Line { free, waiting: 0 }), freed: Condvar::new() }
+    }
+
+    /// A place, the one used last first; None if none came free within `wait`.
+    pub fn take(&self, wait: Duration) -> Option<Place<'_, T>> {
+        let first = lock(&self.line).free.pop();
+        let thing = match first {
+            Some(thing) => thing,
+            None => {
+                lock(&self.line).waiting += 1;
+                let found = wait_for(&self.line, &self.freed, wait, |line| line.free.pop());
+                lock(&self.line).waiting -= 1;
+                found?
+            }
+        };
+        Some(Place { pool: self, thing })
+    }
+}
+
+impl<T> Drop for Place<'_, T> {
+    fn drop(&mut self) {
+        let mut line = lock(&self.pool.line);
+        line.free.push(self.thing.take());
+        // To wake nobody is a system call too.
+        if line.waiting > 0 {
+            drop(line);
+            self.pool.freed.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_has_as_many_places_as_it_was_made_with_and_keeps_what_is_in_them() {
+        let pool = Pool::new(2);
+        let (mut first, second) = (pool.take(Duration::ZERO).unwrap(), pool.take(Duration::ZERO));
+        assert!(pool.take(Duration::from_millis(20)).is_none());
+        first.thing = Some(7);
+        drop((second, first));
+        assert_eq!(pool.take(Duration::ZERO).unwrap().thing, Some(7));
+    }
+
+    #[test]
+    fn who_waits_gets_the_place_that_comes_free() {
+        let pool = Pool::<()>::new(1);
+        std::thread::scope(|scope| {
+            let taken = pool.take(Duration::ZERO).unwrap();
+            let waiters: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| pool.take(Duration::from_secs(20)).is_some()))
+                .collect();
+            drop(taken);
+            assert!(waiters.into_iter().all(|waiter| waiter.join().unwrap()));
+        });
     }
 }

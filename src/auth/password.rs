@@ -56,16 +56,28 @@ fn derive(
     // glibc keeps what is freed for later, in an arena a thread: many connection threads would
     // hold 19 MiB each for ever. A buffer above its largest mmap threshold (32 MiB) is mapped and
     // unmapped every time; what is not touched costs address space only.
-    let mut memory: Vec<Block> = Vec::new();
+    let mut memory: Vec<Block> = lock(&SPARE).pop().unwrap_or_default();
     let blocks = params.block_count();
-    memory.try_reserve_exact(blocks.max(MAPPED_BLOCKS)).map_err(|_| HashError::Memory)?;
+    let room = blocks.max(MAPPED_BLOCKS).saturating_sub(memory.len());
+    memory.try_reserve_exact(room).map_err(|_| HashError::Memory)?;
     memory.resize(blocks, Block::new());
     let mut buffer = [0; Output::MAX_LENGTH];
     let output = buffer.get_mut(..output_bytes).ok_or(HashError::Unusable)?;
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
         .hash_password_into_with_memory(password, salt, output, &mut memory)
         .map_err(|_| HashError::Unusable)?;
+    let mut spare = lock(&SPARE);
+    if spare.len() < HASHES_AT_ONCE {
+        spare.push(memory);
+    }
+    drop(spare);
     Output::new(output).map_err(|_| HashError::Unusable)
+}
+
+/// Gives back the memory that hashes left for the next ones. To map it anew costs a quarter of a
+/// hash, so that it is kept for a moment; an idle server has none.
+pub fn release_memory() {
+    lock(&SPARE).clear();
 }
 
 /// Why a password could not be hashed.
@@ -154,6 +166,8 @@ const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA\
 /// database cannot stop the server. (Lanes run one after the other and cost nothing more.)
 const MEMORY_MAX_KIB: u32 = 64 * 1024;
 const PASSES_MAX: u32 = 10;
+/// Memory of hashes that are done, at most one for each that may run.
+static SPARE: Mutex<Vec<Vec<Block>>> = Mutex::new(Vec::new());
 /// Blocks of 1 KiB: 33 MiB.
 const MAPPED_BLOCKS: usize = 33 * 1024;
 
@@ -280,6 +294,7 @@ mod tests {
                 });
             }
             together.wait();
+            release_memory();
             let grown_kib = resident_kib().saturating_sub(before_kib);
             together.wait();
             println!("grew by {grown_kib} KiB");

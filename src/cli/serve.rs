@@ -11,7 +11,7 @@ use super::args::Args;
 use super::notify::notify;
 use super::token::new_token;
 use super::{CliError, Done, print};
-use crate::auth::Accounts;
+use crate::auth::{Accounts, password};
 use crate::context::Context;
 use crate::gate::{Config, Gate};
 use crate::http::workers::Workers;
@@ -231,6 +231,7 @@ fn keep_house(context: &Arc<Context>, keep: u32, audit_days: u32) -> std::io::Re
             }
             std::thread::sleep(Duration::from_millis(limits::HOUSEKEEPING_MS));
             context.store.write_pending();
+            password::release_memory();
             if watched {
                 notify("WATCHDOG=1");
             }

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 use super::pace::Pace;
 use crate::http::{Piece, Response};
@@ -89,18 +90,22 @@ fn encode_file(
 ) -> io::Result<()> {
     let mut plain = vec![0; ENCODED_FROM_BYTES];
     let mut left = len;
+    // What waits in `out` goes with the first piece.
+    let mut start = out.len();
     while left > 0 {
         let most = usize::try_from(left).unwrap_or(usize::MAX).min(ENCODED_FROM_BYTES);
         let piece = plain.get_mut(..most).unwrap_or_default();
         file.read_exact(piece)?;
-        let start = out.len();
-        out.resize(start + most.div_ceil(3) * 4, 0);
-        base64::engine::general_purpose::STANDARD
-            .encode_slice(piece, out.get_mut(start..).unwrap_or_default())
+        // It only ever grows, so that its new bytes are set to zero once.
+        let end = start + most.div_ceil(3) * 4;
+        out.resize(end.max(out.len()), 0);
+        STANDARD
+            .encode_slice(piece, out.get_mut(start..end).unwrap_or_default())
             .map_err(io::Error::other)?;
-        write(stream, out, pace)?;
-        out.clear();
+        write(stream, out.get(..end).unwrap_or_default(), pace)?;
+        start = 0;
         left -= most as u64;
     }
+    out.clear();
     Ok(())
 }

@@ -5,9 +5,10 @@
 //! unguessable id: no byte of a stranger, no body, no identity. What the request really is waits
 //! in a table under that id, and its answer comes back through the table.
 //!
-//! The connections to tiny_http are a fixed set too. Each was opened and answered once before
-//! the next was opened, since its task pool can leave one of several connections that arrive at
-//! once without a thread; and each carries one request at a time, so nothing can be out of step.
+//! The connections to tiny_http are a fixed set too. Each was opened and served once before the
+//! next was opened, since its task pool can leave one of several connections that arrive at once
+//! without a thread; and each carries one request at a time: tiny_http's own answer, of which
+//! nothing is wanted, is read before the next request is written, so nothing can be out of step.
 
 use std::collections::HashMap;
 use std::fs::Permissions;
@@ -17,13 +18,13 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{ApiError, Response};
 use crate::limits::{RELAY_ANSWER_BYTES_MAX, WORKER_ANSWER_S, WORKER_WAIT_S, WORKERS};
 use crate::log;
-use crate::sync::{lock, wait_for};
+use crate::sync::{Pool, lock};
 use crate::types::RandomId;
 
 /// What a worker runs for one request.
@@ -33,8 +34,8 @@ pub type Job = Box<dyn FnOnce() -> Response + Send>;
 pub struct Workers {
     socket: PathBuf,
     jobs: Mutex<HashMap<RandomId, (Job, SyncSender<Response>)>>,
-    idle: Mutex<Vec<UnixStream>>,
-    freed: Condvar,
+    /// Each with one answer of tiny_http on its way.
+    links: Pool<UnixStream>,
 }
 
 const ID_FIELD: &str = "X-Request-Id";
@@ -49,8 +50,7 @@ impl Workers {
         let workers = Arc::new(Workers {
             socket: socket.to_owned(),
             jobs: Mutex::default(),
-            idle: Mutex::default(),
-            freed: Condvar::new(),
+            links: Pool::new(WORKERS),
         });
         for n in 0..WORKERS {
             let (server, workers) = (Arc::clone(&server), Arc::clone(&workers));
@@ -65,32 +65,33 @@ impl Workers {
                 }
             })?;
         }
-        for _ in 0..WORKERS {
-            let stream = workers.open()?;
-            lock(&workers.idle).push(stream);
+        // All are taken before one is given back: each place gets its link.
+        let mut places: Vec<_> = (0..WORKERS).filter_map(|_| workers.links.take(wait())).collect();
+        for place in &mut places {
+            place.thing = Some(workers.open()?);
         }
+        drop(places);
         Ok(workers)
     }
 
     /// Runs a job on a worker and waits for its answer. `route` is the pattern of the route.
     pub fn run(&self, id: RandomId, route: &'static str, job: Job) -> Response {
-        let wait = Duration::from_secs(WORKER_WAIT_S);
-        let Some(stream) = wait_for(&self.idle, &self.freed, wait, Vec::pop) else {
+        let Some(mut place) = self.links.take(wait()) else {
             return ApiError::overloaded("all workers are busy; try again").into();
         };
-        let (answer, stream) = match self.exchange(stream, id, route, job) {
-            Ok((answer, stream)) => (answer, Ok(stream)),
+        // The answer to the request before came after its worker was done: mostly long ago.
+        let link = place.thing.take().filter(|link| read_answer(link).is_ok());
+        let link = link.map_or_else(|| self.open(), Ok);
+        match link.and_then(|link| Ok((self.exchange(&link, id, route, job)?, link))) {
+            Ok((response, link)) => {
+                place.thing = Some(link);
+                response
+            }
             Err(error) => {
                 log::error(&format!("a worker did not answer: {error}"));
-                (ApiError::internal().into(), self.open())
+                ApiError::internal().into()
             }
-        };
-        match stream {
-            Ok(stream) => lock(&self.idle).push(stream),
-            Err(error) => log::error(&format!("a worker connection is lost: {error}")),
         }
-        self.freed.notify_one();
-        answer
     }
 
     /// Takes the socket away.
@@ -99,28 +100,26 @@ impl Workers {
     }
 
     fn open(&self) -> io::Result<UnixStream> {
-        let stream = UnixStream::connect(&self.socket)?;
-        stream.set_read_timeout(Some(Duration::from_secs(WORKER_ANSWER_S)))?;
+        let link = UnixStream::connect(&self.socket)?;
+        link.set_read_timeout(Some(Duration::from_secs(WORKER_ANSWER_S)))?;
         let id = RandomId::draw().map_err(io::Error::other)?;
-        let (_, stream) = self.exchange(stream, id, "/", Box::new(|| Response::empty(204)))?;
-        Ok(stream)
+        self.exchange(&link, id, "/", Box::new(|| Response::empty(204)))?;
+        Ok(link)
     }
 
     fn exchange(
-        &self, mut stream: UnixStream, id: RandomId, route: &'static str, job: Job,
-    ) -> io::Result<(Response, UnixStream)> {
+        &self, mut link: &UnixStream, id: RandomId, route: &'static str, job: Job,
+    ) -> io::Result<Response> {
         let (answer, answered) = sync_channel(1);
         lock(&self.jobs).insert(id, (job, answer));
-        let head = format!(
-            "POST {route} HTTP/1.1\r\nHost: worker\r\nTE: identity\r\nContent-Length: 0\r\n\
-             {ID_FIELD}: {id}\r\n\r\n"
-        );
-        let done = stream.write_all(head.as_bytes()).and_then(|()| read_answer(&mut stream));
+        let head = format!("GET {route} HTTP/1.1\r\nTE: identity\r\n{ID_FIELD}: {id}\r\n\r\n");
+        let longest = Duration::from_secs(WORKER_ANSWER_S);
+        let done = link
+            .write_all(head.as_bytes())
+            .and_then(|()| answered.recv_timeout(longest).map_err(io::Error::other));
         // Still there only if no worker took it: then its guards undo what it held.
         lock(&self.jobs).remove(&id);
-        done?;
-        let response = answered.try_recv().map_err(io::Error::other)?;
-        Ok((response, stream))
+        done
     }
 
     fn answer(&self, request: tiny_http::Request) {
@@ -141,12 +140,16 @@ impl Workers {
     }
 }
 
+fn wait() -> Duration {
+    Duration::from_secs(WORKER_WAIT_S)
+}
+
 /// Reads tiny_http's answer: a head of status 204, which has no body.
-fn read_answer(stream: &mut UnixStream) -> io::Result<()> {
+fn read_answer(mut link: &UnixStream) -> io::Result<()> {
     let mut head = Vec::with_capacity(256);
     let mut piece = [0; 256];
     while !head.ends_with(b"\r\n\r\n") {
-        let n = stream.read(&mut piece)?;
+        let n = link.read(&mut piece)?;
         if n == 0 || head.len() + n > RELAY_ANSWER_BYTES_MAX {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -185,7 +188,8 @@ mod tests {
             })
             .collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
-        assert_eq!(lock(&workers.idle).len(), WORKERS);
+        let links = (0..WORKERS).filter_map(|_| workers.links.take(Duration::ZERO));
+        assert_eq!(links.filter(|place| place.thing.is_some()).count(), WORKERS);
         assert!(lock(&workers.jobs).is_empty());
     }
 

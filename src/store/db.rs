@@ -1,7 +1,7 @@
 //! SQLite connections: one writer behind a lock, a few readers beside it.
 
 use std::path::Path;
-use std::sync::{Condvar, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -14,7 +14,7 @@ use super::error::{Result, StoreError};
 use super::folder::{Folder, private_file};
 use super::migrations;
 use crate::limits::{READERS, SQLITE_BUSY_MS, SQLITE_CACHE_KIB, WAL_BYTES_MAX};
-use crate::sync::{lock, wait_for};
+use crate::sync::{Pool, lock};
 
 /// The first SQLite without the WAL reset bug, which could lose committed pages of a database
 /// that two connections write (https://sqlite.org/wal.html#walresetbug).
@@ -26,14 +26,8 @@ const ROWS: &str = include_str!("rows.sql");
 /// The connections of one process to one database.
 pub struct Database {
     writer: Mutex<Connection>,
-    readers: Mutex<Readers>,
-    returned: Condvar,
+    readers: Pool<Connection>,
     folder: Folder,
-}
-
-struct Readers {
-    idle: Vec<Connection>,
-    opened: usize,
 }
 
 /// Why a transaction did not commit. The difference decides whether a file may be unlinked.
@@ -83,16 +77,23 @@ impl Database {
         writer.execute_batch(ROWS)?;
         Ok(Database {
             writer: Mutex::new(writer),
-            readers: Mutex::new(Readers { idle: Vec::new(), opened: 0 }),
-            returned: Condvar::new(),
+            readers: Pool::new(READERS),
             folder: folder.clone(),
         })
     }
 
     /// Runs `work` on a reader connection; at most [`READERS`] run at once.
     pub fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        let reader = self.reader()?;
-        let connection = reader.connection.as_ref().ok_or(StoreError::Busy)?;
+        let wait = Duration::from_millis(SQLITE_BUSY_MS);
+        let mut place = self.readers.take(wait).ok_or(StoreError::Busy)?;
+        let connection = match &mut place.thing {
+            Some(connection) => connection,
+            empty => {
+                let connection = connect(&self.folder.database())?;
+                connection.execute_batch(ROWS)?;
+                empty.insert(connection)
+            }
+        };
         work(connection)
     }
 
@@ -112,44 +113,6 @@ impl Database {
     pub fn checkpoint(&self) -> Result<()> {
         let writer = lock(&self.writer);
         Ok(writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
-    }
-
-    fn reader(&self) -> Result<Reader<'_>> {
-        let wait = Duration::from_millis(SQLITE_BUSY_MS);
-        let taken = wait_for(&self.readers, &self.returned, wait, |readers| {
-            if let Some(connection) = readers.idle.pop() {
-                return Some(Some(connection));
-            }
-            (readers.opened < READERS).then(|| {
-                readers.opened += 1;
-                None
-            })
-        });
-        // The guard is made first: if opening fails, its drop gives the place back.
-        let mut reader = Reader { database: self, connection: taken.ok_or(StoreError::Busy)? };
-        if reader.connection.is_none() {
-            let connection = connect(&self.folder.database())?;
-            connection.execute_batch(ROWS)?;
-            reader.connection = Some(connection);
-        }
-        Ok(reader)
-    }
-}
-
-struct Reader<'a> {
-    database: &'a Database,
-    connection: Option<Connection>,
-}
-
-impl Drop for Reader<'_> {
-    fn drop(&mut self) {
-        let mut readers = lock(&self.database.readers);
-        match self.connection.take() {
-            Some(connection) => readers.idle.push(connection),
-            None => readers.opened = readers.opened.saturating_sub(1),
-        }
-        drop(readers);
-        self.database.returned.notify_one();
     }
 }
 
