@@ -167,19 +167,23 @@ pub const FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// Rows (token uses, audit rows of reads) that wait for the next batch of the housekeeper.
 pub const PENDING_ROWS_MAX: usize = 4096;
 /// Milliseconds between two batches of the housekeeper.
-pub const HOUSEKEEPING_MS: u64 = 1000;
+pub const HOUSEKEEPING_MS: u64 = 500;
 /// Seconds below which `check` passes over a file without a row while a server runs: longer
 /// than any push takes from rename to commit.
 pub const ORPHAN_AGE_S: u64 = 600;
 /// Days that audit rows are kept (`--audit-days`).
 pub const AUDIT_DAYS: u32 = 365;
-/// Audit rows an hour about failed logins, which strangers cause: more are logged, not written.
-pub const AUDIT_STRANGER_ROWS_PER_HOUR: u32 = 200;
+/// Audit rows about failed logins, which strangers cause, in one burst: at real accounts and at
+/// made-up ones so many each. More are logged and not written.
+pub const AUDIT_STRANGER_ROWS_MAX: u32 = 1000;
+/// Milliseconds after which one more such row may be written: a hundred an hour, which is 130 MB in
+/// a year of attack.
+pub const AUDIT_STRANGER_ROW_MS: i64 = 36_000;
 /// Days that a file lies in `lost+found/` before a prune takes it.
 pub const LOST_DAYS: u64 = 30;
 /// Rows that one transaction of a prune deletes, so that pushes come in between.
 pub const PRUNE_ROWS: usize = 1000;
-/// Milliseconds between two rounds of the housekeeper's retention.
+/// Milliseconds between two rounds of retention.
 pub const RETENTION_MS: u64 = 3_600_000;
 
 /// Upper bounds of the buckets of the request durations in `/metrics`, in seconds.

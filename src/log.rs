@@ -77,10 +77,7 @@ pub fn error(msg: &str) {
 /// Logs `msg` with fields; a null field is left out of a text line.
 pub fn event(level: Level, msg: &str, fields: &[(&str, Value)]) {
     let format = QUEUE.get().map_or(Format::Text, |(format, _)| *format);
-    let line = match format {
-        Format::Text => text_line(level, msg, fields),
-        Format::Json => json_line(level, msg, fields),
-    };
+    let line = line(format, level, msg, fields);
     let Some((_, sender)) = QUEUE.get() else { return write_stderr(&format!("{line}\n")) };
     if sender.try_send(Line::Text(line)).is_err() {
         DROPPED.fetch_add(1, Ordering::Relaxed);
@@ -105,6 +102,13 @@ impl Level {
     }
 }
 
+fn line(format: Format, level: Level, msg: &str, fields: &[(&str, Value)]) -> String {
+    match format {
+        Format::Text => text_line(level, msg, fields),
+        Format::Json => json_line(level, msg, fields),
+    }
+}
+
 fn text_line(level: Level, msg: &str, fields: &[(&str, Value)]) -> String {
     let mut line = format!("{} {:5} {}", rfc3339(now_ms()), level.word(), escape(msg));
     for (key, value) in fields {
@@ -120,7 +124,7 @@ fn text_line(level: Level, msg: &str, fields: &[(&str, Value)]) -> String {
 }
 
 /// A line break inside a message would forge a second line.
-fn escape(msg: &str) -> String {
+pub fn escape(msg: &str) -> String {
     msg.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
@@ -150,8 +154,9 @@ fn write_lines(receiver: Receiver<Line>) {
         }
         let dropped = DROPPED.swap(0, Ordering::Relaxed);
         if dropped > 0 {
-            let time = rfc3339(now_ms());
-            text.push_str(&format!("{time} warn  {dropped} log lines dropped\n"));
+            let format = QUEUE.get().map_or(Format::Text, |(format, _)| *format);
+            let line = line(format, Level::Warn, &format!("{dropped} log lines dropped"), &[]);
+            text.extend([&line, "\n"]);
         }
         write_stderr(&text);
         for done in flushed {

@@ -34,11 +34,14 @@ pub struct Announced {
     pub low: u64,
     /// Bytes it has at most.
     pub high: u64,
+    /// It has a condition, which is answered before room is.
+    pub conditional: bool,
 }
 
 impl Reservations {
     /// Promises room for an upload, or says why there is none. A refusal waits for the
-    /// transaction where the upload may repeat a newest snapshot: that needs no room.
+    /// transaction where that may have another answer: to nothing at all, to a condition, to what
+    /// repeats a newest snapshot. What the disk cannot hold is refused all the same.
     pub fn promise(
         self: &Arc<Self>, store: &Store, user_id: i64, announced: Announced,
     ) -> Result<Reservation, StoreError> {
@@ -47,14 +50,18 @@ impl Reservations {
         let mut promised = lock(&self.promised);
         let of_user = promised.by_user.get(&user_id).copied().unwrap_or(0);
         let reserve = store.free_bytes_min();
-        let short = free.saturating_sub(promised.total) < announced.high.saturating_add(reserve);
+        let room = free.saturating_sub(promised.total);
+        let full = room < announced.high;
+        let short = room < announced.high.saturating_add(reserve);
         let over = allowed.filter(|allowed| {
             used.saturating_add(of_user).saturating_add(announced.low) > *allowed
         });
         if short || over.is_some() {
             // Released first: the question goes to the database.
             drop(promised);
-            if !store.could_be_repeated(user_id, announced.low, announced.high)? {
+            let Announced { low, high, conditional } = announced;
+            let waits = conditional || high == 0 || store.could_be_repeated(user_id, low, high)?;
+            if full || !waits {
                 return Err(match over {
                     Some(allowed) => StoreError::OverQuota { used, allowed },
                     None => StoreError::DiskFull,

@@ -124,11 +124,15 @@ pub static ROUTES: &[Route] = &[
     route("POST", "/api/{kinds}/{}/keys", Json, User(entities::add_key)),
 ];
 
-/// The route of a method and path with the decoded segments that stand for `{}`.
-pub fn find(method: &str, path: &str) -> Result<(&'static Route, Vec<String>), ApiError> {
+/// The route of a method and path with the decoded segments that stand for `{}`. Routes for
+/// programs on this host do not exist for others.
+pub fn find(
+    method: &str, path: &str, local: bool,
+) -> Result<(&'static Route, Vec<String>), ApiError> {
     let wanted = if method == "HEAD" { "GET" } else { method };
     let mut allowed: Vec<&str> = Vec::new();
-    for route in ROUTES.iter().filter(|route| matches(route.pattern, path)) {
+    let open = |route: &&Route| local || !matches!(route.handler, Local(_));
+    for route in ROUTES.iter().filter(|route| matches(route.pattern, path)).filter(open) {
         if route.method == wanted {
             return Ok((route, params(route.pattern, path)?));
         }
@@ -203,7 +207,8 @@ mod tests {
 
     #[test]
     fn a_known_path_with_another_method_names_what_it_takes() {
-        let refusal = find("DELETE", "/api/machines").err().map(|e| format!("{e:?}")).unwrap();
+        let refusal =
+            find("DELETE", "/api/machines", false).err().map(|e| format!("{e:?}")).unwrap();
         assert!(refusal.contains("405") && refusal.contains("GET, HEAD, POST"), "{refusal}");
     }
 }

@@ -79,10 +79,11 @@ impl Server {
         let kind = kind(head);
         match (route.payload, kind) {
             (Payload::Nothing, _) | (Payload::Json, Kind::Json) => {
-                let limit = SMALL_BODY_BYTES_MAX as u64;
-                match length <= limit {
+                let (most, route) = (self.context.body_bytes_max, SMALL_BODY_BYTES_MAX as u64);
+                match length <= route.min(most) {
                     true => Ok((Sink::Memory, None)),
-                    false => Err(ApiError::too_large(limit, " of this route")),
+                    false if most < route => Err(ApiError::too_large(most, " (--max-body)")),
+                    false => Err(ApiError::too_large(route, " of this route, below --max-body")),
                 }
             }
             (Payload::Upload { field, skip, raw }, Kind::Json | Kind::Bytes)
@@ -93,10 +94,13 @@ impl Server {
                     return Err(ApiError::too_large(limit, " (--max-body)"));
                 }
                 // base64 takes four bytes for three, and a JSON body may be mostly metadata.
-                let announced = match kind {
-                    Kind::Bytes => Announced { low: length, high: length },
-                    _ => Announced { low: 1, high: length / 4 * 3 },
+                let (low, high) = match kind {
+                    Kind::Bytes => (length, length),
+                    _ => (1, length / 4 * 3),
                 };
+                let conditional =
+                    head.field("if-match").or_else(|| head.field("if-none-match")).is_some();
+                let announced = Announced { low, high, conditional };
                 let user_id = who.map(|who| who.id).ok_or_else(ApiError::unauthorized)?;
                 let store = &self.context.store;
                 let reservation = self.context.reservations.promise(store, user_id, announced)?;
@@ -115,13 +119,8 @@ impl Server {
     }
 
     fn who(&self, route: &Route, head: &Head, peer: IpAddr) -> Result<Option<Caller>, ApiError> {
-        match route.handler {
-            Handler::Public(_) | Handler::Login(_) => return Ok(None),
-            Handler::Local(_) if self.context.metrics_served && is_local(head, peer) => {
-                return Ok(None);
-            }
-            Handler::Local(_) => return Err(ApiError::no_route()),
-            Handler::User(_) => {}
+        if !matches!(route.handler, Handler::User(_)) {
+            return Ok(None);
         }
         let field = head.field("authorization");
         let bearer = self.context.accounts.authenticate(&self.context.store, field)?;
@@ -133,7 +132,8 @@ impl Service for Server {
     fn vet(&self, head: &Head, peer: IpAddr) -> Verdict {
         let mut verdict = Verdict { route: "", user: None, outcome: Err(Response::empty(500)) };
         let mut decide = || {
-            let (route, params) = routes::find(head.method(), head.path())?;
+            let local = self.context.metrics_served && is_local(head, peer);
+            let (route, params) = routes::find(head.method(), head.path(), local)?;
             verdict.route = route.pattern;
             if matches!(head.method(), "POST" | "PUT" | "PATCH") && head.content_length().is_none()
             {
@@ -157,13 +157,13 @@ impl Service for Server {
         metrics.request(record.route, record.method, record.status, record.took);
         metrics.bytes_in.add(record.bytes_in);
         metrics.bytes_out.add(record.bytes_out);
-        let path = record.path.get(..LOG_PATH_BYTES_MAX).unwrap_or(record.path);
+        let path = without_secrets(record.path);
         log::event(
             Level::Info,
             "request",
             &[
                 ("method", record.method.into()),
-                ("path", path.into()),
+                ("path", path.get(..LOG_PATH_BYTES_MAX).unwrap_or(&path).into()),
                 ("status", record.status.into()),
                 ("bytes_in", record.bytes_in.into()),
                 ("bytes_out", record.bytes_out.into()),
@@ -194,7 +194,10 @@ enum Kind {
 
 /// The media type of a body; none means JSON.
 fn kind(head: &Head) -> Kind {
-    let Some(field) = head.field("content-type") else { return Kind::Json };
+    let field = head.field("content-type").unwrap_or_default();
+    if field.is_empty() {
+        return Kind::Json;
+    }
     let mut parts = field.split(';').map(str::trim);
     let media_type = parts.next().unwrap_or_default();
     let charset = parts.find_map(|part| {
@@ -211,16 +214,27 @@ fn kind(head: &Head) -> Kind {
     }
 }
 
+/// A path in which somebody put a credential by mistake, without it.
+fn without_secrets(path: &str) -> String {
+    let secret = |part: &str| part.starts_with("cs_") || part.starts_with("eyJ");
+    let parts = path.split('/').map(|part| if secret(part) { "(secret)" } else { part });
+    parts.collect::<Vec<_>>().join("/")
+}
+
 fn unsupported(message: &str) -> ApiError {
     ApiError::new(415, "unsupported_media_type", message)
 }
 
-/// Only where the type is named: `*/*` means JSON.
+/// Only where the type is named, and not with the weight 0, which excludes it (RFC 9110, section
+/// 12.4.2): `*/*` means JSON.
 fn accepts_bytes(head: &Head) -> bool {
-    let ranges = head.fields("accept").flat_map(|line| line.split(','));
-    ranges
-        .map(|range| range.split(';').next().unwrap_or_default().trim())
-        .any(|media_type| media_type.eq_ignore_ascii_case("application/octet-stream"))
+    head.fields("accept").flat_map(|line| line.split(',')).any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let named =
+            parts.next().unwrap_or_default().eq_ignore_ascii_case("application/octet-stream");
+        let weight = parts.find_map(|part| part.strip_prefix(['q', 'Q'])?.strip_prefix('='));
+        named && !weight.is_some_and(|weight| weight.parse() == Ok(0.0))
+    })
 }
 
 /// From this host, with no sign of a proxy that speaks for somebody else.

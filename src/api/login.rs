@@ -56,9 +56,19 @@ pub fn login(context: &Context, request: Request) -> Answer {
 }
 
 fn by_token(context: &Context, request: &Request, token: &str) -> Result<Bearer, ApiError> {
-    let token = ApiToken::parse(token).map(|token| Digest(token.digest()));
-    let found = token.map(|digest| context.store.bearer_by_token(digest)).transpose()?.flatten();
-    found.ok_or_else(|| failed(context, request, None))
+    // Counted as a password is, the token standing for an account.
+    let throttle = &context.accounts.throttle;
+    let attempt = throttle
+        .attempt(token, request.peer.into(), Instant::now())
+        .map_err(|refused| throttled(context, request, "", &refused))?;
+    let digest = ApiToken::parse(token).map(|token| Digest(token.digest()));
+    match digest.map(|digest| context.store.bearer_by_token(digest)).transpose()?.flatten() {
+        Some(bearer) => {
+            throttle.succeeded(attempt);
+            Ok(bearer)
+        }
+        None => Err(failed(context, request, None)),
+    }
 }
 
 fn by_password(

@@ -65,9 +65,11 @@ pub fn send(context: &Context, request: &Request, who: &Caller, which: &Selector
         return Ok(Response::not_modified(length).with("ETag", etag));
     }
     let file = context.store.open_snapshot(&snapshot)?;
-    let event = Event::of(who, "snapshot.pull").machine(&snapshot.machine_id).subject(snapshot.id);
-    context.store.audit_later(event);
-    context.metrics.pulls.add(1);
+    if !request.head {
+        let event = Event::of(who, "snapshot.pull").machine(&snapshot.machine_id);
+        context.store.audit_later(event.subject(snapshot.id));
+        context.metrics.pulls.add(1);
+    }
     let response = match request.wants_bytes {
         true => Response::file(file, size)
             .with("X-Snapshot-Id", snapshot.id.to_string())

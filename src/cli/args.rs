@@ -47,7 +47,13 @@ impl Args {
     pub fn value(&mut self, name: &'static str) -> Result<Option<Value>, CliError> {
         let found: Option<String> =
             self.inner.opt_value_from_str(name).map_err(|e| CliError::Usage(e.to_string()))?;
-        Ok(found.map(|text| Value { name: name.to_owned(), text }))
+        match found {
+            // The flag that follows is not meant.
+            Some(text) if text.starts_with("--") => {
+                Err(CliError::Usage(format!("{name} needs a value; see --help")))
+            }
+            found => Ok(found.map(|text| Value { name: name.to_owned(), text })),
+        }
     }
 
     /// Takes the value of a flag, or of its environment variable.
@@ -76,6 +82,19 @@ impl Args {
     /// The parsed value of a setting, or its default.
     pub fn parsed<T: FromStr>(&mut self, name: &'static str, default: T) -> Result<T, CliError> {
         self.setting(name)?.map_or(Ok(default), |value| value.parse())
+    }
+
+    /// The parsed value of a setting that must not be 0, or its default.
+    pub fn positive<T>(&mut self, name: &'static str, default: T) -> Result<T, CliError>
+    where
+        T: FromStr + PartialEq + Default,
+    {
+        match self.parsed(name, default)? {
+            zero if zero == T::default() => {
+                Err(CliError::Usage(format!("{name} 0: must be at least 1")))
+            }
+            value => Ok(value),
+        }
     }
 
     /// A setting that may be given several times; its variable is a comma-separated list.
@@ -181,6 +200,8 @@ fn from_environment(flag: &str) -> Result<Option<Value>, CliError> {
     let name =
         format!("CONFIGSYNC{}", flag.to_ascii_uppercase().replace("--", "_").replace('-', "_"));
     match std::env::var(&name) {
+        // As `NAME=` stands in files of settings.
+        Ok(text) if text.is_empty() => Ok(None),
         Ok(text) => Ok(Some(Value { name, text })),
         Err(std::env::VarError::NotPresent) => Ok(None),
         Err(std::env::VarError::NotUnicode(_)) => {

@@ -76,13 +76,14 @@ pub fn main() -> ExitCode {
 
 fn fail(message: &str, code: u8) -> ExitCode {
     log::flush();
-    let _ = writeln!(std::io::stderr(), "configsync-server: {message}");
+    let _ = writeln!(std::io::stderr(), "configsync-server: {}", log::escape(message));
     ExitCode::from(code)
 }
 
 fn run(mut args: Args) -> Done {
     let help = args.flag("--help") | args.flag("-h");
     if args.flag("--version") || args.flag("-V") {
+        args.finish()?;
         return print(format_args!("configsync-server {}\n", env!("CARGO_PKG_VERSION")));
     }
     args.take_data()?;

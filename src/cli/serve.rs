@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -52,6 +52,9 @@ Each flag can come from the environment: --max-body as CONFIGSYNC_MAX_BODY; the 
 When ready it prints `configsync-server listening on http://ADDR:PORT` on standard output.
 SIGTERM or SIGINT stops it; a second one at once.
 ";
+
+/// A hundred years: RFC 3339 has four digits for a year.
+const JWT_HOURS_MAX: u32 = 876_000;
 
 struct Settings {
     listen: SocketAddr,
@@ -127,18 +130,15 @@ pub fn run(mut args: Args) -> Done {
 }
 
 fn settings(args: &mut Args) -> Result<Settings, CliError> {
-    let seconds = |args: &mut Args, name, default| -> Result<Duration, CliError> {
-        let s: u32 = args.parsed(name, u32::try_from(default).unwrap_or(u32::MAX))?;
-        match s {
-            0 => Err(CliError::Usage(format!("{name} 0: must be at least 1"))),
-            s => Ok(Duration::from_secs(u64::from(s))),
-        }
+    let seconds = |args: &mut Args, name, default| {
+        let s: u32 = args.positive(name, u32::try_from(default).unwrap_or(u32::MAX))?;
+        Ok::<_, CliError>(Duration::from_secs(u64::from(s)))
     };
-    let hours: u32 = args.parsed("--token-hours", limits::JWT_HOURS as u32)?;
+    let hours: u32 = args.positive("--token-hours", limits::JWT_HOURS as u32)?;
     let settings = Settings {
         listen: args.parsed("--listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8787)))?,
         init_user: args.setting("--init-user")?.map(|value| value.email()).transpose()?,
-        body_bytes_max: args.parsed("--max-body", limits::BODY_BYTES_MAX)?,
+        body_bytes_max: args.positive("--max-body", limits::BODY_BYTES_MAX)?,
         stop_timeout: seconds(args, "--stop-timeout", limits::STOP_TIMEOUT_S)?,
         jwt_lifetime_s: i64::from(hours) * 3600,
         policy: Policy {
@@ -147,13 +147,17 @@ fn settings(args: &mut Args) -> Result<Settings, CliError> {
             keep: args.parsed("--keep", 0)?,
         },
         gate: Config {
-            connections_max: args.parsed("--max-connections", limits::CONNECTIONS_MAX)?,
+            connections_max: args.positive("--max-connections", limits::CONNECTIONS_MAX)?,
             connections_per_peer_max: args
-                .parsed("--max-connections-per-ip", limits::CONNECTIONS_PER_PEER_MAX)?,
+                .positive("--max-connections-per-ip", limits::CONNECTIONS_PER_PEER_MAX)?,
             head_timeout: seconds(args, "--head-timeout", limits::HEAD_TIMEOUT_S)?,
             idle_timeout: seconds(args, "--idle-timeout", limits::IDLE_TIMEOUT_S)?,
             body_grace: seconds(args, "--body-grace", limits::BODY_GRACE_S)?,
-            trusted_proxies: args.repeated::<IpAddr>("--trusted-proxy")?,
+            trusted_proxies: args
+                .repeated::<IpAddr>("--trusted-proxy")?
+                .iter()
+                .map(IpAddr::to_canonical)
+                .collect(),
         },
         audit_days: args.parsed("--audit-days", limits::AUDIT_DAYS)?,
         metrics: args.switch("--metrics")?,
@@ -167,9 +171,8 @@ fn settings(args: &mut Args) -> Result<Settings, CliError> {
         },
     };
     args.finish()?;
-    if hours == 0 || settings.gate.connections_max == 0 || settings.body_bytes_max == 0 {
-        let rule = "--token-hours, --max-connections and --max-body must be at least 1";
-        return Err(CliError::Usage(rule.into()));
+    if hours > JWT_HOURS_MAX {
+        return Err(CliError::Usage(format!("--token-hours {hours}: at most {JWT_HOURS_MAX}")));
     }
     Ok(settings)
 }
@@ -190,8 +193,7 @@ fn init_user(store: &Store, email: Option<&Email>, address: SocketAddr) -> Done 
     if !store.user_lines()?.is_empty() {
         return Ok(());
     }
-    store.add_user(email, None)?;
-    let token = new_token(store, email, "first token", None)?;
+    let token = new_token(store, email, "first token", None, true)?;
     // Nobody can connect to 0.0.0.0; this host at least can use its loopback.
     let reachable = match address.ip().is_unspecified() {
         true => SocketAddr::from((Ipv4Addr::LOCALHOST, address.port())),
@@ -216,19 +218,22 @@ fn jwt_key(store: &Store) -> Result<[u8; 32], CliError> {
     bytes.try_into().map_err(|_| failed("the file must hold 32 bytes".to_owned()))
 }
 
-/// Once a second writes what no request waits for, and tells systemd's watchdog that the process
-/// lives; at the start and once an hour deletes what retention says.
+/// Twice a second writes what no request waits for, and tells systemd's watchdog that the process
+/// lives; beside that, at first and once an hour, deletes what retention says.
 fn keep_house(context: &Arc<Context>, keep: u32, audit_days: u32) -> std::io::Result<()> {
-    let context = Arc::clone(context);
-    let thread = std::thread::Builder::new().name("housekeeper".into());
-    thread.spawn(move || {
-        let watched = std::env::var_os("WATCHDOG_USEC").is_some();
-        let mut last: Option<Instant> = None;
+    let of_retention = Arc::clone(context);
+    let retention = std::thread::Builder::new().name("retention".into());
+    retention.spawn(move || {
         loop {
-            if last.is_none_or(|at| at.elapsed() >= Duration::from_millis(limits::RETENTION_MS)) {
-                last = Some(Instant::now());
-                retain(&context.store, keep, audit_days);
-            }
+            retain(&of_retention.store, keep, audit_days);
+            std::thread::sleep(Duration::from_millis(limits::RETENTION_MS));
+        }
+    })?;
+    let context = Arc::clone(context);
+    let housekeeper = std::thread::Builder::new().name("housekeeper".into());
+    housekeeper.spawn(move || {
+        let watched = std::env::var_os("WATCHDOG_USEC").is_some();
+        loop {
             std::thread::sleep(Duration::from_millis(limits::HOUSEKEEPING_MS));
             context.store.write_pending();
             password::release_memory();

@@ -42,18 +42,19 @@ fn create(mut args: Args) -> Done {
             _ => return Err(days.refuse(&format!("use 1 to {EXPIRY_DAYS_MAX}"))),
         },
     };
-    let token = new_token(&open_store(&args)?, &email, &name, expires_at)?;
+    let token = new_token(&open_store(&args)?, &email, &name, expires_at, false)?;
     print(format_args!("{}\n", token.as_str()))
 }
 
-/// Makes and stores a token. Only its digest is kept.
+/// Makes and stores a token, and with `new_user` its user. Only its digest is kept.
 pub fn new_token(
-    store: &Store, email: &Email, name: &str, expires_at: Option<i64>,
+    store: &Store, email: &Email, name: &str, expires_at: Option<i64>, new_user: bool,
 ) -> Result<ApiToken, CliError> {
     let failed = |e| CliError::Failed(format!("no random bytes: {e}"));
     let token = ApiToken::generate().map_err(failed)?;
     let digest = Digest(token.digest());
-    store.add_token(email, &NewToken { digest, prefix: token.prefix(), name, expires_at })?;
+    let new = NewToken { digest, prefix: token.prefix(), name, expires_at };
+    store.add_token(email, &new, new_user)?;
     Ok(token)
 }
 

@@ -9,6 +9,7 @@ use crate::api::snapshots::uploaded;
 use crate::context::Context;
 use crate::http::{ApiError, Request, Response};
 use crate::store::Caller;
+use crate::store::audit::Event;
 use crate::store::entities::{EntityBody, Kind, Target, VersionBody};
 use crate::types::Key;
 
@@ -72,17 +73,21 @@ pub fn versions(context: &Context, request: Request, who: &Caller) -> Answer {
 
 /// GET /api/{kind}s/{id}/blob: the newest version, as it is.
 pub fn blob(context: &Context, request: Request, who: &Caller) -> Answer {
-    send(context, target(&request, who)?, None)
+    send(context, &request, who, None)
 }
 
 /// GET /api/{kind}s/{id}/versions/{n}.
 pub fn version(context: &Context, request: Request, who: &Caller) -> Answer {
-    send(context, target(&request, who)?, Some(request.param_id(2)?))
+    send(context, &request, who, Some(request.param_id(2)?))
 }
 
-fn send(context: &Context, target: Target<'_>, number: Option<i64>) -> Answer {
+fn send(context: &Context, request: &Request, who: &Caller, number: Option<i64>) -> Answer {
+    let target = target(request, who)?;
     let (file, size) = context.store.open_version(target, number)?;
-    context.metrics.pulls.add(1);
+    if !request.head {
+        context.store.audit_later(Event::of(who, "entity.pull").subject(target.id));
+        context.metrics.pulls.add(1);
+    }
     Ok(Response::file(file, size))
 }
 

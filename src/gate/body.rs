@@ -111,9 +111,10 @@ fn refuse_json(error: ScanError, field: &str) -> BodyError {
         ScanError::Base64 => ApiError::malformed(format!(
             "{field} must be canonical base64 (standard alphabet, padded, nothing else)"
         )),
-        ScanError::RestTooLarge => {
-            ApiError::too_large(SMALL_BODY_BYTES_MAX as u64, &format!(" beside {field}"))
-        }
+        ScanError::RestTooLarge => ApiError::too_large(
+            SMALL_BODY_BYTES_MAX as u64,
+            &format!(" beside {field}, whatever --max-body allows"),
+        ),
     };
     BodyError::Refused(error.into())
 }

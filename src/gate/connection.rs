@@ -176,6 +176,8 @@ fn request(
         Ok(admission) => match admitted(shared, incoming, head, admission, &mut record) {
             Ok(done) => done,
             Err(BodyGone) => {
+                // Nobody is told; the log and the counters know it as nginx writes it.
+                record.status = 499;
                 record.took = started.elapsed();
                 shared.service.done(&record);
                 return Exchange::Close;

@@ -6,16 +6,18 @@ use super::head::Head;
 
 /// The client's address: the socket's peer, or, if that is a trusted proxy, the rightmost address
 /// in `X-Forwarded-For` that is not itself one. Everything left of it was written by the client
-/// and proves nothing. A malformed list falls back to the socket's peer.
+/// and proves nothing, not even that the list is no list. Something malformed in its place falls
+/// back to the socket's peer.
 pub fn client(peer: IpAddr, trusted: &[IpAddr], head: &Head) -> IpAddr {
     if !trusted.contains(&peer) {
         return peer;
     }
-    let entries = head.fields("x-forwarded-for").flat_map(|line| line.split(','));
-    let addresses: Result<Vec<IpAddr>, _> = entries.map(|entry| entry.trim().parse()).collect();
-    let forwarded = addresses.unwrap_or_default();
-    let mut from_right = forwarded.iter().rev().map(IpAddr::to_canonical);
-    from_right.find(|address| !trusted.contains(address)).unwrap_or(peer)
+    let lines: Vec<&str> = head.fields("x-forwarded-for").collect();
+    let from_right = lines.iter().rev().flat_map(|line| line.rsplit(','));
+    let mut addresses =
+        from_right.map(|entry| entry.trim().parse().map(|ip: IpAddr| ip.to_canonical()));
+    let client = addresses.find(|ip| !ip.as_ref().is_ok_and(|ip| trusted.contains(ip)));
+    client.and_then(Result::ok).unwrap_or(peer)
 }
 
 #[cfg(test)]
@@ -33,6 +35,7 @@ mod tests {
     fn the_rightmost_untrusted_address_is_the_client() {
         assert_eq!(seen("X-Forwarded-For: 192.0.2.1\r\n"), "192.0.2.1");
         assert_eq!(seen("X-Forwarded-For: 6.6.6.6, 192.0.2.1, 10.0.0.1\r\n"), "192.0.2.1");
+        assert_eq!(seen("X-Forwarded-For: garbage, 192.0.2.1\r\n"), "192.0.2.1");
         assert_eq!(
             seen("X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: ::ffff:192.0.2.1\r\n"),
             "192.0.2.1"
@@ -45,7 +48,9 @@ mod tests {
             "",
             "X-Forwarded-For: \r\n",
             "X-Forwarded-For: 10.0.0.1\r\n",
-            "X-Forwarded-For: unknown, 192.0.2.1\r\n",
+            "X-Forwarded-For: 192.0.2.1, unknown\r\n",
+            "X-Forwarded-For: 192.0.2.1,\r\n",
+            "X-Forwarded-For: 192.0.2.1, unknown, 10.0.0.1\r\n",
             "X-Forwarded-For: 192.0.2.1:80\r\n",
         ] {
             assert_eq!(seen(list), "127.0.0.1", "{list}");

@@ -97,7 +97,14 @@ fn checked<T: TryFrom<String, Error = Rule>>(what: &str, text: &str) -> Result<T
 
 /// JSON of this shape, or a sentence that names the place and repeats nothing of what was sent.
 fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    serde_json::from_slice(bytes).map_err(|error| {
+    // serde would take an array for an object, member by member, and skip over text that is no
+    // UTF-8 where it is not wanted.
+    let text =
+        std::str::from_utf8(bytes).map_err(|_| ApiError::malformed("the body is not UTF-8"))?;
+    if text.trim_ascii_start().starts_with('[') {
+        return Err(ApiError::malformed("the body must be a JSON object"));
+    }
+    serde_json::from_str(text).map_err(|error| {
         use serde_json::error::Category::{Data, Eof, Io, Syntax};
         let what = match error.classify() {
             Eof if bytes.is_empty() => return ApiError::malformed("a JSON body is needed"),

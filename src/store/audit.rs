@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 
 use super::db::{change, page};
 use super::error::Result;
@@ -57,9 +57,9 @@ impl Event {
         self
     }
 
-    /// True if anybody can cause such rows, without credentials.
-    pub(super) fn is_strangers(&self) -> bool {
-        self.outcome != "ok"
+    /// Of a row that anybody can cause without credentials: whether it speaks of a user.
+    pub(super) fn is_strangers(&self) -> Option<bool> {
+        (self.outcome != "ok").then_some(self.user.is_some())
     }
 
     /// Writes the row with the transaction of what it speaks of.
@@ -89,21 +89,23 @@ pub struct Filter {
 }
 
 impl Store {
-    /// Hands every matching row to `work`, oldest first.
+    /// Hands every matching row to `work`, oldest first: rows of reads and logins are written later
+    /// than they happened, so their ids do not tell.
     pub fn each_audit_row(
         &self, filter: &Filter, mut work: impl FnMut(&[String]) -> bool,
     ) -> Result<()> {
         let form = if filter.text { "line" } else { "row" };
         let sql = format!(
-            "SELECT {form}, id FROM audit_rows WHERE id > ?1 AND (?2 IS NULL OR created_at >= ?2)
+            "SELECT {form}, created_at, id FROM audit_rows WHERE (created_at, id) > (?1, ?2)
                AND (?3 IS NULL OR user_email = ?3) AND (?4 IS NULL OR event = ?4)
-              ORDER BY id LIMIT 1000"
+              ORDER BY created_at, id LIMIT 1000"
         );
         let (user, event) = (filter.user.as_deref(), filter.event.as_deref());
-        let mut after = 0_i64;
+        let mut after = (filter.since.unwrap_or(i64::MIN), i64::MIN);
         loop {
-            let values = params![after, filter.since, user, event];
-            let (rows, last) = self.db.read(|c| page(c, &sql, values))?;
+            let values = params![after.0, after.1, user, event];
+            let last = |row: &Row<'_>| Ok((row.get(1)?, row.get(2)?));
+            let (rows, last) = self.db.read(|c| page(c, &sql, values, last))?;
             let Some(last) = last else { return Ok(()) };
             after = last;
             if !work(&rows) {
@@ -115,10 +117,18 @@ impl Store {
 
 /// The moment that an RFC 3339 text names, in milliseconds since 1970; None if it names none.
 pub fn moment(text: &str) -> Option<i64> {
-    // SQLite reads more forms of time than this one, such as a day number.
-    let dated = text.get(4..5) == Some("-") && text.get(..4)?.bytes().all(|b| b.is_ascii_digit());
-    let sql = "SELECT CAST(round(unixepoch(?1, 'subsec') * 1000) AS INTEGER)";
-    let parser = Connection::open_in_memory().ok().filter(|_| dated)?;
+    // SQLite reads more forms of time than these: day numbers, 24:00, the 30th of February.
+    let text = text.to_ascii_uppercase();
+    let form: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    let (second, zone) = form.get(19..).map_or((false, "Z"), |rest| {
+        let zone = rest.trim_start_matches(['.', '0']);
+        (form.starts_with("0000-00-00T00:00:00"), zone)
+    });
+    let dated = second || form == "0000-00-00";
+    let zoned = matches!(zone, "Z" | "+00:00" | "-00:00") && text.get(11..13) != Some("24");
+    let sql = "SELECT CAST(round(unixepoch(?1, 'subsec') * 1000) AS INTEGER)
+                WHERE date(substr(?1, 1, 10)) = substr(?1, 1, 10)";
+    let parser = Connection::open_in_memory().ok().filter(|_| dated && zoned)?;
     parser.query_row(sql, [text], |row| row.get(0)).ok().flatten()
 }
 
@@ -131,12 +141,16 @@ mod tests {
         assert_eq!(moment("1970-01-01T01:00:00+01:00"), Some(0));
         assert_eq!(moment("1970-01-01T00:00:00.5Z"), Some(500));
         assert_eq!(moment("1970-01-02"), Some(86_400_000));
-        assert_eq!(moment("2026-11-23T16:08:00.007Z"), Some(1_795_450_080_007));
+        assert_eq!(moment("2026-11-23t16:08:00.007z"), Some(1_795_450_080_007));
     }
 
     #[test]
     fn what_is_no_moment_is_refused() {
-        for bad in ["", "yesterday", "now", "2460000.5", "2026-13-01", "2026-01-01T25:00:00Z"] {
+        for bad in [
+            "", "yesterday", "now", "2460000.5", "2026-13-01", "2026-02-30",
+            "2026-02-30T00:00:00Z", "2026-01-01T25:00:00Z", "2026-01-01T24:00:00Z",
+            "2026-01-01T16:08Z", "2026-01-01T16:08:00", "2026-01-01T16:08:00 Z", "2026-1-1",
+        ] {
             assert_eq!(moment(bad), None, "{bad}");
         }
     }

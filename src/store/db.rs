@@ -123,14 +123,15 @@ pub fn texts(connection: &Connection, sql: &str, values: impl Params) -> Result<
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// All rows of a query for a text column and an id, and the last id.
-pub fn page(
+/// All rows of a query for a text column, and the key of the last one.
+pub fn page<K>(
     connection: &Connection, sql: &str, values: impl Params,
-) -> Result<(Vec<String>, Option<i64>)> {
+    key: impl Fn(&Row<'_>) -> rusqlite::Result<K>,
+) -> Result<(Vec<String>, Option<K>)> {
     let mut statement = connection.prepare_cached(sql)?;
     let mut last = None;
     let rows = statement.query_map(values, |row| {
-        last = Some(row.get(1)?);
+        last = Some(key(row)?);
         row.get(0)
     })?;
     let rows = rows.collect::<rusqlite::Result<_>>()?;

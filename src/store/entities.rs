@@ -203,9 +203,7 @@ impl Store {
             Ok((number, blob))
         })?;
         let what = || format!("{} {} version {number}", target.kind.0, target.id);
-        let file = self.open_blob(blob, what)?;
-        self.audit_later(Event::of(target.who, "entity.pull").subject(target.id));
-        Ok((file, blob.size))
+        Ok((self.open_blob(blob, what)?, blob.size))
     }
 
     /// Stores the user's wrapped data key. The first stays: replacing it would make every

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::error::{Result, StoreError};
@@ -43,9 +43,16 @@ impl Folder {
         for dir in [folder.snapshots(), folder.tmp(), folder.run(), folder.lost_and_found()] {
             make_dir(&dir)?;
         }
-        tighten(root, 0o700)?;
+        fs::set_permissions(root, Permissions::from_mode(0o700))
+            .map_err(|e| StoreError::io("close to others", root, e))?;
+        // What else lies here, perhaps by mistake, is left as it is.
+        let ours =
+            ["configsync.db", "jwt.key", "server.lock", "backup.lock", "snapshots", "tmp", "run"];
         for entry in list(root)? {
-            tighten(&entry, if entry.is_dir() { 0o700 } else { 0o600 })?;
+            let name = entry.file_name().unwrap_or_default().to_string_lossy();
+            if name == "lost+found" || ours.iter().any(|ours| name.starts_with(ours)) {
+                close_to_others(&entry, true)?;
+            }
         }
         sync_dir(root)?;
         let device = |path: &Path| {
@@ -166,7 +173,11 @@ impl Folder {
     pub fn empty_scratch(&self) -> Result<()> {
         for dir in [self.tmp(), self.run()] {
             for entry in list(&dir)? {
-                let done = if entry.is_dir() {
+                let elsewhere = fs::read_link(&entry).ok().filter(|_| entry.ends_with("elsewhere"));
+                if let Some(dir) = elsewhere {
+                    let _ = fs::remove_dir_all(dir);
+                }
+                let done = if entry.is_dir() && !entry.is_symlink() {
                     fs::remove_dir_all(&entry)
                 } else {
                     fs::remove_file(&entry)
@@ -206,7 +217,14 @@ impl Folder {
             fs::rename(&path, &target).map_err(|e| StoreError::io("move", &path, e))?;
             // Thirty days in lost+found/ count from now, not from the push.
             let now = std::time::SystemTime::now();
-            let _ = File::open(&target).and_then(|file| file.set_modified(now));
+            let _ = File::open(&target).and_then(|file| {
+                file.set_permissions(Permissions::from_mode(if target.is_dir() {
+                    0o700
+                } else {
+                    0o600
+                }))?;
+                file.set_modified(now)
+            });
             moved += 1;
         }
         if moved > 0 {
@@ -224,6 +242,8 @@ impl Folder {
         }
         let dir = std::env::temp_dir().join(format!("configsync-{}", RandomId::draw()?));
         make_dir(&dir)?;
+        // So that the next start finds it, should this one be killed.
+        symlink(&dir, self.run().join("elsewhere")).map_err(|e| StoreError::io("link", &dir, e))?;
         Ok(dir.join(name))
     }
 }
@@ -268,11 +288,22 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
         .map_err(|e| StoreError::io("list", dir, e))
 }
 
-fn tighten(path: &Path, mode: u32) -> Result<()> {
+/// Folders 0700 and files 0600. What is in a folder is looked at where `all` says so or the folder
+/// stood open: a start must not look at a hundred thousand files.
+fn close_to_others(path: &Path, all: bool) -> Result<()> {
     let metadata = fs::symlink_metadata(path).map_err(|e| StoreError::io("look at", path, e))?;
-    if metadata.is_symlink() || metadata.permissions().mode() & 0o077 == 0 {
+    let mode = if metadata.is_dir() { 0o700 } else { 0o600 };
+    let found = metadata.permissions().mode() & 0o777;
+    if metadata.is_symlink() {
         return Ok(());
     }
-    fs::set_permissions(path, Permissions::from_mode(mode))
-        .map_err(|e| StoreError::io("close to others", path, e))
+    if found != mode {
+        fs::set_permissions(path, Permissions::from_mode(mode))
+            .map_err(|e| StoreError::io("close to others", path, e))?;
+    }
+    let stood_open = found & 0o077 != 0;
+    if metadata.is_dir() && (all || stood_open) {
+        list(path)?.iter().try_for_each(|entry| close_to_others(entry, stood_open))?;
+    }
+    Ok(())
 }

@@ -120,7 +120,10 @@ impl Store {
     /// True if the database answers and the data folder can be written.
     pub fn healthy(&self) -> bool {
         let answers = self.db.read(|c| db::value::<i64>(c, "SELECT 1", []));
-        answers.is_ok() && self.upload().is_ok_and(|mut upload| upload.write(b"healthz").is_ok())
+        let stands = self.folder.snapshots().is_dir();
+        answers.is_ok()
+            && stands
+            && self.upload().is_ok_and(|mut upload| upload.write(b"healthz").is_ok())
     }
 
     /// Writes all that waits, and brings the write-ahead log into the database: after a clean stop

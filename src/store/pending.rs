@@ -10,7 +10,9 @@ use super::Store;
 use super::audit::Event;
 use super::db::change;
 use super::error::Result;
-use crate::limits::{AUDIT_STRANGER_ROWS_PER_HOUR, PENDING_ROWS_MAX, TOKEN_USE_INTERVAL_MS};
+use crate::limits::{
+    AUDIT_STRANGER_ROW_MS, AUDIT_STRANGER_ROWS_MAX, PENDING_ROWS_MAX, TOKEN_USE_INTERVAL_MS,
+};
 use crate::log;
 use crate::sync::lock;
 use crate::time::now_ms;
@@ -19,28 +21,37 @@ use crate::time::now_ms;
 #[derive(Default)]
 pub struct Pending {
     queue: Mutex<Queue>,
-    strangers: Mutex<Budget>,
+    /// Of failures at accounts that there are, and at made-up ones, which cannot drown the others.
+    strangers: Mutex<[Budget; 2]>,
 }
 
-/// How many audit rows strangers caused in the current hour.
+/// How many audit rows strangers may cause: many at once, few in the long run.
 #[derive(Default)]
 struct Budget {
-    hour: i64,
     rows: u32,
+    /// When one row was last given back.
+    at: i64,
 }
 
 impl Budget {
-    /// Takes one row of this hour's budget; says when it is used up, once.
+    /// Takes one row; says in the log when there is no more.
     fn take(&mut self) -> bool {
-        let hour = now_ms() / 3_600_000;
-        if self.hour != hour {
-            *self = Budget { hour, rows: 0 };
-        }
+        let now = now_ms();
+        let back = now.saturating_sub(self.at).max(0) / AUDIT_STRANGER_ROW_MS;
+        self.rows = self.rows.saturating_sub(u32::try_from(back).unwrap_or(u32::MAX));
+        // A clock that jumped back begins a new count.
+        self.at = if self.rows == 0 || now < self.at {
+            now
+        } else {
+            self.at.saturating_add(back.saturating_mul(AUDIT_STRANGER_ROW_MS))
+        };
         self.rows = self.rows.saturating_add(1);
-        if self.rows == AUDIT_STRANGER_ROWS_PER_HOUR {
-            log::warn("so many failed logins this hour that the rest is in this log alone");
+        if self.rows == AUDIT_STRANGER_ROWS_MAX {
+            log::warn("so many failed logins that some are in this log alone");
         }
-        self.rows <= AUDIT_STRANGER_ROWS_PER_HOUR
+        let fits = self.rows <= AUDIT_STRANGER_ROWS_MAX;
+        self.rows = self.rows.min(AUDIT_STRANGER_ROWS_MAX);
+        fits
     }
 }
 
@@ -69,8 +80,11 @@ impl Pending {
 impl Store {
     /// Hands over an audit row for the next batch.
     pub fn audit_later(&self, event: Event) {
-        if event.is_strangers() && !lock(&self.pending.strangers).take() {
-            return;
+        if let Some(known) = event.is_strangers() {
+            let [of_users, of_nobody] = &mut *lock(&self.pending.strangers);
+            if !(if known { of_users } else { of_nobody }).take() {
+                return;
+            }
         }
         let mut queue = lock(&self.pending.queue);
         if queue.events.len() < PENDING_ROWS_MAX {

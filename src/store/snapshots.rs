@@ -101,6 +101,8 @@ impl Store {
                 if let Some(newest) = newest(tx, "machine_ref", machine_ref)?
                     && newest.blob.digest == blob.digest
                     && newest.blob.size == blob.size
+                    // What was damaged since is stored once more, not acknowledged as it is.
+                    && self.open_snapshot(&newest).is_ok()
                 {
                     return Ok((newest, false));
                 }
@@ -172,7 +174,7 @@ impl Store {
                   WHERE {column} = ?1 AND +user_id = ?2 AND id < ?3 ORDER BY id DESC LIMIT ?4"
             );
             let values = params![key, user, which.before.unwrap_or(i64::MAX), limit];
-            let (rows, last) = page(c, &sql, values)?;
+            let (rows, last) = page(c, &sql, values, |row| row.get(1))?;
             let Some(last) = last.filter(|_| rows.len() == limit) else { return Ok((rows, None)) };
             // A full page may be the last one.
             let more = format!(

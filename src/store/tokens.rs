@@ -35,9 +35,12 @@ pub struct Bearer {
 }
 
 impl Store {
-    /// Stores a new token of a user.
-    pub fn add_token(&self, email: &Email, token: &NewToken<'_>) -> Result<i64> {
+    /// Stores a new token of a user, who is added in the same transaction if `new_user` says so.
+    pub fn add_token(&self, email: &Email, token: &NewToken<'_>, new_user: bool) -> Result<i64> {
         self.write(|tx| {
+            if new_user {
+                users::add(tx, email, None)?;
+            }
             let who = users::find(tx, email)?;
             let sql =
                 "INSERT INTO api_tokens (user_id, name, prefix, digest, created_at, expires_at)

@@ -27,16 +27,7 @@ pub enum Change<'a> {
 impl Store {
     /// Adds a user.
     pub fn add_user(&self, email: &Email, password_hash: Option<&str>) -> Result<i64> {
-        self.write(|tx| {
-            let sql = "INSERT INTO users (email, password_hash, created_at, updated_at)
-                       VALUES (?1, ?2, ?3, ?3) ON CONFLICT DO NOTHING";
-            if change(tx, sql, params![&**email, password_hash, now_ms()])? == 0 {
-                return Err(StoreError::Exists("user"));
-            }
-            let id = tx.last_insert_rowid();
-            Event::of(&find(tx, email)?, "user.add").write(tx)?;
-            Ok(id)
-        })
+        self.write(|tx| add(tx, email, password_hash))
     }
 
     /// Changes a user.
@@ -102,6 +93,20 @@ impl Store {
         let read = |row: &Row<'_>| Ok((Bearer::from_row(row)?, row.get(5)?));
         self.db.read(|c| Ok(c.prepare_cached(sql)?.query_row([email], read).optional()?))
     }
+}
+
+/// Adds a user and says the id.
+pub(super) fn add(
+    connection: &Connection, email: &Email, password_hash: Option<&str>,
+) -> Result<i64> {
+    let sql = "INSERT INTO users (email, password_hash, created_at, updated_at)
+               VALUES (?1, ?2, ?3, ?3) ON CONFLICT DO NOTHING";
+    if change(connection, sql, params![&**email, password_hash, now_ms()])? == 0 {
+        return Err(StoreError::Exists("user"));
+    }
+    let who = find(connection, email)?;
+    Event::of(&who, "user.add").write(connection)?;
+    Ok(who.id)
 }
 
 /// A user by address, for the operator's commands.
