@@ -104,10 +104,10 @@ impl Store {
         let mut after = (filter.since.unwrap_or(i64::MIN), i64::MIN);
         loop {
             let values = params![after.0, after.1, user, event];
-            let last = |row: &Row<'_>| Ok((row.get(1)?, row.get(2)?));
-            let (rows, last) = self.db.read(|c| page(c, &sql, values, last))?;
-            let Some(last) = last else { return Ok(()) };
-            after = last;
+            let key = |row: &Row<'_>| Ok((row.get(1)?, row.get(2)?));
+            let (rows, keys) = self.db.read(|c| page(c, &sql, values, key))?;
+            let Some(last) = keys.last() else { return Ok(()) };
+            after = *last;
             if !work(&rows) {
                 return Ok(());
             }

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
+use rusqlite::functions::FunctionFlags;
 use rusqlite::types::FromSql;
 use rusqlite::{
     Connection, OpenFlags, OptionalExtension, Params, Row, Transaction, TransactionBehavior,
@@ -15,6 +16,7 @@ use super::folder::{Folder, private_file};
 use super::migrations;
 use crate::limits::{READERS, SQLITE_BUSY_MS, SQLITE_CACHE_KIB, WAL_BYTES_MAX};
 use crate::sync::{Pool, lock};
+use crate::time::rfc3339;
 
 /// The first SQLite without the WAL reset bug, which could lose committed pages of a database
 /// that two connections write (https://sqlite.org/wal.html#walresetbug).
@@ -74,7 +76,7 @@ impl Database {
         writer.pragma_update(None, "journal_size_limit", WAL_BYTES_MAX)?;
         migrations::set_aside(&writer, folder)?;
         migrations::migrate(&mut writer)?;
-        writer.execute_batch(ROWS)?;
+        make_views(&writer)?;
         Ok(Database {
             writer: Mutex::new(writer),
             readers: Pool::new(READERS),
@@ -90,7 +92,7 @@ impl Database {
             Some(connection) => connection,
             empty => {
                 let connection = connect(&self.folder.database())?;
-                connection.execute_batch(ROWS)?;
+                make_views(&connection)?;
                 empty.insert(connection)
             }
         };
@@ -123,19 +125,14 @@ pub fn texts(connection: &Connection, sql: &str, values: impl Params) -> Result<
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// All rows of a query for a text column, and the key of the last one.
+/// All rows of a query for a text column, and the key of each.
 pub fn page<K>(
     connection: &Connection, sql: &str, values: impl Params,
     key: impl Fn(&Row<'_>) -> rusqlite::Result<K>,
-) -> Result<(Vec<String>, Option<K>)> {
+) -> Result<(Vec<String>, Vec<K>)> {
     let mut statement = connection.prepare_cached(sql)?;
-    let mut last = None;
-    let rows = statement.query_map(values, |row| {
-        last = Some(key(row)?);
-        row.get(0)
-    })?;
-    let rows = rows.collect::<rusqlite::Result<_>>()?;
-    Ok((rows, last))
+    let rows = statement.query_map(values, |row| Ok((row.get(0)?, key(row)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 /// The first row of a query, or Missing: no such `what`.
@@ -166,6 +163,17 @@ pub fn vacuum_into(connection: &Connection, path: &Path) -> Result<()> {
 /// A path as SQLite takes it.
 pub fn utf8(path: &Path) -> Result<&str> {
     path.to_str().ok_or_else(|| StoreError::Unusable(format!("{} is not UTF-8", path.display())))
+}
+
+/// The views of rows.sql and the function that they call.
+fn make_views(connection: &Connection) -> Result<()> {
+    let flags = FunctionFlags::SQLITE_UTF8
+        | FunctionFlags::SQLITE_DETERMINISTIC
+        | FunctionFlags::SQLITE_INNOCUOUS;
+    connection.create_scalar_function("moment", 1, flags, |values| {
+        Ok(values.get::<Option<i64>>(0)?.map(rfc3339))
+    })?;
+    Ok(connection.execute_batch(ROWS)?)
 }
 
 fn connect(path: &Path) -> Result<Connection> {

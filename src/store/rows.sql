@@ -1,15 +1,15 @@
 -- What the API and the command line show, rendered by SQLite: temporary views of every
--- connection, so that a change here is no change of the stored schema.
+-- connection, so that a change here is no change of the stored schema. moment() is ours: RFC 3339.
 -- Each has the columns that queries select by, and `row`: a JSON object, or a line of a list.
 
 CREATE TEMP VIEW machine_rows AS
   SELECT id, user_id, hidden_at, last_seen_at, json_object(
     'id', id, 'machine_id', machine_id, 'user_id', user_id, 'name', name, 'platform', platform,
     'arch', arch, 'cli_version', cli_version,
-    'created_at', strftime('%FT%H:%M:%fZ', created_at / 1000.0, 'unixepoch'),
-    'updated_at', strftime('%FT%H:%M:%fZ', updated_at / 1000.0, 'unixepoch'),
-    'last_seen_at', strftime('%FT%H:%M:%fZ', last_seen_at / 1000.0, 'unixepoch'),
-    'last_push_at', strftime('%FT%H:%M:%fZ', last_push_at / 1000.0, 'unixepoch'),
+    'created_at', moment(created_at),
+    'updated_at', moment(updated_at),
+    'last_seen_at', moment(last_seen_at),
+    'last_push_at', moment(last_push_at),
     'snapshot_count', snapshot_count,
     'latest_snapshot_id',
       (SELECT max(s.id) FROM state_snapshots s WHERE s.machine_ref = machines.id)) AS row
@@ -20,7 +20,7 @@ CREATE TEMP VIEW snapshot_rows AS
     'id', s.id, 'machine_id', m.machine_id, 'machine_name', m.name, 'size_bytes', s.size_bytes,
     'sha256', lower(hex(s.sha256)), 'version', s.version, 'message', s.message,
     'timestamp', s.client_timestamp,
-    'created_at', strftime('%FT%H:%M:%fZ', s.created_at / 1000.0, 'unixepoch')) AS row
+    'created_at', moment(s.created_at)) AS row
   FROM state_snapshots s JOIN machines m ON m.id = s.machine_ref;
 
 -- Live entities; the members that other kinds have are null.
@@ -31,8 +31,8 @@ CREATE TEMP VIEW entity_rows AS
     'env_storage_mode', iif(kind = 'project', 'structured', NULL), 'source_hint', source_hint,
     'module_type', module_type, 'is_default', json(iif(is_default, 'true', 'false')),
     'r2_key_prefix', format('entities/%s/%d/%d/', kind, user_id, id), 'deleted_at', NULL,
-    'created_at', strftime('%FT%H:%M:%fZ', created_at / 1000.0, 'unixepoch'),
-    'updated_at', strftime('%FT%H:%M:%fZ', updated_at / 1000.0, 'unixepoch')) AS row
+    'created_at', moment(created_at),
+    'updated_at', moment(updated_at)) AS row
   FROM entities WHERE deleted_at IS NULL;
 
 CREATE TEMP VIEW version_rows AS
@@ -40,7 +40,7 @@ CREATE TEMP VIEW version_rows AS
     'id', v.id, 'version', v.version, 'size_bytes', v.size_bytes, 'content_hash', v.content_hash,
     'r2_key', format('entities/%s/%d/%d/v%d.enc', e.kind, v.user_id, e.id, v.version),
     'pushed_by_user_id', v.user_id, 'pushed_from_machine_id', v.pushed_from_machine_id,
-    'created_at', strftime('%FT%H:%M:%fZ', v.created_at / 1000.0, 'unixepoch')) AS row
+    'created_at', moment(v.created_at)) AS row
   FROM entity_versions v JOIN entities e ON e.id = v.entity_id;
 
 -- The owner of a personal variable is the owner of its project.
@@ -58,7 +58,7 @@ CREATE TEMP VIEW variable_rows AS
 CREATE TEMP VIEW layer_key_rows AS
   SELECT project_id, layer_id, upload, json_object(
     'id', id, 'layer_id', layer_id, 'wrapped_dek', wrapped_dek,
-    'created_at', strftime('%FT%H:%M:%fZ', created_at / 1000.0, 'unixepoch')) AS row
+    'created_at', moment(created_at)) AS row
   FROM layer_keys;
 
 CREATE TEMP VIEW environment_rows AS
@@ -72,7 +72,7 @@ CREATE TEMP VIEW keypair_rows AS
     'public_key', public_key, 'encrypted_private_key', encrypted_private_key,
     'kek_salt', kek_salt, 'kek_iterations', kek_iterations, 'key_algorithm', key_algorithm,
     'key_version', 1,
-    'created_at', strftime('%FT%H:%M:%fZ', created_at / 1000.0, 'unixepoch')) AS row
+    'created_at', moment(created_at)) AS row
   FROM keypairs;
 
 CREATE TEMP VIEW action_rows AS
@@ -86,31 +86,31 @@ CREATE TEMP VIEW user_lines AS
   SELECT id, concat_ws(char(9), id, email,
     iif(disabled_at IS NULL, 'enabled', 'disabled'),
     iif(password_hash IS NULL, 'token only', 'password'), stored_bytes,
-    strftime('%FT%H:%M:%fZ', created_at / 1000.0, 'unixepoch')) AS row
+    moment(created_at)) AS row
   FROM users;
 
 CREATE TEMP VIEW token_lines AS
   SELECT t.id, t.user_id, concat_ws(char(9), t.id, u.email, t.name, t.prefix,
-    strftime('%FT%H:%M:%fZ', t.created_at / 1000.0, 'unixepoch'),
-    coalesce(strftime('%FT%H:%M:%fZ', t.last_used_at / 1000.0, 'unixepoch'), 'never used'),
-    coalesce('revoked ' || strftime('%FT%H:%M:%fZ', t.revoked_at / 1000.0, 'unixepoch'),
-             'expires ' || strftime('%FT%H:%M:%fZ', t.expires_at / 1000.0, 'unixepoch'),
+    moment(t.created_at),
+    coalesce(moment(t.last_used_at), 'never used'),
+    coalesce('revoked ' || moment(t.revoked_at),
+             'expires ' || moment(t.expires_at),
              'never expires')) AS row
   FROM api_tokens t JOIN users u ON u.id = t.user_id;
 
 CREATE TEMP VIEW environment_lines AS
   SELECT user_id, name, deleted_at, concat_ws(char(9), name, tier, coalesce(color, '-'),
     iif(protect, 'protected', 'open'),
-    coalesce('deleted ' || strftime('%FT%H:%M:%fZ', deleted_at / 1000.0, 'unixepoch'), 'live'))
+    coalesce('deleted ' || moment(deleted_at), 'live'))
     AS row
   FROM environments;
 
 CREATE TEMP VIEW audit_rows AS
   SELECT id, created_at, event, user_email, json_object(
-    'id', id, 'time', strftime('%FT%H:%M:%fZ', created_at / 1000.0, 'unixepoch'),
+    'id', id, 'time', moment(created_at),
     'event', event, 'user', user_email, 'user_id', user_id, 'machine', machine, 'peer', peer,
     'outcome', outcome, 'subject_id', subject_id) AS row,
-    concat_ws(char(9), strftime('%FT%H:%M:%fZ', created_at / 1000.0, 'unixepoch'), event,
+    concat_ws(char(9), moment(created_at), event,
     coalesce(user_email, '-'), coalesce(machine, '-'), coalesce(peer, '-'), outcome,
     coalesce(subject_id, '-')) AS line
   FROM audit_log;

@@ -173,16 +173,12 @@ impl Store {
                 "SELECT row, id FROM snapshot_rows
                   WHERE {column} = ?1 AND +user_id = ?2 AND id < ?3 ORDER BY id DESC LIMIT ?4"
             );
-            let values = params![key, user, which.before.unwrap_or(i64::MAX), limit];
-            let (rows, last) = page(c, &sql, values, |row| row.get(1))?;
-            let Some(last) = last.filter(|_| rows.len() == limit) else { return Ok((rows, None)) };
-            // A full page may be the last one.
-            let more = format!(
-                "SELECT EXISTS (SELECT 1 FROM state_snapshots
-                                 WHERE {column} = ?1 AND +user_id = ?2 AND id < ?3)"
-            );
-            let more: bool = value(c, &more, [key, user, last])?;
-            Ok((rows, more.then_some(last)))
+            // One more than asked for tells whether there is a next page.
+            let values = params![key, user, which.before.unwrap_or(i64::MAX), limit + 1];
+            let (mut rows, ids) = page(c, &sql, values, |row| row.get(1))?;
+            let next = ids.get(limit.saturating_sub(1)).filter(|_| rows.len() > limit).copied();
+            rows.truncate(limit);
+            Ok((rows, next))
         })
     }
 

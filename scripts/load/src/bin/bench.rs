@@ -1,10 +1,6 @@
 //! Measures configsync-server against bare servers, and nginx where it is installed, in interleaved
 //! rounds of one run, and prints each figure beside its goal. Ratios count; absolute figures move
-//! with the machine. `scripts/bench/run` builds and calls it.
-
-mod bare;
-mod load;
-mod server;
+//! with the machine. `scripts/bench` builds and calls it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,8 +9,8 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use load::{Client, Times, run};
-use server::{BASIC, Nginx, Server};
+use configsync_load::load::{Client, Times, run};
+use configsync_load::server::{BASIC, Nginx, Server};
 
 const ROUNDS: usize = 3;
 const ROUND: Duration = Duration::from_millis(700);
@@ -98,7 +94,7 @@ fn measure(binary: &Path, scratch: &Path) {
 fn small(server: &Server, scratch: &Path) {
     let get = server.request("GET", "/api/machines/history", "", b"");
     let (_, body) = Client::new(server.port).ask(&get);
-    let tiny = bare::tiny(body.clone().into_bytes());
+    let tiny = configsync_load::bare::tiny(body.clone().into_bytes());
     let nginx = Nginx::start(&scratch.join("nginx-small"), &[("small", body.as_bytes())]);
     let basic = format!("GET /small HTTP/1.1\r\nHost: b\r\n{BASIC}\r\n").into_bytes();
     for clients in [1, 8] {
@@ -123,7 +119,7 @@ fn pulls(server: &Server, scratch: &Path, base: &[u8]) {
     assert_eq!(Client::new(server.port).ask(&push).0, 201);
     let path = scratch.join("blob");
     fs::write(&path, base).unwrap();
-    let bare = bare::sendfile(path);
+    let bare = configsync_load::bare::sendfile(path);
     let nginx = Nginx::start(&scratch.join("nginx-pull"), &[("blob", base)]);
     let raw = server.request("GET", PULL, WANT_OCTETS, b"");
     let json = server.request("GET", PULL, "", b"");
@@ -152,7 +148,7 @@ fn pulls(server: &Server, scratch: &Path, base: &[u8]) {
 fn pushes(server: &Server, scratch: &Path, base: &[u8]) {
     let dir = scratch.join("durable");
     fs::create_dir_all(&dir).unwrap();
-    let bare = bare::durable(dir);
+    let bare = configsync_load::bare::durable(dir);
     let nginx = Nginx::start(&scratch.join("nginx-push"), &[]);
     let raw = |c: usize, n: usize| server.request("POST", PUSH, OCTETS, &state(base, c, n));
     let json = |c: usize, n: usize| {
@@ -180,7 +176,11 @@ fn pushes(server: &Server, scratch: &Path, base: &[u8]) {
         row(&format!("{name}: p50 ms"), format!("{:.2}", found[0].0), "");
         ratio(&format!("{name}: p50 / bare durable server's"), found[0].0 / found[1].0, "<= 1.4");
         ratio(&format!("{name}: rate / nginx DAV (no sync)"), found[0].1 / found[3].1, ">= 1.2");
-        ratio(&format!("JSON push, {clients} client(s): rate / raw push's"), found[2].1 / found[0].1, ">= 0.8");
+        ratio(
+            &format!("JSON push, {clients} client(s): rate / raw push's"),
+            found[2].1 / found[0].1,
+            ">= 0.8",
+        );
     }
 }
 
@@ -305,7 +305,9 @@ fn growth(binary: &Path, scratch: &Path) {
         INSERT INTO state_snapshots (user_id, machine_ref, file, size_bytes, sha256, version, created_at)
           SELECT m.user_id, m.id, lower(hex(randomblob(16))), 1000, randomblob(32), '1.0', 1
             FROM machines m, n;";
-    let filled = std::process::Command::new("sqlite3").arg(data.join("configsync.db")).arg(fill).status();
+    // The user's newest must be one that has its file: pushed below, before anything is timed.
+    let filled =
+        std::process::Command::new("sqlite3").arg(data.join("configsync.db")).arg(fill).status();
     if !filled.is_ok_and(|status| status.success()) {
         println!("growth: needs the sqlite3 command");
         return;
@@ -327,12 +329,15 @@ fn growth(binary: &Path, scratch: &Path) {
 fn timed(binary: &Path, data: &Path, token: &str) -> [f64; 4] {
     let server = Server::start(binary, data, token);
     let port = server.port;
+    let newest = server.request("POST", PUSH, OCTETS, &state(&[0; 64], 4, 0));
+    assert_eq!(Client::new(port).ask(&newest).0, 201);
     let get = |path: &str| {
         let request = server.request("GET", path, "", b"");
         compare(&[&|| run(port, 1, ROUND, &|_, _| request.clone())])[0].0
     };
     let push = |_: usize, n: usize| server.request("POST", PUSH, OCTETS, &state(&[0; 64], 3, n));
-    let (history, list, pull) = (get("/api/machines/history?limit=10"), get("/api/machines"), get(PULL));
+    let (history, list, pull) =
+        (get("/api/machines/history?limit=10"), get("/api/machines"), get(PULL));
     let push = compare(&[&|| run(port, 1, ROUND, &push)])[0].0;
     [history, list, pull, push]
 }

@@ -17,9 +17,16 @@ pub struct Server {
 impl Server {
     /// Starts it; the token is new on a folder without users, else the one given.
     pub fn start(binary: &Path, data: &Path, token: &str) -> Server {
+        Server::start_on(binary, data, token, 0)
+    }
+
+    /// The same on a certain port.
+    pub fn start_on(binary: &Path, data: &Path, token: &str, port: u16) -> Server {
         let begin = Instant::now();
         let mut child = Command::new(binary)
-            .args(["serve", "--listen", "127.0.0.1:0", "--init-user", "a@example.com", "--data"])
+            .args(["serve", "--init-user", "a@example.com", "--listen"])
+            .arg(format!("127.0.0.1:{port}"))
+            .arg("--data")
             .arg(data)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -31,7 +38,9 @@ impl Server {
             if line.starts_with("cs_") {
                 token.clone_from(&line);
             }
-            if let Some(port) = line.strip_prefix("configsync-server listening on http://127.0.0.1:") {
+            if let Some(port) =
+                line.strip_prefix("configsync-server listening on http://127.0.0.1:")
+            {
                 let ready_ms = begin.elapsed().as_secs_f64() * 1000.0;
                 return Server { child, port: port.parse().unwrap(), token, ready_ms };
             }
@@ -49,22 +58,31 @@ impl Server {
         let _ = fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5");
     }
 
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// A request of this user.
     pub fn request(&self, method: &str, path: &str, fields: &str, body: &[u8]) -> Vec<u8> {
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: b\r\nAuthorization: Bearer {}\r\n{fields}\
-             Content-Length: {}\r\n\r\n",
-            self.token,
-            body.len()
-        );
-        [head.as_bytes(), body].concat()
+        request(&self.token, method, path, fields, body)
     }
+}
+
+/// A request of who holds this token.
+pub fn request(token: &str, method: &str, path: &str, fields: &str, body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: b\r\nAuthorization: Bearer {token}\r\n{fields}\
+         Content-Length: {length}\r\n\r\n"
+    );
+    [head.as_bytes(), body].concat()
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }
 
@@ -109,7 +127,12 @@ impl Nginx {
         let path: PathBuf = dir.join("nginx.conf");
         fs::write(&path, config).unwrap();
         let child = Command::new("nginx")
-            .arg("-p").arg(dir).arg("-e").arg(dir.join("error.log")).arg("-c").arg(&path)
+            .arg("-p")
+            .arg(dir)
+            .arg("-e")
+            .arg(dir.join("error.log"))
+            .arg("-c")
+            .arg(&path)
             .stderr(Stdio::null())
             .spawn()
             .ok()?;
