@@ -6,19 +6,6 @@ use super::args::Args;
 use super::{Done, open_store, print};
 use crate::types::{MachineId, Name};
 
-pub const HELP: &str = "\
-configsync-server action add EMAIL MACHINE ACTION JSON [--data DIR]
-
-Queues a change for one machine of a user; its next `configsync sync` applies it.
-MACHINE is the machine's id (GET /api/machines shows it). JSON is an object:
-
-  add_module, remove_module             {\"name\": \"ssh\"}
-  add_package                           {\"manager\": \"apt\", \"package\": \"jq\"}
-  remove_package                        {\"item\": \"apt:jq\"}
-  add_environment, update_environment   {\"name\": \"dev\", \"tier\": \"development\", \"color\": \"#22c55e\"}
-  remove_environment                    {\"name\": \"dev\"}
-";
-
 pub fn run(mut args: Args) -> Done {
     match args.subcommand()?.as_deref() {
         Some("add") => add(args),

@@ -4,16 +4,6 @@ use super::args::Args;
 use super::{Done, open_store, print_lines};
 use crate::store::audit::{Filter, moment};
 
-pub const HELP: &str = "\
-configsync-server audit [--since RFC3339] [--user EMAIL] [--event NAME] [--format jsonl|text]
-                        [--data DIR]
-
-Prints the audit log, oldest first: who did what, when, from where, with what outcome.
---since takes 2026-11-23T16:08:00Z or 2026-11-23. Events are named user.add, login.failed,
-snapshot.push and so on. text has time, event, user, machine, peer, outcome and the id it is
-about, with tabs between them.
-";
-
 pub fn run(mut args: Args) -> Done {
     let since = args.value("--since")?;
     let user = args.value("--user")?;

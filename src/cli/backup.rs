@@ -6,23 +6,6 @@ use super::args::Args;
 use super::{CliError, Done, open_store, print, progress};
 use crate::store::backup::{self, Copied, Plan};
 
-pub const HELP: &str = "\
-configsync-server backup DEST [--hard-link] [--incremental-from OLD] [--data DIR]
-
-Copies the data folder to the new folder DEST, verified, while the server runs. DEST is a data
-folder itself: serve and check take it, restore brings it back.
---hard-link               link the files instead of copying them, where DEST is on the same file
-                          system; safe, since they never change, but no second copy of the bytes
---incremental-from OLD    link what an older backup has already
-Exit code 1: nothing was made, or something in the source was damaged and is left out.
-";
-
-pub const RESTORE_HELP: &str = "\
-configsync-server restore SRC --data DIR
-
-Copies the backup SRC, verified, to DIR, which must be new or empty. SRC is only read.
-";
-
 pub fn run(mut args: Args) -> Done {
     let hard_link = args.flag("--hard-link");
     let older = args.value("--incremental-from")?;

@@ -3,15 +3,6 @@
 use super::args::Args;
 use super::{CliError, Done, open_store, print, progress};
 
-pub const HELP: &str = "\
-configsync-server check [--repair] [--data DIR]
-
-Verifies the database, and the length and SHA-256 of every snapshot file; reports damaged
-snapshots by id, and files without a row. Changes nothing; a server may run meanwhile.
---repair, while no server runs: moves files without a row into lost+found/. Nothing is deleted.
-Exit code 0: clean. 1: damage found.
-";
-
 pub fn run(mut args: Args) -> Done {
     let repair = args.flag("--repair");
     args.finish()?;

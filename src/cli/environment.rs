@@ -3,15 +3,6 @@
 use super::args::Args;
 use super::{Done, open_store, print, print_lines};
 
-pub const HELP: &str = "\
-configsync-server environment COMMAND [--data DIR]
-
-  list EMAIL [--deleted]    name, tier, color, protected or open, live or when deleted
-  restore EMAIL NAME        bring a deleted environment back; the next pull has it again
-
-A client's `sync` on a fresh machine deletes the environments it does not have.
-";
-
 pub fn run(mut args: Args) -> Done {
     match args.subcommand()?.as_deref() {
         Some("list") => list(args),

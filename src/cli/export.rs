@@ -13,15 +13,6 @@ use crate::store::entities::{Kind, Target};
 use crate::store::snapshots::Selector;
 use crate::store::{Caller, Result, Store, StoreError};
 
-pub const HELP: &str = "\
-configsync-server export DEST [--user EMAIL] [--data DIR]
-
-Writes what each user stored to the new folder DEST, as plain files: the encrypted bytes of every
-snapshot and version, and user-ID/index.json with machines, snapshots, projects and the other
-entities, variables, layer keys and environments. Account keypairs are left out: they would allow
-guessing of master passwords (a backup has them). A server may run meanwhile.
-";
-
 /// Rows that are read at once.
 const PAGE_ROWS: usize = 1000;
 

@@ -8,12 +8,6 @@ use super::args::Args;
 use super::{CliError, Done, print};
 use crate::limits::HEALTHCHECK_TIMEOUT_S;
 
-pub const HELP: &str = "\
-configsync-server healthcheck [--url http://HOST:PORT]
-
-Asks GET /healthz of a running server [http://127.0.0.1:8787]. Exit code 0: it is well. 1: not.
-";
-
 pub fn run(mut args: Args) -> Done {
     let url = args.setting("--url")?;
     args.finish()?;

@@ -41,25 +41,9 @@ impl From<StoreError> for CliError {
     }
 }
 
-const HELP: &str = "\
-configsync-server: a sync server for the ConfigSync command line, on one data folder.
-
-  serve                         run the server (start here: --init-user you@example.com)
-  user add|passwd|quota|list|disable|enable|remove
-                                users
-  token create|list|revoke      API tokens
-  backup · restore              a verified copy of the data folder, and back
-  check                         verify the database and every snapshot file
-  prune                         delete old snapshots
-  audit                         who did what, and when
-  export                        everything as plain files
-  environment list|restore      environments, also deleted ones
-  action add                    queue a change for a machine
-  healthcheck                   ask a running server how it is
-
-Every command takes --data DIR (default configsync-data, or CONFIGSYNC_DATA) and --help.
-Administration works while the server runs. --version prints the version.
-";
+/// What `--help` prints: a part for the program, then one for each command, which begins with the
+/// command itself.
+const HELP: &str = include_str!("help.txt");
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -88,32 +72,43 @@ fn run(mut args: Args) -> Done {
     }
     args.take_data()?;
     let command = args.subcommand()?;
-    let (text, command): (&str, fn(Args) -> Done) = match command.as_deref() {
-        Some("serve") => (serve::HELP, serve::run),
-        Some("user") => (user::HELP, user::run),
-        Some("token") => (token::HELP, token::run),
-        Some("backup") => (backup::HELP, backup::run),
-        Some("restore") => (backup::RESTORE_HELP, backup::restore),
-        Some("check") => (check::HELP, check::run),
-        Some("prune") => (prune::HELP, prune::run),
-        Some("audit") => (audit::HELP, audit::run),
-        Some("export") => (export::HELP, export::run),
-        Some("healthcheck") => (healthcheck::HELP, healthcheck::run),
-        Some("environment") => (environment::HELP, environment::run),
-        Some("action") => (action::HELP, action::run),
+    let run: fn(Args) -> Done = match command.as_deref() {
+        Some("serve") => serve::run,
+        Some("user") => user::run,
+        Some("token") => token::run,
+        Some("backup") => backup::run,
+        Some("restore") => backup::restore,
+        Some("check") => check::run,
+        Some("prune") => prune::run,
+        Some("audit") => audit::run,
+        Some("export") => export::run,
+        Some("healthcheck") => healthcheck::run,
+        Some("environment") => environment::run,
+        Some("action") => action::run,
         Some(other) => {
             return Err(CliError::Usage(format!("unknown command {other}; see --help")));
         }
-        None if help => return print(HELP),
+        None if help => return print(help_of("")),
         None => {
             args.finish()?;
             return Err(CliError::Usage("a command is needed; see --help".into()));
         }
     };
-    if help {
-        return print(text);
+    match help {
+        true => print(help_of(&command.unwrap_or_default())),
+        false => run(args),
     }
-    command(args)
+}
+
+/// The part of a command, or, for none, that of the program.
+fn help_of(command: &str) -> String {
+    let mut parts = HELP.split("\n----\n");
+    let of_command = |part: &&str| part.split(' ').nth(1) == Some(command);
+    let part = match command {
+        "" => parts.next(),
+        _ => parts.skip(1).find(of_command),
+    };
+    format!("{}\n", part.unwrap_or(HELP).trim_end())
 }
 
 /// Writes to standard output; a closed one is an error, not a panic.

@@ -6,16 +6,6 @@ use super::args::Args;
 use super::{CliError, Done, open_store, print};
 use crate::store::prune::{Pruned, Rules};
 
-pub const HELP: &str = "\
-configsync-server prune [--keep N] [--older-than-days N] [--dry-run] [--data DIR]
-
-Deletes the snapshots that fail every rule given, never a machine's newest:
-  --keep N               keep the N newest of each machine
-  --older-than-days N    keep what is younger; projects and other entities and environments
-                         that were deleted longer ago go too
-What has lain in lost+found/ for 30 days goes too. --dry-run only says what would go.
-";
-
 pub fn run(mut args: Args) -> Done {
     let keep = args.number::<NonZeroU32>("--keep")?.map(NonZeroU32::get);
     let older_than_days = args.number("--older-than-days")?;

@@ -25,34 +25,6 @@ use crate::store::{Policy, Store};
 use crate::types::Email;
 use crate::vet::Server;
 
-pub const HELP: &str = "\
-configsync-server serve [FLAGS]
-
-  --data DIR                    data folder, made if missing       [configsync-data]
-  --listen ADDR:PORT            port 0 picks a free one            [127.0.0.1:8787]
-  --init-user EMAIL             on a folder without users: create this user and an API token,
-                                print the token and the login line
-  --max-body BYTES              one request body                   [67108864]
-  --max-connections N           open at once                       [256]
-  --max-connections-per-ip N    from one IPv4 address or IPv6 /64  [32]
-  --head-timeout SECONDS        first to last byte of a head       [10]
-  --idle-timeout SECONDS        wait for the next request          [30]
-  --body-grace SECONDS          before a body or an answer must move 1 KiB a second  [10]
-  --stop-timeout SECONDS        for requests in flight at a stop   [10]
-  --token-hours N               lifetime of a JWT                  [24]
-  --keep N                      snapshots kept per machine, 0 keeps all  [0]
-  --quota BYTES                 stored bytes per user, 0 is none   [0]
-  --min-free BYTES              refuse pushes below this free disk space  [67108864]
-  --trusted-proxy ADDR          believe X-Forwarded-For from this peer; repeatable
-  --audit-days N                days that audit rows are kept      [365]
-  --metrics                     serve /metrics to programs on this host
-  --log-format text|json        on standard error                  [text]
-
-Each flag can come from the environment: --max-body as CONFIGSYNC_MAX_BODY; the flag wins.
-When ready it prints `configsync-server listening on http://ADDR:PORT` on standard output.
-SIGTERM or SIGINT stops it; a second one at once.
-";
-
 /// A hundred years: RFC 3339 has four digits for a year.
 const JWT_HOURS_MAX: u32 = 876_000;
 

@@ -8,15 +8,6 @@ use crate::store::tokens::NewToken;
 use crate::time::{DAY_MS, now_ms};
 use crate::types::{Digest, Email, Name};
 
-pub const HELP: &str = "\
-configsync-server token COMMAND [--data DIR]
-
-  create EMAIL --name NAME [--expires-days N]
-                    print a new API token, and nothing else; it is shown this once
-  list [EMAIL]      id, user, name, first characters, created, last used, expiry or revocation
-  revoke ID         the token, and every JWT it was traded for, stop working at once
-";
-
 const EXPIRY_DAYS_MAX: i64 = 36_500;
 
 pub fn run(mut args: Args) -> Done {

@@ -9,20 +9,6 @@ use crate::auth::password;
 use crate::limits::PASSWORD_BYTES_MAX;
 use crate::store::users::Change;
 
-pub const HELP: &str = "\
-configsync-server user COMMAND [--data DIR]
-
-  add EMAIL [PASSWORD]             create a user; without a password it signs in by token only
-  passwd EMAIL PASSWORD            set the password; every JWT issued before stops working
-  quota EMAIL BYTES|default        bytes it may store; 0 is no limit, default is serve --quota
-  list                             id, email, state, password, stored bytes, created
-  disable EMAIL                    its tokens and JWTs stop working at once
-  enable EMAIL                     undo that; JWTs issued before stay void
-  remove EMAIL --yes               delete the user and everything it stored
-
-PASSWORD is --password-stdin or --password-file FILE: its first line is the password.
-";
-
 pub fn run(mut args: Args) -> Done {
     match args.subcommand()?.as_deref() {
         Some("add") => add(args),
