@@ -59,15 +59,6 @@ impl ApiError {
         ApiError::new(503, "overloaded", message).with("Retry-After", RETRY_AFTER_S.to_string())
     }
 
-    /// 507: the disk is full, or nearly.
-    pub fn disk_full() -> ApiError {
-        ApiError::new(
-            507,
-            "disk_full",
-            "the server is short of disk space: free some, or lower --min-free, and push again",
-        )
-    }
-
     /// 500 that shows nothing of the inside.
     pub fn internal() -> ApiError {
         ApiError::new(500, "internal", "the server failed; its log says why")
@@ -84,62 +75,28 @@ impl From<ApiError> for Response {
 
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> ApiError {
-        match error {
-            StoreError::Missing("snapshot") => {
-                ApiError::new(404, "no_snapshot", "there is no such snapshot; push one first")
+        let (status, code) = match &error {
+            StoreError::Missing("snapshot") => (404, "no_snapshot"),
+            StoreError::Missing(_) => (404, "not_found"),
+            StoreError::MachineNotRegistered => (404, "machine_not_registered"),
+            StoreError::Exists(_) => (409, "conflict"),
+            StoreError::KeyExists(_) => (409, "key_exists"),
+            StoreError::TooMany(_) => (409, "too_many"),
+            StoreError::PreconditionFailed => (412, "precondition_failed"),
+            StoreError::OverQuota { .. } => (507, "quota_exceeded"),
+            StoreError::DiskFull => (507, "disk_full"),
+            StoreError::Busy => return ApiError::overloaded(&error.to_string()),
+            StoreError::Damaged { .. } => {
+                log::error(&error.to_string());
+                (500, "snapshot_damaged")
             }
-            StoreError::Missing(what) => {
-                ApiError::new(404, "not_found", format!("there is no such {what}"))
+            // What went wrong inside is the log's alone.
+            _ => {
+                log::error(&error.to_string());
+                return ApiError::internal();
             }
-            StoreError::Exists(what) => {
-                ApiError::new(409, "conflict", format!("a {what} of this name already exists"))
-            }
-            StoreError::KeyExists(what) => ApiError::new(
-                409,
-                "key_exists",
-                format!("another {what} already exists and stays: what it encrypted needs it"),
-            ),
-            StoreError::MachineNotRegistered => ApiError::new(
-                404,
-                "machine_not_registered",
-                "this machine is not registered: register it with POST /api/machines first",
-            ),
-            StoreError::TooMany(what) => ApiError::new(
-                409,
-                "too_many",
-                format!("there are as many {what} as this server keeps"),
-            ),
-            StoreError::PreconditionFailed => ApiError::new(
-                412,
-                "precondition_failed",
-                "the newest snapshot is not the one the condition names: pull, then push again",
-            ),
-            StoreError::OverQuota { used, allowed } => ApiError::new(
-                507,
-                "quota_exceeded",
-                format!(
-                    "this push does not fit: {used} of {allowed} bytes are used; ask the \
-                     operator to prune old snapshots or to raise the quota"
-                ),
-            ),
-            StoreError::DiskFull => ApiError::disk_full(),
-            StoreError::Busy => ApiError::overloaded("the database is busy; try again"),
-            StoreError::Damaged { what, reason } => {
-                log::error(&format!("{what} is damaged: {reason}"));
-                ApiError::new(
-                    500,
-                    "snapshot_damaged",
-                    format!(
-                        "{what} is damaged on the server and is not served; pull another one, \
-                         and tell the operator to run `configsync-server check`"
-                    ),
-                )
-            }
-            other => {
-                log::error(&other.to_string());
-                ApiError::internal()
-            }
-        }
+        };
+        ApiError::new(status, code, error.to_string())
     }
 }
 

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 /// Result of the store.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// An error of the store. `http::error` maps each to a status; the command line prints it.
+/// An error of the store. Its sentence is printed by the command line and, where it is the
+/// client's business, sent by `http::error`, which maps each to a status.
 #[derive(Debug)]
 pub enum StoreError {
     /// No such user, token or snapshot; the word says which.
@@ -94,18 +95,34 @@ impl From<getrandom::Error> for StoreError {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            StoreError::Missing(what) => write!(f, "no such {what}"),
-            StoreError::Exists(what) => write!(f, "this {what} exists already"),
-            StoreError::KeyExists(what) => write!(f, "another {what} exists already and stays"),
-            StoreError::MachineNotRegistered => write!(f, "this machine is not registered"),
-            StoreError::TooMany(what) => write!(f, "too many {what}"),
-            StoreError::PreconditionFailed => write!(f, "the newest snapshot is another one"),
-            StoreError::OverQuota { used, allowed } => {
-                write!(f, "quota reached: {used} of {allowed} bytes are used")
+            StoreError::Missing(what) => write!(f, "there is no such {what}"),
+            StoreError::Exists(what) => write!(f, "a {what} of this name already exists"),
+            StoreError::KeyExists(what) => {
+                write!(f, "another {what} already exists and stays: what it encrypted needs it")
             }
-            StoreError::DiskFull => write!(f, "the server's disk is full"),
-            StoreError::Damaged { what, reason } => write!(f, "{what} is damaged: {reason}"),
-            StoreError::Busy => write!(f, "the database is busy; try again"),
+            StoreError::MachineNotRegistered => f.write_str(
+                "this machine is not registered: register it with POST /api/machines first",
+            ),
+            StoreError::TooMany(what) => {
+                write!(f, "there are as many {what} as this server keeps")
+            }
+            StoreError::PreconditionFailed => f.write_str(
+                "the newest snapshot is not the one the condition names: pull, then push again",
+            ),
+            StoreError::OverQuota { used, allowed } => write!(
+                f,
+                "this push does not fit: {used} of {allowed} bytes are used; ask the operator to \
+                 prune old snapshots or to raise the quota"
+            ),
+            StoreError::DiskFull => f.write_str(
+                "the server is short of disk space: free some, or lower --min-free, and try again",
+            ),
+            StoreError::Damaged { what, reason } => write!(
+                f,
+                "{what} is damaged and not served ({reason}): use another one, and have the \
+                 operator run `configsync-server check`"
+            ),
+            StoreError::Busy => f.write_str("the database is busy; try again"),
             StoreError::NoDataFolder(path) => write!(
                 f,
                 "{} is no data folder (it has no configsync.db): name one with --data, \
