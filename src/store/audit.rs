@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use rusqlite::{Connection, Row, params};
 
-use super::db::{change, page};
+use super::db::{change, rows};
 use super::error::Result;
 use super::{Caller, Store};
 use crate::time::now_ms;
@@ -104,11 +104,12 @@ impl Store {
         let mut after = (filter.since.unwrap_or(i64::MIN), i64::MIN);
         loop {
             let values = params![after.0, after.1, user, event];
-            let key = |row: &Row<'_>| Ok((row.get(1)?, row.get(2)?));
-            let (rows, keys) = self.db.read(|c| page(c, &sql, values, key))?;
+            let read = |row: &Row<'_>| Ok((row.get(0)?, (row.get(1)?, row.get(2)?)));
+            let found = self.db.read(|c| rows(c, &sql, values, read))?;
+            let (lines, keys): (Vec<String>, Vec<_>) = found.into_iter().unzip();
             let Some(last) = keys.last() else { return Ok(()) };
             after = *last;
-            if !work(&rows) {
+            if !work(&lines) {
                 return Ok(());
             }
         }

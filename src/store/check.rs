@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::blobs::Blob;
-use super::db::texts;
+use super::db::{rows, texts};
 use super::error::Result;
 use super::files::{Flaw, open_verified};
 use super::folder::make_dir;
@@ -118,15 +118,12 @@ impl Store {
     /// keep the WAL from being cut back.
     fn rows_after(&self, name: &str) -> Result<Vec<Expected>> {
         self.db.read(|c| {
-            let mut statement = c.prepare_cached(
-                "SELECT what, file, size_bytes, sha256 FROM stored_files WHERE file > ?1
-                  ORDER BY file LIMIT 1000",
-            )?;
-            let rows = statement.query_map([name], |row| {
+            let sql = "SELECT what, file, size_bytes, sha256 FROM stored_files WHERE file > ?1
+                        ORDER BY file LIMIT 1000";
+            rows(c, sql, [name], |row| {
                 let (what, name) = (row.get(0)?, row.get(1)?);
                 Ok(Expected { what, name, blob: Blob::from_row(row, 1)? })
-            })?;
-            Ok(rows.collect::<rusqlite::Result<_>>()?)
+            })
         })
     }
 

@@ -8,7 +8,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::FromSql;
 use rusqlite::{
-    Connection, OpenFlags, OptionalExtension, Params, Row, Transaction, TransactionBehavior,
+    CachedStatement, Connection, OpenFlags, OptionalExtension, Params, Row, Transaction,
+    TransactionBehavior,
 };
 
 use super::error::{Result, StoreError};
@@ -118,21 +119,27 @@ impl Database {
     }
 }
 
-/// All rows of a query for one text column.
-pub fn texts(connection: &Connection, sql: &str, values: impl Params) -> Result<Vec<String>> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map(values, |row| row.get(0))?;
+/// All rows of a query.
+pub fn rows<T>(
+    connection: &Connection, sql: &str, values: impl Params,
+    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Vec<T>> {
+    let mut statement = prepare(connection, sql)?;
+    let rows = statement.query_map(values, read)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// All rows of a query for a text column, and the key of each.
-pub fn page<K>(
+/// All rows of a query for one text column.
+pub fn texts(connection: &Connection, sql: &str, values: impl Params) -> Result<Vec<String>> {
+    rows(connection, sql, values, |row| row.get(0))
+}
+
+/// The first row of a query, if there is one.
+pub fn first<T>(
     connection: &Connection, sql: &str, values: impl Params,
-    key: impl Fn(&Row<'_>) -> rusqlite::Result<K>,
-) -> Result<(Vec<String>, Vec<K>)> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map(values, |row| Ok((row.get(0)?, key(row)?)))?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Option<T>> {
+    Ok(prepare(connection, sql)?.query_row(values, read).optional()?)
 }
 
 /// The first row of a query, or Missing: no such `what`.
@@ -140,18 +147,17 @@ pub fn one<T>(
     connection: &Connection, what: &'static str, sql: &str, values: impl Params,
     read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<T> {
-    let found = connection.prepare_cached(sql)?.query_row(values, read).optional()?;
-    found.ok_or(StoreError::Missing(what))
+    first(connection, sql, values, read)?.ok_or(StoreError::Missing(what))
 }
 
 /// The first column of the first row of a query that always has one.
 pub fn value<T: FromSql>(connection: &Connection, sql: &str, values: impl Params) -> Result<T> {
-    Ok(connection.prepare_cached(sql)?.query_row(values, |row| row.get(0))?)
+    Ok(prepare(connection, sql)?.query_row(values, |row| row.get(0))?)
 }
 
 /// Runs a statement and says how many rows it changed.
 pub fn change(connection: &Connection, sql: &str, values: impl Params) -> Result<usize> {
-    Ok(connection.prepare_cached(sql)?.execute(values)?)
+    Ok(prepare(connection, sql)?.execute(values)?)
 }
 
 /// Writes a consistent copy of the whole database to a new file.
@@ -195,4 +201,11 @@ fn connect(path: &Path) -> Result<Connection> {
     }
     connection.pragma_update(None, "cache_size", -SQLITE_CACHE_KIB)?;
     Ok(connection)
+}
+
+/// Every statement of the store passes here, once for each connection.
+fn prepare<'a>(connection: &'a Connection, sql: &str) -> Result<CachedStatement<'a>> {
+    #[cfg(test)]
+    super::plans::note(sql);
+    Ok(connection.prepare_cached(sql)?)
 }

@@ -1,8 +1,8 @@
 //! Which projects and profiles a machine has, and what it last synced.
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 
-use super::db::{change, texts, value};
+use super::db::{change, first, texts, value};
 use super::entities::{Kind, Target, find};
 use super::error::{Result, StoreError};
 use super::machines::{machine_ref, upsert};
@@ -120,7 +120,7 @@ fn synced(connection: &Connection, on: OnMachine<'_>, project: i64) -> Result<Op
                  FROM machines m JOIN machine_projects l ON l.machine_ref = m.id
                 WHERE m.user_id = ?1 AND m.machine_id = ?2 AND l.project_id = ?3";
     let values = params![on.who.id, &**on.machine, project];
-    Ok(connection.prepare_cached(sql)?.query_row(values, |row| row.get(0)).optional()?)
+    first(connection, sql, values, |row| row.get(0))
 }
 
 fn link_row(connection: &Connection, on: OnMachine<'_>, project: i64) -> Result<String> {

@@ -1,10 +1,10 @@
 //! Machines of a user.
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 use serde::Deserialize;
 
 use super::audit::Event;
-use super::db::{change, texts, value};
+use super::db::{change, first, texts, value};
 use super::error::{Result, StoreError};
 use super::{Caller, Store};
 use crate::limits::MACHINES_PER_USER_MAX;
@@ -94,7 +94,5 @@ pub(super) fn machine_ref(
 ) -> Result<Option<(i64, bool)>> {
     let sql =
         "SELECT id, hidden_at IS NOT NULL FROM machines WHERE user_id = ?1 AND machine_id = ?2";
-    let mut statement = connection.prepare_cached(sql)?;
-    let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
-    Ok(statement.query_row(params![user, &**machine], read).optional()?)
+    first(connection, sql, params![user, &**machine], |row| Ok((row.get(0)?, row.get(1)?)))
 }

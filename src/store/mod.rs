@@ -16,6 +16,7 @@ pub mod links;
 pub mod machines;
 mod migrations;
 mod pending;
+mod plans;
 pub mod prune;
 pub mod snapshots;
 pub mod tokens;

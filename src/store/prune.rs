@@ -3,11 +3,11 @@
 use std::fs;
 use std::time::Duration;
 
-use rusqlite::{Connection, Params, params};
+use rusqlite::{Connection, params};
 
 use super::Store;
 use super::audit::Event;
-use super::db::{change, one, texts};
+use super::db::{change, one, rows, texts};
 use super::error::{Result, StoreError};
 use super::folder::{list, sync_dir};
 use crate::limits::{LOST_DAYS, PRUNE_ROWS};
@@ -78,7 +78,8 @@ impl Store {
         // In batches, so that a push never waits for a large prune. What became a machine's
         // newest since the list was made is not in the list.
         let sql = format!("SELECT id {CANDIDATES} ORDER BY id");
-        let ids = self.db.read(|c| numbers(c, &sql, params![keep, before]))?;
+        let ids: Vec<i64> =
+            self.db.read(|c| rows(c, &sql, params![keep, before], |row| row.get(0)))?;
         for batch in ids.chunks(PRUNE_ROWS) {
             pruned.snapshots += self.write(|tx| delete_snapshots(tx, batch))?;
         }
@@ -165,14 +166,8 @@ fn bounds(rules: Rules) -> (i64, Option<i64>) {
 pub(super) fn keep_newest(connection: &Connection, machine_ref: i64, keep: u32) -> Result<()> {
     let sql = "SELECT id FROM state_snapshots WHERE machine_ref = ?1
                 ORDER BY id DESC LIMIT -1 OFFSET ?2";
-    let ids = numbers(connection, sql, params![machine_ref, keep])?;
+    let ids: Vec<i64> = rows(connection, sql, params![machine_ref, keep], |row| row.get(0))?;
     delete_snapshots(connection, &ids).map(|_| ())
-}
-
-fn numbers(connection: &Connection, sql: &str, values: impl Params) -> Result<Vec<i64>> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let rows = statement.query_map(values, |row| row.get(0))?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Deletes one batch, each snapshot with its row in the audit log; says how many were there.

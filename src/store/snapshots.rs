@@ -2,12 +2,12 @@
 
 use std::fs::File;
 
-use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction, params};
+use rusqlite::{Connection, Params, Row, Transaction, params};
 use serde::Deserialize;
 
 use super::audit::Event;
 use super::blobs::Blob;
-use super::db::{change, page, value};
+use super::db::{change, first, rows, value};
 use super::error::{Result, StoreError};
 use super::files::Upload;
 use super::machines::{machine_ref, upsert};
@@ -175,10 +175,12 @@ impl Store {
             );
             // One more than asked for tells whether there is a next page.
             let values = params![key, user, which.before.unwrap_or(i64::MAX), limit + 1];
-            let (mut rows, ids) = page(c, &sql, values, |row| row.get(1))?;
-            let next = ids.get(limit.saturating_sub(1)).filter(|_| rows.len() > limit).copied();
-            rows.truncate(limit);
-            Ok((rows, next))
+            let mut found: Vec<(String, i64)> =
+                rows(c, &sql, values, |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let more = found.len() > limit;
+            found.truncate(limit);
+            let next = found.last().filter(|_| more).map(|(_, id)| *id);
+            Ok((found.into_iter().map(|(row, _)| row).collect(), next))
         })
     }
 
@@ -230,7 +232,7 @@ fn find(connection: &Connection, wheres: &str, values: impl Params) -> Result<Op
         let (id, machine_id, json) = (row.get(0)?, row.get(1)?, row.get(5)?);
         Ok(Snapshot { id, machine_id, blob: Blob::from_row(row, 2)?, row: json })
     };
-    Ok(connection.prepare_cached(&sql)?.query_row(values, read).optional()?)
+    first(connection, &sql, values, read)
 }
 
 impl Condition {

@@ -1,9 +1,9 @@
 //! API tokens by their digest, and who a bearer is.
 
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Row, params};
 
 use super::audit::Event;
-use super::db::{change, one, texts};
+use super::db::{change, first, one, texts};
 use super::error::Result;
 use super::{Caller, Store, users};
 use crate::time::now_ms;
@@ -77,18 +77,12 @@ impl Store {
     /// Who holds this API token, if it is good now. Its use is noted, later and in a batch.
     pub fn bearer_by_token(&self, digest: Digest) -> Result<Option<Bearer>> {
         let now = now_ms();
-        let found = self.db.read(|c| {
-            let mut statement = c.prepare_cached(
-                "SELECT u.id, u.email, u.generation, t.id, t.expires_at, t.last_used_at
-                   FROM api_tokens t JOIN users u ON u.id = t.user_id
-                  WHERE t.digest = ?1 AND t.revoked_at IS NULL AND u.disabled_at IS NULL
-                    AND (t.expires_at IS NULL OR t.expires_at > ?2)",
-            )?;
-            let found = statement.query_row(params![digest.0, now], |row| {
-                Ok((Bearer::from_row(row)?, row.get::<_, Option<i64>>(5)?))
-            });
-            Ok(found.optional()?)
-        })?;
+        let sql = "SELECT u.id, u.email, u.generation, t.id, t.expires_at, t.last_used_at
+                     FROM api_tokens t JOIN users u ON u.id = t.user_id
+                    WHERE t.digest = ?1 AND t.revoked_at IS NULL AND u.disabled_at IS NULL
+                      AND (t.expires_at IS NULL OR t.expires_at > ?2)";
+        let read = |row: &Row<'_>| Ok((Bearer::from_row(row)?, row.get::<_, Option<i64>>(5)?));
+        let found = self.db.read(|c| first(c, sql, params![digest.0, now], read))?;
         Ok(found.map(|(bearer, last_used_at)| {
             if let Some(token) = bearer.token_id {
                 self.pending.token_used(token, last_used_at, now);
@@ -102,17 +96,13 @@ impl Store {
     pub fn bearer_by_claims(
         &self, user: i64, generation: i64, token: Option<i64>,
     ) -> Result<Option<Bearer>> {
-        self.db.read(|c| {
-            let mut statement = c.prepare_cached(
-                "SELECT u.id, u.email, u.generation, t.id, t.expires_at
-                   FROM users u LEFT JOIN api_tokens t ON t.id = ?3 AND t.user_id = u.id
-                  WHERE u.id = ?1 AND u.generation = ?2 AND u.disabled_at IS NULL
-                    AND (?3 IS NULL OR (t.id IS NOT NULL AND t.revoked_at IS NULL
-                         AND (t.expires_at IS NULL OR t.expires_at > ?4)))",
-            )?;
-            let values = params![user, generation, token, now_ms()];
-            Ok(statement.query_row(values, Bearer::from_row).optional()?)
-        })
+        let sql = "SELECT u.id, u.email, u.generation, t.id, t.expires_at
+                     FROM users u LEFT JOIN api_tokens t ON t.id = ?3 AND t.user_id = u.id
+                    WHERE u.id = ?1 AND u.generation = ?2 AND u.disabled_at IS NULL
+                      AND (?3 IS NULL OR (t.id IS NOT NULL AND t.revoked_at IS NULL
+                           AND (t.expires_at IS NULL OR t.expires_at > ?4)))";
+        let values = params![user, generation, token, now_ms()];
+        self.db.read(|c| first(c, sql, values, Bearer::from_row))
     }
 }
 

@@ -1,10 +1,10 @@
 //! Users: added, changed and removed by the operator.
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 
 use super::audit::Event;
-use super::db::{change, one, texts, value};
+use super::db::{change, first, one, rows, texts, value};
 use super::error::{Result, StoreError};
 use super::prune::Pruned;
 use super::tokens::Bearer;
@@ -73,9 +73,7 @@ impl Store {
             if let Some(email) = only {
                 return Ok(vec![find(c, email)?]);
             }
-            let mut statement = c.prepare_cached("SELECT id, email FROM users ORDER BY id")?;
-            let users = statement.query_map([], Caller::from_row)?;
-            Ok(users.collect::<rusqlite::Result<_>>()?)
+            rows(c, "SELECT id, email FROM users ORDER BY id", [], Caller::from_row)
         })
     }
 
@@ -91,7 +89,7 @@ impl Store {
                           iif(disabled_at IS NULL, password_hash, NULL)
                      FROM users WHERE email = ?1";
         let read = |row: &Row<'_>| Ok((Bearer::from_row(row)?, row.get(5)?));
-        self.db.read(|c| Ok(c.prepare_cached(sql)?.query_row([email], read).optional()?))
+        self.db.read(|c| first(c, sql, [email], read))
     }
 }
 
