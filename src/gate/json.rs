@@ -228,14 +228,14 @@ impl Scanner {
     }
 }
 
-/// Bytes before the first quote or backslash. Looked for in blocks first, which the compiler turns
-/// into a few vector instructions each.
+/// Bytes before the first quote or backslash. Whole blocks are asked first, without a branch for
+/// each byte, so that the compiler can use vector instructions.
 fn run_len(bytes: &[u8]) -> usize {
-    let ends = |byte: &u8| matches!(byte, b'"' | b'\\');
-    let plain = |block: &&[u8]| !block.iter().fold(false, |found, byte| found | ends(byte));
+    let ends = |byte: u8| u8::from(byte == b'"') | u8::from(byte == b'\\');
+    let plain = |block: &&[u8]| block.iter().fold(0, |found, byte| found | ends(*byte)) == 0;
     let skipped = bytes.chunks_exact(64).take_while(plain).count() * 64;
     let rest = bytes.get(skipped..).unwrap_or_default();
-    skipped + rest.iter().position(ends).unwrap_or(rest.len())
+    skipped + rest.iter().position(|byte| ends(*byte) != 0).unwrap_or(rest.len())
 }
 
 /// A character of a number, `true`, `false` or `null`.
