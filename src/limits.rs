@@ -101,6 +101,11 @@ pub const MACHINES_PER_USER_MAX: i64 = 1000;
 pub const ENTITIES_MAX: i64 = 10_000;
 /// Variables, and layer keys, of one project.
 pub const VARIABLES_MAX: i64 = 10_000;
+/// Bytes of text in the rows of one list: entities of one kind of one user, variables or layer keys
+/// of one project. A list is one answer, made in memory.
+pub const LIST_BYTES_MAX: i64 = 4 * 1024 * 1024;
+/// Versions of an entity that a list shows: the newest.
+pub const VERSIONS_LISTED_MAX: usize = 10_000;
 /// Environments of one user, deleted ones included.
 pub const ENVIRONMENTS_MAX: i64 = 1000;
 /// Actions that wait for one machine.

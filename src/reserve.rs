@@ -46,7 +46,8 @@ impl Reservations {
         self: &Arc<Self>, store: &Store, user_id: i64, announced: Announced,
     ) -> Result<Reservation, StoreError> {
         let (used, allowed) = store.usage(user_id)?;
-        let free = store.free_bytes()?;
+        // What was promised is partly written already.
+        let free = store.free_bytes_before_uploads()?;
         let mut promised = lock(&self.promised);
         let of_user = promised.by_user.get(&user_id).copied().unwrap_or(0);
         let reserve = store.free_bytes_min();

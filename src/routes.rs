@@ -1,8 +1,10 @@
 //! The table of routes: each declared once with its method, path, body and handler; the kind of
 //! handler says who may call it.
 
+use std::sync::Arc;
+
 use crate::api::snapshots::{METADATA, STATE};
-use crate::api::{Answer, health, history, login, machines, metrics, snapshots};
+use crate::api::{Answer, Work, health, history, login, machines, metrics, snapshots};
 use crate::client::entities::CIPHERTEXT;
 use crate::client::{entities, environments, legacy, links, variables};
 use crate::context::Context;
@@ -35,8 +37,9 @@ pub enum Payload {
 pub enum Handler {
     /// Anybody.
     Public(fn(&Context, Request) -> Answer),
-    /// Anybody, one of few at once: it hashes a password.
-    Login(fn(&Context, Request) -> Answer),
+    /// Anybody. What needs no hash is answered, and one of the few permits to hash is waited for,
+    /// before a worker is taken for the rest.
+    Login(fn(&Arc<Context>, Request) -> Result<Work, ApiError>),
     /// Programs on this host, without a proxy between, if `serve --metrics` allows it.
     Local(fn(&Context, Request) -> Answer),
     /// Who holds an API token or a JWT.

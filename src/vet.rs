@@ -3,14 +3,14 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
+use crate::api::Work;
 use crate::context::Context;
 use crate::gate::head::Head;
 use crate::gate::{Admission, Record, Service, Sink, Verdict};
 use crate::http::workers::Job;
 use crate::http::{ApiError, Body, Query, Request, Response};
-use crate::limits::{HASH_WAIT_S, LOG_PATH_BYTES_MAX, SMALL_BODY_BYTES_MAX};
+use crate::limits::{LOG_PATH_BYTES_MAX, SMALL_BODY_BYTES_MAX};
 use crate::log::{self, Level};
 use crate::metrics::Metrics;
 use crate::reserve::{Announced, Reservation};
@@ -47,26 +47,17 @@ impl Server {
         let handler = route.handler;
         let prepare = move |body| -> Result<Job, Response> {
             request.body = body;
-            let permit = match handler {
-                Handler::Login(_) => {
-                    let wait = Duration::from_secs(HASH_WAIT_S);
-                    let permit = context.accounts.permits.acquire(wait);
-                    let busy = || ApiError::overloaded("too many logins at once; try again");
-                    Some(permit.ok_or_else(busy)?)
+            let work: Work = match handler {
+                Handler::Login(begin) => begin(&context, request)?,
+                Handler::Public(run) | Handler::Local(run) => {
+                    Box::new(move || run(&context, request))
                 }
-                _ => None,
+                Handler::User(run) => Box::new(move || {
+                    let _held = reservation;
+                    run(&context, request, who.as_ref().ok_or_else(ApiError::unauthorized)?)
+                }),
             };
-            Ok(Box::new(move || {
-                let _held = (permit, reservation);
-                let answer = match (handler, &who) {
-                    (Handler::Public(run) | Handler::Login(run) | Handler::Local(run), _) => {
-                        run(&context, request)
-                    }
-                    (Handler::User(run), Some(who)) => run(&context, request, who),
-                    (Handler::User(_), None) => Err(ApiError::unauthorized()),
-                };
-                answer.unwrap_or_else(Response::from)
-            }))
+            Ok(Box::new(move || work().unwrap_or_else(Response::from)))
         };
         Ok(Admission { sink, prepare: Box::new(prepare) })
     }

@@ -11,3 +11,5 @@ use crate::http::{ApiError, Response};
 
 /// What a handler makes of a request.
 pub type Answer = Result<Response, ApiError>;
+/// What is left for a worker of a request.
+pub type Work = Box<dyn FnOnce() -> Answer + Send>;

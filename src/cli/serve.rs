@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -90,8 +91,7 @@ pub fn run(mut args: Args) -> Done {
     if !gate.stop(settings.stop_timeout) {
         log::warn("--stop-timeout reached: some requests were cut off");
     }
-    context.store.audit_later(Event::new("server.stop", "ok"));
-    context.store.settle();
+    settle(&context, settings.stop_timeout);
     workers.remove_socket();
     // A folder that was made for the socket alone goes with it.
     if let Some(dir) = socket.parent().filter(|dir| *dir != store_run) {
@@ -99,6 +99,20 @@ pub fn run(mut args: Args) -> Done {
     }
     log::flush();
     Ok(())
+}
+
+/// Leaves one whole database behind, unless the disk or another process holds that up for too long:
+/// then the write-ahead log stays for the next start, which loses nothing.
+fn settle(context: &Arc<Context>, longest: Duration) {
+    context.store.audit_later(Event::new("server.stop", "ok"));
+    let (context, (done, settled)) = (Arc::clone(context), channel());
+    let settling = std::thread::Builder::new().name("settle".into()).spawn(move || {
+        context.store.settle();
+        let _ = done.send(());
+    });
+    if settling.is_err() || settled.recv_timeout(longest).is_err() {
+        log::warn("--stop-timeout reached: the write-ahead log stays for the next start");
+    }
 }
 
 fn settings(args: &mut Args) -> Result<Settings, CliError> {

@@ -1,7 +1,7 @@
 //! Receives a body into the sink of its route, in pieces, at a minimum rate.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::connection::Incoming;
 use super::json::{ScanError, Scanner};
@@ -83,7 +83,9 @@ fn each_piece(
             return Err(BodyError::Gone);
         }
         pace.moved(n).map_err(slow_or_gone)?;
+        let begin = Instant::now();
         take(buffer.get(..n).unwrap_or_default())?;
+        pace.skip(begin);
         left = left.saturating_sub(n as u64);
     }
     Ok(())

@@ -27,7 +27,7 @@ pub fn serve(shared: &Shared, open: &Open, peer: IpAddr) {
         match exchange {
             Exchange::Reusable => {}
             Exchange::Close => return,
-            Exchange::CloseUnread => return linger(stream),
+            Exchange::CloseAnswered => return linger(stream),
         }
     }
 }
@@ -36,8 +36,8 @@ pub fn serve(shared: &Shared, open: &Open, peer: IpAddr) {
 enum Exchange {
     Reusable,
     Close,
-    /// There may be more to come that nobody will read.
-    CloseUnread,
+    /// There may be more to come that nobody will read, a body or another request.
+    CloseAnswered,
 }
 
 /// Bytes from the socket, those read ahead first.
@@ -103,7 +103,7 @@ fn next(
     let Ok(id) = RandomId::draw() else { return None };
     let mut record = Record::new(id, peer);
     answer(shared, incoming.stream, error.into(), &mut record, Instant::now(), (false, true));
-    Some(Exchange::CloseUnread)
+    Some(Exchange::CloseAnswered)
 }
 
 fn read_head(shared: &Shared, incoming: &mut Incoming<'_>) -> Result<Head, NoHead> {
@@ -150,10 +150,11 @@ fn request(
     let Ok(id) = RandomId::draw() else { return Exchange::Close };
     let peer = peer::client(socket_peer, &shared.config.trusted_proxies, head);
     hint_at_proxy(shared, head, socket_peer);
-    // A forwarded request takes a slot of its own client until it is answered.
-    let slot = match peer == socket_peer {
-        true => None,
-        false => Some(shared.slots.forwarded(peer.into())),
+    // A forwarded request takes a slot of its own client until it is answered; where the proxy does
+    // not say whose it is, one of the proxy.
+    let slot = match shared.config.trusted_proxies.contains(&socket_peer) {
+        true => Some(shared.slots.forwarded(peer.into())),
+        false => None,
     };
     let verdict = match &slot {
         Some(None) => {
@@ -187,11 +188,10 @@ fn request(
     let close = unread || !head.keep_alive() || shared.stopping.load(Ordering::SeqCst);
     let form = (head.method() == "HEAD", close);
     let sent = answer(shared, incoming.stream, response, &mut record, started, form);
-    match (sent, unread, close) {
-        (false, _, _) => Exchange::Close,
-        (true, true, _) => Exchange::CloseUnread,
-        (true, false, true) => Exchange::Close,
-        (true, false, false) => Exchange::Reusable,
+    match (sent, close) {
+        (false, _) => Exchange::Close,
+        (true, true) => Exchange::CloseAnswered,
+        (true, false) => Exchange::Reusable,
     }
 }
 
@@ -255,8 +255,8 @@ fn hint_at_proxy(shared: &Shared, head: &Head, peer: IpAddr) {
     }
 }
 
-/// Ends an answered connection whose body was not read: closing at once would reset it, and the
-/// reset could overtake the answer (RFC 9112, section 9.6).
+/// Ends an answered connection: closing it with something unread would reset it, and the reset
+/// could overtake the answer (RFC 9112, section 9.6).
 fn linger(mut stream: &TcpStream) {
     let end = Instant::now() + Duration::from_millis(LINGER_MS);
     let _ = stream.shutdown(Shutdown::Write);

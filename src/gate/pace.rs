@@ -19,14 +19,19 @@ impl Pace {
         Pace { deadline: Instant::now() + grace, grace }
     }
 
+    /// Leaves out the time since `begin`, in which nobody waited for the peer.
+    pub fn skip(&mut self, begin: Instant) {
+        self.deadline = self.deadline.checked_add(begin.elapsed()).unwrap_or(self.deadline);
+    }
+
     /// Notes bytes that moved; an error of kind TimedOut once they are too few.
     pub fn moved(&mut self, bytes: usize) -> io::Result<()> {
         let now = Instant::now();
         if now > self.deadline {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        let earned_ms = (bytes as u64).saturating_mul(1000) / RATE_MIN_BYTES_PER_S;
-        let moved = self.deadline.checked_add(Duration::from_millis(earned_ms));
+        let earned_ns = (bytes as u64).saturating_mul(1_000_000_000) / RATE_MIN_BYTES_PER_S;
+        let moved = self.deadline.checked_add(Duration::from_nanos(earned_ns));
         self.deadline = moved.map_or(now + self.grace, |moved| moved.min(now + self.grace));
         Ok(())
     }

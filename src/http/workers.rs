@@ -36,6 +36,8 @@ pub struct Workers {
     jobs: Mutex<HashMap<RandomId, (Job, SyncSender<Response>)>>,
     /// Each with one answer of tiny_http on its way.
     links: Pool<UnixStream>,
+    /// How long a worker may take.
+    longest: Duration,
 }
 
 const ID_FIELD: &str = "X-Request-Id";
@@ -43,6 +45,10 @@ const ID_FIELD: &str = "X-Request-Id";
 impl Workers {
     /// Starts tiny_http on `socket` (mode 0600) with its workers and connections.
     pub fn start(socket: &Path) -> io::Result<Arc<Workers>> {
+        Workers::with(socket, Duration::from_secs(WORKER_ANSWER_S))
+    }
+
+    fn with(socket: &Path, longest: Duration) -> io::Result<Arc<Workers>> {
         let listener = UnixListener::bind(socket)?;
         std::fs::set_permissions(socket, Permissions::from_mode(0o600))?;
         let server = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
@@ -51,6 +57,7 @@ impl Workers {
             socket: socket.to_owned(),
             jobs: Mutex::default(),
             links: Pool::new(WORKERS),
+            longest,
         });
         for n in 0..WORKERS {
             let (server, workers) = (Arc::clone(&server), Arc::clone(&workers));
@@ -101,7 +108,7 @@ impl Workers {
 
     fn open(&self) -> io::Result<UnixStream> {
         let link = UnixStream::connect(&self.socket)?;
-        link.set_read_timeout(Some(Duration::from_secs(WORKER_ANSWER_S)))?;
+        link.set_read_timeout(Some(self.longest))?;
         let id = RandomId::draw().map_err(io::Error::other)?;
         self.exchange(&link, id, "/", Box::new(|| Response::empty(204)))?;
         Ok(link)
@@ -113,10 +120,9 @@ impl Workers {
         let (answer, answered) = sync_channel(1);
         lock(&self.jobs).insert(id, (job, answer));
         let head = format!("GET {route} HTTP/1.1\r\nTE: identity\r\n{ID_FIELD}: {id}\r\n\r\n");
-        let longest = Duration::from_secs(WORKER_ANSWER_S);
         let done = link
             .write_all(head.as_bytes())
-            .and_then(|()| answered.recv_timeout(longest).map_err(io::Error::other));
+            .and_then(|()| answered.recv_timeout(self.longest).map_err(io::Error::other));
         // Still there only if no worker took it: then its guards undo what it held.
         lock(&self.jobs).remove(&id);
         done
@@ -202,6 +208,27 @@ mod tests {
         }
         let job: Job = Box::new(|| Response::empty(200));
         assert_eq!(workers.run(RandomId::draw().unwrap(), "/x", job).status, 200);
+    }
+
+    #[test]
+    fn after_all_workers_hung_the_pool_is_whole_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let longest = Duration::from_millis(50);
+        let workers = Workers::with(&dir.path().join("http.sock"), longest).unwrap();
+        let run = |job: Job| workers.run(RandomId::draw().unwrap(), "/x", job).status;
+        std::thread::scope(|scope| {
+            for _ in 0..3 * WORKERS {
+                let hang = || {
+                    std::thread::sleep(Duration::from_millis(300));
+                    Response::empty(200)
+                };
+                scope.spawn(move || assert_eq!(run(Box::new(hang)), 500));
+            }
+        });
+        std::thread::sleep(Duration::from_millis(1000));
+        for _ in 0..3 * WORKERS {
+            assert_eq!(run(Box::new(|| Response::empty(200))), 200);
+        }
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! SQLite connections: one writer behind a lock, a few readers beside it.
 
 use std::path::Path;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -16,19 +15,22 @@ use super::error::{Result, StoreError};
 use super::folder::{Folder, private_file};
 use super::migrations;
 use crate::limits::{READERS, SQLITE_BUSY_MS, SQLITE_CACHE_KIB, WAL_BYTES_MAX};
-use crate::sync::{Pool, lock};
+use crate::sync::{Place, Pool};
 use crate::time::rfc3339;
 
 /// The first SQLite without the WAL reset bug, which could lose committed pages of a database
 /// that two connections write (https://sqlite.org/wal.html#walresetbug).
 const SQLITE_VERSION_MIN: i32 = 3_051_003;
 
+/// How long anybody waits for a connection of this process, as for another's lock.
+const WAIT: Duration = Duration::from_millis(SQLITE_BUSY_MS);
+
 /// What the API and the command line show, as temporary views.
 const ROWS: &str = include_str!("rows.sql");
 
 /// The connections of one process to one database.
 pub struct Database {
-    writer: Mutex<Connection>,
+    writer: Pool<Connection>,
     readers: Pool<Connection>,
     folder: Folder,
 }
@@ -74,30 +76,21 @@ impl Database {
         drop(private_file(&path)?);
         let mut writer = connect(&path)?;
         writer.pragma_update(None, "journal_mode", "wal")?;
-        writer.pragma_update(None, "journal_size_limit", WAL_BYTES_MAX)?;
         migrations::set_aside(&writer, folder)?;
         migrations::migrate(&mut writer)?;
         make_views(&writer)?;
-        Ok(Database {
-            writer: Mutex::new(writer),
-            readers: Pool::new(READERS),
-            folder: folder.clone(),
-        })
+        let database =
+            Database { writer: Pool::new(1), readers: Pool::new(READERS), folder: folder.clone() };
+        if let Some(mut place) = database.writer.take(WAIT) {
+            place.thing = Some(writer);
+        }
+        Ok(database)
     }
 
     /// Runs `work` on a reader connection; at most [`READERS`] run at once.
     pub fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        let wait = Duration::from_millis(SQLITE_BUSY_MS);
-        let mut place = self.readers.take(wait).ok_or(StoreError::Busy)?;
-        let connection = match &mut place.thing {
-            Some(connection) => connection,
-            empty => {
-                let connection = connect(&self.folder.database())?;
-                make_views(&connection)?;
-                empty.insert(connection)
-            }
-        };
-        work(connection)
+        let mut place = self.readers.take(WAIT).ok_or(StoreError::Busy)?;
+        work(self.connection(&mut place)?)
     }
 
     /// Runs `work` in a transaction that holds the write lock from its start, and commits it
@@ -105,7 +98,8 @@ impl Database {
     pub fn write<T>(
         &self, work: impl FnOnce(&Transaction<'_>) -> std::result::Result<T, Failure>,
     ) -> std::result::Result<T, Failure> {
-        let mut writer = lock(&self.writer);
+        let mut place = self.writer.take(WAIT).ok_or(StoreError::Busy)?;
+        let writer = self.connection(&mut place)?;
         let tx = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let value = work(&tx)?;
         tx.commit().map_err(Failure::Commit)?;
@@ -114,8 +108,20 @@ impl Database {
 
     /// Copies the write-ahead log into the database and empties it.
     pub fn checkpoint(&self) -> Result<()> {
-        let writer = lock(&self.writer);
+        let mut place = self.writer.take(WAIT).ok_or(StoreError::Busy)?;
+        let writer = self.connection(&mut place)?;
         Ok(writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
+    }
+
+    fn connection<'a>(&self, place: &'a mut Place<'_, Connection>) -> Result<&'a mut Connection> {
+        match &mut place.thing {
+            Some(connection) => Ok(connection),
+            empty => {
+                let connection = connect(&self.folder.database())?;
+                make_views(&connection)?;
+                Ok(empty.insert(connection))
+            }
+        }
     }
 }
 
@@ -200,6 +206,7 @@ fn connect(path: &Path) -> Result<Connection> {
         connection.pragma_update(None, pragma, value)?;
     }
     connection.pragma_update(None, "cache_size", -SQLITE_CACHE_KIB)?;
+    connection.pragma_update(None, "journal_size_limit", WAL_BYTES_MAX)?;
     Ok(connection)
 }
 

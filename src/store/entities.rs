@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Params, Row, params};
 use serde::Deserialize;
 
 use super::audit::Event;
@@ -11,7 +11,7 @@ use super::db::{change, one, texts, value};
 use super::error::{Result, StoreError};
 use super::files::Upload;
 use super::{Caller, Store};
-use crate::limits::ENTITIES_MAX;
+use crate::limits::{ENTITIES_MAX, LIST_BYTES_MAX, VERSIONS_LISTED_MAX};
 use crate::time::now_ms;
 use crate::types::{Key, Long, Name, Short};
 
@@ -101,11 +101,8 @@ impl Store {
 
     /// Adds an entity; Exists if its slug is taken.
     pub fn add_entity(&self, who: &Caller, kind: Kind, new: &EntityBody) -> Result<String> {
-        self.write(|tx| {
-            let count = "SELECT count(*) FROM entity_rows WHERE user_id = ?1 AND kind = ?2";
-            if value::<i64>(tx, count, params![who.id, kind.0])? >= ENTITIES_MAX {
-                return Err(StoreError::TooMany("entities of this kind"));
-            }
+        self.write_more(|tx| {
+            bounded(tx, "entities of this kind", ENTITIES_MAX, LISTED, params![who.id, kind.0])?;
             let is_default = kind == Kind::PROFILE && new.is_default == Some(true);
             if is_default {
                 let sql = "UPDATE entities SET is_default = 0 WHERE user_id = ?1 AND kind = ?2";
@@ -133,8 +130,10 @@ impl Store {
 
     /// Renames an entity; id, versions and key stay.
     pub fn change_entity(&self, target: Target<'_>, new: &EntityBody) -> Result<String> {
-        self.write(|tx| {
+        self.write_more(|tx| {
             find(tx, target)?;
+            let list = params![target.who.id, target.kind.0];
+            bounded(tx, "entities of this kind", i64::MAX, LISTED, list)?;
             let sql = "UPDATE OR IGNORE entities SET name = coalesce(?3, name),
                          slug = coalesce(?4, slug), description = coalesce(?5, description),
                          updated_at = ?6 WHERE user_id = ?1 AND id = ?2";
@@ -183,12 +182,13 @@ impl Store {
         Ok(row)
     }
 
-    /// All versions, newest first.
+    /// The versions, newest first.
     pub fn versions(&self, target: Target<'_>) -> Result<Vec<String>> {
-        let sql = "SELECT row FROM version_rows WHERE entity_id = ?1 ORDER BY version DESC";
+        let sql =
+            "SELECT row FROM version_rows WHERE entity_id = ?1 ORDER BY version DESC LIMIT ?2";
         self.db.read(|c| {
             find(c, target)?;
-            texts(c, sql, [target.id])
+            texts(c, sql, params![target.id, VERSIONS_LISTED_MAX])
         })
     }
 
@@ -236,6 +236,23 @@ impl Store {
             change(tx, sql, [profile.id, workspace])?;
             Ok(())
         })
+    }
+}
+
+/// The rows and bytes of text of the list that an entity of this kind stands in.
+const LISTED: &str = "SELECT count(*), coalesce(sum(octet_length(concat(slug, name, description,
+                               git_url, git_branch, source_hint))), 0)
+                        FROM entities WHERE user_id = ?1 AND kind = ?2 AND deleted_at IS NULL";
+
+/// Refuses a row more where a list has `most` of them or is too long; `sql` counts both.
+pub(super) fn bounded(
+    connection: &Connection, what: &'static str, most: i64, sql: &str, values: impl Params,
+) -> Result<()> {
+    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let (count, bytes): (i64, i64) = one(connection, "row", sql, values, read)?;
+    match count < most && bytes < LIST_BYTES_MAX {
+        true => Ok(()),
+        false => Err(StoreError::TooMany(what)),
     }
 }
 

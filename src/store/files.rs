@@ -9,7 +9,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{Advice, fadvise};
@@ -33,11 +34,13 @@ pub struct Upload {
     len: u64,
     written_back: u64,
     placed: bool,
+    /// Bytes that all uploads under way have written.
+    under_way: Arc<AtomicU64>,
 }
 
 impl Upload {
     /// Makes an empty file of a random name, mode 0600.
-    pub fn create(folder: &Folder) -> Result<Upload> {
+    pub fn create(folder: &Folder, under_way: &Arc<AtomicU64>) -> Result<Upload> {
         let name = RandomId::draw()?;
         let path = folder.tmp().join(name.to_string());
         let file = OpenOptions::new()
@@ -47,7 +50,8 @@ impl Upload {
             .open(&path)
             .map_err(|e| StoreError::io("create", &path, e))?;
         let hash = Sha256::new();
-        Ok(Upload { file, path, name, hash, len: 0, written_back: 0, placed: false })
+        let (under_way, len, written_back, placed) = (Arc::clone(under_way), 0, 0, false);
+        Ok(Upload { file, path, name, hash, len, written_back, placed, under_way })
     }
 
     /// Appends bytes.
@@ -55,6 +59,7 @@ impl Upload {
         self.file.write_all(bytes)?;
         self.hash.update(bytes);
         self.len += bytes.len() as u64;
+        self.under_way.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if self.len - self.written_back >= WRITEBACK_BYTES {
             // Dropping the pages makes the kernel write them now, so that the fsync at the end
             // finds little to do. A hint only: its failure changes nothing.
@@ -105,6 +110,7 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
+        self.under_way.fetch_sub(self.len, Ordering::Relaxed);
         if !self.placed {
             let _ = fs::remove_file(&self.path);
         }

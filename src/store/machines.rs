@@ -26,7 +26,7 @@ pub struct Registration {
 impl Store {
     /// Adds a machine, or updates it; a hidden one comes back. Its row, and true if it is new.
     pub fn register_machine(&self, who: &Caller, new: &Registration) -> Result<(String, bool)> {
-        self.write(|tx| {
+        self.write_more(|tx| {
             let known = machine_ref(tx, who.id, &new.machine_id)?.is_some();
             let id = upsert(tx, who, &new.machine_id, Some(new))?;
             Ok((value(tx, "SELECT row FROM machine_rows WHERE id = ?1", [id])?, !known))

@@ -27,6 +27,8 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::{Row, Transaction};
 
@@ -79,6 +81,8 @@ pub struct Store {
     memo: Memo,
     pending: Pending,
     policy: Policy,
+    /// Bytes that uploads under way have written.
+    uploaded: Arc<AtomicU64>,
     /// Held for the life of a server; None for commands.
     _lock: Option<File>,
 }
@@ -109,8 +113,8 @@ impl Store {
 
     fn with(folder: Folder, policy: Policy, lock: Option<File>) -> Result<Store> {
         let db = Database::open(&folder)?;
-        let (memo, pending) = (Memo::default(), Pending::default());
-        Ok(Store { folder, db, memo, pending, policy, _lock: lock })
+        let (memo, pending, uploaded) = (Memo::default(), Pending::default(), Arc::default());
+        Ok(Store { folder, db, memo, pending, policy, uploaded, _lock: lock })
     }
 
     /// The data folder.
@@ -138,12 +142,17 @@ impl Store {
 
     /// Begins an upload in `tmp/`.
     pub fn upload(&self) -> Result<Upload> {
-        Upload::create(&self.folder)
+        Upload::create(&self.folder, &self.uploaded)
     }
 
     /// Free bytes of the disk.
     pub fn free_bytes(&self) -> Result<u64> {
         files::free_bytes(self.folder.root())
+    }
+
+    /// Free bytes as they would be without the uploads under way.
+    pub fn free_bytes_before_uploads(&self) -> Result<u64> {
+        Ok(self.free_bytes()?.saturating_add(self.uploaded.load(Ordering::Relaxed)))
     }
 
     /// Stored bytes and snapshots of all users.
@@ -168,6 +177,14 @@ impl Store {
     /// Runs `work` in a transaction; when this returns Ok, it is on disk.
     fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         self.db.write(|tx| Ok(work(tx)?)).map_err(StoreError::from)
+    }
+
+    /// The same for what adds rows: refused like a push where the disk is short.
+    fn write_more<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+        match self.free_bytes()? < self.policy.free_bytes_min {
+            true => Err(StoreError::DiskFull),
+            false => self.write(work),
+        }
     }
 
     /// The names of all files that rows speak of.

@@ -1,11 +1,11 @@
 //! Variables of projects and the keys of their layers.
 
-use rusqlite::{Transaction, params};
+use rusqlite::params;
 use serde::Deserialize;
 
 use super::Store;
 use super::db::{change, texts, value};
-use super::entities::{Target, find};
+use super::entities::{Target, bounded, find};
 use super::error::{Result, StoreError};
 use crate::limits::VARIABLES_MAX;
 use crate::time::now_ms;
@@ -70,9 +70,13 @@ impl Store {
         if matches!(visibility, Visibility::Personal) {
             layer.push_str(&format!(":{}", project.who.id));
         }
-        self.write(|tx| {
+        self.write_more(|tx| {
             find(tx, project)?;
-            bounded(tx, "variables", project.id)?;
+            // A bit early: what only changes a row is refused too. The bounds are far off.
+            let sql = "SELECT count(*),
+                              coalesce(sum(octet_length(concat(name, description, encrypted_value))), 0)
+                         FROM variables WHERE project_id = ?1";
+            bounded(tx, "variables in this project", VARIABLES_MAX, sql, [project.id])?;
             let sql = "INSERT INTO variables (project_id, environment_tier, name, visibility,
                          value_source, encrypted_value, description, required, layer_key,
                          created_at, updated_at)
@@ -128,14 +132,18 @@ impl Store {
 
     /// Keeps a layer key beside those it has, and notes that it was uploaded last.
     pub fn add_layer_key(&self, project: Target<'_>, new: &LayerKeyBody) -> Result<()> {
-        let sql = "INSERT INTO layer_keys (project_id, layer_id, wrapped_dek, created_at, upload)
+        let insert =
+            "INSERT INTO layer_keys (project_id, layer_id, wrapped_dek, created_at, upload)
                    VALUES (?1, ?2, ?3, ?4, 1 + (SELECT coalesce(max(upload), 0) FROM layer_keys
                                                  WHERE project_id = ?1 AND layer_id = ?2))
                    ON CONFLICT DO UPDATE SET upload = excluded.upload";
-        self.write(|tx| {
+        self.write_more(|tx| {
             find(tx, project)?;
-            bounded(tx, "layer_keys", project.id)?;
-            change(tx, sql, params![project.id, &*new.layer_id, &*new.wrapped_dek, now_ms()])?;
+            let sql =
+                "SELECT count(*), coalesce(sum(octet_length(concat(layer_id, wrapped_dek))), 0)
+                         FROM layer_keys WHERE project_id = ?1";
+            bounded(tx, "layer keys in this project", VARIABLES_MAX, sql, [project.id])?;
+            change(tx, insert, params![project.id, &*new.layer_id, &*new.wrapped_dek, now_ms()])?;
             Ok(())
         })
     }
@@ -148,14 +156,5 @@ impl Store {
             find(c, project)?;
             texts(c, sql, params![project.id, layer])
         })
-    }
-}
-
-/// One write too many is refused also where it would change a row: the bound is far off.
-fn bounded(tx: &Transaction<'_>, table: &'static str, project: i64) -> Result<()> {
-    let sql = format!("SELECT count(*) FROM {table} WHERE project_id = ?1");
-    match value::<i64>(tx, &sql, [project])? {
-        n if n >= VARIABLES_MAX => Err(StoreError::TooMany("variables or keys of this project")),
-        _ => Ok(()),
     }
 }

@@ -175,3 +175,45 @@ fn requests_behind_a_proxy_share_the_slots_of_their_own_address() {
     }
     assert!(matches!(server.ask(push(1) + "state").status, 200 | 201), "the slots are back");
 }
+
+#[test]
+fn bytes_after_the_last_request_do_not_cut_its_answer() {
+    let server = serve(&[]);
+    server.register();
+    let state: Vec<u8> = (0..4_000_000_u32).map(|n| (n % 251) as u8).collect();
+    server.store(&state);
+    for (n, more) in
+        ["\r\n", "GET /healthz HTTP/1.1\r\nHost: t\r\n\r\n"].iter().cycle().take(10).enumerate()
+    {
+        let mut client = server.connect();
+        let auth = server.auth();
+        let fields = format!("{auth}Accept: application/octet-stream\r\nConnection: close\r\n");
+        client.send(request("GET", "/api/machines/snapshot", &fields));
+        std::thread::sleep(Duration::from_millis(1 + n as u64));
+        client.try_send(more);
+        let answer = client.answer();
+        assert!(answer.status == 200 && answer.body == state, "cut at {}", answer.body.len());
+        client.assert_closed("as it asked for");
+    }
+}
+
+#[test]
+fn a_flood_of_passwords_does_not_hold_up_the_trade_of_a_token() {
+    let server = serve(&[]);
+    let login = |body: &str| server.post("/api/auth/login", body);
+    let wrong = |n: usize| login(&format!(r#"{{"email":"{n}@x.org","password":"x"}}"#));
+    let mut flood: Vec<Client> = (0..90)
+        .map(|n| {
+            let mut client = server.connect_from([127, 0, 0, 20 + (n / 30) as u8]);
+            client.send(wrong(n));
+            client
+        })
+        .collect();
+    let token = server.auth().trim().rsplit(' ').next().unwrap().to_owned();
+    for _ in 0..10 {
+        let traded = server.ask(login(&format!(r#"{{"token":"{token}"}}"#)));
+        assert_eq!(traded.status, 200, "{traded:?}");
+    }
+    let statuses: Vec<u16> = flood.iter_mut().map(|client| client.answer().status).collect();
+    assert!(statuses.iter().all(|status| matches!(status, 401 | 503)), "{statuses:?}");
+}

@@ -206,6 +206,11 @@ impl Server {
         rows.iter().map(|r| (number(r, "id") as i64, number(r, "size_bytes"))).collect()
     }
 
+    /// The database, as another process opens it.
+    pub fn database(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.folder.path().join("data/configsync.db")).unwrap()
+    }
+
     /// Uploads under way.
     pub fn uploads(&self) -> usize {
         fs::read_dir(self.folder.path().join("data/tmp")).unwrap().count()

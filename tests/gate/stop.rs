@@ -66,3 +66,15 @@ fn a_body_that_never_comes_delays_the_stop_only_for_its_timeout() {
     let again = server.again();
     assert_eq!((again.uploads(), again.snapshots()), (0, vec![]));
 }
+
+#[test]
+fn another_process_that_holds_the_database_does_not_hold_up_the_stop() {
+    let mut server = serve(&["--stop-timeout", "1"]);
+    server.register();
+    let database = server.database();
+    database.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let begin = Instant::now();
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+}

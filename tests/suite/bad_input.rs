@@ -183,3 +183,19 @@ fn every_route_survives_nonsense_in_its_body_and_its_path() {
     assert!(tried > 400, "{tried}");
     assert_eq!(server.count("SELECT count(*) FROM state_snapshots"), 0);
 }
+
+#[test]
+fn a_body_that_is_no_object_or_no_utf_8_is_refused() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    for bad in [
+        &br#"["m", "m", "linux", "arm64", "1"]"#[..],
+        br#" [{"machine_id": "m", "name": "m"}]"#,
+        b"{\"machine_id\": \"m\", \"name\": \"m\", \"z\": \"\xff\"}",
+        br#""m""#,
+        b"7",
+    ] {
+        refused(&user.raw("POST", "/api/machines", "", bad), 400, "bad_request");
+    }
+    assert_eq!(user.read("/api/machines")["machines"], json!([]));
+}

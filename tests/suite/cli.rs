@@ -243,3 +243,24 @@ fn healthcheck_tells_a_server_that_is_well_from_one_that_is_not_there() {
     server.stop();
     assert_eq!(run(&["healthcheck", "--url", &url], "").code, 1);
 }
+
+#[test]
+fn a_flag_that_follows_is_no_value_and_an_error_is_one_line() {
+    let scratch = tempfile::tempdir().unwrap();
+    let data = scratch.path().join("data");
+    let data = data.to_str().unwrap();
+    for args in [
+        &["serve", "--data", "--metrics"][..],
+        &["token", "create", "a@example.org", "--name", "--expires-days"],
+        &["serve", "--data", data, "--max-connections-per-ip", "0"],
+        &["serve", "--data", data, "--token-hours", "0"],
+        &["serve", "--data", data, "--token-hours", "4294967295"],
+        &["check", "fr\nob"],
+        &["fr\nob"],
+        &["--version", "--frob"],
+    ] {
+        let ran = run(args, "");
+        assert_eq!((ran.code, ran.err.lines().count()), (2, 1), "{args:?} {ran:?}");
+    }
+    assert!(!scratch.path().join("data").exists());
+}

@@ -293,3 +293,22 @@ fn versions_count_against_the_quota() {
     refused(&answer, 507, "quota_exceeded");
     assert_eq!(user.read("/api/usage")["stored_bytes"], 100);
 }
+
+#[test]
+fn a_list_stays_one_answer_of_a_few_megabytes() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    let long = "é".repeat(4096);
+    let mut status = 201;
+    let mut added = 0;
+    while status == 201 && added < 1000 {
+        let config = json!({ "slug": format!("c{added}"), "name": "c", "description": long,
+                             "source_hint": long });
+        status = user.post("/api/configs", &config).status;
+        added += 1;
+    }
+    assert!(status == 409 && (200..400).contains(&added), "{status} after {added}");
+    assert_eq!(user.read("/api/configs")["configs"].as_array().unwrap().len(), added - 1);
+    let other = json!({ "slug": "w", "name": "w" });
+    assert_eq!(user.post("/api/workspaces", &other).status, 201, "a list of its own");
+}

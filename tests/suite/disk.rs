@@ -136,3 +136,21 @@ fn a_quota_counts_every_stored_byte_of_one_user() {
     refused(&a.push("m", b"x", ""), 507, "quota_exceeded");
     assert_eq!(b.read("/api/usage")["stored_bytes"], 600);
 }
+
+#[test]
+fn short_of_disk_no_row_is_added_and_what_is_there_can_be_deleted() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    let project = serde_json::json!({ "slug": "p", "name": "p" });
+    assert_eq!(user.post("/api/projects", &project).status, 201);
+    let variable = serde_json::json!({ "environment_tier": "dev", "encrypted_value": "AAAA" });
+    assert_eq!(user.put("/api/projects/1/env/A", &variable).status, 200);
+    let server = server.restarted(&["--min-free", "1000000000000000"]);
+    let user = user.on(&server);
+    refused(&user.put("/api/projects/1/env/B", &variable), 507, "disk_full");
+    refused(&user.post("/api/workspaces", &project), 507, "disk_full");
+    let machine = serde_json::json!({ "machine_id": "m", "name": "m" });
+    refused(&user.post("/api/machines", &machine), 507, "disk_full");
+    assert_eq!(user.delete("/api/projects/1/env/A?env=dev&visibility=shared").status, 200);
+    assert_eq!(user.delete("/api/projects/1").status, 200);
+}

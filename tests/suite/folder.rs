@@ -168,3 +168,22 @@ fn a_jwt_key_may_come_from_a_file_that_the_environment_names() {
     assert_eq!(login.status, 200);
     assert!(!server.data().join("jwt.key").exists());
 }
+
+#[test]
+fn what_stood_open_in_sub_folders_is_closed_and_what_is_not_ours_is_left() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    user.stored("m", b"state");
+    let data = server.data();
+    let file = files(&data.join("snapshots")).remove(0);
+    let dir = file.parent().unwrap().to_owned();
+    let notes = data.join("notes.sh");
+    fs::write(&notes, "mine").unwrap();
+    for (path, open) in [(&dir, 0o755), (&file, 0o644), (&notes, 0o755), (&data, 0o755)] {
+        fs::set_permissions(path, Permissions::from_mode(open)).unwrap();
+    }
+    let _server = server.restarted(&[]);
+    assert_eq!((mode(&data), mode(&dir), mode(&file)), (0o700, 0o700, 0o600));
+    assert_eq!(mode(&notes), 0o755);
+}

@@ -152,3 +152,50 @@ fn a_text_log_has_the_same_in_words() {
     };
     eventually("the request is logged", || server.log_lines().iter().any(is_it));
 }
+
+#[test]
+fn a_weight_of_zero_excludes_the_raw_bytes() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    user.stored("m", b"state");
+    for (accept, raw) in [
+        ("application/octet-stream", true),
+        ("text/html, Application/Octet-Stream;q=0.5", true),
+        ("application/octet-stream;q=0", false),
+        ("application/octet-stream; q=0.000, application/json", false),
+        ("*/*", false),
+        ("application/*", false),
+    ] {
+        let fields = format!("Accept: {accept}\r\n");
+        let answer = user.raw("GET", "/api/machines/snapshot", &fields, b"");
+        assert_eq!(answer.body == b"state", raw, "{accept}");
+    }
+}
+
+#[test]
+fn a_lower_max_body_holds_for_every_route() {
+    let server = serve(&["--max-body", "1000"]);
+    let user = server.user("a@example.org");
+    let long = json!({ "machine_id": "m", "name": "m", "x": "y".repeat(1000) });
+    for (method, path) in [("POST", "/api/machines"), ("GET", "/api/machines")] {
+        let answer = user.raw(method, path, "", long.to_string().as_bytes());
+        refused(&answer, 413, "too_large");
+        let sentence = answer.json()["error"].to_string();
+        assert!(sentence.contains("1000") && sentence.contains("--max-body"), "{sentence}");
+    }
+    user.register("m");
+}
+
+#[test]
+fn a_credential_in_a_path_is_not_logged() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    let token = server.token("a@example.org");
+    user.get(&format!("/nope/{token}"));
+    user.get(&format!("/api/machines/{token}/actions"));
+    eventually("both are logged", || {
+        server.log_lines().iter().filter(|line| line.contains("(secret)")).count() == 2
+    });
+    assert!(!server.log_lines().iter().any(|line| line.contains(&token)));
+}
