@@ -39,8 +39,12 @@ pub const HEAD_READ_BYTES: usize = 2 * 1024;
 
 /// Bytes of one request body (`--max-body`): a state of 48 MiB as base64 in JSON.
 pub const BODY_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Bytes of a body that is held in memory, and of what a large JSON body holds beside its state.
+/// Bytes of a stranger's body, which is held in memory, and of what an upload in JSON holds beside
+/// its state.
 pub const SMALL_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a signed-in user's JSON body, which is held in memory: a plan for some 8,000 projects.
+/// All connections of one address together hold 32 MiB of them.
+pub const JSON_BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes received from or sent to a socket in one piece.
 pub const PIECE_BYTES: usize = 64 * 1024;
 /// Seconds a body or an answer may take before the minimum rate counts (`--body-grace`); also
@@ -54,11 +58,15 @@ pub const SEND_WAIT_MS: u64 = 250;
 pub const BACKLOG: i32 = 1024;
 /// Bytes of file that one sendfile call may send, so that the rate is looked at in between.
 pub const SENDFILE_BYTES: usize = 1024 * 1024;
-/// Bytes of an unread body that are read and dropped before a close, so that the client can
-/// read its answer (RFC 9112, section 9.6).
+/// Bytes of a stranger's unread body that are read and dropped before a close, so that the client
+/// can read its answer (RFC 9112, section 9.6).
 pub const LINGER_BYTES: usize = 256 * 1024;
-/// Milliseconds that such a close may take.
+/// The same for a signed-in user: clients that send all before they read see no answer otherwise.
+pub const LINGER_USER_BYTES: usize = 256 * 1024 * 1024;
+/// Milliseconds that such a close may take, and how long nothing may arrive.
 pub const LINGER_MS: u64 = 1000;
+/// Milliseconds that it may take for a signed-in user.
+pub const LINGER_USER_MS: u64 = 10_000;
 /// Bytes of an upload after which the kernel is told to start writing them back.
 pub const WRITEBACK_BYTES: u64 = 1024 * 1024;
 
@@ -106,7 +114,7 @@ pub const VARIABLES_MAX: i64 = 10_000;
 pub const LIST_BYTES_MAX: i64 = 4 * 1024 * 1024;
 /// Versions of an entity that a list shows: the newest.
 pub const VERSIONS_LISTED_MAX: usize = 10_000;
-/// Environments of one user, deleted ones included.
+/// Environments of one user, and deleted ones that are kept.
 pub const ENVIRONMENTS_MAX: i64 = 1000;
 /// Actions that wait for one machine.
 pub const ACTIONS_MAX: i64 = 1000;

@@ -51,7 +51,7 @@ text!(
     |text| plain(text, SHORT_CHARS_MAX)
 );
 text!(
-    /// A path, URL or description: at most 4096 characters, none of them a control character.
+    /// A path or URL: at most 4096 characters, none of them a control character.
     Long,
     |text| plain(text, LONG_CHARS_MAX)
 );
@@ -64,7 +64,7 @@ text!(
     }
 );
 text!(
-    /// At most 4096 characters. It may have lines; other control characters could act on the
+    /// A message or description: at most 4096 characters. It may have lines; other control characters could act on the
     /// terminal that shows it.
     Message,
     |text| plain(&text.replace(['\n', '\t'], " "), MESSAGE_CHARS_MAX)

@@ -10,7 +10,7 @@ use crate::gate::head::Head;
 use crate::gate::{Admission, Record, Service, Sink, Verdict};
 use crate::http::workers::Job;
 use crate::http::{ApiError, Body, Query, Request, Response};
-use crate::limits::{LOG_PATH_BYTES_MAX, SMALL_BODY_BYTES_MAX};
+use crate::limits::{JSON_BODY_BYTES_MAX, LOG_PATH_BYTES_MAX, SMALL_BODY_BYTES_MAX};
 use crate::log::{self, Level};
 use crate::metrics::Metrics;
 use crate::reserve::{Announced, Reservation};
@@ -70,7 +70,11 @@ impl Server {
         let kind = kind(head);
         match (route.payload, kind) {
             (Payload::Nothing, _) | (Payload::Json, Kind::Json) => {
-                let (most, route) = (self.context.body_bytes_max, SMALL_BODY_BYTES_MAX as u64);
+                let of_route = match route.handler {
+                    Handler::User(_) => JSON_BODY_BYTES_MAX,
+                    _ => SMALL_BODY_BYTES_MAX,
+                };
+                let (most, route) = (self.context.body_bytes_max, of_route as u64);
                 match length <= route.min(most) {
                     true => Ok((Sink::Memory, None)),
                     false if most < route => Err(ApiError::too_large(most, " (--max-body)")),

@@ -7,6 +7,7 @@ use super::own;
 use crate::api::Answer;
 use crate::api::snapshots::uploaded;
 use crate::context::Context;
+use crate::http::request::percent_decode;
 use crate::http::{ApiError, Request, Response};
 use crate::store::Caller;
 use crate::store::audit::Event;
@@ -150,10 +151,14 @@ fn safe_git_url(url: &str) -> Result<(), ApiError> {
         return Err(refuse());
     }
     let (scheme, rest) = url.split_once("://").unwrap_or(("ssh", url));
-    let host = rest.split('/').next().unwrap_or_default();
-    let host = host.rsplit('@').next().unwrap_or_default();
+    let authority = rest.split('/').next().unwrap_or_default();
+    // git decodes escapes and takes brackets off before it looks at the host; what follows a colon
+    // is a port, or the path of the short form.
+    let host = percent_decode(authority.rsplit('@').next().unwrap_or_default())?;
+    let option = |text: &str| text.trim_start_matches('[').starts_with('-');
+    let options = [authority, &host].into_iter().flat_map(|text| text.split(':')).any(option);
     let known = SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known));
-    match known && !host.starts_with('-') && !rest.starts_with('-') {
+    match known && !options {
         true => Ok(()),
         false => Err(refuse()),
     }

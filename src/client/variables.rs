@@ -31,7 +31,8 @@ pub fn set(context: &Context, request: Request, who: &Caller) -> Answer {
 
 /// GET /api/projects/{id}/env.
 pub fn list(context: &Context, request: Request, who: &Caller) -> Answer {
-    let (tier, visibility) = (request.query.one("env")?, visibility(&request)?);
+    let tier = request.query.one("env")?.filter(|tier| !tier.is_empty());
+    let visibility = visibility(&request)?;
     let rows = context.store.variables(project(&request, who)?, tier, visibility)?;
     Ok(Response::rows("variables", &rows))
 }
@@ -50,7 +51,8 @@ fn project<'a>(request: &Request, who: &'a Caller) -> Result<Target<'a>, ApiErro
 }
 
 fn visibility(request: &Request) -> Result<Option<Visibility>, ApiError> {
-    let Some(word) = request.query.one("visibility")? else { return Ok(None) };
+    let word = request.query.one("visibility")?.filter(|word| !word.is_empty());
+    let Some(word) = word else { return Ok(None) };
     let refuse = || ApiError::malformed("visibility must be shared, personal or restricted");
     Visibility::from_word(word).map(Some).ok_or_else(refuse)
 }

@@ -9,7 +9,10 @@ use super::body::{BodyError, receive};
 use super::head::{Head, HeadError, find_end, parse};
 use super::{Admission, Open, Record, Shared, Verdict, peer, send};
 use crate::http::{ApiError, Response};
-use crate::limits::{HEAD_READ_BYTES, LINGER_BYTES, LINGER_MS, SEND_WAIT_MS};
+use crate::limits::{
+    HEAD_READ_BYTES, LINGER_BYTES, LINGER_MS, LINGER_USER_BYTES, LINGER_USER_MS, PIECE_BYTES,
+    SEND_WAIT_MS,
+};
 use crate::log;
 use crate::types::RandomId;
 
@@ -27,7 +30,7 @@ pub fn serve(shared: &Shared, open: &Open, peer: IpAddr) {
         match exchange {
             Exchange::Reusable => {}
             Exchange::Close => return,
-            Exchange::CloseAnswered => return linger(stream),
+            Exchange::CloseAnswered(user) => return linger(stream, user),
         }
     }
 }
@@ -36,8 +39,9 @@ pub fn serve(shared: &Shared, open: &Open, peer: IpAddr) {
 enum Exchange {
     Reusable,
     Close,
-    /// There may be more to come that nobody will read, a body or another request.
-    CloseAnswered,
+    /// There may be more to come that nobody will read, a body or another request; true from a
+    /// signed-in user.
+    CloseAnswered(bool),
 }
 
 /// Bytes from the socket, those read ahead first.
@@ -103,7 +107,7 @@ fn next(
     let Ok(id) = RandomId::draw() else { return None };
     let mut record = Record::new(id, peer);
     answer(shared, incoming.stream, error.into(), &mut record, Instant::now(), (false, true));
-    Some(Exchange::CloseAnswered)
+    Some(Exchange::CloseAnswered(false))
 }
 
 fn read_head(shared: &Shared, incoming: &mut Incoming<'_>) -> Result<Head, NoHead> {
@@ -190,7 +194,7 @@ fn request(
     let sent = answer(shared, incoming.stream, response, &mut record, started, form);
     match (sent, close) {
         (false, _) => Exchange::Close,
-        (true, true) => Exchange::CloseAnswered,
+        (true, true) => Exchange::CloseAnswered(verdict.user.is_some()),
         (true, false) => Exchange::Reusable,
     }
 }
@@ -257,18 +261,20 @@ fn hint_at_proxy(shared: &Shared, head: &Head, peer: IpAddr) {
 
 /// Ends an answered connection: closing it with something unread would reset it, and the reset
 /// could overtake the answer (RFC 9112, section 9.6).
-fn linger(mut stream: &TcpStream) {
-    let end = Instant::now() + Duration::from_millis(LINGER_MS);
+fn linger(mut stream: &TcpStream, user: bool) {
+    let (bytes, ms) = match user {
+        true => (LINGER_USER_BYTES, LINGER_USER_MS),
+        false => (LINGER_BYTES, LINGER_MS),
+    };
+    let end = Instant::now() + Duration::from_millis(ms);
     let _ = stream.shutdown(Shutdown::Write);
-    let _ = stream.set_read_timeout(Some(Duration::from_millis(LINGER_MS / 4)));
+    let _ = stream.set_read_timeout(Some(Duration::from_millis(LINGER_MS)));
     let mut dropped = 0;
-    let mut piece = [0; 4096];
-    while dropped < LINGER_BYTES && Instant::now() < end {
-        match stream.read(&mut piece) {
-            Ok(0) => return,
-            Ok(n) => dropped += n,
-            Err(error) if timed_out(&error) || error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return,
+    let mut piece = vec![0; if user { PIECE_BYTES } else { HEAD_READ_BYTES }];
+    while dropped < bytes && Instant::now() < end {
+        match retry_interrupted(|| stream.read(&mut piece)) {
+            Ok(n) if n > 0 => dropped += n,
+            _ => return,
         }
     }
 }

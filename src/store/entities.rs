@@ -13,7 +13,7 @@ use super::files::Upload;
 use super::{Caller, Store};
 use crate::limits::{ENTITIES_MAX, LIST_BYTES_MAX, VERSIONS_LISTED_MAX};
 use crate::time::now_ms;
-use crate::types::{Key, Long, Name, Short};
+use crate::types::{Key, Long, Message, Name, Short};
 
 /// The five kinds, by their word in rows and answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub struct EntityBody {
     pub slug: Option<Name>,
     /// Its name for people.
     pub name: Option<Name>,
-    description: Option<Long>,
+    description: Option<Message>,
     /// Where a project is cloned from.
     pub git_url: Option<Long>,
     /// The branch of that.
@@ -102,7 +102,6 @@ impl Store {
     /// Adds an entity; Exists if its slug is taken.
     pub fn add_entity(&self, who: &Caller, kind: Kind, new: &EntityBody) -> Result<String> {
         self.write_more(|tx| {
-            bounded(tx, "entities of this kind", ENTITIES_MAX, LISTED, params![who.id, kind.0])?;
             let is_default = kind == Kind::PROFILE && new.is_default == Some(true);
             if is_default {
                 let sql = "UPDATE entities SET is_default = 0 WHERE user_id = ?1 AND kind = ?2";
@@ -123,6 +122,7 @@ impl Store {
                 return Err(StoreError::Exists(kind.0));
             }
             let target = Target { who, kind, id: tx.last_insert_rowid() };
+            bounded(tx, "entities of this kind", ENTITIES_MAX, LISTED, params![who.id, kind.0])?;
             Event::of(who, "entity.add").subject(target.id).write(tx)?;
             Ok(find(tx, target)?.row)
         })
@@ -132,8 +132,6 @@ impl Store {
     pub fn change_entity(&self, target: Target<'_>, new: &EntityBody) -> Result<String> {
         self.write_more(|tx| {
             find(tx, target)?;
-            let list = params![target.who.id, target.kind.0];
-            bounded(tx, "entities of this kind", i64::MAX, LISTED, list)?;
             let sql = "UPDATE OR IGNORE entities SET name = coalesce(?3, name),
                          slug = coalesce(?4, slug), description = coalesce(?5, description),
                          updated_at = ?6 WHERE user_id = ?1 AND id = ?2";
@@ -143,6 +141,8 @@ impl Store {
             if change(tx, sql, row)? == 0 {
                 return Err(StoreError::Exists(target.kind.0));
             }
+            let list = params![target.who.id, target.kind.0];
+            bounded(tx, "entities of this kind", ENTITIES_MAX, LISTED, list)?;
             Event::of(target.who, "entity.change").subject(target.id).write(tx)?;
             Ok(find(tx, target)?.row)
         })
@@ -244,13 +244,14 @@ const LISTED: &str = "SELECT count(*), coalesce(sum(octet_length(concat(slug, na
                                git_url, git_branch, source_hint))), 0)
                         FROM entities WHERE user_id = ?1 AND kind = ?2 AND deleted_at IS NULL";
 
-/// Refuses a row more where a list has `most` of them or is too long; `sql` counts both.
+/// After a row was written: refuses, and so undoes it, where a list has more than `most` of them or
+/// is too long; `sql` counts both.
 pub(super) fn bounded(
     connection: &Connection, what: &'static str, most: i64, sql: &str, values: impl Params,
 ) -> Result<()> {
     let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
     let (count, bytes): (i64, i64) = one(connection, "row", sql, values, read)?;
-    match count < most && bytes < LIST_BYTES_MAX {
+    match count <= most && bytes <= LIST_BYTES_MAX {
         true => Ok(()),
         false => Err(StoreError::TooMany(what)),
     }

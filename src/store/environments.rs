@@ -51,10 +51,16 @@ impl Store {
                 let (name, tier, color) = (&*new.name, &*new.tier, new.color.as_deref());
                 change(tx, sql, params![who.id, name, tier, color, new.protect, now])?;
             }
-            let count = "SELECT count(*) FROM environments WHERE user_id = ?1";
+            let count =
+                "SELECT count(*) FROM environments WHERE user_id = ?1 AND deleted_at IS NULL";
             if value::<i64>(tx, count, [who.id])? > ENVIRONMENTS_MAX {
                 return Err(StoreError::TooMany("environments"));
             }
+            // As many deleted ones are kept, those deleted last.
+            let sql = "DELETE FROM environments WHERE id IN (SELECT id FROM environments
+                         WHERE user_id = ?1 AND deleted_at IS NOT NULL
+                         ORDER BY deleted_at DESC, id DESC LIMIT -1 OFFSET ?2)";
+            change(tx, sql, [who.id, ENVIRONMENTS_MAX])?;
             Event::of(who, "environment.sync").write(tx)?;
             texts(tx, LIVE, [who.id])
         })

@@ -9,7 +9,7 @@ use super::entities::{Target, bounded, find};
 use super::error::{Result, StoreError};
 use crate::limits::VARIABLES_MAX;
 use crate::time::now_ms;
-use crate::types::{Base64, Key, Long, Name, Short};
+use crate::types::{Base64, Key, Message, Name, Short};
 
 /// Who may see a variable.
 #[derive(Deserialize, Clone, Copy)]
@@ -49,7 +49,7 @@ pub struct VariableBody {
     encrypted_value: Option<Base64>,
     /// Must be the caller.
     pub owner_user_id: Option<i64>,
-    description: Option<Long>,
+    description: Option<Message>,
     required: Option<bool>,
 }
 
@@ -66,17 +66,14 @@ impl Store {
         &self, project: Target<'_>, name: &Name, new: &VariableBody,
     ) -> Result<String> {
         let visibility = new.visibility.unwrap_or(Visibility::Shared);
-        let mut layer = format!("{}:{}:{}", visibility.word(), project.id, &*new.environment_tier);
-        if matches!(visibility, Visibility::Personal) {
-            layer.push_str(&format!(":{}", project.who.id));
-        }
+        // As clients name the layers; restricted values are in the shared one.
+        let (id, tier) = (project.id, &*new.environment_tier);
+        let layer = match visibility {
+            Visibility::Personal => format!("personal:{id}:{tier}:{}", project.who.id),
+            Visibility::Shared | Visibility::Restricted => format!("shared:{id}:{tier}"),
+        };
         self.write_more(|tx| {
             find(tx, project)?;
-            // A bit early: what only changes a row is refused too. The bounds are far off.
-            let sql = "SELECT count(*),
-                              coalesce(sum(octet_length(concat(name, description, encrypted_value))), 0)
-                         FROM variables WHERE project_id = ?1";
-            bounded(tx, "variables in this project", VARIABLES_MAX, sql, [project.id])?;
             let sql = "INSERT INTO variables (project_id, environment_tier, name, visibility,
                          value_source, encrypted_value, description, required, layer_key,
                          created_at, updated_at)
@@ -89,7 +86,7 @@ impl Store {
                          required = coalesce(?8, required), layer_key = excluded.layer_key,
                          updated_at = excluded.updated_at, current_version = current_version + 1
                        RETURNING id";
-            let (tier, word) = (&*new.environment_tier, visibility.word());
+            let word = visibility.word();
             let source = new.value_source.as_deref().unwrap_or("inline");
             let (text, description) = (new.encrypted_value.as_deref(), new.description.as_deref());
             let (required, now) = (new.required, now_ms());
@@ -97,6 +94,10 @@ impl Store {
                 project.id, tier, &**name, word, source, text, description, required, layer, now
             ];
             let id: i64 = value(tx, sql, row)?;
+            let sql = "SELECT count(*),
+                              coalesce(sum(octet_length(concat(name, description, encrypted_value))), 0)
+                         FROM variables WHERE project_id = ?1";
+            bounded(tx, "variables in this project", VARIABLES_MAX, sql, [project.id])?;
             value(tx, "SELECT row FROM variable_rows WHERE id = ?1", [id])
         })
     }
@@ -139,12 +140,11 @@ impl Store {
                    ON CONFLICT DO UPDATE SET upload = excluded.upload";
         self.write_more(|tx| {
             find(tx, project)?;
+            change(tx, insert, params![project.id, &*new.layer_id, &*new.wrapped_dek, now_ms()])?;
             let sql =
                 "SELECT count(*), coalesce(sum(octet_length(concat(layer_id, wrapped_dek))), 0)
                          FROM layer_keys WHERE project_id = ?1";
-            bounded(tx, "layer keys in this project", VARIABLES_MAX, sql, [project.id])?;
-            change(tx, insert, params![project.id, &*new.layer_id, &*new.wrapped_dek, now_ms()])?;
-            Ok(())
+            bounded(tx, "layer keys in this project", VARIABLES_MAX, sql, [project.id])
         })
     }
 
