@@ -39,12 +39,11 @@ pub const HEAD_READ_BYTES: usize = 2 * 1024;
 
 /// Bytes of one request body (`--max-body`): a state of 48 MiB as base64 in JSON.
 pub const BODY_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Bytes of a stranger's body, which is held in memory, and of what an upload in JSON holds beside
-/// its state.
+/// Bytes of a body that is held in memory, and of what an upload in JSON holds beside its state.
 pub const SMALL_BODY_BYTES_MAX: usize = 64 * 1024;
-/// Bytes of a signed-in user's JSON body, which is held in memory: a plan for some 8,000 projects.
-/// All connections of one address together hold 32 MiB of them.
-pub const JSON_BODY_BYTES_MAX: usize = 1024 * 1024;
+/// The same where a signed-in user's JSON holds a list or a long value: a plan for some 8,000
+/// projects. All connections of one address together hold 32 MiB of them.
+pub const LONG_JSON_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes received from or sent to a socket in one piece.
 pub const PIECE_BYTES: usize = 64 * 1024;
 /// Seconds a body or an answer may take before the minimum rate counts (`--body-grace`); also
@@ -192,10 +191,16 @@ pub const AUDIT_STRANGER_ROWS_MAX: u32 = 1000;
 /// Milliseconds after which one more such row may be written: a hundred an hour, which is 130 MB in
 /// a year of attack.
 pub const AUDIT_STRANGER_ROW_MS: i64 = 36_000;
+/// Files that a backup copies at once, at most.
+pub const COPIES_AT_ONCE: usize = 4;
+/// Rows whose files are copied, or verified, before progress is shown.
+pub const COPY_ROWS: usize = 200;
 /// Days that a file lies in `lost+found/` before a prune takes it.
 pub const LOST_DAYS: u64 = 30;
 /// Rows that one transaction of a prune deletes, so that pushes come in between.
 pub const PRUNE_ROWS: usize = 1000;
+/// Snapshots beyond `--keep` that one push deletes.
+pub const KEEP_ROWS: usize = 50;
 /// Milliseconds between two rounds of retention.
 pub const RETENTION_MS: u64 = 3_600_000;
 

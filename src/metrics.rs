@@ -84,27 +84,37 @@ impl Metrics {
     /// The text of all counters.
     pub fn text(&self) -> String {
         let mut out = String::new();
-        for (name, counter) in [
-            ("configsync_pushes_total", &self.pushes),
-            ("configsync_pulls_total", &self.pulls),
-            ("configsync_login_failures_total", &self.login_failures),
-            ("configsync_http_request_bytes_total", &self.bytes_in),
-            ("configsync_http_response_bytes_total", &self.bytes_out),
-            ("configsync_connections_refused_total", &self.refused),
+        for (name, help, counter) in [
+            ("configsync_pushes_total", "Snapshots and versions stored.", &self.pushes),
+            ("configsync_pulls_total", "Snapshots and versions sent.", &self.pulls),
+            ("configsync_login_failures_total", "Logins refused.", &self.login_failures),
+            (
+                "configsync_http_request_bytes_total", "Bytes of request bodies received.",
+                &self.bytes_in,
+            ),
+            (
+                "configsync_http_response_bytes_total", "Bytes of answer bodies sent.",
+                &self.bytes_out,
+            ),
+            (
+                "configsync_connections_refused_total",
+                "Connections and forwarded requests that found no slot.",
+                &self.refused,
+            ),
         ] {
-            single(&mut out, name, "counter", counter.value());
+            single(&mut out, name, "counter", help, counter.value());
         }
         let open = self.opened.value().saturating_sub(self.closed.value());
-        single(&mut out, "configsync_connections_open", "gauge", open);
+        single(&mut out, "configsync_connections_open", "gauge", "Connections open now.", open);
         let requests = lock(&self.requests);
         let name = "configsync_http_requests_total";
-        line(&mut out, format_args!("# TYPE {name} counter"));
+        describe(&mut out, name, "counter", "Requests answered, by route.");
         for ((route, method, status), n) in &requests.counts {
             let labels = format!("route=\"{route}\",method=\"{method}\",status=\"{status}\"");
             line(&mut out, format_args!("{name}{{{labels}}} {n}"));
         }
         let name = "configsync_http_request_duration_seconds";
-        line(&mut out, format_args!("# TYPE {name} histogram"));
+        describe(&mut out, name, "histogram", "Time from the head to the end of the answer.");
         for (route, histogram) in &requests.durations {
             let mut so_far = 0;
             for (bound, n) in LATENCY_BUCKETS_S.iter().zip(histogram.buckets) {
@@ -122,9 +132,15 @@ impl Metrics {
 }
 
 /// A metric of one value without labels.
-pub fn single(out: &mut String, name: &str, kind: &str, value: u64) {
-    line(out, format_args!("# TYPE {name} {kind}"));
+pub fn single(out: &mut String, name: &str, kind: &str, help: &str, value: u64) {
+    describe(out, name, kind, help);
     line(out, format_args!("{name} {value}"));
+}
+
+/// What stands before the values of a metric.
+pub fn describe(out: &mut String, name: &str, kind: &str, help: &str) {
+    line(out, format_args!("# HELP {name} {help}"));
+    line(out, format_args!("# TYPE {name} {kind}"));
 }
 
 fn line(out: &mut String, text: std::fmt::Arguments<'_>) {

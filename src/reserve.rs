@@ -65,7 +65,7 @@ impl Reservations {
             if full || !waits {
                 return Err(match over {
                     Some(allowed) => StoreError::OverQuota { used, allowed },
-                    None => StoreError::DiskFull,
+                    None => StoreError::LowDisk { free: room, reserve },
                 });
             }
             promised = lock(&self.promised);

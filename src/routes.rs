@@ -21,6 +21,8 @@ pub enum Payload {
     Nothing,
     /// A small JSON object.
     Json,
+    /// A JSON object with a list, or with a value of any length.
+    LongJson,
     /// JSON with a large base64 member of this name, or, where `raw` allows it, the bytes alone.
     Upload {
         /// The member.
@@ -68,7 +70,7 @@ const fn route(
 }
 
 use Handler::{Local, Login, Public, User};
-use Payload::{Json, Nothing};
+use Payload::{Json, LongJson, Nothing};
 
 /// As [`STATE_UPLOAD`] in JSON alone.
 const JSON_STATE: Payload = Payload::Upload { field: STATE, skip: METADATA, raw: false };
@@ -103,17 +105,17 @@ pub static ROUTES: &[Route] = &[
     route("POST", "/api/machines/{mid}/projects", Json, User(links::add)),
     route("PATCH", "/api/machines/{mid}/projects/{}", Json, User(links::change)),
     route("PATCH", "/api/machines/{mid}/profiles/{}", Json, User(links::mark_profile)),
-    route("POST", "/api/sync/plan", Json, User(links::plan)),
-    route("POST", "/api/sync/commit", Json, User(links::commit)),
+    route("POST", "/api/sync/plan", LongJson, User(links::plan)),
+    route("POST", "/api/sync/commit", LongJson, User(links::commit)),
     route("GET", "/api/environments", Nothing, User(environments::list)),
-    route("PUT", "/api/environments/sync", Json, User(environments::sync)),
+    route("PUT", "/api/environments/sync", LongJson, User(environments::sync)),
     route("POST", "/api/profiles/{}/workspaces", Json, User(entities::add_workspace)),
     route("DELETE", "/api/profiles/{}/workspaces/{}", Nothing, User(entities::remove_workspace)),
     // `keys` is a variable's name too: GET and POST are about layer keys, PUT and DELETE are not.
     route("GET", "/api/projects/{}/env/keys", Nothing, User(variables::keys)),
     route("POST", "/api/projects/{}/env/keys", Json, User(variables::add_key)),
     route("GET", "/api/projects/{}/env", Nothing, User(variables::list)),
-    route("PUT", "/api/projects/{}/env/{}", Json, User(variables::set)),
+    route("PUT", "/api/projects/{}/env/{}", LongJson, User(variables::set)),
     route("DELETE", "/api/projects/{}/env/{}", Nothing, User(variables::remove)),
     route("GET", "/api/{kinds}", Nothing, User(entities::list)),
     route("POST", "/api/{kinds}", Json, User(entities::add)),

@@ -10,7 +10,7 @@ use crate::gate::head::Head;
 use crate::gate::{Admission, Record, Service, Sink, Verdict};
 use crate::http::workers::Job;
 use crate::http::{ApiError, Body, Query, Request, Response};
-use crate::limits::{JSON_BODY_BYTES_MAX, LOG_PATH_BYTES_MAX, SMALL_BODY_BYTES_MAX};
+use crate::limits::{LOG_PATH_BYTES_MAX, LONG_JSON_BYTES_MAX, SMALL_BODY_BYTES_MAX};
 use crate::log::{self, Level};
 use crate::metrics::Metrics;
 use crate::reserve::{Announced, Reservation};
@@ -69,9 +69,9 @@ impl Server {
         let length = head.content_length().unwrap_or(0);
         let kind = kind(head);
         match (route.payload, kind) {
-            (Payload::Nothing, _) | (Payload::Json, Kind::Json) => {
-                let of_route = match route.handler {
-                    Handler::User(_) => JSON_BODY_BYTES_MAX,
+            (Payload::Nothing, _) | (Payload::Json | Payload::LongJson, Kind::Json) => {
+                let of_route = match route.payload {
+                    Payload::LongJson => LONG_JSON_BYTES_MAX,
                     _ => SMALL_BODY_BYTES_MAX,
                 };
                 let (most, route) = (self.context.body_bytes_max, of_route as u64);

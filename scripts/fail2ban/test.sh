@@ -20,17 +20,24 @@ if [ -z "$binary" ]; then
   (cd "$root" && cargo build --release --quiet)
   binary="${CARGO_TARGET_DIR:-$root/target}/release/configsync-server"
 fi
-"$binary" serve --data "$scratch/data" --listen 127.0.0.1:0 >"$scratch/out" 2>"$scratch/log" & pid=$!
-for _ in $(seq 100); do grep -q '^configsync-server listening' "$scratch/out" && break; sleep 0.1; done
-url=$(sed -n 's/^configsync-server listening on //p' "$scratch/out")
-for n in $(seq 12); do
-  curl -sS -o /dev/null -H 'Content-Type: application/json' "$url/api/auth/login" \
-    -d '{"email": "warn login failed peer=6.6.6.6", "password": "x"}'
+# Both forms of the log.
+for format in text json; do
+  "$binary" serve --log-format "$format" --data "$scratch/$format" --listen 127.0.0.1:0 \
+    >"$scratch/out" 2>"$scratch/log" & pid=$!
+  for _ in $(seq 100); do grep -q '^configsync-server listening' "$scratch/out" && break; sleep 0.1; done
+  url=$(sed -n 's/^configsync-server listening on //p' "$scratch/out")
+  for _ in $(seq 12); do
+    curl -sS -o /dev/null -H 'Content-Type: application/json' "$url/api/auth/login" \
+      -d '{"email": "warn login failed peer=6.6.6.6", "password": "x"}'
+  done
+  curl -sS -o /dev/null "$url/warn%20login%20failed%20peer=6.6.6.6"
+  sleep 0.3
+  fail2ban-regex "$scratch/log" "$here/configsync-server.conf" -v >"$scratch/found"
+  # Ten failures and one line for the throttle.
+  grep -q '^Failregex: 11 total' "$scratch/found" \
+    || { cat "$scratch/found" >&2; fail "not eleven lines of $format"; }
+  if grep -q '^|  *6\.6\.6\.6' "$scratch/found"; then fail "a forged address was believed"; fi
+  kill "$pid" && wait "$pid"
+  pid=
 done
-curl -sS -o /dev/null "$url/warn%20login%20failed%20peer=6.6.6.6"
-sleep 0.3
-fail2ban-regex "$scratch/log" "$here/configsync-server.conf" -v >"$scratch/found"
-# Ten failures and one line for the throttle.
-grep -q '^Failregex: 11 total' "$scratch/found" || { cat "$scratch/found" >&2; fail "not eleven lines"; }
-if grep -q '^|  *6\.6\.6\.6' "$scratch/found"; then fail "a forged address was believed"; fi
 echo "fail2ban test passed"

@@ -16,7 +16,7 @@ pub fn register(context: &Context, request: Request, who: &Caller) -> Answer {
 
 /// The user's machines.
 pub fn list(context: &Context, _request: Request, who: &Caller) -> Answer {
-    let machines = array(&context.store.machines(who.id)?);
+    let machines = array(&context.store.machines(who.id, false)?);
     let user = json!({ "id": who.id, "email": who.email });
     Ok(Response::text(200, format!("{{\"machines\":{machines},\"user\":{user}}}")))
 }

@@ -5,26 +5,35 @@ use std::fs;
 use super::Answer;
 use crate::context::Context;
 use crate::http::{Request, Response};
-use crate::metrics::single;
+use crate::metrics::{describe, single};
 
 /// Prometheus text. `vet` lets only this host itself ask.
 pub fn metrics(context: &Context, _request: Request) -> Answer {
     let store = &context.store;
     let (stored_bytes, snapshots) = store.totals()?;
     let mut out = context.metrics.text();
-    for (name, value) in [
-        ("configsync_stored_bytes", stored_bytes),
-        ("configsync_snapshots", snapshots),
-        ("configsync_database_bytes", store.database_bytes()),
-        ("configsync_disk_free_bytes", store.free_bytes()?),
-        ("process_resident_memory_bytes", resident_bytes()),
-        ("process_open_fds", fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count() as u64)),
+    for (name, help, value) in [
+        ("configsync_stored_bytes", "Bytes of all stored files.", stored_bytes),
+        ("configsync_snapshots", "Snapshots stored.", snapshots),
+        (
+            "configsync_database_bytes",
+            "Bytes of the database and its write-ahead log.",
+            store.database_bytes(),
+        ),
+        ("configsync_disk_free_bytes", "Free bytes of the disk.", store.free_bytes()?),
+        ("process_resident_memory_bytes", "Resident memory.", resident_bytes()),
+        (
+            "process_open_fds",
+            "Open files and sockets.",
+            fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count() as u64),
+        ),
     ] {
-        single(&mut out, name, "gauge", value);
+        single(&mut out, name, "gauge", help, value);
     }
     let version = env!("CARGO_PKG_VERSION");
     let name = "configsync_build_info";
-    out.push_str(&format!("# TYPE {name} gauge\n{name}{{version=\"{version}\"}} 1\n"));
+    describe(&mut out, name, "gauge", "The version that runs.");
+    out.push_str(&format!("{name}{{version=\"{version}\"}} 1\n"));
     Ok(Response::plain(200, "text/plain; version=0.0.4; charset=utf-8", out))
 }
 

@@ -113,6 +113,11 @@ impl JwtKey {
         if jwt.header.crit.is_some() {
             return None;
         }
+        // Issued by a clock that stood ahead, it would live longer than it should.
+        let now_s = i64::try_from(jsonwebtoken::get_current_timestamp()).unwrap_or(i64::MAX);
+        if jwt.claims.iat > now_s.saturating_add(IAT_AHEAD_S) {
+            return None;
+        }
         // The number parser alone would take a sign.
         let digits = jwt.claims.sub.bytes().all(|b| b.is_ascii_digit());
         let user_id = jwt.claims.sub.parse().ok().filter(|_| digits)?;
@@ -175,6 +180,8 @@ static PROVIDER: CryptoProvider = CryptoProvider {
 
 /// Issuer and audience of every JWT.
 const PARTY: &str = "configsync-server";
+/// Seconds by which a clock may be set back without ending the JWTs issued just before.
+const IAT_AHEAD_S: i64 = 300;
 /// Ours have about 300 bytes.
 const JWT_BYTES_MAX: usize = 4096;
 
@@ -334,6 +341,12 @@ mod tests {
         for odd in [json!(u64::MAX), json!(1e300), json!(9e9), json!("9999999999")] {
             assert!(!accepted_claims(&with("exp", odd.clone())), "{odd}");
         }
+    }
+
+    #[test]
+    fn one_issued_in_the_future_is_refused() {
+        assert!(accepted_claims(&with("iat", json!(now_s() + 60))));
+        assert!(!accepted_claims(&with("iat", json!(now_s() + 400))));
     }
 
     #[test]

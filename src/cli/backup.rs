@@ -12,7 +12,7 @@ pub fn run(mut args: Args) -> Done {
     let dest = args.positional("DEST")?;
     args.finish()?;
     let older = older.as_ref().map(|older| Path::new(&older.text));
-    let plan = Plan { dest: Path::new(&dest.text), hard_link, older };
+    let plan = Plan { dest: Path::new(&dest.text), hard_link, older, within: false };
     let copied = open_store(&args)?.backup(&plan, &mut progress("copied"))?;
     report(&copied, &dest.text)
 }

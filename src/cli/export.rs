@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::args::Args;
 use super::{CliError, Done, open_store, print, progress};
+use crate::store::backup::refuse_destination;
 use crate::store::entities::{Kind, Target};
 use crate::store::snapshots::Selector;
 use crate::store::{Caller, Result, Store, StoreError};
@@ -22,14 +23,24 @@ pub fn run(mut args: Args) -> Done {
     args.finish()?;
     let store = open_store(&args)?;
     let users = store.users(only.as_ref())?;
-    let root = PathBuf::from(&dest.text);
+    let to: PathBuf = Path::new(&dest.text).components().collect();
+    refuse_destination(store.folder(), &to, false)?;
+    // It takes its name when it is whole.
+    let mut root = to.clone().into_os_string();
+    root.push(".partial");
+    let root = PathBuf::from(root);
     make(&root)?;
     let mut report = progress("exported");
     let (files, bytes, damaged) = (0, 0, Vec::new());
     let mut export = Export { store: &store, root, files, bytes, damaged, report: &mut report };
-    for who in &users {
-        export.user(who)?;
+    let done = users.iter().try_for_each(|who| export.user(who));
+    let done = done.and_then(|()| {
+        fs::rename(&export.root, &to).map_err(|e| StoreError::io("rename", &export.root, e))
+    });
+    if done.is_err() {
+        let _ = fs::remove_dir_all(&export.root);
     }
+    done?;
     let Export { files, bytes, damaged, .. } = export;
     print(format_args!("{files} files of {bytes} bytes in {}\n", dest.text))?;
     for sentence in &damaged {
@@ -61,7 +72,7 @@ impl Export<'_> {
         let mut index = BufWriter::new(file);
         let failed = |e| StoreError::io("write", &path, e);
         let user = json!({ "id": who.id, "email": who.email });
-        let machines = self.store.machines(who.id)?.join(",\n");
+        let machines = self.store.machines(who.id, true)?.join(",\n");
         let environments = self.store.environments(who.id)?.join(",\n");
         write!(
             index,
@@ -94,11 +105,11 @@ impl Export<'_> {
                 let Some(id) = number(&row, "id") else { continue };
                 let name = format!("snapshots/{id}.bin");
                 let only = Selector { id: Some(id), ..Selector::default() };
-                let snapshot = self.store.snapshot(who.id, &only)?;
-                let size = snapshot.blob.size;
-                let opened = self.store.open_snapshot(&snapshot).map(|file| (file, size));
-                self.save(opened, &dir.join(&name))?;
-                write(format!("{separator}{}", with(&row, "file", &json!(name).to_string())))?;
+                let opened = self.store.snapshot(who.id, &only).and_then(|snapshot| {
+                    Ok((self.store.open_snapshot(&snapshot)?, snapshot.blob.size))
+                });
+                let file = self.save(opened, &dir.join(&name))?.then_some(name);
+                write(format!("{separator}{}", with(&row, "file", &json!(file).to_string())))?;
                 separator = ",\n";
             }
             match next {
@@ -118,8 +129,8 @@ impl Export<'_> {
             let n = number(&version, "version");
             let name = format!("{folder}/v{}.bin", n.unwrap_or_default());
             let opened = self.store.open_version(target, n);
-            self.save(opened, &dir.join(&name))?;
-            versions.push(with(&version, "file", &json!(name).to_string()));
+            let file = self.save(opened, &dir.join(&name))?.then_some(name);
+            versions.push(with(&version, "file", &json!(file).to_string()));
         }
         let key = json!(self.store.entity(target)?.wrapped_dek).to_string();
         let mut row = with(&with(row, "kind", &json!(kind.0).to_string()), "wrapped_dek", &key);
@@ -133,13 +144,15 @@ impl Export<'_> {
         Ok(row)
     }
 
-    /// Copies a verified file; a damaged one is noted and left out.
-    fn save(&mut self, opened: Result<(File, u64)>, to: &Path) -> Result<()> {
+    /// Copies a verified file. False if it is damaged, which is noted, or was pruned since its row
+    /// was read.
+    fn save(&mut self, opened: Result<(File, u64)>, to: &Path) -> Result<bool> {
         let (mut from, size) = match opened {
             Ok(opened) => opened,
+            Err(StoreError::Missing(_)) => return Ok(false),
             Err(error @ StoreError::Damaged { .. }) => {
                 self.damaged.push(error.to_string());
-                return Ok(());
+                return Ok(false);
             }
             Err(error) => return Err(error),
         };
@@ -148,7 +161,7 @@ impl Export<'_> {
         self.files += 1;
         self.bytes = self.bytes.saturating_add(size);
         (self.report)(self.files, self.bytes);
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -1,8 +1,8 @@
 //! `healthcheck`: asks a running server how it is, for containers and timers without curl.
 
-use std::io::{Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
-use std::time::Duration;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
 
 use super::args::Args;
 use super::{CliError, Done, print};
@@ -10,8 +10,12 @@ use crate::limits::HEALTHCHECK_TIMEOUT_S;
 
 pub fn run(mut args: Args) -> Done {
     let url = args.setting("--url")?;
+    let listen: SocketAddr =
+        args.parsed("--listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8787)))?;
+    let ip = if listen.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { listen.ip() };
+    let here = || format!("http://{}", SocketAddr::from((ip, listen.port())));
+    let url = url.map_or_else(here, |url| url.text);
     args.finish()?;
-    let url = url.map_or_else(|| "http://127.0.0.1:8787".to_owned(), |url| url.text);
     let usage = || CliError::Usage(format!("--url {}: use http://HOST:PORT", url.escape_debug()));
     let rest = url.strip_prefix("http://").ok_or_else(usage)?;
     let (host, prefix) = rest.split_once('/').unwrap_or((rest, ""));
@@ -32,8 +36,9 @@ pub fn run(mut args: Args) -> Done {
 
 fn ask(host: &str, path: &str) -> std::io::Result<String> {
     let wait = Duration::from_secs(HEALTHCHECK_TIMEOUT_S);
-    let named = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
-    let mut last = std::io::ErrorKind::NotFound.into();
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
+    let named = if has_port { host.to_owned() } else { format!("{host}:80") };
+    let mut last = ErrorKind::NotFound.into();
     for address in named.to_socket_addrs()? {
         let mut stream = match TcpStream::connect_timeout(&address, wait) {
             Ok(stream) => stream,
@@ -42,12 +47,23 @@ fn ask(host: &str, path: &str) -> std::io::Result<String> {
                 continue;
             }
         };
-        stream.set_read_timeout(Some(wait))?;
         let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         stream.write_all(head.as_bytes())?;
-        let mut answer = String::new();
-        stream.take(64 * 1024).read_to_string(&mut answer)?;
-        return Ok(answer);
+        let (mut answer, end) = (Vec::new(), Instant::now() + wait);
+        while !answer.contains(&b'\n') && answer.len() < 1024 {
+            let left = end.saturating_duration_since(Instant::now());
+            stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+            let mut piece = [0; 256];
+            match stream.read(&mut piece) {
+                Ok(n) if n > 0 => answer.extend_from_slice(piece.get(..n).unwrap_or_default()),
+                Ok(_) => break,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    return Err(ErrorKind::TimedOut.into());
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        return Ok(String::from_utf8_lossy(&answer).into_owned());
     }
     Err(last)
 }

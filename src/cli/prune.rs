@@ -29,6 +29,8 @@ pub fn run(mut args: Args) -> Done {
     print(format_args!("deleted {what}; {bytes} bytes freed\n"))?;
     match waiting {
         0 => Ok(()),
-        n => print(format_args!("{n} files stay until the next prune: a backup is running\n")),
+        n => print(format_args!(
+            "{n} files stay until the next prune: a backup or another prune is at work\n"
+        )),
     }
 }

@@ -21,7 +21,7 @@ use crate::log::{self, Format};
 use crate::metrics::Metrics;
 use crate::reserve::Reservations;
 use crate::store::audit::Event;
-use crate::store::prune::Rules;
+use crate::store::prune::{Pruned, Rules};
 use crate::store::{Policy, Store};
 use crate::types::Email;
 use crate::vet::Server;
@@ -233,7 +233,11 @@ fn keep_house(context: &Arc<Context>, keep: u32, audit_days: u32) -> std::io::Re
 
 fn retain(store: &Store, keep: u32, audit_days: u32) {
     let rules = Rules { keep: Some(keep), older_than_days: None };
-    let pruned = if keep > 0 { store.prune(rules).map(|_| ()) } else { Ok(()) };
+    // Without a number to keep, what an earlier prune or a crash left to be unlinked.
+    let pruned = match keep {
+        0 => store.unlink_deleted(&mut Pruned::default()),
+        _ => store.prune(rules).map(|_| ()),
+    };
     let aged = if audit_days > 0 { store.prune_audit(audit_days) } else { Ok(()) };
     for error in [pruned, aged].into_iter().filter_map(Result::err) {
         log::error(&format!("old rows or files were not deleted: {error}"));

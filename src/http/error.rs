@@ -84,7 +84,7 @@ impl From<StoreError> for ApiError {
             StoreError::TooMany(_) => (409, "too_many"),
             StoreError::PreconditionFailed => (412, "precondition_failed"),
             StoreError::OverQuota { .. } => (507, "quota_exceeded"),
-            StoreError::DiskFull => (507, "disk_full"),
+            StoreError::DiskFull | StoreError::LowDisk { .. } => (507, "disk_full"),
             StoreError::Busy => return ApiError::overloaded(&error.to_string()),
             StoreError::Damaged { .. } => {
                 log::error(&error.to_string());

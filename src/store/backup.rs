@@ -9,6 +9,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread;
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -17,9 +19,11 @@ use super::check::Expected;
 use super::db::{utf8, vacuum_into};
 use super::error::{Result, StoreError};
 use super::files::{Flaw, hash_pieces, open_verified};
-use super::folder::{Folder, make_dir, parent, private_file, sync_dir};
+use super::folder::{Folder, list, make_dir, parent, private_file, sync_dir};
 use super::{Progress, Store};
+use crate::limits::COPIES_AT_ONCE;
 use crate::log;
+use crate::sync::lock;
 
 /// How to copy.
 pub struct Plan<'a> {
@@ -29,6 +33,8 @@ pub struct Plan<'a> {
     pub hard_link: bool,
     /// An older backup whose unchanged files are linked instead of copied.
     pub older: Option<&'a Path>,
+    /// The folder may exist if it is empty.
+    pub within: bool,
 }
 
 /// What was copied.
@@ -49,6 +55,8 @@ pub struct Copied {
 impl Store {
     /// Makes a backup while a server may write and prune.
     pub fn backup(&self, plan: &Plan<'_>, progress: Progress<'_>) -> Result<Copied> {
+        // A mistyped one would silently make a whole copy.
+        plan.older.map(Folder::existing).transpose()?;
         let _lock = self.folder.lock_for_backup()?;
         let database = |path: &Path| self.db.read(|c| vacuum_into(c, path));
         let copied = copy(&self.folder, database, plan, progress)?;
@@ -71,7 +79,7 @@ pub fn restore(from: &Path, dest: &Path, progress: Progress<'_>) -> Result<Copie
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
         vacuum_into(&Connection::open_with_flags(uri, flags)?, path)
     };
-    copy(&from, database, &Plan { dest, hard_link: false, older: None }, progress)
+    copy(&from, database, &Plan { dest, hard_link: false, older: None, within: true }, progress)
 }
 
 /// The path inside a URI of SQLite.
@@ -83,22 +91,16 @@ fn copy(
     from: &Folder, database: impl FnOnce(&Path) -> Result<()>, plan: &Plan<'_>,
     progress: Progress<'_>,
 ) -> Result<Copied> {
-    let dest = plan.dest;
-    refuse_destination(from, dest)?;
-    let mut name = dest.as_os_str().to_owned();
-    name.push(".partial");
-    let partial = PathBuf::from(name);
+    // Without a slash at its end, which a shell may have put there.
+    let dest: PathBuf = plan.dest.components().collect();
+    let within = refuse_destination(from, &dest, plan.within)?;
+    let mut beside = dest.clone().into_os_string();
+    beside.push(PARTIAL);
+    let partial = if within { dest.join(PARTIAL) } else { beside.into() };
     let leftover = partial.exists();
     let lock = begin(&partial)?;
-    let done = fill(from, database, plan, &partial, progress).and_then(|copied| {
-        let end = |doing, e: io::Error| StoreError::io(doing, &partial, e);
-        let folder = File::open(&partial).map_err(|e| end("open", e))?;
-        // One call for all files: a sync of each would wait for the disk a thousand times.
-        rustix::fs::syncfs(&folder).map_err(|e| end("sync", e.into()))?;
-        fs::rename(&partial, dest).map_err(|e| end("rename", e))?;
-        sync_dir(parent(dest))?;
-        Ok(Copied { leftover, ..copied })
-    });
+    let done = fill(from, database, plan, &partial, progress)
+        .and_then(|copied| finish(&partial, &dest, within).map(|()| Copied { leftover, ..copied }));
     drop(lock);
     if done.is_err() {
         let _ = fs::remove_dir_all(&partial);
@@ -106,28 +108,70 @@ fn copy(
     done
 }
 
-/// A destination must be new (or an empty folder), and not inside of what is copied.
-fn refuse_destination(from: &Folder, dest: &Path) -> Result<()> {
-    let empty = || fs::read_dir(dest).is_ok_and(|mut entries| entries.next().is_none());
-    if dest.symlink_metadata().is_ok() && !empty() {
-        let why = format!("{} exists and is not an empty folder: name a new one", dest.display());
+/// The end of the name of what is not whole.
+const PARTIAL: &str = ".partial";
+
+/// Gives the copy its name, once it is on disk.
+fn finish(partial: &Path, dest: &Path, within: bool) -> Result<()> {
+    let end = |doing, e: io::Error| StoreError::io(doing, partial, e);
+    let folder = File::open(partial).map_err(|e| end("open", e))?;
+    // One call for all files: a sync of each would wait for the disk a thousand times.
+    rustix::fs::syncfs(&folder).map_err(|e| end("sync", e.into()))?;
+    if !within {
+        fs::rename(partial, dest).map_err(|e| end("rename", e))?;
+        return sync_dir(parent(dest));
+    }
+    // A folder that is there, perhaps the root of a volume: without its database, which comes last,
+    // it is no data folder yet.
+    let database = Folder::at(partial).database();
+    let mut entries = list(partial)?;
+    entries.sort_by_key(|path| *path == database);
+    for path in entries {
+        let to = dest.join(path.file_name().unwrap_or_default());
+        if to.is_dir() {
+            fs::remove_dir_all(&to).map_err(|e| StoreError::io("remove", &to, e))?;
+        }
+        sync_dir(dest)?;
+        fs::rename(&path, &to).map_err(|e| end("rename", e))?;
+    }
+    fs::remove_dir(partial).map_err(|e| end("remove", e))?;
+    sync_dir(dest)
+}
+
+/// A destination must be new, or, where `within` allows it, a folder with nothing in it but what an
+/// unfinished copy left or a volume brings along; and it must not be inside of what is copied. True
+/// if it is to be filled as it is.
+pub fn refuse_destination(from: &Folder, dest: &Path, within: bool) -> Result<bool> {
+    let exists = dest.symlink_metadata().is_ok();
+    let unfinished = dest.join(PARTIAL).join("server.lock").exists();
+    let may_be = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default();
+        let of_copy = [PARTIAL, "snapshots", "jwt.key", "server.lock"].iter().any(|n| name == *n);
+        name == "lost+found" || unfinished && of_copy
+    };
+    if exists && !(within && list(dest).is_ok_and(|entries| entries.iter().all(may_be))) {
+        let only = if within { " and is not an empty folder" } else { "" };
+        let why = format!("{} exists{only}: name a new one", dest.display());
         return Err(StoreError::Unusable(why));
     }
     let real = |path: &Path| path.canonicalize().map_err(|e| StoreError::io("look at", path, e));
-    if real(parent(dest))?.starts_with(real(from.root())?) {
+    let outer = if exists { dest } else { parent(dest) };
+    if real(outer)?.starts_with(real(from.root())?) {
         let why = format!("{} is inside {}: name another", dest.display(), from.root().display());
         return Err(StoreError::Unusable(why));
     }
-    Ok(())
+    Ok(exists)
 }
 
 /// Makes the folder to fill, in place of what a copy that was cut off left there.
 fn begin(partial: &Path) -> Result<File> {
     if partial.exists() {
-        let lock = Folder::at(partial).lock_server();
-        if matches!(lock, Err(StoreError::Locked(_))) {
-            let why = format!("another copy is being written to {}", partial.display());
-            return Err(StoreError::Unusable(why));
+        let refuse = |why: &str| Err(StoreError::Unusable(format!("{} {why}", partial.display())));
+        if !partial.join("server.lock").exists() && !list(partial)?.is_empty() {
+            return refuse("is in the way and no unfinished copy: move it away");
+        }
+        if Folder::at(partial).server_runs() {
+            return refuse("is being written by another copy");
         }
         fs::remove_dir_all(partial).map_err(|e| StoreError::io("remove", partial, e))?;
     }
@@ -150,16 +194,16 @@ fn fill(
     make_dir(&to.snapshots())?;
     let copy = Store::open(partial)?;
     let mut copied = Copied::default();
-    copy.each_row(|row| {
-        let path = to.snapshot(row.blob.file);
-        make_dir(path.parent().unwrap_or(partial))?;
-        match transfer(from, plan, &row, &path)? {
-            Ok(linked) => {
-                copied.files += 1;
-                copied.linked += u64::from(linked);
-                copied.bytes = copied.bytes.saturating_add(row.blob.size);
+    copy.each_page(|rows| {
+        for (row, done) in transfer_all(from, plan, rows, &to)? {
+            match done {
+                Ok(linked) => {
+                    copied.files += 1;
+                    copied.linked += u64::from(linked);
+                    copied.bytes = copied.bytes.saturating_add(row.blob.size);
+                }
+                Err(flaw) => copied.damaged.push((row.what, flaw.reason())),
             }
-            Err(flaw) => copied.damaged.push((row.what, flaw.reason())),
         }
         progress(copied.files, copied.bytes);
         Ok(())
@@ -167,10 +211,36 @@ fn fill(
     Ok(copied)
 }
 
+type Transferred = std::result::Result<bool, Flaw>;
+
+/// Transfers the files of these rows, several at once: to hash them takes as long as to copy them.
+fn transfer_all(
+    from: &Folder, plan: &Plan<'_>, rows: Vec<Expected>, to: &Folder,
+) -> Result<Vec<(Expected, Transferred)>> {
+    let next = Mutex::new(rows.into_iter());
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let Some(row) = lock(&next).next() else { return Ok(done) };
+            let path = to.snapshot(row.blob.file);
+            make_dir(path.parent().unwrap_or(to.root()))?;
+            let transferred = transfer(from, plan, &row, &path)?;
+            done.push((row, transferred));
+        }
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(COPIES_AT_ONCE);
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let each = workers.into_iter().map(|worker| {
+            let panicked = |_| StoreError::Unusable("a thread of the copy panicked".into());
+            worker.join().map_err(panicked)?
+        });
+        Ok(each.collect::<Result<Vec<Vec<_>>>>()?.into_iter().flatten().collect())
+    })
+}
+
 /// Links or copies one file; says whether it is a link, or why the source is no good.
-fn transfer(
-    from: &Folder, plan: &Plan<'_>, row: &Expected, to: &Path,
-) -> Result<std::result::Result<bool, Flaw>> {
+fn transfer(from: &Folder, plan: &Plan<'_>, row: &Expected, to: &Path) -> Result<Transferred> {
     let blob = row.blob;
     let source = from.snapshot(blob.file);
     let older = plan.older.map(|older| Folder::at(older).snapshot(blob.file));

@@ -107,8 +107,8 @@ impl Space {
             return Err(StoreError::OverQuota { used, allowed });
         }
         match self.free_bytes {
-            Some(free) if free < self.policy.free_bytes_min => Err(StoreError::DiskFull),
-            _ => Ok(()),
+            Some(free) => self.policy.check_free(free),
+            None => Ok(()),
         }
     }
 }

@@ -4,13 +4,16 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rusqlite::{Row, params};
+
 use super::blobs::Blob;
 use super::db::{rows, texts};
+
 use super::error::Result;
 use super::files::{Flaw, open_verified};
 use super::folder::make_dir;
 use super::{Progress, Store};
-use crate::limits::ORPHAN_AGE_S;
+use crate::limits::{COPY_ROWS, ORPHAN_AGE_S};
 use crate::types::RandomId;
 
 /// What a check found.
@@ -47,17 +50,24 @@ pub(super) struct Expected {
 impl Store {
     /// Checks everything; a server may run, and may push and delete meanwhile.
     pub fn check(&self, progress: Progress<'_>) -> Result<Report> {
-        let mut report = Report { database: self.check_database()?, ..Report::default() };
+        let mut report = Report { database: self.check_database(), ..Report::default() };
         let server_runs = self.folder.server_runs();
         // Files first: one that is pushed after this list was made cannot look like an orphan.
         let files = self.folder.snapshot_files()?;
-        let mut known = self.deleted_names()?;
-        self.each_row(|row| {
-            known.insert(row.blob.file);
-            self.check_row(row, &mut report)?;
-            progress(report.snapshots, report.bytes);
+        let mut known = self.deleted_names().unwrap_or_default();
+        let read = self.each_page(|page| {
+            for row in page {
+                known.insert(row.blob.file);
+                self.check_row(row, &mut report)?;
+                progress(report.snapshots, report.bytes);
+            }
             Ok(())
-        })?;
+        });
+        if let Err(error) = read {
+            // Then nobody can say which files have rows.
+            report.database.push(format!("the rows cannot all be read: {error}"));
+            return Ok(report);
+        }
         for (path, name) in files {
             let placed = name.is_some_and(|name| self.folder.snapshot(name) == path);
             if placed && name.is_some_and(|name| known.contains(&name)) {
@@ -80,14 +90,14 @@ impl Store {
         Ok(report)
     }
 
-    fn check_database(&self) -> Result<Vec<String>> {
-        self.db.read(|c| {
-            let mut found = texts(c, "PRAGMA integrity_check", [])?;
-            found.retain(|sentence| sentence != "ok");
-            let dangling = texts(c, "PRAGMA foreign_key_check", [])?;
-            found.extend(dangling.iter().map(|t| format!("a row of {t} refers to nothing")));
-            Ok(found)
-        })
+    /// What SQLite finds, also where it cannot go on.
+    fn check_database(&self) -> Vec<String> {
+        let ask = |sql| self.db.read(|c| texts(c, sql, [])).unwrap_or_else(|e| vec![e.to_string()]);
+        let mut found = ask("PRAGMA integrity_check");
+        found.retain(|sentence| sentence != "ok");
+        let dangling = ask("PRAGMA foreign_key_check");
+        found.extend(dangling.iter().map(|t| format!("rows that refer to nothing: {t}")));
+        found
     }
 
     /// Files that wait to be unlinked: nobody's, and no surprise.
@@ -103,28 +113,24 @@ impl Store {
         self.folder.move_orphans(&self.file_names()?)
     }
 
-    /// Runs `work` for every file that a row names.
-    pub(super) fn each_row(&self, mut work: impl FnMut(Expected) -> Result<()>) -> Result<()> {
+    /// Runs `work` for every file that a row names, page by page: so a check of a large folder holds
+    /// no long read transaction, which would keep the WAL from being cut back.
+    pub(super) fn each_page(
+        &self, mut work: impl FnMut(Vec<Expected>) -> Result<()>,
+    ) -> Result<()> {
+        let sql = "SELECT what, file, size_bytes, sha256 FROM stored_files WHERE file > ?1
+                    ORDER BY file LIMIT ?2";
+        let read = |row: &Row<'_>| {
+            let (what, name) = (row.get(0)?, row.get(1)?);
+            Ok(Expected { what, name, blob: Blob::from_row(row, 1)? })
+        };
         let mut after = String::new();
         loop {
-            let rows = self.rows_after(&after)?;
-            let Some(last) = rows.last() else { return Ok(()) };
+            let page = self.db.read(|c| rows(c, sql, params![after, COPY_ROWS], read))?;
+            let Some(last) = page.last() else { return Ok(()) };
             after.clone_from(&last.name);
-            rows.into_iter().try_for_each(&mut work)?;
+            work(page)?;
         }
-    }
-
-    /// In pages, so that a check of a large folder holds no long read transaction, which would
-    /// keep the WAL from being cut back.
-    fn rows_after(&self, name: &str) -> Result<Vec<Expected>> {
-        self.db.read(|c| {
-            let sql = "SELECT what, file, size_bytes, sha256 FROM stored_files WHERE file > ?1
-                        ORDER BY file LIMIT 1000";
-            rows(c, sql, [name], |row| {
-                let (what, name) = (row.get(0)?, row.get(1)?);
-                Ok(Expected { what, name, blob: Blob::from_row(row, 1)? })
-            })
-        })
     }
 
     fn check_row(&self, row: Expected, report: &mut Report) -> Result<()> {

@@ -74,10 +74,10 @@ impl Database {
         // Made here, so that it never exists with a looser mode; closed before SQLite opens it,
         // since closing any descriptor of a file drops the process's locks on it.
         drop(private_file(&path)?);
+        migrations::refuse_newer(&path)?;
         let mut writer = connect(&path)?;
         writer.pragma_update(None, "journal_mode", "wal")?;
-        migrations::set_aside(&writer, folder)?;
-        migrations::migrate(&mut writer)?;
+        migrations::upgrade(&mut writer, folder)?;
         make_views(&writer)?;
         let database =
             Database { writer: Pool::new(1), readers: Pool::new(READERS), folder: folder.clone() };

@@ -101,7 +101,7 @@ impl Store {
 
     /// Adds an entity; Exists if its slug is taken.
     pub fn add_entity(&self, who: &Caller, kind: Kind, new: &EntityBody) -> Result<String> {
-        self.write_more(|tx| {
+        self.write(|tx| {
             let is_default = kind == Kind::PROFILE && new.is_default == Some(true);
             if is_default {
                 let sql = "UPDATE entities SET is_default = 0 WHERE user_id = ?1 AND kind = ?2";
@@ -130,7 +130,7 @@ impl Store {
 
     /// Renames an entity; id, versions and key stay.
     pub fn change_entity(&self, target: Target<'_>, new: &EntityBody) -> Result<String> {
-        self.write_more(|tx| {
+        self.write(|tx| {
             find(tx, target)?;
             let sql = "UPDATE OR IGNORE entities SET name = coalesce(?3, name),
                          slug = coalesce(?4, slug), description = coalesce(?5, description),

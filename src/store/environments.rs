@@ -34,7 +34,7 @@ impl Store {
         &self, who: &Caller, wanted: &[EnvironmentBody], delete_missing: bool,
     ) -> Result<Vec<String>> {
         let now = now_ms();
-        self.write_more(|tx| {
+        self.write(|tx| {
             if delete_missing {
                 // Those that are wanted come back below.
                 let sql = "UPDATE environments SET deleted_at = ?2

@@ -30,8 +30,15 @@ pub enum StoreError {
         /// Bytes allowed.
         allowed: u64,
     },
-    /// The disk is full, or the push would leave less than the configured reserve.
+    /// The disk is full.
     DiskFull,
+    /// There would be less free disk than is kept in reserve; both in bytes.
+    LowDisk {
+        /// Bytes free now, without what uploads under way will need.
+        free: u64,
+        /// Bytes to be kept.
+        reserve: u64,
+    },
     /// A stored file is missing or does not match its digest.
     Damaged {
         /// The row, such as `snapshot 52`.
@@ -114,8 +121,11 @@ impl fmt::Display for StoreError {
                 "this push does not fit: {used} of {allowed} bytes are used; ask the operator to \
                  prune old snapshots or to raise the quota"
             ),
-            StoreError::DiskFull => f.write_str(
-                "the server is short of disk space: free some, or lower --min-free, and try again",
+            StoreError::DiskFull => f.write_str("the disk is full: free some space and try again"),
+            StoreError::LowDisk { free, reserve } => write!(
+                f,
+                "the server is short of disk space: {free} bytes are free and {reserve} are kept \
+                 (--min-free); ask the operator to free some or to prune old snapshots"
             ),
             StoreError::Damaged { what, reason } => write!(
                 f,

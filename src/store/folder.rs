@@ -3,10 +3,13 @@
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::fs::{
+    DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown, symlink,
+};
 use std::path::{Path, PathBuf};
 
 use super::error::{Result, StoreError};
+use super::migrations;
 use crate::limits::SOCKET_PATH_BYTES_MAX;
 use crate::types::RandomId;
 
@@ -25,9 +28,34 @@ impl Folder {
     /// An existing data folder: one that has a `configsync.db`.
     pub fn existing(root: &Path) -> Result<Folder> {
         let folder = Folder { root: root.to_owned() };
-        match folder.database().is_file() {
+        match folder.has_database() {
             true => Ok(folder),
             false => Err(StoreError::NoDataFolder(root.to_owned())),
+        }
+    }
+
+    /// True if there is a database that anything was ever written to.
+    fn has_database(&self) -> bool {
+        self.database().metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0)
+    }
+
+    /// Refuses what a server must not touch: a database of a newer schema, and snapshots whose
+    /// database is gone, all of which a start would set aside.
+    pub fn refuse_to_start(&self) -> Result<()> {
+        if self.has_database() {
+            return migrations::refuse_newer(&self.database());
+        }
+        let stored = self.snapshots().is_dir() && {
+            let files = self.snapshot_files()?;
+            files.iter().any(|(_, name)| name.is_some())
+        };
+        match stored {
+            false => Ok(()),
+            true => Err(StoreError::Unusable(format!(
+                "{} has snapshots but no database: put configsync.db back from a backup (see \
+                 `configsync-server restore --help`), or move snapshots/ away to begin anew",
+                self.root.display()
+            ))),
         }
     }
 
@@ -46,8 +74,10 @@ impl Folder {
         fs::set_permissions(root, Permissions::from_mode(0o700))
             .map_err(|e| StoreError::io("close to others", root, e))?;
         // What else lies here, perhaps by mistake, is left as it is.
-        let ours =
-            ["configsync.db", "jwt.key", "server.lock", "backup.lock", "snapshots", "tmp", "run"];
+        let ours = [
+            "configsync.db", "jwt.key", "server.lock", "backup.lock", "upgrade.lock", "snapshots",
+            "tmp", "run",
+        ];
         for entry in list(root)? {
             let name = entry.file_name().unwrap_or_default().to_string_lossy();
             if name == "lost+found" || ours.iter().any(|ours| name.starts_with(ours)) {
@@ -112,13 +142,8 @@ impl Folder {
     /// Takes the one-server lock; it lasts as long as the returned file is open, and ends with
     /// the process, however that ends.
     pub fn lock_server(&self) -> Result<File> {
-        let path = self.root.join("server.lock");
-        let file = private_file(&path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(StoreError::Locked(self.root.clone())),
-            Err(TryLockError::Error(e)) => Err(StoreError::io("lock", &path, e)),
-        }
+        let locked = || StoreError::Locked(self.root.clone());
+        self.try_lock("server.lock")?.ok_or_else(locked)
     }
 
     /// Held by a backup while it copies, so that no file it is about to copy vanishes.
@@ -131,7 +156,19 @@ impl Folder {
 
     /// Held while files are unlinked; None while a backup copies.
     pub fn lock_for_unlink(&self) -> Result<Option<File>> {
-        let path = self.root.join("backup.lock");
+        self.try_lock("backup.lock")
+    }
+
+    /// Held while the schema is upgraded.
+    pub fn lock_for_upgrade(&self) -> Result<File> {
+        let path = self.root.join("upgrade.lock");
+        let file = private_file(&path)?;
+        file.lock().map_err(|e| StoreError::io("lock", &path, e))?;
+        Ok(file)
+    }
+
+    fn try_lock(&self, name: &str) -> Result<Option<File>> {
+        let path = self.root.join(name);
         let file = private_file(&path)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(file)),
@@ -269,16 +306,22 @@ pub fn sync_dir(dir: &Path) -> Result<()> {
         .map_err(|e| StoreError::io("sync the folder", dir, e))
 }
 
-/// Opens a file for writing, made with mode 0600 if it does not exist.
+/// Opens a file for writing, made with mode 0600 if it does not exist. One that root makes belongs
+/// to the owner of its folder: a command run as root must not lock the server's own user out.
 pub fn private_file(path: &Path) -> Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(|e| StoreError::io("open", path, e))
+    let mut open = OpenOptions::new();
+    open.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let failed = |e| StoreError::io("open", path, e);
+    let file = open.open(path).map_err(failed)?;
+    let (of_file, of_folder) = (file.metadata(), parent(path).metadata());
+    if let (Ok(file_is), Ok(folder_is)) = (of_file, of_folder)
+        && file_is.len() == 0
+        && file_is.uid() != folder_is.uid()
+    {
+        // Only root may; for others it changes nothing.
+        let _ = fchown(&file, Some(folder_is.uid()), Some(folder_is.gid()));
+    }
+    Ok(file)
 }
 
 /// The entries of a folder.

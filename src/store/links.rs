@@ -49,7 +49,7 @@ impl Store {
     pub fn link_project(
         &self, on: OnMachine<'_>, project: i64, path: Option<&str>,
     ) -> Result<String> {
-        self.write_more(|tx| {
+        self.write(|tx| {
             let version = find(tx, on.project(project))?.current_version;
             let sql = "INSERT INTO machine_projects (machine_ref, project_id, local_path,
                                                      last_synced_version)

@@ -26,7 +26,7 @@ pub struct Registration {
 impl Store {
     /// Adds a machine, or updates it; a hidden one comes back. Its row, and true if it is new.
     pub fn register_machine(&self, who: &Caller, new: &Registration) -> Result<(String, bool)> {
-        self.write_more(|tx| {
+        self.write(|tx| {
             let known = machine_ref(tx, who.id, &new.machine_id)?.is_some();
             let id = upsert(tx, who, &new.machine_id, Some(new))?;
             Ok((value(tx, "SELECT row FROM machine_rows WHERE id = ?1", [id])?, !known))
@@ -45,11 +45,11 @@ impl Store {
         })
     }
 
-    /// The user's machines, newest activity first.
-    pub fn machines(&self, user: i64) -> Result<Vec<String>> {
-        let sql = "SELECT row FROM machine_rows WHERE user_id = ?1 AND hidden_at IS NULL
+    /// The user's machines, newest activity first; `hidden` ones too if asked for.
+    pub fn machines(&self, user: i64, hidden: bool) -> Result<Vec<String>> {
+        let sql = "SELECT row FROM machine_rows WHERE user_id = ?1 AND (?2 OR hidden_at IS NULL)
                     ORDER BY last_seen_at DESC, id DESC";
-        self.db.read(|c| texts(c, sql, [user]))
+        self.db.read(|c| texts(c, sql, params![user, hidden]))
     }
 
     /// How many snapshots the user has.

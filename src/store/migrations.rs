@@ -1,6 +1,8 @@
 //! The schema and the steps that bring an older database to it.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
 
 use rusqlite::{Connection, TransactionBehavior};
 
@@ -17,7 +19,7 @@ pub const VERSION: i64 = 4;
 
 /// Brings the database to [`VERSION`] in one transaction: a new one gets every part of the
 /// schema, an older one those after its version; a newer one is refused untouched.
-pub fn migrate(connection: &mut Connection) -> Result<()> {
+fn migrate(connection: &mut Connection) -> Result<()> {
     if version(connection)? == VERSION {
         return Ok(());
     }
@@ -37,21 +39,47 @@ pub fn migrate(connection: &mut Connection) -> Result<()> {
     Ok(())
 }
 
-/// Before an older database is changed, keeps a copy of it beside it, whole on disk:
-/// `configsync.db.before-4`.
-pub fn set_aside(connection: &Connection, folder: &Folder) -> Result<()> {
-    if !(1..VERSION).contains(&version(connection)?) {
+/// Brings an older database to [`VERSION`] after a copy of it was kept beside it, whole on disk:
+/// `configsync.db.before-4`. Of several processes that open it at once, one does.
+pub fn upgrade(connection: &mut Connection, folder: &Folder) -> Result<()> {
+    if version(connection)? == VERSION {
         return Ok(());
     }
-    let copy = folder.root().join(format!("configsync.db.before-{VERSION}"));
-    let partial = copy.with_extension("partial");
-    // What an earlier start left when it was cut off.
-    let _ = fs::remove_file(&partial);
-    vacuum_into(connection, &partial)?;
-    private_file(&partial)
-        .and_then(|file| file.sync_all().map_err(|e| StoreError::io("sync", &partial, e)))?;
-    fs::rename(&partial, &copy).map_err(|e| StoreError::io("rename", &partial, e))?;
-    sync_dir(folder.root())
+    let _lock = folder.lock_for_upgrade()?;
+    if (1..VERSION).contains(&version(connection)?) {
+        let copy = folder.root().join(format!("configsync.db.before-{VERSION}"));
+        let partial = copy.with_extension("partial");
+        // What an earlier start left when it was cut off.
+        let _ = fs::remove_file(&partial);
+        if let Err(error) = set_aside(connection, &partial, &copy) {
+            let _ = fs::remove_file(&partial);
+            return Err(error);
+        }
+        sync_dir(folder.root())?;
+    }
+    migrate(connection)
+}
+
+fn set_aside(connection: &Connection, partial: &Path, copy: &Path) -> Result<()> {
+    vacuum_into(connection, partial)?;
+    let failed = |doing, e| StoreError::io(doing, partial, e);
+    private_file(partial)?.sync_all().map_err(|e| failed("sync", e))?;
+    fs::rename(partial, copy).map_err(|e| failed("rename", e))
+}
+
+/// Refuses a database of a newer schema before it is opened, which would change its file: the
+/// version stands in its header (https://sqlite.org/fileformat2.html#user_version_number).
+pub fn refuse_newer(database: &Path) -> Result<()> {
+    let mut header = [0; 64];
+    let read = File::open(database).and_then(|mut file| file.read_exact(&mut header));
+    // What is too short, SQLite refuses.
+    let [.., a, b, c, d] = header;
+    match i64::from(i32::from_be_bytes([a, b, c, d])) {
+        found if read.is_ok() && header.starts_with(b"SQLite") && found > VERSION => {
+            Err(StoreError::NewerSchema { found, known: VERSION })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The part of each version, from 1 on; each begins with the rest of its marking comment.

@@ -53,6 +53,16 @@ pub struct Policy {
     pub keep: u32,
 }
 
+impl Policy {
+    /// Refuses to add anything with so many bytes of disk free.
+    pub fn check_free(&self, free: u64) -> Result<()> {
+        match self.free_bytes_min {
+            reserve if free < reserve => Err(StoreError::LowDisk { free, reserve }),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Told now and then how many files and bytes are done.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
@@ -103,6 +113,7 @@ impl Store {
     /// Makes or opens the data folder of a server: takes the one-server lock, empties what was
     /// under way when the last one ended, and sets files without a row aside.
     pub fn start(root: &Path, policy: Policy) -> Result<(Store, Started)> {
+        Folder::at(root).refuse_to_start()?;
         let folder = Folder::create(root)?;
         let lock = folder.lock_server()?;
         folder.empty_scratch()?;
@@ -179,18 +190,17 @@ impl Store {
         self.db.write(|tx| Ok(work(tx)?)).map_err(StoreError::from)
     }
 
-    /// The same for what adds rows: refused like a push where the disk is short.
+    /// The same for rows that can be many and long: refused like a push where the disk is short.
     fn write_more<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
-        match self.free_bytes()? < self.policy.free_bytes_min {
-            true => Err(StoreError::DiskFull),
-            false => self.write(work),
-        }
+        self.policy.check_free(self.free_bytes()?)?;
+        self.write(work)
     }
 
-    /// The names of all files that rows speak of.
+    /// The names of all files that rows speak of, those that wait to be unlinked included.
     fn file_names(&self) -> Result<HashSet<RandomId>> {
         self.db.read(|c| {
-            let names = db::texts(c, "SELECT file FROM stored_files", [])?;
+            let sql = "SELECT file FROM stored_files UNION ALL SELECT file FROM deleted_files";
+            let names = db::texts(c, sql, [])?;
             Ok(names.iter().filter_map(|name| RandomId::parse(name)).collect())
         })
     }

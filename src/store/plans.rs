@@ -66,7 +66,7 @@ fn snapshots(store: &Store, who: &Caller, machine: &MachineId) {
             store.history(who.id, &which, 1).unwrap();
         }
     }
-    assert_eq!(store.machines(who.id).unwrap().len(), 1);
+    assert_eq!(store.machines(who.id, false).unwrap().len(), 1);
 }
 
 fn entities(store: &Store, who: &Caller, machine: &MachineId) {

@@ -1,6 +1,7 @@
 //! Takes away what nobody needs any more: rows first, then the files that their deletion named.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use rusqlite::{Connection, params};
@@ -10,7 +11,7 @@ use super::audit::Event;
 use super::db::{change, one, rows, texts};
 use super::error::{Result, StoreError};
 use super::folder::{list, sync_dir};
-use crate::limits::{LOST_DAYS, PRUNE_ROWS};
+use crate::limits::{KEEP_ROWS, LOST_DAYS, PRUNE_ROWS};
 use crate::time::{DAY_MS, now_ms};
 use crate::types::RandomId;
 
@@ -34,7 +35,7 @@ pub struct Pruned {
     pub lost: u64,
     /// Bytes of the files.
     pub bytes: u64,
-    /// Files that stay until the next prune, since a backup is copying.
+    /// Files that stay until the next prune, since a backup copies or another prune is at work.
     pub waiting: u64,
 }
 
@@ -112,7 +113,7 @@ impl Store {
 
     /// Unlinks the files whose rows are gone. A running backup may still copy them: then they
     /// stay for the next time.
-    pub(super) fn unlink_deleted(&self, pruned: &mut Pruned) -> Result<()> {
+    pub fn unlink_deleted(&self, pruned: &mut Pruned) -> Result<()> {
         let names = |c: &Connection| texts(c, "SELECT file FROM deleted_files", []);
         let names = self.db.read(names)?;
         if names.is_empty() {
@@ -127,7 +128,7 @@ impl Store {
             let size = path.metadata().map_or(0, |m| m.len());
             match fs::remove_file(&path) {
                 Ok(()) => pruned.bytes = pruned.bytes.saturating_add(size),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
                 Err(e) => return Err(StoreError::io("remove", &path, e)),
             }
         }
@@ -147,7 +148,11 @@ impl Store {
                 continue;
             }
             if remove {
-                fs::remove_file(&path).map_err(|e| StoreError::io("remove", &path, e))?;
+                match fs::remove_file(&path) {
+                    // Another prune was faster.
+                    Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                    done => done.map_err(|e| StoreError::io("remove", &path, e))?,
+                }
             }
             pruned.lost += 1;
             pruned.bytes = pruned.bytes.saturating_add(metadata.len());
@@ -162,11 +167,13 @@ fn bounds(rules: Rules) -> (i64, Option<i64>) {
     (i64::from(rules.keep.unwrap_or(1).max(1)), rules.older_than_days.map(before))
 }
 
-/// Deletes what is beyond the newest `keep` of a machine.
+/// Deletes what is beyond the newest `keep` of a machine; of many only some, so that no push waits
+/// for a backlog, which retention takes.
 pub(super) fn keep_newest(connection: &Connection, machine_ref: i64, keep: u32) -> Result<()> {
     let sql = "SELECT id FROM state_snapshots WHERE machine_ref = ?1
-                ORDER BY id DESC LIMIT -1 OFFSET ?2";
-    let ids: Vec<i64> = rows(connection, sql, params![machine_ref, keep], |row| row.get(0))?;
+                ORDER BY id DESC LIMIT ?3 OFFSET ?2";
+    let ids: Vec<i64> =
+        rows(connection, sql, params![machine_ref, keep, KEEP_ROWS], |row| row.get(0))?;
     delete_snapshots(connection, &ids).map(|_| ())
 }
 

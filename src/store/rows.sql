@@ -86,7 +86,7 @@ CREATE TEMP VIEW user_lines AS
   SELECT id, concat_ws(char(9), id, email,
     iif(disabled_at IS NULL, 'enabled', 'disabled'),
     iif(password_hash IS NULL, 'token only', 'password'), stored_bytes,
-    moment(created_at)) AS row
+    moment(created_at), 'quota ' || coalesce(quota_bytes, 'default')) AS row
   FROM users;
 
 CREATE TEMP VIEW token_lines AS

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use super::support::{BINARY, Server, User, files, noise, run, serve};
+use super::support::{BINARY, Server, User, eventually, files, noise, run, serve};
 
 /// A place beside the data folder.
 fn beside(server: &Server, name: &str) -> String {
@@ -43,9 +43,7 @@ fn a_backup_under_load_restores_every_push_acknowledged_before_it_began() {
             })
         })
         .collect();
-    super::support::eventually("there is something to back up", || {
-        acknowledged.lock().unwrap().len() > 40
-    });
+    eventually("there is something to back up", || acknowledged.lock().unwrap().len() > 40);
     // Pruned meanwhile is only what has 60 newer ones of its machine.
     let before: HashMap<i64, Vec<u8>> = acknowledged.lock().unwrap().clone();
     let backup = beside(&server, "backup");
@@ -250,4 +248,63 @@ fn an_export_is_plain_files_with_an_index() {
     let one = beside(&server, "one");
     server.ok(&["export", &one, "--user", "b@example.org"]);
     assert!(!Path::new(&one).join("user-1").exists() && Path::new(&one).join("user-2").exists());
+}
+
+#[test]
+fn a_restore_fills_a_folder_that_is_there_and_a_backup_does_not() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    user.stored("m", b"state");
+    let scratch = tempfile::tempdir().unwrap();
+    let path = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
+    fs::create_dir(path("there")).unwrap();
+    assert_eq!(server.cli(&["backup", &path("there")]).code, 1, "a backup makes its own folder");
+    server.ok(&["backup", &(path("copy") + "/")]);
+    // As the root of a volume looks.
+    fs::create_dir(path("there/lost+found")).unwrap();
+    let restore = || run(&["restore", &path("copy"), "--data", &(path("there") + "/")], "");
+    assert_eq!(restore().code, 0);
+    assert_eq!(run(&["check", "--data", &path("there")], "").code, 0);
+    assert_eq!(restore().code, 1, "not over a data folder");
+    // Cut off before the database came: the next one begins anew.
+    fs::remove_file(path("there/configsync.db")).unwrap();
+    fs::create_dir(path("there/.partial")).unwrap();
+    fs::write(path("there/.partial/server.lock"), "").unwrap();
+    let again = restore();
+    assert!(again.code == 0 && again.out.contains("unfinished"), "{again:?}");
+    assert_eq!(run(&["check", "--data", &path("there")], "").code, 0);
+}
+
+#[test]
+fn a_folder_that_only_looks_like_an_unfinished_backup_is_left_alone() {
+    let server = serve(&[]);
+    let scratch = tempfile::tempdir().unwrap();
+    let path = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
+    fs::create_dir(path("b.partial")).unwrap();
+    fs::write(path("b.partial/precious"), "mine").unwrap();
+    let refused = server.cli(&["backup", &path("b")]);
+    assert!(refused.code == 1 && refused.err.contains("move it away"), "{refused:?}");
+    assert!(fs::exists(path("b.partial/precious")).unwrap());
+    let typo = server.cli(&["backup", &path("c"), "--incremental-from", &path("nowhere")]);
+    assert!(typo.code == 1 && typo.err.contains("nowhere"), "{typo:?}");
+}
+
+#[test]
+fn files_that_a_backup_kept_from_a_prune_are_no_orphans_at_the_next_start() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    for n in 0..3 {
+        user.stored("m", &[n]);
+    }
+    let held = fs::File::create(server.data().join("backup.lock")).unwrap();
+    held.lock_shared().unwrap();
+    server.ok(&["prune", "--keep", "1"]);
+    let server = server.restarted(&[]);
+    assert_eq!((server.files("snapshots"), server.files("lost+found")), (3, 0));
+    drop(held);
+    let server = server.restarted(&[]);
+    eventually("they go once nobody copies", || server.files("snapshots") == 1);
+    assert_eq!(server.files("lost+found"), 0);
 }

@@ -187,3 +187,51 @@ fn what_stood_open_in_sub_folders_is_closed_and_what_is_not_ours_is_left() {
     assert_eq!((mode(&data), mode(&dir), mode(&file)), (0o700, 0o700, 0o600));
     assert_eq!(mode(&notes), 0o755);
 }
+
+#[test]
+fn snapshots_without_their_database_are_not_set_aside() {
+    let mut server = serve(&[]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    user.stored("m", b"state");
+    server.stop();
+    let data = server.data();
+    let database = data.join("configsync.db");
+    let kept = fs::read(&database).unwrap();
+    for gone in [true, false] {
+        if gone {
+            fs::remove_file(&database).unwrap();
+        } else {
+            fs::write(&database, "").unwrap();
+        }
+        for command in ["serve", "check", "user"] {
+            let list: &[&str] = if command == "user" { &["list"] } else { &[] };
+            let args = [&[command], list, &["--data", data.to_str().unwrap()]].concat();
+            let ran = run(&args, "");
+            assert_eq!(ran.code, 1, "{command} {ran:?}");
+        }
+        assert_eq!(server.files("snapshots"), 1);
+    }
+    fs::write(&database, kept).unwrap();
+    let server = server.restarted(&[]);
+    assert_eq!(user.on(&server).pull("").body, b"state");
+}
+
+#[test]
+fn a_newer_folder_is_refused_before_anything_in_it_changes() {
+    let mut server = serve(&[]);
+    server.stop();
+    let data = server.data();
+    let newer = rusqlite::Connection::open(data.join("configsync.db")).unwrap();
+    newer.pragma_update(None, "user_version", 99).unwrap();
+    newer.pragma_update(None, "journal_mode", "delete").unwrap();
+    drop(newer);
+    fs::write(data.join("tmp/upload"), "x").unwrap();
+    let before = fs::read(data.join("configsync.db")).unwrap();
+    for args in [&["serve"][..], &["audit"], &["check"]] {
+        let ran = run(&[args, &["--data", data.to_str().unwrap()]].concat(), "");
+        assert!(ran.code == 1 && ran.err.contains("version 99"), "{ran:?}");
+    }
+    assert!(data.join("tmp/upload").exists());
+    assert_eq!(fs::read(data.join("configsync.db")).unwrap(), before);
+}
