@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use super::support::{Server, User, files, noise, refused, serve};
+use super::support::{Server, User, files, noise, refused, run, serve};
 
 /// A server that holds three snapshots, and the file of the second.
 fn with_three() -> (Server, User, PathBuf) {
@@ -125,4 +125,31 @@ fn a_retry_of_what_was_damaged_since_is_stored_again() {
     assert_eq!(user.push("m", &state, "").status, 201);
     assert!(user.pull("?machine_id=m").body == state);
     assert_eq!(user.push("m", &state, "").status, 200, "a retry of what is whole");
+}
+
+#[test]
+fn a_server_does_not_start_on_a_damaged_database_and_check_says_what_it_can() {
+    let (mut server, user, _) = with_three();
+    for n in 0..200 {
+        user.register(&format!("machine-{n}"));
+    }
+    server.stop();
+    let database = server.data().join("configsync.db");
+    let good = fs::read(&database).unwrap();
+    let page = 4096;
+    for from in [page, 5 * page, good.len() / 2 / page * page] {
+        let mut bad = good.clone();
+        bad[from..from + page].fill(0xff);
+        fs::write(&database, bad).unwrap();
+        let data = server.data();
+        let data = data.to_str().unwrap();
+        let serve = run(&["serve", "--data", data, "--listen", "127.0.0.1:0"], "");
+        assert_eq!(serve.code, 1, "{from} {serve:?}");
+        assert!(serve.err.contains("check") && serve.err.contains("restore"), "{serve:?}");
+        let check = run(&["check", "--data", data], "");
+        assert_eq!(check.code, 1, "{from} {check:?}");
+    }
+    fs::write(&database, good).unwrap();
+    let server = server.restarted(&[]);
+    assert_eq!(user.on(&server).pull("?id=1").status, 200);
 }

@@ -12,8 +12,8 @@ use base64::engine::general_purpose::STANDARD;
 use configsync_load::load::{Client, Times, run};
 use configsync_load::server::{BASIC, Nginx, Server};
 
-const ROUNDS: usize = 3;
-const ROUND: Duration = Duration::from_millis(700);
+const ROUNDS: usize = 5;
+const ROUND: Duration = Duration::from_millis(800);
 const STATE: usize = 4 << 20;
 const OCTETS: &str = "Content-Type: application/octet-stream\r\n";
 const WANT_OCTETS: &str = "Accept: application/octet-stream\r\n";
