@@ -15,7 +15,7 @@ mod token;
 mod user;
 
 use std::fmt::Display;
-use std::io::{IsTerminal, Write};
+use std::io::{BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,8 @@ pub enum CliError {
     Usage(String),
     /// Anything else: exit code 1.
     Failed(String),
+    /// Whoever read a list, such as `head`, has enough: exit code 0.
+    Closed,
 }
 
 type Done = Result<(), CliError>;
@@ -55,6 +57,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(CliError::Usage(message)) => fail(&message, 2),
         Err(CliError::Failed(message)) => fail(&message, 1),
+        Err(CliError::Closed) => ExitCode::SUCCESS,
     }
 }
 
@@ -114,14 +117,21 @@ fn help_of(command: &str) -> String {
 /// Writes to standard output; a closed one is an error, not a panic.
 fn print(text: impl Display) -> Done {
     let mut out = std::io::stdout().lock();
-    write!(out, "{text}")
-        .and_then(|()| out.flush())
-        .map_err(|e| CliError::Failed(format!("could not write to standard output: {e}")))
+    write!(out, "{text}").and_then(|()| out.flush()).map_err(not_written)
 }
 
-/// Prints each line.
+fn not_written(error: std::io::Error) -> CliError {
+    CliError::Failed(format!("could not write to standard output: {error}"))
+}
+
+/// Prints each line; a reader that has enough is no error.
 fn print_lines(lines: &[String]) -> Done {
-    if lines.is_empty() { Ok(()) } else { print(format_args!("{}\n", lines.join("\n"))) }
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let written = lines.iter().try_for_each(|line| writeln!(out, "{line}"));
+    written.and_then(|()| out.flush()).map_err(|error| match error.kind() {
+        std::io::ErrorKind::BrokenPipe => CliError::Closed,
+        _ => not_written(error),
+    })
 }
 
 /// Shows on a terminal how far a long command is; elsewhere nothing.
