@@ -202,3 +202,37 @@ fn two_users_on_one_computer_never_meet() {
     assert_eq!(plan(&b, "shared", of_b, 1)["action"], "noop", "nothing of it happened");
     refused(&a.get(&format!("/api/projects/{of_b}/blob")), 404, "not_found");
 }
+
+#[test]
+fn a_plan_of_thousands_of_projects_fits_into_one_request() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    let entity = |id| {
+        json!({ "type": "project", "id": id, "local_version": 1,
+                              "local_hash": "0".repeat(64) })
+    };
+    let plan = json!({ "machine_id": "m", "entities": (0..4000).map(entity).collect::<Vec<_>>() });
+    let answer = user.post("/api/sync/plan", &plan);
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.json()["actions"].as_array().unwrap().len(), 4000);
+}
+
+#[test]
+fn environments_deleted_again_and_again_do_not_use_up_their_bound() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    for round in 0..4 {
+        let named = |n| {
+            json!({ "name": format!("{round}-{n}"), "tier": "custom", "color": null,
+                                "protect": false })
+        };
+        let body = json!({ "environments": (0..500).map(named).collect::<Vec<_>>(),
+                           "delete_missing": true });
+        assert_eq!(user.put("/api/environments/sync", &body).status, 200, "{round}");
+    }
+    let live = "SELECT count(*) FROM environments WHERE deleted_at IS NULL";
+    assert_eq!(
+        (server.count(live), server.count("SELECT count(*) FROM environments")),
+        (500, 1500)
+    );
+}

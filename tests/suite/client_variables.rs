@@ -136,3 +136,18 @@ fn three_hundred_variables_go_over_one_connection() {
     let list = user.read(&env)["variables"].clone();
     assert_eq!(list.as_array().unwrap().len(), 300);
 }
+
+#[test]
+fn a_long_value_and_a_description_with_lines_are_kept() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    let project = json!({ "slug": "p", "name": "p", "description": "first\nsecond" });
+    assert_eq!(user.post("/api/projects", &project).status, 201);
+    let value = "A".repeat(100_000);
+    let body = json!({ "environment_tier": "dev", "encrypted_value": value,
+                       "description": "one\n\ttwo" });
+    assert_eq!(user.put("/api/projects/1/env/BIG", &body).status, 200);
+    let row = user.read("/api/projects/1/env")["variables"][0].clone();
+    assert!(row["encrypted_value"] == json!(value) && row["description"] == "one\n\ttwo");
+    assert_eq!(user.read("/api/projects/1")["project"]["description"], "first\nsecond");
+}
