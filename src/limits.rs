@@ -85,6 +85,8 @@ pub const RELAY_ANSWER_BYTES_MAX: usize = 4 * 1024;
 pub const SOCKET_PATH_BYTES_MAX: usize = 100;
 /// Seconds that `healthcheck` waits to connect, and for an answer.
 pub const HEALTHCHECK_TIMEOUT_S: u64 = 5;
+/// Milliseconds in which the database may be settled at a stop, when no more of its time is left.
+pub const SETTLE_MS: u64 = 1000;
 /// Seconds that requests in flight get after SIGTERM (`--stop-timeout`).
 pub const STOP_TIMEOUT_S: u64 = 10;
 

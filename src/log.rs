@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
@@ -32,6 +32,9 @@ pub enum Level {
     Error,
 }
 
+/// The name of the thread that writes.
+const WRITER: &str = "log";
+
 static QUEUE: OnceLock<(Format, SyncSender<Line>)> = OnceLock::new();
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
@@ -45,17 +48,23 @@ pub fn start(format: Format) {
     let (sender, receiver) = sync_channel(LOG_LINES_MAX);
     if QUEUE.set((format, sender)).is_ok() {
         // Without the thread the queue fills and lines are dropped: the server still serves.
-        let _ = std::thread::Builder::new().name("log".into()).spawn(move || write_lines(receiver));
+        let _ =
+            std::thread::Builder::new().name(WRITER.into()).spawn(move || write_lines(receiver));
     }
 }
 
 /// Waits, at most one second, until what was logged so far is written.
 pub fn flush() {
-    if let Some((_, sender)) = QUEUE.get() {
-        let (done, wait) = sync_channel(1);
-        if sender.try_send(Line::Flush(done)).is_ok() {
-            let _ = wait.recv_timeout(Duration::from_secs(1));
+    let Some((_, sender)) = QUEUE.get() else { return };
+    let (done, wait) = sync_channel(1);
+    let end = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < end {
+        if sender.try_send(Line::Flush(done.clone())).is_ok() {
+            let _ = wait.recv_timeout(end.saturating_duration_since(Instant::now()));
+            return;
         }
+        // The queue is full: its reader may be slow.
+        std::thread::sleep(Duration::from_millis(LOG_PAUSE_MS));
     }
 }
 
@@ -89,6 +98,10 @@ pub fn install_panic_hook() {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         error(&format!("internal error: panic at {place}"));
+        // It may be the last word of this process.
+        if std::thread::current().name() != Some(WRITER) {
+            flush();
+        }
     }));
 }
 

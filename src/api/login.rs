@@ -37,9 +37,13 @@ pub fn login(context: &Arc<Context>, request: Request) -> Result<Work, ApiError>
     let peer = request.peer;
     match body {
         Login { token: Some(token), .. } => {
-            // Counted as a password is, the token standing for an account.
-            let attempt = attempt(&context, peer, &token)?;
-            Ok(Box::new(move || by_token(&context, peer, &token, attempt)))
+            let digest = ApiToken::parse(&token).map(|token| Digest(token.digest()));
+            let found = digest.map(|digest| context.store.bearer_by_token(digest)).transpose()?;
+            let Some(bearer) = found.flatten() else {
+                // Counted as a password is, the token standing for an account; a good one is not.
+                return Err(attempt(&context, peer, &token)?.failed(None));
+            };
+            Ok(Box::new(move || welcome(&context, peer, &bearer)))
         }
         Login { email: Some(email), password: Some(password), .. } => {
             plain(&email, EMAIL_CHARS_MAX)
@@ -51,23 +55,57 @@ pub fn login(context: &Arc<Context>, request: Request) -> Result<Work, ApiError>
             let email = email.to_lowercase();
             // Counted before the hash, so that guesses sent at once cannot exceed the limit.
             let attempt = attempt(&context, peer, &email)?;
-            let Some(permit) = context.accounts.permits.acquire(Duration::from_secs(HASH_WAIT_S))
-            else {
-                context.accounts.throttle.withdraw(attempt);
-                return Err(ApiError::overloaded("too many logins at once; try again"));
-            };
+            let permit = context.accounts.permits.acquire(Duration::from_secs(HASH_WAIT_S));
+            let busy = || ApiError::overloaded("too many logins at once; try again");
+            let permit = permit.ok_or_else(busy)?;
             Ok(Box::new(move || {
                 let _held = permit;
-                by_password(&context, peer, &email, &password, attempt)
+                by_password(&email, &password, attempt)
             }))
         }
         _ => Err(ApiError::malformed("send email and password, or token")),
     }
 }
 
-fn attempt(context: &Context, peer: IpAddr, account: &str) -> Result<Attempt, ApiError> {
+/// A login under way that counts in the throttle. Dropped without a word it does not: then nobody
+/// looked at the password.
+struct Counted {
+    context: Arc<Context>,
+    peer: IpAddr,
+    attempt: Option<Attempt>,
+}
+
+impl Counted {
+    fn succeeded(mut self) {
+        if let Some(attempt) = self.attempt.take() {
+            self.context.accounts.throttle.succeeded(attempt);
+        }
+    }
+
+    /// The one answer to every failed login. What was typed is kept nowhere.
+    fn failed(mut self, user: Option<Caller>) -> ApiError {
+        // An attempt that is let go counts as a failure.
+        self.attempt = None;
+        self.context.metrics.login_failures.add(1);
+        report(&self.context, self.peer, "login.failed", "failed", user);
+        ApiError::new(401, "invalid_credentials", "email and password, or the token, do not match")
+            .with("WWW-Authenticate", "Bearer")
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        if let Some(attempt) = self.attempt.take() {
+            self.context.accounts.throttle.withdraw(attempt);
+        }
+    }
+}
+
+fn attempt(context: &Arc<Context>, peer: IpAddr, account: &str) -> Result<Counted, ApiError> {
     let refused = match context.accounts.throttle.attempt(account, peer.into(), Instant::now()) {
-        Ok(attempt) => return Ok(attempt),
+        Ok(attempt) => {
+            return Ok(Counted { context: Arc::clone(context), peer, attempt: Some(attempt) });
+        }
         Err(refused) => refused,
     };
     let wait_s = refused.retry_after.as_secs().saturating_add(1);
@@ -81,26 +119,20 @@ fn attempt(context: &Context, peer: IpAddr, account: &str) -> Result<Attempt, Ap
     Err(ApiError::new(429, "too_many_attempts", message).with("Retry-After", wait_s.to_string()))
 }
 
-fn by_token(context: &Context, peer: IpAddr, token: &str, attempt: Attempt) -> Answer {
-    let digest = ApiToken::parse(token).map(|token| Digest(token.digest()));
-    match digest.map(|digest| context.store.bearer_by_token(digest)).transpose()?.flatten() {
-        Some(bearer) => welcome(context, peer, &bearer, attempt),
-        None => Err(failed(context, peer, None)),
-    }
-}
-
-fn by_password(
-    context: &Context, peer: IpAddr, email: &str, password: &str, attempt: Attempt,
-) -> Answer {
+fn by_password(email: &str, password: &str, counted: Counted) -> Answer {
+    let context = Arc::clone(&counted.context);
     let (known, hash) = context.store.credentials(email)?.unzip();
     // For an unknown user, one without a password and a disabled one the same work is done.
     match password::verify(password.as_bytes(), hash.flatten().as_deref()) {
         Ok(right) => match known {
-            Some(bearer) if right => welcome(context, peer, &bearer, attempt),
-            known => Err(failed(context, peer, known.map(|bearer| bearer.who))),
+            Some(bearer) if right => {
+                let peer = counted.peer;
+                counted.succeeded();
+                welcome(&context, peer, &bearer)
+            }
+            known => Err(counted.failed(known.map(|bearer| bearer.who))),
         },
         Err(error) => {
-            context.accounts.throttle.withdraw(attempt);
             log::error(&format!("a password could not be hashed: {error}"));
             Err(ApiError::internal())
         }
@@ -108,8 +140,7 @@ fn by_password(
 }
 
 /// The answer with a JWT.
-fn welcome(context: &Context, peer: IpAddr, bearer: &Bearer, attempt: Attempt) -> Answer {
-    context.accounts.throttle.succeeded(attempt);
+fn welcome(context: &Context, peer: IpAddr, bearer: &Bearer) -> Answer {
     let now_s = now_ms() / 1000;
     // A JWT never outlives the API token it was traded for.
     let token_ends_s = bearer.token_expires_at.map_or(i64::MAX, |ms| ms / 1000);
@@ -128,14 +159,6 @@ fn welcome(context: &Context, peer: IpAddr, bearer: &Bearer, attempt: Attempt) -
             "user": { "id": who.id, "email": who.email },
         }),
     ))
-}
-
-/// The one answer to every failed login. What was typed is kept nowhere.
-fn failed(context: &Context, peer: IpAddr, user: Option<Caller>) -> ApiError {
-    context.metrics.login_failures.add(1);
-    report(context, peer, "login.failed", "failed", user);
-    ApiError::new(401, "invalid_credentials", "email and password, or the token, do not match")
-        .with("WWW-Authenticate", "Bearer")
 }
 
 /// An audit row, and a line in the log for those who watch it.

@@ -29,6 +29,12 @@ pub fn run(mut args: Args) -> Done {
     let mut root = to.clone().into_os_string();
     root.push(".partial");
     let root = PathBuf::from(root);
+    if root.exists() {
+        return Err(CliError::Failed(format!(
+            "{} is left of an export that was cut off: remove it",
+            root.display()
+        )));
+    }
     make(&root)?;
     let mut report = progress("exported");
     let (files, bytes, damaged) = (0, 0, Vec::new());

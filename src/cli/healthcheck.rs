@@ -27,7 +27,7 @@ pub fn run(mut args: Args) -> Done {
     let slash = if prefix.is_empty() { "" } else { "/" };
     let answer = ask(host, &format!("{slash}{prefix}/healthz"));
     let answer = answer.map_err(|e| CliError::Failed(format!("{host} does not answer: {e}")))?;
-    let status = answer.split(' ').nth(1).unwrap_or_default();
+    let status = answer.split_ascii_whitespace().nth(1).unwrap_or_default();
     match status {
         "200" => print(format_args!("{host} is well\n")),
         _ => Err(CliError::Failed(format!("{host} answers {status}"))),

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::channel;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -88,10 +88,12 @@ pub fn run(mut args: Args) -> Done {
     let _ = signals.forever().next();
     notify("STOPPING=1");
     log::info("stopping: finishing the requests in flight");
+    let end = Instant::now() + settings.stop_timeout;
     if !gate.stop(settings.stop_timeout) {
         log::warn("--stop-timeout reached: some requests were cut off");
     }
-    settle(&context, settings.stop_timeout);
+    let least = Duration::from_millis(limits::SETTLE_MS);
+    settle(&context, end.saturating_duration_since(Instant::now()).max(least));
     workers.remove_socket();
     // A folder that was made for the socket alone goes with it.
     if let Some(dir) = socket.parent().filter(|dir| *dir != store_run) {

@@ -152,11 +152,15 @@ fn safe_git_url(url: &str) -> Result<(), ApiError> {
     }
     let (scheme, rest) = url.split_once("://").unwrap_or(("ssh", url));
     let authority = rest.split('/').next().unwrap_or_default();
-    // git decodes escapes and takes brackets off before it looks at the host; what follows a colon
-    // is a port, or the path of the short form.
-    let host = percent_decode(authority.rsplit('@').next().unwrap_or_default())?;
+    // git decodes the escapes of a URL, not those of the short form, and takes brackets off before it
+    // looks at the host; what follows a colon is a port, or the path of the short form.
+    let decoded = match url.contains("://") {
+        true => percent_decode(authority)?,
+        false => authority.to_owned(),
+    };
     let option = |text: &str| text.trim_start_matches('[').starts_with('-');
-    let options = [authority, &host].into_iter().flat_map(|text| text.split(':')).any(option);
+    let host = decoded.rsplit('@').next().unwrap_or_default();
+    let options = decoded.starts_with('-') || host.split(':').any(option);
     let known = SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known));
     match known && !options {
         true => Ok(()),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::body::{BodyError, receive};
 use super::head::{Head, HeadError, find_end, parse};
+use super::slots::Slot;
 use super::{Admission, Open, Record, Shared, Verdict, peer, send};
 use crate::http::{ApiError, Response};
 use crate::limits::{
@@ -30,7 +31,7 @@ pub fn serve(shared: &Shared, open: &Open, peer: IpAddr) {
         match exchange {
             Exchange::Reusable => {}
             Exchange::Close => return,
-            Exchange::CloseAnswered(user) => return linger(stream, user),
+            Exchange::CloseAnswered { user, slot: _slot } => return linger(shared, stream, user),
         }
     }
 }
@@ -39,9 +40,13 @@ pub fn serve(shared: &Shared, open: &Open, peer: IpAddr) {
 enum Exchange {
     Reusable,
     Close,
-    /// There may be more to come that nobody will read, a body or another request; true from a
-    /// signed-in user.
-    CloseAnswered(bool),
+    /// There may be more to come that nobody will read, a body or another request.
+    CloseAnswered {
+        /// From a signed-in user.
+        user: bool,
+        /// Held until the end.
+        slot: Option<Slot>,
+    },
 }
 
 /// Bytes from the socket, those read ahead first.
@@ -107,7 +112,7 @@ fn next(
     let Ok(id) = RandomId::draw() else { return None };
     let mut record = Record::new(id, peer);
     answer(shared, incoming.stream, error.into(), &mut record, Instant::now(), (false, true));
-    Some(Exchange::CloseAnswered(false))
+    Some(Exchange::CloseAnswered { user: false, slot: None })
 }
 
 fn read_head(shared: &Shared, incoming: &mut Incoming<'_>) -> Result<Head, NoHead> {
@@ -194,7 +199,9 @@ fn request(
     let sent = answer(shared, incoming.stream, response, &mut record, started, form);
     match (sent, close) {
         (false, _) => Exchange::Close,
-        (true, true) => Exchange::CloseAnswered(verdict.user.is_some()),
+        (true, true) => {
+            Exchange::CloseAnswered { user: verdict.user.is_some(), slot: slot.flatten() }
+        }
         (true, false) => Exchange::Reusable,
     }
 }
@@ -261,17 +268,21 @@ fn hint_at_proxy(shared: &Shared, head: &Head, peer: IpAddr) {
 
 /// Ends an answered connection: closing it with something unread would reset it, and the reset
 /// could overtake the answer (RFC 9112, section 9.6).
-fn linger(mut stream: &TcpStream, user: bool) {
+fn linger(shared: &Shared, mut stream: &TcpStream, user: bool) {
     let (bytes, ms) = match user {
         true => (LINGER_USER_BYTES, LINGER_USER_MS),
         false => (LINGER_BYTES, LINGER_MS),
     };
-    let end = Instant::now() + Duration::from_millis(ms);
+    let (begin, brief) = (Instant::now(), Duration::from_millis(LINGER_MS));
+    let end = begin + Duration::from_millis(ms);
     let _ = stream.shutdown(Shutdown::Write);
-    let _ = stream.set_read_timeout(Some(Duration::from_millis(LINGER_MS)));
+    let _ = stream.set_read_timeout(Some(brief));
     let mut dropped = 0;
     let mut piece = vec![0; if user { PIECE_BYTES } else { HEAD_READ_BYTES }];
     while dropped < bytes && Instant::now() < end {
+        if shared.stopping.load(Ordering::SeqCst) && Instant::now() > begin + brief {
+            return;
+        }
         match retry_interrupted(|| stream.read(&mut piece)) {
             Ok(n) if n > 0 => dropped += n,
             _ => return,

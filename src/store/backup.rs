@@ -93,6 +93,11 @@ fn copy(
 ) -> Result<Copied> {
     // Without a slash at its end, which a shell may have put there.
     let dest: PathBuf = plan.dest.components().collect();
+    // No server may begin anew in the folder meanwhile.
+    let _held = match plan.within && dest.is_dir() && !Folder::at(&dest).database().exists() {
+        true => Some(Folder::at(&dest).lock_server()?),
+        false => None,
+    };
     let within = refuse_destination(from, &dest, plan.within)?;
     let mut beside = dest.clone().into_os_string();
     beside.push(PARTIAL);
@@ -122,9 +127,11 @@ fn finish(partial: &Path, dest: &Path, within: bool) -> Result<()> {
         return sync_dir(parent(dest));
     }
     // A folder that is there, perhaps the root of a volume: without its database, which comes last,
-    // it is no data folder yet.
+    // it is no data folder yet, and with `server.lock` still in the partial one it is known to be
+    // unfinished.
     let database = Folder::at(partial).database();
     let mut entries = list(partial)?;
+    entries.retain(|path| !path.ends_with("server.lock"));
     entries.sort_by_key(|path| *path == database);
     for path in entries {
         let to = dest.join(path.file_name().unwrap_or_default());
@@ -134,8 +141,8 @@ fn finish(partial: &Path, dest: &Path, within: bool) -> Result<()> {
         sync_dir(dest)?;
         fs::rename(&path, &to).map_err(|e| end("rename", e))?;
     }
-    fs::remove_dir(partial).map_err(|e| end("remove", e))?;
-    sync_dir(dest)
+    sync_dir(dest)?;
+    fs::remove_dir_all(partial).map_err(|e| end("remove", e))
 }
 
 /// A destination must be new, or, where `within` allows it, a folder with nothing in it but what an
@@ -145,9 +152,10 @@ pub fn refuse_destination(from: &Folder, dest: &Path, within: bool) -> Result<bo
     let exists = dest.symlink_metadata().is_ok();
     let unfinished = dest.join(PARTIAL).join("server.lock").exists();
     let may_be = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default();
-        let of_copy = [PARTIAL, "snapshots", "jwt.key", "server.lock"].iter().any(|n| name == *n);
-        name == "lost+found" || unfinished && of_copy
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let of_copy = [PARTIAL, "snapshots", "jwt.key", "upgrade.lock"].contains(&&*name)
+            || name.starts_with("configsync.db.before-");
+        matches!(&*name, "lost+found" | "server.lock") || unfinished && of_copy
     };
     if exists && !(within && list(dest).is_ok_and(|entries| entries.iter().all(may_be))) {
         let only = if within { " and is not an empty folder" } else { "" };

@@ -54,7 +54,10 @@ impl Store {
         let server_runs = self.folder.server_runs();
         // Files first: one that is pushed after this list was made cannot look like an orphan.
         let files = self.folder.snapshot_files()?;
-        let mut known = self.deleted_names().unwrap_or_default();
+        let mut known = self.deleted_names().unwrap_or_else(|error| {
+            report.database.push(format!("deleted files cannot be read: {error}"));
+            HashSet::new()
+        });
         let read = self.each_page(|page| {
             for row in page {
                 known.insert(row.blob.file);

@@ -59,8 +59,8 @@ impl Folder {
         }
     }
 
-    /// Makes what is missing, and closes to others what stands open to them: folders 0700,
-    /// files 0600. Uploads and snapshots must share a file system, or a rename is no rename.
+    /// Makes what is missing. Uploads and snapshots must share a file system, or a rename is no
+    /// rename.
     pub fn create(root: &Path) -> Result<Folder> {
         let folder = Folder { root: root.to_owned() };
         DirBuilder::new()
@@ -70,19 +70,6 @@ impl Folder {
             .map_err(|e| StoreError::io("create the data folder", root, e))?;
         for dir in [folder.snapshots(), folder.tmp(), folder.run(), folder.lost_and_found()] {
             make_dir(&dir)?;
-        }
-        fs::set_permissions(root, Permissions::from_mode(0o700))
-            .map_err(|e| StoreError::io("close to others", root, e))?;
-        // What else lies here, perhaps by mistake, is left as it is.
-        let ours = [
-            "configsync.db", "jwt.key", "server.lock", "backup.lock", "upgrade.lock", "snapshots",
-            "tmp", "run",
-        ];
-        for entry in list(root)? {
-            let name = entry.file_name().unwrap_or_default().to_string_lossy();
-            if name == "lost+found" || ours.iter().any(|ours| name.starts_with(ours)) {
-                close_to_others(&entry, true)?;
-            }
         }
         sync_dir(root)?;
         let device = |path: &Path| {
@@ -96,6 +83,24 @@ impl Folder {
             )));
         }
         Ok(folder)
+    }
+
+    /// Closes to others what stands open to them: folders 0700, files 0600. What else lies here,
+    /// perhaps by mistake, is left as it is.
+    pub fn close_to_others(&self) -> Result<()> {
+        const OURS: [&str; 8] = [
+            "jwt.key", "server.lock", "backup.lock", "upgrade.lock", "snapshots", "tmp", "run",
+            "lost+found",
+        ];
+        fs::set_permissions(&self.root, Permissions::from_mode(0o700))
+            .map_err(|e| StoreError::io("close to others", &self.root, e))?;
+        for entry in list(&self.root)? {
+            let name = entry.file_name().unwrap_or_default().to_string_lossy();
+            if OURS.contains(&&*name) || name.starts_with("configsync.db") {
+                close_to_others(&entry, name == "snapshots")?;
+            }
+        }
+        Ok(())
     }
 
     /// The folder itself.
@@ -332,21 +337,26 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Folders 0700 and files 0600. What is in a folder is looked at where `all` says so or the folder
-/// stood open: a start must not look at a hundred thousand files.
+/// stood open: a start must not look at a hundred thousand files. The root of a volume has a
+/// `lost+found/` of the system's, closed to us.
 fn close_to_others(path: &Path, all: bool) -> Result<()> {
-    let metadata = fs::symlink_metadata(path).map_err(|e| StoreError::io("look at", path, e))?;
-    let mode = if metadata.is_dir() { 0o700 } else { 0o600 };
-    let found = metadata.permissions().mode() & 0o777;
-    if metadata.is_symlink() {
-        return Ok(());
+    let tried = || -> std::io::Result<(bool, bool)> {
+        let metadata = fs::symlink_metadata(path)?;
+        let mode = if metadata.is_dir() { 0o700 } else { 0o600 };
+        let found = metadata.permissions().mode() & 0o777;
+        if !metadata.is_symlink() && found != mode {
+            fs::set_permissions(path, Permissions::from_mode(mode))?;
+        }
+        Ok((metadata.is_dir(), found & 0o077 != 0))
+    };
+    let (is_dir, stood_open) = match tried() {
+        Ok(found) => found,
+        // SQLite takes its own files away when their last user closes them.
+        Err(e) if std::io::ErrorKind::NotFound == e.kind() => return Ok(()),
+        Err(e) => return Err(StoreError::io("close to others", path, e)),
+    };
+    match is_dir && (all || stood_open) {
+        true => list(path)?.iter().try_for_each(|entry| close_to_others(entry, stood_open)),
+        false => Ok(()),
     }
-    if found != mode {
-        fs::set_permissions(path, Permissions::from_mode(mode))
-            .map_err(|e| StoreError::io("close to others", path, e))?;
-    }
-    let stood_open = found & 0o077 != 0;
-    if metadata.is_dir() && (all || stood_open) {
-        list(path)?.iter().try_for_each(|entry| close_to_others(entry, stood_open))?;
-    }
-    Ok(())
 }

@@ -116,6 +116,7 @@ impl Store {
         Folder::at(root).refuse_to_start()?;
         let folder = Folder::create(root)?;
         let lock = folder.lock_server()?;
+        folder.close_to_others()?;
         folder.empty_scratch()?;
         let store = Store::with(folder, policy, Some(lock))?;
         store.refuse_damage()?;

@@ -1,5 +1,5 @@
 //! Rows that no request waits for: last uses of tokens and audit rows of reads and logins. They
-//! are kept in a bounded queue and written in one batch a second by the housekeeper.
+//! are kept in a bounded queue and written in batches by the housekeeper, twice a second.
 
 use std::collections::HashMap;
 use std::sync::Mutex;

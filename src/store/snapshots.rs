@@ -15,7 +15,7 @@ use super::prune::{Pruned, keep_newest};
 use super::{Caller, Store};
 use crate::log;
 use crate::time::now_ms;
-use crate::types::{MachineId, Message, Short};
+use crate::types::{Digest, MachineId, Message, Short};
 
 /// A snapshot's row, as the API shows it and as the store needs it.
 #[derive(Debug)]
@@ -94,6 +94,7 @@ impl Store {
     pub fn push(
         &self, who: &Caller, machine: &MachineId, about: &About, rules: &Rules, upload: Upload,
     ) -> Result<(Snapshot, bool)> {
+        let whole = self.whole_newest(who.id, machine, upload.digest())?;
         let done = self.store_blob(upload, |tx, blob, space| {
             let machine_ref = admit(tx, who, machine, rules)?;
             if let Rules::Strict(condition) = rules {
@@ -102,7 +103,7 @@ impl Store {
                     && newest.blob.digest == blob.digest
                     && newest.blob.size == blob.size
                     // What was damaged since is stored once more, not acknowledged as it is.
-                    && self.open_snapshot(&newest).is_ok()
+                    && whole == Some(newest.id)
                 {
                     return Ok((newest, false));
                 }
@@ -145,6 +146,17 @@ impl Store {
             log::warn(&format!("files of pruned snapshots stay for now: {error}"));
         }
         Ok(done)
+    }
+
+    /// The id of a machine's newest snapshot if it has this digest and its file is whole: looked at
+    /// before the transaction, which must not wait for a file to be read.
+    fn whole_newest(&self, user: i64, machine: &MachineId, digest: Digest) -> Result<Option<i64>> {
+        let newest = self.db.read(|c| match machine_ref(c, user, machine)? {
+            Some((machine_ref, _)) => newest(c, "machine_ref", machine_ref),
+            None => Ok(None),
+        })?;
+        let same = newest.filter(|newest| newest.blob.digest == digest);
+        Ok(same.filter(|same| self.open_snapshot(same).is_ok()).map(|same| same.id))
     }
 
     /// Finds the newest snapshot that matches; Missing also for another user's.

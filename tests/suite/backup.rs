@@ -264,6 +264,10 @@ fn a_restore_fills_a_folder_that_is_there_and_a_backup_does_not() {
     // As the root of a volume looks.
     fs::create_dir(path("there/lost+found")).unwrap();
     let restore = || run(&["restore", &path("copy"), "--data", &(path("there") + "/")], "");
+    let held = fs::File::create(path("there/server.lock")).unwrap();
+    held.lock().unwrap();
+    assert_eq!(restore().code, 1, "not where a server starts");
+    drop(held);
     assert_eq!(restore().code, 0);
     assert_eq!(run(&["check", "--data", &path("there")], "").code, 0);
     assert_eq!(restore().code, 1, "not over a data folder");
