@@ -68,8 +68,9 @@ impl Folder {
             .mode(0o700)
             .create(root)
             .map_err(|e| StoreError::io("create the data folder", root, e))?;
+        // Synced together, below.
         for dir in [folder.snapshots(), folder.tmp(), folder.run(), folder.lost_and_found()] {
-            make_dir(&dir)?;
+            ensure_dir(&dir)?;
         }
         sync_dir(root)?;
         let device = |path: &Path| {
@@ -292,9 +293,17 @@ impl Folder {
 
 /// Makes a folder of mode 0700 unless it exists; its parent is synced, so that it stays.
 pub fn make_dir(path: &Path) -> Result<()> {
+    match ensure_dir(path)? {
+        true => sync_dir(parent(path)),
+        false => Ok(()),
+    }
+}
+
+/// True if it was not there.
+fn ensure_dir(path: &Path) -> Result<bool> {
     match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => sync_dir(parent(path)),
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(false),
         Err(e) => Err(StoreError::io("create", path, e)),
     }
 }
