@@ -16,7 +16,6 @@ pub mod links;
 pub mod machines;
 mod migrations;
 mod pending;
-mod plans;
 pub mod prune;
 pub mod snapshots;
 pub mod tokens;
@@ -218,3 +217,8 @@ impl Store {
         })
     }
 }
+
+/// Asks for the plan of every statement; it needs what only the store sees.
+#[cfg(test)]
+#[path = "../../tests/support/plans.rs"]
+mod plans;
