@@ -64,8 +64,8 @@ text!(
     }
 );
 text!(
-    /// A message or description: at most 4096 characters. It may have lines; other control characters could act on the
-    /// terminal that shows it.
+    /// A message or description: at most 4096 characters. It may have lines; other control
+    /// characters could act on the terminal that shows it.
     Message,
     |text| plain(&text.replace(['\n', '\t'], " "), MESSAGE_CHARS_MAX)
 );

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::args::Args;
 use super::{CliError, Done, open_store, print, progress};
-use crate::store::backup::refuse_destination;
+use crate::store::backup::{partial_of, refuse_destination};
 use crate::store::entities::{Kind, Target};
 use crate::store::snapshots::Selector;
 use crate::store::{Caller, Result, Store, StoreError};
@@ -26,9 +26,7 @@ pub fn run(mut args: Args) -> Done {
     let to: PathBuf = Path::new(&dest.text).components().collect();
     refuse_destination(store.folder(), &to, false)?;
     // It takes its name when it is whole.
-    let mut root = to.clone().into_os_string();
-    root.push(".partial");
-    let root = PathBuf::from(root);
+    let root = partial_of(&to);
     if root.exists() {
         return Err(CliError::Failed(format!(
             "{} is left of an export that was cut off: remove it",

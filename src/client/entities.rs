@@ -184,13 +184,26 @@ mod tests {
         for bad in [
             "-uexploit", "ext::sh -c x", "EXT::sh", "fd::17", "ext://x", "foo://x", "a::b",
             "ssh://-oProxyCommand=x/y", "ssh://me@-oProxyCommand=x/y", "me@-oProxyCommand=x:y",
+            "ssh://[-oProxyCommand=x]/y", "ssh://u@[-oP=x]:22/y", "[-oProxyCommand=x]:y",
+            "u@[-oProxyCommand=x]:y", "ssh://%2doProxyCommand=x/y", "ssh://u@%2DoProxyCommand=x/y",
+            "ssh://%5b-oP=x%5d/y", "ssh://%2doProxyCommand=x@host/y", "host:-oProxy",
+            "host:--upload-pack=x",
         ] {
             assert!(safe_git_url(bad).is_err(), "{bad}");
         }
         for good in [
-            "git@example.test:me/app.git", "https://me:secret@example.test/app.git",
-            "ssh://git@[::1]:22/app", "/srv/git/app.git", "../app", "HTTPS://example.test/a",
-            "file:///srv/app", "host:path/with-dash",
+            "git@example.test:me/app.git",
+            "https://me:secret@example.test/app.git",
+            "ssh://git@[::1]:22/app",
+            "/srv/git/app.git",
+            "../app",
+            "HTTPS://example.test/a",
+            "file:///srv/app",
+            "host:path/with-dash",
+            "host:100%/app.git",
+            "C:\\src\\app",
+            "https://oauth2:-AbC123@gitlab.example/x.git",
+            "https://me:pw@example.test:8443/x",
         ] {
             assert!(safe_git_url(good).is_ok(), "{good}");
         }

@@ -99,18 +99,25 @@ fn copy(
         false => None,
     };
     let within = refuse_destination(from, &dest, plan.within)?;
-    let mut beside = dest.clone().into_os_string();
-    beside.push(PARTIAL);
-    let partial = if within { dest.join(PARTIAL) } else { beside.into() };
+    let partial = if within { dest.join(PARTIAL) } else { partial_of(&dest) };
     let leftover = partial.exists();
     let lock = begin(&partial)?;
-    let done = fill(from, database, plan, &partial, progress)
-        .and_then(|copied| finish(&partial, &dest, within).map(|()| Copied { leftover, ..copied }));
+    let filled = fill(from, database, plan, &partial, progress);
     drop(lock);
-    if done.is_err() {
+    let named = if filled.is_ok() { finish(&partial, &dest, within) } else { Ok(()) };
+    // In a folder that is half filled it stays: it tells the next restore that nothing is whole.
+    if filled.is_err() || named.is_err() && !within {
         let _ = fs::remove_dir_all(&partial);
     }
-    done
+    named?;
+    Ok(Copied { leftover, ..filled? })
+}
+
+/// Where a copy to this place stands until it is whole.
+pub fn partial_of(dest: &Path) -> PathBuf {
+    let mut name = dest.as_os_str().to_owned();
+    name.push(PARTIAL);
+    name.into()
 }
 
 /// The end of the name of what is not whole.

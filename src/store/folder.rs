@@ -260,14 +260,8 @@ impl Folder {
             fs::rename(&path, &target).map_err(|e| StoreError::io("move", &path, e))?;
             // Thirty days in lost+found/ count from now, not from the push.
             let now = std::time::SystemTime::now();
-            let _ = File::open(&target).and_then(|file| {
-                file.set_permissions(Permissions::from_mode(if target.is_dir() {
-                    0o700
-                } else {
-                    0o600
-                }))?;
-                file.set_modified(now)
-            });
+            let _ = close_to_others(&target, false);
+            let _ = File::open(&target).and_then(|file| file.set_modified(now));
             moved += 1;
         }
         if moved > 0 {
