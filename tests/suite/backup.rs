@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use super::support::{BINARY, Server, User, eventually, files, noise, run, serve};
+use super::support::{
+    BINARY, Server, User, eventually, files, noise, pruned_beside_a_backup, run, serve,
+};
 
 /// A place beside the data folder.
 fn beside(server: &Server, name: &str) -> String {
@@ -296,15 +298,7 @@ fn a_folder_that_only_looks_like_an_unfinished_backup_is_left_alone() {
 
 #[test]
 fn files_that_a_backup_kept_from_a_prune_are_no_orphans_at_the_next_start() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
-    user.register("m");
-    for n in 0..3 {
-        user.stored("m", &[n]);
-    }
-    let held = fs::File::create(server.data().join("backup.lock")).unwrap();
-    held.lock_shared().unwrap();
-    server.ok(&["prune", "--keep", "1"]);
+    let (server, _, held) = pruned_beside_a_backup();
     let server = server.restarted(&[]);
     assert_eq!((server.files("snapshots"), server.files("lost+found")), (3, 0));
     drop(held);

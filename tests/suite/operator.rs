@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::support::{Server, eventually, refused, serve};
+use super::support::{Server, eventually, pruned_beside_a_backup, refused, serve};
 
 fn audit(server: &Server, args: &[&str]) -> Vec<Value> {
     let text = server.ok(&[&["audit"], args].concat());
@@ -66,16 +66,7 @@ fn a_server_told_to_keep_a_number_keeps_that_many_of_each_machine() {
 
 #[test]
 fn a_running_backup_keeps_the_files_of_what_is_pruned() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
-    user.register("m");
-    for n in 0..3 {
-        user.stored("m", &[n]);
-    }
-    let held = fs::File::create(server.data().join("backup.lock")).unwrap();
-    held.lock_shared().unwrap();
-    let done = server.ok(&["prune", "--keep", "1"]);
-    assert!(done.contains("2 files stay until the next prune"), "{done}");
+    let (server, user, held) = pruned_beside_a_backup();
     assert_eq!((user.history().len(), server.files("snapshots")), (1, 3));
     assert_eq!(server.cli(&["check"]).code, 0, "they are no orphans");
     drop(held);

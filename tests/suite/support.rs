@@ -375,3 +375,19 @@ pub fn noise(len: usize) -> Vec<u8> {
     getrandom::fill(&mut bytes).unwrap();
     bytes
 }
+
+/// A server whose machine `m` had three snapshots and was pruned to one while a backup copies, as
+/// the returned lock says: the two files stay.
+pub fn pruned_beside_a_backup() -> (Server, User, std::fs::File) {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    for n in 0..3 {
+        user.stored("m", &[n]);
+    }
+    let held = std::fs::File::create(server.data().join("backup.lock")).unwrap();
+    held.lock_shared().unwrap();
+    let done = server.ok(&["prune", "--keep", "1"]);
+    assert!(done.contains("2 files stay until the next prune"), "{done}");
+    (server, user, held)
+}
