@@ -20,7 +20,7 @@ pub struct Context {
     /// Lifetime of a JWT in seconds (`--token-hours`).
     pub jwt_lifetime_s: i64,
     /// Counters.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     /// `/metrics` is a route (`--metrics`).
     pub metrics_served: bool,
 }

@@ -20,7 +20,7 @@
 //! context  what handlers share      auth: passwords, tokens, JWTs, throttle
 //! gate     sockets of strangers     http: request, answer, error, workers (tiny_http)
 //! store    all SQL and all files
-//! limits, types, time, log, sync, net, metrics
+//! limits, types, time, log, sync, net, metrics, record
 //! ```
 
 pub mod api;
@@ -34,6 +34,7 @@ pub mod limits;
 pub mod log;
 pub mod metrics;
 pub mod net;
+pub mod record;
 pub mod reserve;
 pub mod routes;
 pub mod store;

@@ -32,7 +32,7 @@ pub const HEAD_FIELDS_MAX: usize = 64;
 pub const HEAD_TIMEOUT_S: u64 = 10;
 /// Seconds a connection may wait for its next request (`--idle-timeout`).
 pub const IDLE_TIMEOUT_S: u64 = 30;
-/// Bytes a head read takes at first; most heads fit.
+/// Bytes that are read ahead of a request on each connection; most heads fit.
 pub const HEAD_READ_BYTES: usize = 2 * 1024;
 
 // ---- Bodies ------------------------------------------------------------------------------
@@ -51,6 +51,9 @@ pub const PIECE_BYTES: usize = 64 * 1024;
 pub const BODY_GRACE_S: u64 = 10;
 /// Bytes a second that a body or an answer must move once its grace is over.
 pub const RATE_MIN_BYTES_PER_S: u64 = 1024;
+/// Bytes of an answer that are collected before they are sent: its head and a small body leave in
+/// one segment.
+pub const SEGMENT_BYTES: usize = 16 * 1024;
 /// Milliseconds that one call may wait for room in a socket before the rate is looked at.
 pub const SEND_WAIT_MS: u64 = 250;
 /// Connections that wait to be accepted: a burst must not be lost in the kernel.
@@ -59,9 +62,9 @@ pub const BACKLOG: i32 = 1024;
 pub const SENDFILE_BYTES: usize = 1024 * 1024;
 /// Bytes of a stranger's unread body that are read and dropped before a close, so that the client
 /// can read its answer (RFC 9112, section 9.6).
-pub const LINGER_BYTES: usize = 256 * 1024;
+pub const LINGER_BYTES: u64 = 256 * 1024;
 /// The same for a signed-in user: clients that send all before they read see no answer otherwise.
-pub const LINGER_USER_BYTES: usize = 256 * 1024 * 1024;
+pub const LINGER_USER_BYTES: u64 = 256 * 1024 * 1024;
 /// Milliseconds that such a close may take, and how long nothing may arrive.
 pub const LINGER_MS: u64 = 1000;
 /// Milliseconds that it may take for a signed-in user.

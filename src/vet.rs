@@ -1,5 +1,5 @@
 //! What the gate asks before it reads a body: is there such a route, who is it, may it be that
-//! large, is there room; and what is said of every request when it is over.
+//! large, is there room; and who answers it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,48 +7,41 @@ use std::sync::Arc;
 use crate::api::Work;
 use crate::context::Context;
 use crate::gate::head::Head;
-use crate::gate::{Admission, Record, Service, Sink, Verdict};
-use crate::http::workers::Job;
+use crate::gate::{Admission, Sink, Vet};
+use crate::http::workers::Workers;
 use crate::http::{ApiError, Body, Query, Request, Response};
-use crate::limits::{LOG_PATH_BYTES_MAX, LONG_JSON_BYTES_MAX, SMALL_BODY_BYTES_MAX};
-use crate::log::{self, Level};
-use crate::metrics::Metrics;
+use crate::limits::{LONG_JSON_BYTES_MAX, SMALL_BODY_BYTES_MAX};
+use crate::record::Record;
 use crate::reserve::{Announced, Reservation};
 use crate::routes::{self, Handler, Payload, Route};
 use crate::store::Caller;
+use crate::types::RandomId;
 
 /// The program behind the gate.
 pub struct Server {
     context: Arc<Context>,
+    workers: Arc<Workers>,
 }
 
 impl Server {
-    /// Serves from this context.
-    pub fn new(context: Arc<Context>) -> Server {
-        Server { context }
+    /// Serves from this context, with these workers.
+    pub fn new(context: Arc<Context>, workers: Arc<Workers>) -> Server {
+        Server { context, workers }
     }
 
-    fn admit(
-        &self, route: &'static Route, params: Vec<String>, head: &Head, who: Option<Caller>,
-        peer: IpAddr,
-    ) -> Result<Admission, ApiError> {
-        let mut request = Request {
-            params,
-            query: Query::parse(head.query().unwrap_or_default())?,
-            head: head.method() == "HEAD",
-            wants_bytes: accepts_bytes(head),
-            if_match: joined(head, "if-match"),
-            if_none_match: joined(head, "if-none-match"),
-            peer,
-            body: Body::Empty,
-        };
-        let (sink, reservation) = self.sink(route, head, who.as_ref())?;
-        let context = Arc::clone(&self.context);
-        let handler = route.handler;
-        let prepare = move |body| -> Result<Job, Response> {
+    /// What makes the answer once the body is there.
+    fn answer(
+        &self, id: RandomId, route: &'static Route, mut request: Request, who: Option<Caller>,
+        reservation: Option<Reservation>,
+    ) -> Box<dyn FnOnce(Body) -> Response> {
+        let (context, workers) = (Arc::clone(&self.context), Arc::clone(&self.workers));
+        Box::new(move |body| {
             request.body = body;
-            let work: Work = match handler {
-                Handler::Login(begin) => begin(&context, request)?,
+            let work: Work = match route.handler {
+                Handler::Login(begin) => match begin(&context, request) {
+                    Ok(work) => work,
+                    Err(error) => return error.into(),
+                },
                 Handler::Public(run) | Handler::Local(run) => {
                     Box::new(move || run(&context, request))
                 }
@@ -57,16 +50,16 @@ impl Server {
                     run(&context, request, who.as_ref().ok_or_else(ApiError::unauthorized)?)
                 }),
             };
-            Ok(Box::new(move || work().unwrap_or_else(Response::from)))
-        };
-        Ok(Admission { sink, prepare: Box::new(prepare) })
+            let job = Box::new(move || work().unwrap_or_else(Response::from));
+            workers.run(id, route.pattern, job)
+        })
     }
 
     /// Where the body goes, if it may come.
     fn sink(
         &self, route: &Route, head: &Head, who: Option<&Caller>,
     ) -> Result<(Sink, Option<Reservation>), ApiError> {
-        let length = head.content_length().unwrap_or(0);
+        let length = head.content_length.unwrap_or(0);
         let kind = kind(head);
         match (route.payload, kind) {
             (Payload::Nothing, _) | (Payload::Json | Payload::LongJson, Kind::Json) => {
@@ -123,60 +116,31 @@ impl Server {
     }
 }
 
-impl Service for Server {
-    fn vet(&self, head: &Head, peer: IpAddr) -> Verdict {
-        let mut verdict = Verdict { route: "", user: None, outcome: Err(Response::empty(500)) };
-        let mut decide = || {
-            let local = self.context.metrics_served && is_local(head, peer);
-            let (route, params) = routes::find(head.method(), head.path(), local)?;
-            verdict.route = route.pattern;
-            if matches!(head.method(), "POST" | "PUT" | "PATCH") && head.content_length().is_none()
-            {
-                return Err(ApiError::new(
-                    411,
-                    "length_required",
-                    "send the body with a Content-Length (0 for none)",
-                ));
-            }
-            let who = self.who(route, head, peer)?;
-            verdict.user = who.as_ref().map(|who| who.id);
-            self.admit(route, params, head, who, peer)
+impl Vet for Server {
+    fn vet(&self, head: &Head, record: &mut Record<'_>) -> Result<Admission, ApiError> {
+        let peer = record.peer;
+        let local = self.context.metrics_served && is_local(head, peer);
+        let (route, params) = routes::find(&head.method, &head.path, local)?;
+        record.route = route.pattern;
+        if matches!(&*head.method, "POST" | "PUT" | "PATCH") && head.content_length.is_none() {
+            let needed = "send the body with a Content-Length (0 for none)";
+            return Err(ApiError::new(411, "length_required", needed));
+        }
+        let who = self.who(route, head, peer)?;
+        record.user = who.as_ref().map(|who| who.id);
+        let request = Request {
+            params,
+            query: Query::parse(head.query.as_deref().unwrap_or_default())?,
+            head: head.method == "HEAD",
+            wants_bytes: accepts_bytes(head),
+            if_match: joined(head, "if-match"),
+            if_none_match: joined(head, "if-none-match"),
+            peer,
+            body: Body::Empty,
         };
-        let outcome = decide().map_err(Response::from);
-        verdict.outcome = outcome;
-        verdict
-    }
-
-    fn done(&self, record: &Record<'_>) {
-        let metrics = &self.context.metrics;
-        metrics.request(record.route, record.method, record.status, record.took);
-        metrics.bytes_in.add(record.bytes_in);
-        metrics.bytes_out.add(record.bytes_out);
-        let path = without_secrets(record.path);
-        log::event(
-            Level::Info,
-            "request",
-            &[
-                ("method", record.method.into()),
-                ("path", path.get(..LOG_PATH_BYTES_MAX).unwrap_or(&path).into()),
-                ("status", record.status.into()),
-                ("bytes_in", record.bytes_in.into()),
-                ("bytes_out", record.bytes_out.into()),
-                ("ms", (record.took.as_micros() as f64 / 1000.0).into()),
-                ("user", record.user.into()),
-                ("peer", record.peer.to_string().into()),
-                ("request_id", record.id.to_string().into()),
-            ],
-        );
-    }
-
-    fn connection(&self, opened: bool) {
-        let Metrics { opened: began, closed: ended, .. } = &self.context.metrics;
-        if opened { began.add(1) } else { ended.add(1) }
-    }
-
-    fn refused(&self) {
-        self.context.metrics.refused.add(1);
+        let (sink, reservation) = self.sink(route, head, who.as_ref())?;
+        let answer = self.answer(record.id, route, request, who, reservation);
+        Ok(Admission { sink, answer })
     }
 }
 
@@ -209,13 +173,6 @@ fn kind(head: &Head) -> Kind {
     }
 }
 
-/// A path in which somebody put a credential by mistake, without it.
-fn without_secrets(path: &str) -> String {
-    let secret = |part: &str| part.starts_with("cs_") || part.starts_with("eyJ");
-    let parts = path.split('/').map(|part| if secret(part) { "(secret)" } else { part });
-    parts.collect::<Vec<_>>().join("/")
-}
-
 fn unsupported(message: &str) -> ApiError {
     ApiError::new(415, "unsupported_media_type", message)
 }
@@ -238,11 +195,11 @@ fn is_local(head: &Head, peer: IpAddr) -> bool {
         let name = name.to_ascii_lowercase();
         name.starts_with("x-forwarded-") || matches!(&*name, "forwarded" | "via" | "x-real-ip")
     };
-    peer.is_loopback() && !head.names().any(forwards)
+    peer.is_loopback() && !head.lines.iter().any(|(name, _)| forwards(name))
 }
 
 /// A list field that may stand on several lines (RFC 9110, section 5.3).
-fn joined(head: &Head, name: &str) -> Option<String> {
+fn joined(head: &Head, name: &'static str) -> Option<String> {
     let lines: Vec<&str> = head.fields(name).collect();
     (!lines.is_empty()).then(|| lines.join(", "))
 }

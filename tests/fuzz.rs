@@ -2,12 +2,15 @@
 //! httparse and serde_json. The long runs are ignored:
 //! `CONFIGSYNC_FUZZ_SECONDS=600 cargo test --release --test fuzz -- --ignored --nocapture`.
 
+use std::io::BufReader;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use configsync_server::gate::head::{self, Head, HeadError};
-use configsync_server::gate::json::{ScanError, Scanner};
+use configsync_server::gate::Broken;
+use configsync_server::gate::head::{self, Head};
+use configsync_server::gate::json::take_apart;
+use configsync_server::http::{ApiError, Piece, Response};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -144,7 +147,7 @@ fn random_head(random: &mut Random) -> Vec<u8> {
 }
 
 /// Finds the end in random pieces, which must agree with one look at the whole.
-fn read_head(bytes: &[u8], random: &mut Random) -> Result<Option<(Head, usize)>, HeadError> {
+fn read_head(bytes: &[u8], random: &mut Random) -> Result<Option<(Head, usize)>, ApiError> {
     let (mut seen, mut found) = (0, Ok(None));
     while seen < bytes.len() && found == Ok(None) {
         let longest = if random.below(2) == 0 { 4 } else { bytes.len() };
@@ -175,7 +178,7 @@ fn compare_head(bytes: &[u8], random: &mut Random) -> bool {
         Ok(None) => panic!("httparse found an end of {shown}"),
         Err(error) => {
             let same = match expected {
-                Err(Some(expected)) => error == expected,
+                Err(Some(expected)) => Response::from(error.clone()).status == expected,
                 Err(None) => true,
                 Ok(()) => false,
             };
@@ -185,26 +188,30 @@ fn compare_head(bytes: &[u8], random: &mut Random) -> bool {
     };
     assert_eq!(expected, Ok(()), "accepted {shown}");
     assert_eq!(our_end, end, "{shown}");
-    assert_eq!(theirs.method, Some(head.method()), "{shown}");
-    assert_eq!(theirs.path, Some(head.target()), "{shown}");
-    assert_eq!(theirs.version, Some(u8::from(head.http11())), "{shown}");
-    let query = head.query().map(|query| format!("?{query}")).unwrap_or_default();
-    assert_eq!(format!("{}{query}", head.path()), head.target(), "{shown}");
+    assert_eq!(theirs.method, Some(&*head.method), "{shown}");
+    assert_eq!(theirs.version, Some(u8::from(head.http11)), "{shown}");
+    let query = head.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+    assert_eq!(theirs.path, Some(&*format!("{}{query}", head.path)), "{shown}");
     let lines = bytes[..end].windows(2).filter(|two| two == b"\r\n").count() - 2;
     assert_eq!(theirs.headers.len(), lines, "{shown}");
     for field in theirs.headers.iter() {
-        let ours: Vec<&[u8]> = head.fields(field.name).map(str::as_bytes).collect();
+        let named = head.lines.iter().filter(|(name, _)| name.eq_ignore_ascii_case(field.name));
+        let ours: Vec<&[u8]> = named.map(|(_, value)| value.as_bytes()).collect();
         assert_eq!(ours, values(&theirs, field.name), "{shown}");
-        assert_eq!(head.field(field.name).map(str::as_bytes), ours.first().copied(), "{shown}");
+    }
+    for name in ["host", "connection", "a", "x-forwarded-for", "content-type"] {
+        let ours: Vec<&[u8]> = head.fields(name).map(str::as_bytes).collect();
+        assert_eq!(ours, values(&theirs, name), "{shown}");
+        assert_eq!(head.field(name).map(str::as_bytes), ours.first().copied(), "{shown}");
     }
     let length = values(&theirs, "content-length").first().map(|digits| digits.to_vec());
     let length = length.map(|digits| String::from_utf8(digits).unwrap().parse::<u64>().unwrap());
-    assert_eq!(head.content_length(), length, "{shown}");
+    assert_eq!(head.content_length, length, "{shown}");
     let options = values(&theirs, "connection").join(&b',').to_ascii_lowercase();
     let close = options.split(|&byte| byte == b',').any(|option| option.trim_ascii() == b"close");
-    assert_eq!(head.keep_alive(), head.http11() && !close, "{shown}");
+    assert_eq!(head.keep_alive(), head.http11 && !close, "{shown}");
     let expects = !values(&theirs, "expect").is_empty();
-    assert_eq!(head.expects_continue(), head.http11() && expects, "{shown}");
+    assert_eq!(head.expects_continue(), head.http11 && expects, "{shown}");
     true
 }
 
@@ -213,9 +220,9 @@ fn values<'a>(request: &httparse::Request<'_, 'a>, name: &str) -> Vec<&'a [u8]> 
     named.map(|field| field.value.trim_ascii()).collect()
 }
 
-/// The rules that go beyond httparse's, told from its pieces: Err(None) is a head that is
-/// malformed or too large.
-fn judge_head(bytes: &[u8], request: &httparse::Request<'_, '_>) -> Result<(), Option<HeadError>> {
+/// The rules that go beyond httparse's, told from its pieces: the status of the refusal, or
+/// Err(None) for a head that is malformed or too large.
+fn judge_head(bytes: &[u8], request: &httparse::Request<'_, '_>) -> Result<(), Option<u16>> {
     let text = std::str::from_utf8(bytes).map_err(|_| None)?;
     let printable = text.replace("\r\n", "").bytes().all(|byte| (b' '..=b'~').contains(&byte));
     let target = request.path.unwrap_or_default();
@@ -244,10 +251,10 @@ fn judge_head(bytes: &[u8], request: &httparse::Request<'_, '_>) -> Result<(), O
         return Err(None);
     }
     if !values(request, "transfer-encoding").is_empty() {
-        return Err(Some(HeadError::LengthRequired));
+        return Err(Some(411));
     }
     if http11 && !expects.iter().all(|value| value.eq_ignore_ascii_case(b"100-continue")) {
-        return Err(Some(HeadError::Expectation));
+        return Err(Some(417));
     }
     Ok(())
 }
@@ -328,41 +335,51 @@ fn random_value(random: &mut Random, depth: u32) -> String {
     }
 }
 
-type Scanned = Result<(Vec<u8>, Vec<u8>, bool), ScanError>;
+/// The rest and the decoded bytes, or status and sentence of the refusal.
+type Scanned = Result<(Vec<u8>, Vec<u8>), (u16, String)>;
 
-fn scan<'a>(skip: bool, pieces: impl Iterator<Item = &'a [u8]>) -> Scanned {
+/// Scans a document that arrives in pieces of `size` bytes at most.
+fn scan(skip: bool, doc: &[u8], size: usize) -> Scanned {
     // No name in JSON holds a bare control character: with this one nothing is decoded.
     let field = if skip { "encrypted_state" } else { "\0" };
-    let mut scanner = Scanner::new(field, "metadata", REST_MAX);
     let mut out = Vec::new();
-    for piece in pieces {
-        let before = out.len();
-        scanner.feed(piece, &mut out)?;
-        assert!(out.len() - before <= piece.len() * 3 / 4 + 3);
+    let source = BufReader::with_capacity(size.max(1), doc);
+    let rest = take_apart(source, field, "metadata", REST_MAX, |decoded| {
+        out.extend_from_slice(decoded);
+        Ok(())
+    });
+    match rest {
+        Ok(rest) => Ok((rest, out)),
+        Err(Broken::Gone) => panic!("a document in memory has not gone"),
+        Err(Broken::Refused(response)) => match &response.pieces[..] {
+            [Piece::Bytes(text)] => {
+                Err((response.status, String::from_utf8_lossy(text).into_owned()))
+            }
+            other => panic!("{other:?}"),
+        },
     }
-    scanner.finish().map(|(rest, found)| (rest, out, found))
 }
 
 /// True if the body was accepted.
 fn compare_body(doc: &[u8], random: &mut Random) -> bool {
     let shown = doc.escape_ascii();
-    let scanned = scan(true, doc.chunks(1 + random.below(12)));
-    assert_eq!(scanned, scan(true, std::iter::once(doc)), "{shown}");
+    let scanned = scan(true, doc, 1 + random.below(12));
+    assert_eq!(scanned, scan(true, doc, doc.len()), "{shown}");
     let whole = serde_json::from_slice::<Value>(doc).ok();
-    let accepted = scanned.as_ref().is_ok_and(|(rest, _, _)| {
+    let accepted = scanned.as_ref().is_ok_and(|(rest, _)| {
         serde_json::from_slice::<Rest>(rest).is_ok()
             && serde_json::from_slice::<Value>(rest).is_ok()
     });
-    let Some((rest, out, found)) = scanned.ok().filter(|_| accepted) else {
+    let Some((rest, out)) = scanned.ok().filter(|_| accepted) else {
         assert!(!must_pass(doc, whole.as_ref()), "refused {shown}");
         return false;
     };
     let rest: Value = serde_json::from_slice(&rest).unwrap();
     // The document with nothing but the skipped value taken out.
-    let (readable, _, _) = scan(false, std::iter::once(doc)).unwrap();
+    let (readable, _) = scan(false, doc, doc.len()).unwrap();
     let decoded: Value = serde_json::from_slice(&readable).unwrap_or_else(|_| panic!("{shown}"));
     let state = decoded.get("encrypted_state").map(|state| state.as_str().unwrap());
-    assert_eq!(state.is_some(), found, "{shown}");
+    assert_eq!(state.is_some(), rest.get("encrypted_state").is_some(), "{shown}");
     assert_eq!(STANDARD.decode(state.unwrap_or_default()).unwrap(), out, "{shown}");
     assert_eq!(without(&decoded), rest, "{shown}");
     match whole {

@@ -43,8 +43,9 @@ struct Settings {
 }
 
 pub fn run(mut args: Args) -> Done {
-    let settings = settings(&mut args)?;
+    let mut settings = settings(&mut args)?;
     log::start(settings.log_format);
+    settings.gate.connections_max = carried(settings.gate.connections_max);
     let second = Arc::new(AtomicBool::new(false));
     let mut signals = watch_signals(&second)
         .map_err(|e| CliError::Failed(format!("could not watch for signals: {e}")))?;
@@ -71,15 +72,15 @@ pub fn run(mut args: Args) -> Done {
         reservations: Arc::new(Reservations::default()),
         body_bytes_max: settings.body_bytes_max,
         jwt_lifetime_s: settings.jwt_lifetime_s,
-        metrics: Metrics::default(),
+        metrics: Arc::new(Metrics::default()),
         metrics_served: settings.metrics,
     });
     init_user(&context.store, settings.init_user.as_ref(), address)?;
     context.store.audit_later(Event::new("server.start", "ok"));
     keep_house(&context, settings.policy.keep, settings.audit_days)
         .map_err(failed("start a thread"))?;
-    let server = Arc::new(Server::new(Arc::clone(&context)));
-    let mut gate = Gate::start(listener, server, Arc::clone(&workers), settings.gate.clamped())
+    let server = Arc::new(Server::new(Arc::clone(&context), Arc::clone(&workers)));
+    let gate = Gate::start(listener, server, Arc::clone(&context.metrics), settings.gate)
         .map_err(failed("start accepting"))?;
     print(format_args!("configsync-server listening on http://{address}\n"))?;
     notify("READY=1");
@@ -163,6 +164,21 @@ fn settings(args: &mut Args) -> Result<Settings, CliError> {
         return Err(CliError::Usage(format!("--token-hours {hours}: at most {JWT_HOURS_MAX}")));
     }
     Ok(settings)
+}
+
+/// No more connections than the descriptor limit of this process carries.
+fn carried(connections_max: usize) -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.unwrap_or(u64::MAX);
+    let fits =
+        limit.saturating_sub(limits::DESCRIPTORS_RESERVED) / limits::DESCRIPTORS_PER_CONNECTION;
+    let fits = usize::try_from(fits).unwrap_or(usize::MAX).max(1);
+    if fits < connections_max {
+        log::warn(&format!(
+            "--max-connections {connections_max} lowered to {fits}: the descriptor limit is {limit}"
+        ));
+    }
+    connections_max.min(fits)
 }
 
 /// The first signal is delivered through the iterator; once it was, a second one exits.

@@ -1,14 +1,14 @@
 //! Receives a body into the sink of its route, in pieces, at a minimum rate.
 
-use std::io;
-use std::time::{Duration, Instant};
+use std::io::{self, BufRead, BufReader, Read};
+use std::net::TcpStream;
+use std::time::Duration;
 
-use super::connection::Incoming;
-use super::json::{ScanError, Scanner};
-use super::pace::Pace;
+use super::json::take_apart;
+use super::pace::Paced;
 use crate::http::{ApiError, Body, Response};
 use crate::limits::{PIECE_BYTES, SMALL_BODY_BYTES_MAX};
-use crate::store::{StoreError, Upload};
+use crate::store::Upload;
 
 /// Where a body goes.
 pub enum Sink {
@@ -28,95 +28,61 @@ pub enum Sink {
     },
 }
 
-/// Why there is no body.
-pub enum BodyError {
-    /// The client left or was too slow: there is nobody to answer.
+/// Why a request did not arrive whole. What follows on the connection cannot be told from a
+/// second request.
+#[derive(Debug)]
+pub enum Broken {
+    /// The client left: there is nobody to answer.
     Gone,
     /// Refused with this answer.
     Refused(Response),
 }
 
+impl<E: Into<ApiError>> From<E> for Broken {
+    fn from(error: E) -> Broken {
+        Broken::Refused(error.into().into())
+    }
+}
+
+/// Of an error while reading from the client.
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Broken {
+        match error.kind() {
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+                ApiError::new(408, "too_slow", "the request came too slowly; try again").into()
+            }
+            _ => Broken::Gone,
+        }
+    }
+}
+
 /// Receives `length` bytes. A body cut short is an error, never a short body.
 pub fn receive(
-    incoming: &mut Incoming<'_>, length: u64, sink: Sink, grace: Duration,
-) -> Result<Body, BodyError> {
+    stream: &mut BufReader<&TcpStream>, length: u64, sink: Sink, grace: Duration,
+) -> Result<Body, Broken> {
+    stream.get_ref().set_read_timeout(Some(grace))?;
+    let piece = usize::try_from(length).unwrap_or(usize::MAX).min(PIECE_BYTES);
+    let paced = Paced::new(stream.take(length), grace);
+    let mut source = BufReader::with_capacity(piece, paced);
     match sink {
         Sink::Memory => {
             let mut bytes = Vec::new();
-            each_piece(incoming, length, grace, |piece| {
-                bytes.extend_from_slice(piece);
-                Ok(())
-            })?;
+            source.read_to_end(&mut bytes)?;
             Ok(Body::Bytes(bytes))
         }
-        Sink::RawFile(mut upload) => {
-            each_piece(incoming, length, grace, |piece| store(&mut upload, piece))?;
-            Ok(Body::File(upload))
-        }
+        Sink::RawFile(mut upload) => loop {
+            let piece = source.fill_buf()?;
+            if piece.is_empty() {
+                return Ok(Body::File(upload));
+            }
+            upload.write(piece)?;
+            let stored = piece.len();
+            source.consume(stored);
+        },
         Sink::JsonFile { mut upload, field, skip } => {
-            let mut scanner = Scanner::new(field, skip, SMALL_BODY_BYTES_MAX);
-            let mut decoded = Vec::new();
-            each_piece(incoming, length, grace, |piece| {
-                decoded.clear();
-                scanner.feed(piece, &mut decoded).map_err(|e| refuse_json(e, field))?;
-                store(&mut upload, &decoded)
-            })?;
-            let (rest, _) = scanner.finish().map_err(|e| refuse_json(e, field))?;
+            let store = |bytes: &[u8]| Ok(upload.write(bytes)?);
+            let rest = take_apart(source, field, skip, SMALL_BODY_BYTES_MAX, store)?;
             Ok(Body::JsonFile { rest, upload })
         }
     }
-}
-
-fn each_piece(
-    incoming: &mut Incoming<'_>, length: u64, grace: Duration,
-    mut take: impl FnMut(&[u8]) -> Result<(), BodyError>,
-) -> Result<(), BodyError> {
-    let mut pace = Pace::new(grace);
-    let mut left = length;
-    let mut buffer = Vec::new();
-    incoming.set_read_timeout(grace).map_err(|_| BodyError::Gone)?;
-    while left > 0 {
-        let most = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE_BYTES);
-        buffer.resize(most, 0);
-        let n = incoming.read(&mut buffer).map_err(slow_or_gone)?;
-        if n == 0 {
-            return Err(BodyError::Gone);
-        }
-        pace.moved(n).map_err(slow_or_gone)?;
-        let begin = Instant::now();
-        take(buffer.get(..n).unwrap_or_default())?;
-        pace.skip(begin);
-        left = left.saturating_sub(n as u64);
-    }
-    Ok(())
-}
-
-fn slow_or_gone(error: io::Error) -> BodyError {
-    match error.kind() {
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => BodyError::Refused(
-            ApiError::new(408, "too_slow", "the body came too slowly; try again").into(),
-        ),
-        _ => BodyError::Gone,
-    }
-}
-
-fn store(upload: &mut Upload, bytes: &[u8]) -> Result<(), BodyError> {
-    upload.write(bytes).map_err(|error| {
-        let error = StoreError::io("write", std::path::Path::new("an upload"), error);
-        BodyError::Refused(ApiError::from(error).into())
-    })
-}
-
-fn refuse_json(error: ScanError, field: &str) -> BodyError {
-    let error = match error {
-        ScanError::Malformed(sentence) => ApiError::malformed(sentence),
-        ScanError::Base64 => ApiError::malformed(format!(
-            "{field} must be canonical base64 (standard alphabet, padded, nothing else)"
-        )),
-        ScanError::RestTooLarge => ApiError::too_large(
-            SMALL_BODY_BYTES_MAX as u64,
-            &format!(" beside {field}, whatever --max-body allows"),
-        ),
-    };
-    BodyError::Refused(error.into())
 }

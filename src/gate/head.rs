@@ -2,58 +2,24 @@
 //! passes (RFC 9110, RFC 9112), so that nothing before or behind this server can disagree on
 //! where a request ends or what it asks for.
 
-use std::ops::Range;
-
 use crate::http::ApiError;
 use crate::limits::{HEAD_BYTES_MAX, HEAD_FIELDS_MAX};
 
 /// One request head that passed every rule. It may hold credentials and is not `Debug`.
 pub struct Head {
-    text: String,
-    method: Range<usize>,
-    target: Range<usize>,
-    http11: bool,
-    /// Name and value of each field line, in order.
-    fields: Vec<(Range<usize>, Range<usize>)>,
-    content_length: Option<u64>,
+    /// As sent: methods are case-sensitive (RFC 9110, section 9.1).
+    pub method: String,
+    /// The target's path, not decoded.
+    pub path: String,
+    /// The target's query, what follows the first `?`, not decoded.
+    pub query: Option<String>,
+    /// True for HTTP/1.1, false for HTTP/1.0.
+    pub http11: bool,
+    /// Name and value of each field line, in order, without the spaces around the value.
+    pub lines: Vec<(String, String)>,
+    /// Bytes of body that follow; none declared means none (RFC 9112, section 6.3).
+    pub content_length: Option<u64>,
 }
-
-/// Why a head was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeadError {
-    /// It breaks the grammar or a rule of the fields that frame and route a request; the
-    /// sentence is for the client (400).
-    Malformed(&'static str),
-    /// It has more bytes or fields than the limits allow (431).
-    TooLarge,
-    /// It has a `Transfer-Encoding`: bodies come with a `Content-Length` only (411).
-    LengthRequired,
-    /// It is written in a version of HTTP other than 1.0 and 1.1 (505).
-    Version,
-    /// It expects something other than `100-continue` (417).
-    Expectation,
-}
-
-impl From<HeadError> for ApiError {
-    fn from(error: HeadError) -> ApiError {
-        let (status, code, message) = match error {
-            Malformed(sentence) => return ApiError::malformed(sentence),
-            HeadError::TooLarge => (431, "head_too_large", "the request head is too large"),
-            HeadError::LengthRequired => (
-                411,
-                "length_required",
-                "send the body with a Content-Length; Transfer-Encoding is not accepted",
-            ),
-            HeadError::Version => (505, "http_version", "this server speaks HTTP/1.1 and HTTP/1.0"),
-            HeadError::Expectation => {
-                (417, "expectation_failed", "the only expectation met is 100-continue")
-            }
-        };
-        ApiError::new(status, code, message)
-    }
-}
-
-use HeadError::Malformed;
 
 /// Characters of a method at most; the longest registered one has 17 and belongs to WebDAV.
 const METHOD_CHARS_MAX: usize = 16;
@@ -70,95 +36,56 @@ const SINGLETONS: [&str; 5] = ["host", "content-length", "content-type", "author
 /// of a good head, without waiting for the end: a stranger who speaks another protocol is told at
 /// once. Lines end with CR LF and hold nothing but 0x20 to 0x7e (RFC 9112, section 2.2, and RFC
 /// 9110, section 5.5, let a server refuse more lenient spellings).
-pub fn find_end(buf: &[u8], seen: usize) -> Result<Option<usize>, HeadError> {
+pub fn find_end(buf: &[u8], seen: usize) -> Result<Option<usize>, ApiError> {
     if buf.first().is_some_and(|&first| !is_token(first)) {
-        return Err(Malformed("the request does not begin with a method"));
+        return Err(ApiError::malformed("the request does not begin with a method"));
     }
     let head = buf.get(..HEAD_BYTES_MAX).unwrap_or(buf);
-    // The last byte seen may be a CR, whose LF can only be looked for now.
-    let mut at = seen.saturating_sub(1);
-    while let Some(stop) = next_control(head, at) {
-        at = stop.saturating_add(1);
-        let read = head.get(..at).unwrap_or(head);
-        match (head.get(stop), head.get(at)) {
-            (Some(b'\r'), Some(b'\n') | None) => {}
-            (Some(b'\r'), Some(_)) => return Err(Malformed("a CR without LF in the head")),
-            (Some(b'\n'), _) if read.ends_with(b"\r\n\r\n") => return Ok(Some(at)),
-            (Some(b'\n'), _) if read.ends_with(b"\r\n") => {}
-            (Some(b'\n'), _) => return Err(Malformed("an LF without CR in the head")),
-            _ => return Err(Malformed("the head may only hold printable ASCII")),
+    let mut after_cr = seen.checked_sub(1).and_then(|last| head.get(last)) == Some(&b'\r');
+    for (at, &byte) in head.iter().enumerate().skip(seen) {
+        let fits = if after_cr { byte == b'\n' } else { matches!(byte, b'\r' | b' '..=b'~') };
+        if !fits {
+            let rule = "the request head must be lines of printable ASCII that end with CR LF";
+            return Err(ApiError::malformed(rule));
         }
+        if byte == b'\n' && head.get(..=at).is_some_and(|read| read.ends_with(b"\r\n\r\n")) {
+            return Ok(Some(at.saturating_add(1)));
+        }
+        after_cr = byte == b'\r';
     }
-    if head.len() >= HEAD_BYTES_MAX { Err(HeadError::TooLarge) } else { Ok(None) }
+    if head.len() >= HEAD_BYTES_MAX { Err(too_large()) } else { Ok(None) }
 }
 
 /// Parses a head that `find_end` found complete.
 ///
 /// Errors of syntax, wherever they stand, come before those of meaning: only a head that every
 /// reader understands alike is judged by what it asks for.
-pub fn parse(head: &[u8]) -> Result<Head, HeadError> {
+pub fn parse(head: &[u8]) -> Result<Head, ApiError> {
     // Looked at again, so that this function alone decides what a `Head` may hold.
     let ended = find_end(head, 0)? == Some(head.len());
     let text = std::str::from_utf8(head).ok().filter(|_| ended);
-    let lines = text.and_then(|text| text.strip_suffix("\r\n\r\n"));
-    let lines = lines.ok_or(Malformed("the request head is cut short"))?;
-    let (line, fields) = lines.split_once("\r\n").unwrap_or((lines, ""));
-    let mut head = request_line(line)?;
-    let mut at = line.len().saturating_add(2);
-    for line in fields.split("\r\n").filter(|line| !line.is_empty()) {
-        if head.fields.len() == HEAD_FIELDS_MAX {
-            return Err(HeadError::TooLarge);
+    let mut lines =
+        text.ok_or_else(|| ApiError::malformed("the request head is cut short"))?.lines();
+    let mut head = request_line(lines.next().unwrap_or_default())?;
+    for line in lines.filter(|line| !line.is_empty()) {
+        if head.lines.len() == HEAD_FIELDS_MAX {
+            return Err(too_large());
         }
-        head.fields.push(field_line(line, at)?);
-        at = at.saturating_add(line.len()).saturating_add(2);
+        head.lines.push(field_line(line)?);
     }
-    head.text = lines.to_owned();
-    head.check_syntax()?;
-    head.check_meaning()?;
-    Ok(head)
+    head.check()
 }
 
 impl Head {
-    /// The method, as sent: methods are case-sensitive (RFC 9110, section 9.1).
-    pub fn method(&self) -> &str {
-        self.at(&self.method)
+    /// The values of the field lines of this name in any case, in order.
+    pub fn fields(&self, name: &'static str) -> impl DoubleEndedIterator<Item = &str> {
+        let named = self.lines.iter().filter(move |(found, _)| found.eq_ignore_ascii_case(name));
+        named.map(|(_, value)| value.as_str())
     }
 
-    /// The request target as sent: a path, and perhaps a query after `?`.
-    pub fn target(&self) -> &str {
-        self.at(&self.target)
-    }
-
-    /// The target's path, not decoded.
-    pub fn path(&self) -> &str {
-        self.target().split_once('?').map_or(self.target(), |(path, _)| path)
-    }
-
-    /// The target's query, not decoded.
-    pub fn query(&self) -> Option<&str> {
-        self.target().split_once('?').map(|(_, query)| query)
-    }
-
-    /// The first field of this name in any case, without the spaces around its value.
-    pub fn field(&self, name: &str) -> Option<&str> {
-        let found = self.fields.iter().find(|field| self.is_named(field, name));
-        found.map(|(_, value)| self.at(value))
-    }
-
-    /// Every field line of this name, in order.
-    pub fn fields<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        let found = self.fields.iter().filter(move |field| self.is_named(field, name));
-        found.map(|(_, value)| self.at(value))
-    }
-
-    /// The names of all field lines, as sent.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.fields.iter().map(|(name, _)| self.at(name))
-    }
-
-    /// Bytes of body that follow; none declared means none (RFC 9112, section 6.3).
-    pub fn content_length(&self) -> Option<u64> {
-        self.content_length
+    /// The first of them.
+    pub fn field(&self, name: &'static str) -> Option<&str> {
+        self.fields(name).next()
     }
 
     /// True if the client may send another request on this connection: HTTP/1.1 without
@@ -174,108 +101,79 @@ impl Head {
         self.http11 && self.field("expect").is_some()
     }
 
-    /// True for HTTP/1.1, false for HTTP/1.0.
-    pub fn http11(&self) -> bool {
-        self.http11
-    }
-
-    fn at(&self, span: &Range<usize>) -> &str {
-        self.text.get(span.clone()).unwrap_or_default()
-    }
-
-    fn is_named(&self, (span, _): &(Range<usize>, Range<usize>), name: &str) -> bool {
-        self.at(span).eq_ignore_ascii_case(name)
-    }
-
-    fn check_syntax(&mut self) -> Result<(), HeadError> {
-        if SINGLETONS.iter().any(|name| self.fields(name).nth(1).is_some()) {
-            return Err(Malformed("a field that may appear once appears twice"));
+    /// Checks the fields that frame and route a request.
+    fn check(mut self) -> Result<Head, ApiError> {
+        if SINGLETONS.iter().any(|name| self.fields(name).count() > 1) {
+            return Err(ApiError::malformed("a field that may appear once appears twice"));
         }
         match self.field("host") {
-            None if self.http11 => return Err(Malformed("the Host field is missing")),
+            None if self.http11 => return Err(ApiError::malformed("the Host field is missing")),
             // What belongs to other parts of a URI, or makes a list (RFC 9112, section 3.2).
             Some(host) if host.contains([' ', '/', '@', ',', '?', '#', '\\']) => {
-                return Err(Malformed("the Host field is not a host"));
+                return Err(ApiError::malformed("the Host field is not a host"));
             }
             _ => {}
         }
         self.content_length = self.field("content-length").map(length).transpose()?;
-        Ok(())
-    }
-
-    fn check_meaning(&self) -> Result<(), HeadError> {
         if self.field("transfer-encoding").is_some() {
-            return Err(HeadError::LengthRequired);
+            let only = "send the body with a Content-Length; Transfer-Encoding is not accepted";
+            return Err(ApiError::new(411, "length_required", only));
         }
         let met = |value: &str| value.eq_ignore_ascii_case("100-continue");
         if self.http11 && !self.field("expect").is_none_or(met) {
-            return Err(HeadError::Expectation);
+            let only = "the only expectation met is 100-continue";
+            return Err(ApiError::new(417, "expectation_failed", only));
         }
-        Ok(())
+        Ok(self)
     }
 }
 
 /// `METHOD SP origin-form SP HTTP-version` (RFC 9112, section 3), into a head without fields.
-fn request_line(line: &str) -> Result<Head, HeadError> {
-    let mut words = line.split(' ');
-    let (Some(method), Some(target), Some(version), None) =
-        (words.next(), words.next(), words.next(), words.next())
-    else {
-        return Err(Malformed("the request line must be METHOD /path HTTP/1.1"));
-    };
-    if !(1..=METHOD_CHARS_MAX).contains(&method.len()) || !method.bytes().all(is_token) {
-        return Err(Malformed("the method is not a token of at most 16 characters"));
-    }
+fn request_line(line: &str) -> Result<Head, ApiError> {
+    let malformed = || ApiError::malformed("the request line must be METHOD /path HTTP/1.1");
+    let words: Vec<&str> = line.splitn(4, ' ').collect();
+    let &[method, target, version] = words.as_slice() else { return Err(malformed()) };
     // Before the target: other versions may have other forms of it, as HTTP/2's preface has.
-    let http11 = match (version, version.strip_prefix("HTTP/").map(str::as_bytes)) {
-        ("HTTP/1.1", _) => true,
-        ("HTTP/1.0", _) => false,
-        (_, Some([b'0'..=b'9', b'.', b'0'..=b'9'])) => return Err(HeadError::Version),
-        _ => return Err(Malformed("the request line does not end with HTTP/1.1")),
+    let http11 = match version.strip_prefix("HTTP/").map(str::as_bytes) {
+        Some(b"1.1") => true,
+        Some(b"1.0") => false,
+        Some([b'0'..=b'9', b'.', b'0'..=b'9']) => {
+            let spoken = "this server speaks HTTP/1.1 and HTTP/1.0";
+            return Err(ApiError::new(505, "http_version", spoken));
+        }
+        _ => return Err(malformed()),
     };
+    let method_fits = (1..=METHOD_CHARS_MAX).contains(&method.len());
     // A fragment never leaves a client, and who sees one may cut the path at another place.
-    if !target.starts_with('/') || target.contains('#') {
-        return Err(Malformed("the request target must be a path that begins with /"));
+    let target_fits = target.starts_with('/') && !target.contains('#');
+    if !method_fits || !method.bytes().all(is_token) || !target_fits {
+        return Err(malformed());
     }
-    let target_at = method.len().saturating_add(1);
-    Ok(Head {
-        text: String::new(),
-        method: 0..method.len(),
-        target: target_at..target_at.saturating_add(target.len()),
-        http11,
-        fields: Vec::new(),
-        content_length: None,
-    })
+    let mut parts = target.splitn(2, '?').map(str::to_owned);
+    let (method, path, query) = (method.to_owned(), parts.next().unwrap_or_default(), parts.next());
+    Ok(Head { method, path, query, http11, lines: Vec::new(), content_length: None })
 }
 
-/// `token ":" OWS value OWS` (RFC 9112, section 5), where `line` stands at `at`. A space before
-/// the colon and a folded line have led to smuggled requests: both are refused.
-fn field_line(line: &str, at: usize) -> Result<(Range<usize>, Range<usize>), HeadError> {
-    if line.starts_with(' ') {
-        return Err(Malformed("a folded field line"));
+/// `token ":" OWS value OWS` (RFC 9112, section 5). A space before the colon and a folded line,
+/// which begins with one, have led to smuggled requests: both are refused.
+fn field_line(line: &str) -> Result<(String, String), ApiError> {
+    match line.split_once(':') {
+        Some((name, value)) if !name.is_empty() && name.bytes().all(is_token) => {
+            Ok((name.to_owned(), value.trim_matches(' ').to_owned()))
+        }
+        _ => Err(ApiError::malformed("a field line does not begin with a token and a colon")),
     }
-    let (name, rest) = line.split_once(':').ok_or(Malformed("a field line without a colon"))?;
-    if name.is_empty() || !name.bytes().all(is_token) {
-        return Err(Malformed("a field name is not a token"));
-    }
-    let name_end = at.saturating_add(name.len());
-    let value = rest.trim_start_matches(' ');
-    let value_at = at.saturating_add(line.len()).saturating_sub(value.len());
-    let value_end = value_at.saturating_add(value.trim_end_matches(' ').len());
-    Ok((at..name_end, value_at..value_end))
 }
 
 /// Digits only: `parse` alone would take a sign (RFC 9110, section 8.6).
-fn length(value: &str) -> Result<u64, HeadError> {
+fn length(value: &str) -> Result<u64, ApiError> {
     let digits = value.bytes().all(|byte| byte.is_ascii_digit());
     let length = value.parse().ok().filter(|_| digits);
-    length.ok_or(Malformed("Content-Length is not a number of bytes"))
+    length.ok_or_else(|| ApiError::malformed("Content-Length is not a number of bytes"))
 }
 
-/// The place of the first byte at or after `from` that is not printable.
-fn next_control(head: &[u8], from: usize) -> Option<usize> {
-    let new = head.get(from..)?;
-    new.iter().position(|byte| !matches!(byte, b' '..=b'~')).map(|n| from.saturating_add(n))
+fn too_large() -> ApiError {
+    ApiError::new(431, "head_too_large", "the request head is too large")
 }
 
 /// A character of a token (RFC 9110, section 5.6.2).
@@ -291,11 +189,12 @@ mod tests {
     use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
     use super::*;
+    use crate::http::Response;
 
     const GOOD: &[u8] = b"GET /a?b HTTP/1.1\r\nHost: h\r\n\r\n";
 
     /// Finds the end at once and byte by byte, which must agree, then parses.
-    fn read(bytes: &[u8]) -> Result<Head, HeadError> {
+    fn read(bytes: &[u8]) -> Result<Head, ApiError> {
         let end = find_end(bytes, 0);
         let slowly = (1..=bytes.len()).map(|n| find_end(&bytes[..n], n - 1));
         let slowly = slowly.into_iter().find(|found| *found != Ok(None));
@@ -306,20 +205,25 @@ mod tests {
         }
     }
 
-    fn get(fields: &str) -> Result<Head, HeadError> {
+    fn get(fields: &str) -> Result<Head, ApiError> {
         read(format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n").as_bytes())
     }
 
-    fn get10(fields: &str) -> Result<Head, HeadError> {
+    fn get10(fields: &str) -> Result<Head, ApiError> {
         read(format!("GET / HTTP/1.0\r\n{fields}\r\n").as_bytes())
     }
 
-    fn line(line: &str) -> Result<Head, HeadError> {
+    fn line(line: &str) -> Result<Head, ApiError> {
         read(format!("{line}\r\nHost: h\r\n\r\n").as_bytes())
     }
 
-    fn is_malformed(head: &Result<Head, HeadError>) -> bool {
-        matches!(head, Err(Malformed(_)))
+    /// The status of a refusal.
+    fn status<T>(result: &Result<T, ApiError>) -> Option<u16> {
+        result.as_ref().err().map(|error| Response::from(error.clone()).status)
+    }
+
+    fn is_malformed<T>(result: &Result<T, ApiError>) -> bool {
+        status(result) == Some(400)
     }
 
     #[test]
@@ -329,19 +233,21 @@ mod tests {
         let with_body = [text, "\0body\r\n\r\n".as_bytes()].concat();
         assert_eq!(find_end(&with_body, 0), Ok(Some(text.len())));
         let head = parse(text).ok().unwrap();
-        assert_eq!((head.method(), head.target()), ("POST", "/a/b?c=d?e"));
-        assert_eq!((head.path(), head.query()), ("/a/b", Some("c=d?e")));
+        assert_eq!(
+            (&*head.method, &*head.path, head.query.as_deref()),
+            ("POST", "/a/b", Some("c=d?e"))
+        );
         assert_eq!((head.field("host"), head.field("y")), (Some("h:80"), None));
         assert_eq!(head.fields("X").collect::<Vec<_>>(), ["a  b", ""]);
-        assert_eq!(head.content_length(), Some(5));
-        assert!(head.http11() && head.keep_alive() && !head.expects_continue());
-        assert_eq!(line("GET / HTTP/1.1").ok().unwrap().query(), None);
+        assert_eq!(head.content_length, Some(5));
+        assert!(head.http11 && head.keep_alive() && !head.expects_continue());
+        assert_eq!(line("GET / HTTP/1.1").ok().unwrap().query, None);
     }
 
     #[test]
     fn other_protocols_are_refused_at_their_first_byte() {
         for first in [0x16, b'\r', b'\n', b' ', 0, 0x80, b':', b'/', b'"'] {
-            assert!(matches!(find_end(&[first], 0), Err(Malformed(_))), "{first}");
+            assert!(is_malformed(&find_end(&[first], 0)), "{first}");
         }
         assert_eq!(find_end(b"", 0), Ok(None));
         assert_eq!(find_end(b"G", 0), Ok(None));
@@ -364,7 +270,7 @@ mod tests {
     fn a_cr_without_lf_and_an_lf_without_cr_are_refused() {
         for bad in ["G\n", "G\r\n\n", "G\rE", "G\r\r", "G\r\n\r ", "G\r\n\r\r"] {
             assert!(is_malformed(&read(bad.as_bytes())), "{bad:?}");
-            assert!(matches!(find_end(bad.as_bytes(), bad.len() - 1), Err(Malformed(_))));
+            assert!(is_malformed(&find_end(bad.as_bytes(), bad.len() - 1)));
         }
     }
 
@@ -375,15 +281,15 @@ mod tests {
         assert_eq!(find_end(&most, 0), Ok(Some(HEAD_BYTES_MAX)));
         assert_eq!(find_end(&most[..HEAD_BYTES_MAX - 1], 0), Ok(None));
         let over = head(HEAD_BYTES_MAX + 1);
-        assert_eq!(find_end(&over[..HEAD_BYTES_MAX], 0), Err(HeadError::TooLarge));
-        assert_eq!(find_end(&over, 0), Err(HeadError::TooLarge));
+        assert_eq!(find_end(&over[..HEAD_BYTES_MAX], 0), Err(too_large()));
+        assert_eq!(find_end(&over, 0), Err(too_large()));
     }
 
     #[test]
     fn a_head_may_have_so_many_fields_and_no_more() {
         assert!(get(&"a: b\r\n".repeat(HEAD_FIELDS_MAX - 1)).is_ok());
-        let over = get(&"a: b\r\n".repeat(HEAD_FIELDS_MAX)).err();
-        assert_eq!(over, Some(HeadError::TooLarge));
+        let over = get(&"a: b\r\n".repeat(HEAD_FIELDS_MAX));
+        assert_eq!(status(&over), Some(431));
     }
 
     #[test]
@@ -407,9 +313,9 @@ mod tests {
     fn another_version_is_named_before_its_target_is_looked_at() {
         for other in ["PRI * HTTP/2.0", "GET / HTTP/0.9", "GET http://h HTTP/3.0", "GET / HTTP/1.2"]
         {
-            assert_eq!(line(other).err(), Some(HeadError::Version), "{other}");
+            assert_eq!(status(&line(other)), Some(505), "{other}");
         }
-        assert_eq!(read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").err(), Some(HeadError::Version));
+        assert_eq!(status(&read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")), Some(505));
     }
 
     #[test]
@@ -426,7 +332,7 @@ mod tests {
     fn a_content_length_is_one_line_of_digits() {
         for (text, length) in [("0", 0), ("007", 7), ("18446744073709551615", u64::MAX)] {
             let head = get(&format!("content-length: {text} \r\n")).ok().unwrap();
-            assert_eq!(head.content_length(), Some(length));
+            assert_eq!(head.content_length, Some(length));
         }
         let over = ["18446744073709551616", "9999999999999999999999999"];
         for bad in ["", "-1", "+1", "1 2", "5, 5", "5,5", "0x5", "5.0", "a"].iter().chain(&over) {
@@ -444,8 +350,8 @@ mod tests {
             "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
             "Expect: other\r\nTransfer-Encoding: x\r\n",
         ] {
-            assert_eq!(get(fields).err(), Some(HeadError::LengthRequired), "{fields}");
-            assert_eq!(get10(fields).err(), Some(HeadError::LengthRequired), "{fields}");
+            assert_eq!(status(&get(fields)), Some(411), "{fields}");
+            assert_eq!(status(&get10(fields)), Some(411), "{fields}");
         }
     }
 
@@ -485,7 +391,7 @@ mod tests {
         assert!(get("Expect: 100-Continue\r\n").is_ok_and(|head| head.expects_continue()));
         for other in ["", "200-ok", "100-continue, x"] {
             let fields = format!("Expect: {other}\r\n");
-            assert_eq!(get(&fields).err(), Some(HeadError::Expectation));
+            assert_eq!(status(&get(&fields)), Some(417));
             assert!(get10(&fields).is_ok_and(|head| !head.expects_continue()));
         }
         assert!(get10("Expect: 100-continue\r\n").is_ok_and(|head| !head.expects_continue()));
@@ -520,7 +426,7 @@ mod tests {
         for bad in
             ["", "\r\n\r\n", "GET / HTTP/1.0\r\n", "GET / HTTP/1.0\r\n\r\nx", "G\u{e9}\r\n\r\n"]
         {
-            assert!(matches!(parse(bad.as_bytes()), Err(Malformed(_))), "{bad}");
+            assert!(is_malformed(&parse(bad.as_bytes())), "{bad}");
         }
     }
 
@@ -531,11 +437,11 @@ mod tests {
         let mut theirs = httparse::Request::new(&mut fields);
         let end = theirs.parse(bytes).unwrap();
         assert_eq!(find_end(bytes, 0), Ok(Some(end.unwrap())));
-        assert_eq!(theirs.method, Some(head.method()));
-        assert_eq!(theirs.path, Some(head.target()));
-        assert_eq!(theirs.version, Some(u8::from(head.http11())));
-        let ours =
-            head.fields.iter().map(|(name, value)| (head.at(name), head.at(value).as_bytes()));
+        assert_eq!(theirs.method, Some(&*head.method));
+        let query = head.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+        assert_eq!(theirs.path, Some(&*format!("{}{query}", head.path)));
+        assert_eq!(theirs.version, Some(u8::from(head.http11)));
+        let ours = head.lines.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
         let theirs = theirs.headers.iter().map(|field| (field.name, field.value.trim_ascii()));
         assert_eq!(ours.collect::<Vec<_>>(), theirs.collect::<Vec<_>>());
         true

@@ -2,245 +2,196 @@
 //! dropped unread, and the little that remains is left for serde_json, so that memory stays flat
 //! however large the body is.
 
+use std::io::{self, BufRead, Read};
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::body::Broken;
+use crate::http::ApiError;
+
 /// Objects and arrays inside each other, as serde_json allows.
 const NESTING_MAX: u32 = 128;
-/// Characters that are decoded at once: few enough to stay in the processor's first cache.
-const DECODE_CHARS: usize = 4096;
+/// Characters that are decoded at once: a multiple of four, few enough for the processor's caches.
+const DECODE_CHARS: usize = 16 * 1024;
+const CUT_SHORT: &str = "the JSON object in the body is cut short";
 
-/// Why a document was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ScanError {
-    /// The document cannot be taken apart; the sentence is for the client (400).
-    Malformed(&'static str),
-    /// The member is not canonical base64: standard alphabet, padded, nothing else (400).
-    Base64,
-    /// What remains is larger than allowed (413).
-    RestTooLarge,
-}
-
-use ScanError::Malformed;
-
-/// The state between two pieces of a document.
+/// Takes a document apart, to the end of its source: hands what the string of the top-level member
+/// `field` decodes to on to `take`, in pieces of at most 12 KiB, drops the value of `skip`, and
+/// returns all that remains, at most `rest_max` bytes, white space included.
 ///
 /// Everything but the two values is copied to the rest as it is, with `null` in their places. So
 /// it is serde_json that judges the syntax of the document, and that finds a name twice, also
 /// one spelled with escapes, if its struct has both names as `Option<()>`. The scanner may lose
 /// its way only in a document whose beginning, copied as it is, serde_json refuses. Inside the
 /// skipped value nothing but strings, escapes and the number of open brackets is followed.
-#[derive(Default)]
-pub struct Scanner {
-    field: &'static str,
-    skip: &'static str,
+pub fn take_apart(
+    source: impl BufRead, field: &str, skip: &str, rest_max: usize,
+    take: impl FnMut(&[u8]) -> Result<(), Broken>,
+) -> Result<Vec<u8>, Broken> {
+    Scanner { source, take, field, skip, rest_max, rest: Vec::new(), skipping: false }.run()
+}
+
+struct Scanner<'a, S, T> {
+    source: S,
+    take: T,
+    field: &'a str,
+    skip: &'a str,
     rest_max: usize,
     rest: Vec<u8>,
-    place: Place,
-    depth: u32,
-    /// Where in the rest the text of the newest string begins; before a colon, it is the name.
-    text_at: usize,
-    /// What becomes of the bytes that arrive.
-    fate: Fate,
-    /// What becomes of the value that comes next.
-    next: Fate,
-    found: bool,
-    /// Base64 that waits for the rest of its four characters.
-    carry: Vec<u8>,
-    /// The last four characters ended with padding: nothing may follow.
-    padded: bool,
+    /// In the value that is dropped.
+    skipping: bool,
 }
 
-/// Where the next byte stands.
-#[derive(Clone, Copy, Default, PartialEq)]
-enum Place {
-    #[default]
-    Start,
-    Between,
-    Text,
-    Escape,
-    /// In a skipped number or word.
-    Scalar,
-    End,
-}
-
-#[derive(Clone, Copy, Default, PartialEq)]
-enum Fate {
-    #[default]
-    Kept,
-    Skipped,
-    Decoded,
-}
-
-impl Scanner {
-    /// Decodes the string of the top-level member `field` and drops the value of `skip`; all
-    /// that remains may have `rest_max` bytes, white space included.
-    pub fn new(field: &'static str, skip: &'static str, rest_max: usize) -> Scanner {
-        Scanner { field, skip, rest_max, ..Scanner::default() }
+impl<S: BufRead, T: FnMut(&[u8]) -> Result<(), Broken>> Scanner<'_, S, T> {
+    fn run(mut self) -> Result<Vec<u8>, Broken> {
+        let (mut depth, mut name_at, mut found) = (1, 0, false);
+        self.copy_while(is_space)?;
+        if self.copy()? != b'{' {
+            return refuse("the body must be a JSON object");
+        }
+        while depth > 0 {
+            match self.copy()? {
+                b'"' => {
+                    name_at = self.rest.len();
+                    self.string()?;
+                }
+                b'{' | b'[' if depth == NESTING_MAX => {
+                    return refuse("the JSON in the body is nested too deeply");
+                }
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth -= 1,
+                b':' if depth == 1 && self.is_name(name_at, self.field) => {
+                    if self.begin()? != b'"' || found {
+                        return refuse("the body needs its base64 as one string");
+                    }
+                    found = true;
+                    self.decode()?;
+                }
+                b':' if depth == 1 && self.is_name(name_at, self.skip) => {
+                    let first = self.begin()?;
+                    self.skipping = true;
+                    match first {
+                        b'"' => self.string()?,
+                        b'{' | b'[' => depth += 1,
+                        _ if is_scalar(first) => self.copy_while(is_scalar)?,
+                        _ => return refuse("a member of the body has no value"),
+                    }
+                }
+                _ => {}
+            }
+            // Back at the top level, the value has ended.
+            self.skipping &= depth > 1;
+        }
+        self.copy_while(|_| true)?;
+        Ok(self.rest)
     }
 
-    /// Takes the next piece of the document and appends what it decodes to `out`, at most three
-    /// quarters of the piece and three bytes. After an error the document is lost.
-    pub fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), ScanError> {
-        let mut left = bytes;
-        while !left.is_empty() {
-            let run = if self.place == Place::Text { run_len(left) } else { 0 };
-            let (run, after) = left.split_at_checked(run).unwrap_or((left, &[]));
-            match self.fate {
-                Fate::Decoded => self.decode(run, out)?,
-                Fate::Kept | Fate::Skipped => self.keep(run)?,
-            }
-            let Some((&byte, after)) = after.split_first() else { break };
-            self.step(byte, out)?;
-            left = after;
-        }
-        Ok(())
+    /// True if what was copied since `name_at`, the newest string and a colon, is this name.
+    fn is_name(&self, name_at: usize, name: &str) -> bool {
+        let text = self.rest.get(name_at..).unwrap_or_default();
+        let text = text.strip_suffix(b":").unwrap_or_default().trim_ascii_end();
+        text.strip_suffix(b"\"") == Some(name.as_bytes())
     }
 
-    /// The document with `null` for the two values, and whether `field` was there.
-    pub fn finish(self) -> Result<(Vec<u8>, bool), ScanError> {
-        match self.place {
-            Place::End => Ok((self.rest, self.found)),
-            _ => Err(Malformed("the JSON object in the body is cut short")),
-        }
-    }
-
-    /// Takes one byte; in a string, the one that ended a run or stands after a backslash.
-    fn step(&mut self, byte: u8, out: &mut Vec<u8>) -> Result<(), ScanError> {
-        let decoded = self.fate == Fate::Decoded;
-        match (self.place, byte) {
-            (Place::Start, b'{') | (Place::Between, _) => self.between(byte)?,
-            (Place::Start, b' ' | b'\t' | b'\r' | b'\n') | (Place::End, _) => {}
-            (Place::Start, _) => return Err(Malformed("the body must be a JSON object")),
-            (Place::Text, b'\\') => self.place = Place::Escape,
-            (Place::Text, _) if !self.carry.is_empty() => return Err(ScanError::Base64),
-            (Place::Text, _) => self.place = Place::Between,
-            (Place::Escape, b'/') if decoded => {
-                // Some encoders write every slash so; no other escape stands for base64.
-                self.decode(b"/", out)?;
-                self.place = Place::Text;
-            }
-            (Place::Escape, _) if decoded => {
-                return Err(Malformed("the base64 in the body may hold no escape but \\/"));
-            }
-            (Place::Escape, _) => self.place = Place::Text,
-            (Place::Scalar, _) if is_scalar(byte) => {}
-            (Place::Scalar, _) => {
-                self.fate = Fate::Kept;
-                self.between(byte)?;
-            }
-        }
-        self.keep(&[byte])?;
-        // Back at the top level, the value has ended.
-        if self.place == Place::Between && self.depth == 1 {
-            self.fate = Fate::Kept;
-        }
-        Ok(())
-    }
-
-    /// Follows a byte that is in no string.
-    fn between(&mut self, byte: u8) -> Result<(), ScanError> {
-        self.place = Place::Between;
-        if self.next != Fate::Kept && !matches!(byte, b' ' | b'\t' | b'\r' | b'\n') {
-            return self.begin(byte);
-        }
-        match byte {
-            b'"' => {
-                self.place = Place::Text;
-                self.text_at = self.rest.len().saturating_add(1);
-            }
-            b'{' | b'[' if self.depth == NESTING_MAX => {
-                return Err(Malformed("the JSON in the body is nested too deeply"));
-            }
-            b'{' | b'[' => self.depth = self.depth.saturating_add(1),
-            b'}' | b']' => self.depth = self.depth.saturating_sub(1),
-            b':' if self.depth == 1 => self.next = self.fate_of_value(),
-            _ => {}
-        }
-        if self.depth == 0 {
-            self.place = Place::End;
-        }
-        Ok(())
-    }
-
-    /// What becomes of the value whose name was the newest string.
-    fn fate_of_value(&self) -> Fate {
-        let name = self.rest.get(self.text_at..).unwrap_or_default().trim_ascii_end();
-        match name.strip_suffix(b"\"") {
-            Some(name) if name == self.field.as_bytes() => Fate::Decoded,
-            Some(name) if name == self.skip.as_bytes() => Fate::Skipped,
-            _ => Fate::Kept,
-        }
-    }
-
-    /// Puts `null` in the place of a value that is not kept and looks at its first byte.
-    fn begin(&mut self, byte: u8) -> Result<(), ScanError> {
+    /// Puts `null` in the place of the value that comes, and returns its first byte.
+    fn begin(&mut self) -> Result<u8, Broken> {
+        self.copy_while(is_space)?;
         self.keep(b"null")?;
-        self.fate = std::mem::replace(&mut self.next, Fate::Kept);
-        match (self.fate, byte) {
-            (Fate::Decoded, b'"') if !self.found => (self.place, self.found) = (Place::Text, true),
-            (Fate::Decoded, _) => return Err(Malformed("the body needs its base64 as one string")),
-            (_, b'"') => self.place = Place::Text,
-            (_, b'{' | b'[') => self.depth = self.depth.saturating_add(1),
-            _ if is_scalar(byte) => self.place = Place::Scalar,
-            _ => return Err(Malformed("a member of the body has no value")),
-        }
-        Ok(())
+        self.next()
     }
 
-    fn keep(&mut self, bytes: &[u8]) -> Result<(), ScanError> {
-        if self.fate != Fate::Kept {
-            return Ok(());
-        }
-        if bytes.len() > self.rest_max.saturating_sub(self.rest.len()) {
-            return Err(ScanError::RestTooLarge);
-        }
-        self.rest.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn decode(&mut self, run: &[u8], out: &mut Vec<u8>) -> Result<(), ScanError> {
-        let missing = (4 - self.carry.len()) % 4;
-        let (first, rest) = run.split_at_checked(missing).unwrap_or((run, &[]));
-        self.carry.extend_from_slice(first);
-        if self.carry.len() == 4 {
-            let fours = std::mem::take(&mut self.carry);
-            self.decode_fours(&fours, out)?;
-        }
-        let (fours, tail) = rest.split_at_checked(rest.len() - rest.len() % 4).unwrap_or_default();
-        self.decode_fours(fours, out)?;
-        self.carry.extend_from_slice(tail);
-        match self.padded && !self.carry.is_empty() {
-            true => Err(ScanError::Base64),
-            false => Ok(()),
-        }
-    }
-
-    fn decode_fours(&mut self, fours: &[u8], out: &mut Vec<u8>) -> Result<(), ScanError> {
-        for chars in fours.chunks(DECODE_CHARS) {
-            if self.padded {
-                return Err(ScanError::Base64);
+    /// Copies what remains of a string, its closing quote included.
+    fn string(&mut self) -> Result<(), Broken> {
+        loop {
+            match self.copy()? {
+                b'"' => return Ok(()),
+                b'\\' => drop(self.copy()?),
+                _ => {}
             }
-            STANDARD.decode_vec(chars, out).map_err(|_| ScanError::Base64)?;
-            self.padded = chars.ends_with(b"=");
+        }
+    }
+
+    /// Decodes what remains of a string.
+    fn decode(&mut self) -> Result<(), Broken> {
+        let (mut chars, mut plain, mut padded, mut ended) = (Vec::new(), Vec::new(), false, false);
+        while !ended {
+            let room = DECODE_CHARS.saturating_sub(chars.len()) as u64;
+            if Read::take(&mut self.source, room).read_until(b'"', &mut chars)? == 0 {
+                return refuse(CUT_SHORT);
+            }
+            if chars.ends_with(b"\\") {
+                chars.push(self.next()?);
+            }
+            ended = chars.pop_if(|last| *last == b'"').is_some();
+            if chars.contains(&b'\\') {
+                // Some encoders write every slash so; another escape is no base64.
+                chars = String::from_utf8_lossy(&chars).replace("\\/", "/").into_bytes();
+            }
+            let tail = if ended { 0 } else { chars.len() % 4 };
+            let tail = chars.split_off(chars.len() - tail);
+            plain.clear();
+            let decoded = STANDARD.decode_vec(&chars, &mut plain);
+            // Nothing may follow what ended with padding.
+            if decoded.is_err() || padded && !chars.is_empty() {
+                let rule = "must be canonical base64 (standard alphabet, padded, nothing else)";
+                return refuse(&format!("{} {rule}", self.field));
+            }
+            padded |= chars.ends_with(b"=");
+            (self.take)(&plain)?;
+            chars = tail;
         }
         Ok(())
+    }
+
+    /// Copies bytes to the rest as long as they are such; skipped ones are dropped.
+    fn copy_while(&mut self, wanted: fn(u8) -> bool) -> Result<(), Broken> {
+        while self.peek()?.is_some_and(wanted) {
+            self.copy()?;
+        }
+        Ok(())
+    }
+
+    fn copy(&mut self) -> Result<u8, Broken> {
+        let byte = self.next()?;
+        self.keep(&[byte])?;
+        Ok(byte)
+    }
+
+    fn keep(&mut self, bytes: &[u8]) -> Result<(), Broken> {
+        if !self.skipping {
+            self.rest.extend_from_slice(bytes);
+        }
+        if self.rest.len() > self.rest_max {
+            let beside = format!(" beside {}, whatever --max-body allows", self.field);
+            return Err(ApiError::too_large(self.rest_max as u64, &beside).into());
+        }
+        Ok(())
+    }
+
+    fn next(&mut self) -> Result<u8, Broken> {
+        let byte = self.peek()?.ok_or_else(|| ApiError::malformed(CUT_SHORT))?;
+        self.source.consume(1);
+        Ok(byte)
+    }
+
+    /// The byte that comes next; none at the end.
+    fn peek(&mut self) -> io::Result<Option<u8>> {
+        Ok(self.source.fill_buf()?.first().copied())
     }
 }
 
-/// Bytes before the first quote or backslash. Whole blocks are asked first, without a branch for
-/// each byte, so that the compiler can use vector instructions.
-fn run_len(bytes: &[u8]) -> usize {
-    let ends = |byte: u8| u8::from(byte == b'"') | u8::from(byte == b'\\');
-    let plain = |block: &&[u8]| block.iter().fold(0, |found, byte| found | ends(*byte)) == 0;
-    let skipped = bytes.chunks_exact(64).take_while(plain).count() * 64;
-    let rest = bytes.get(skipped..).unwrap_or_default();
-    skipped + rest.iter().position(|byte| ends(*byte) != 0).unwrap_or(rest.len())
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
 
 /// A character of a number, `true`, `false` or `null`.
 fn is_scalar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')
+}
+
+fn refuse<T>(sentence: &str) -> Result<T, Broken> {
+    Err(ApiError::malformed(sentence).into())
 }
 
 #[cfg(test)]
@@ -252,6 +203,7 @@ mod tests {
     use serde_json::{Map, Value, json};
 
     use super::*;
+    use crate::http::Piece;
 
     const REST_MAX: usize = 1 << 20;
 
@@ -264,45 +216,76 @@ mod tests {
         _metadata: Option<()>,
     }
 
-    type Scanned = Result<(Vec<u8>, Vec<u8>, bool), ScanError>;
+    /// The rest and the decoded bytes, or status and sentence of the refusal.
+    type Scanned = Result<(Vec<u8>, Vec<u8>), (u16, String)>;
 
-    fn scan_with(mut scanner: Scanner, pieces: &[&[u8]]) -> Scanned {
-        let mut out = Vec::new();
-        for piece in pieces {
-            let before = out.len();
-            scanner.feed(piece, &mut out)?;
-            assert!(out.len() - before <= piece.len() * 3 / 4 + 3);
+    /// A document that arrives in these pieces.
+    struct Pieces<'a>(std::collections::VecDeque<&'a [u8]>);
+
+    impl Read for Pieces<'_> {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            unreachable!("the pieces are lent")
         }
-        scanner.finish().map(|(rest, found)| (rest, out, found))
+    }
+
+    impl BufRead for Pieces<'_> {
+        fn fill_buf(&mut self) -> io::Result<&[u8]> {
+            while self.0.front().is_some_and(|piece| piece.is_empty()) {
+                self.0.pop_front();
+            }
+            Ok(self.0.front().copied().unwrap_or_default())
+        }
+
+        fn consume(&mut self, n: usize) {
+            if let Some(piece) = self.0.front_mut() {
+                *piece = &piece[n..];
+            }
+        }
+    }
+
+    fn scan_with(field: &str, rest_max: usize, pieces: &[&[u8]]) -> Scanned {
+        let mut out = Vec::new();
+        let source = Pieces(pieces.iter().copied().collect());
+        let rest = take_apart(source, field, "metadata", rest_max, |decoded| {
+            assert!(decoded.len() <= DECODE_CHARS / 4 * 3);
+            out.extend_from_slice(decoded);
+            Ok(())
+        });
+        match rest {
+            Ok(rest) => Ok((rest, out)),
+            Err(Broken::Gone) => panic!("a whole document has not gone"),
+            Err(Broken::Refused(response)) => match &response.pieces[..] {
+                [Piece::Bytes(text)] => {
+                    Err((response.status, String::from_utf8(text.clone()).unwrap()))
+                }
+                other => panic!("{other:?}"),
+            },
+        }
     }
 
     fn scan_pieces(pieces: &[&[u8]]) -> Scanned {
-        scan_with(Scanner::new("encrypted_state", "metadata", REST_MAX), pieces)
+        scan_with("encrypted_state", REST_MAX, pieces)
     }
 
     /// Scans at once and in every two pieces, and byte by byte: all must agree.
-    fn scan(doc: &str) -> Result<(String, Vec<u8>, bool), ScanError> {
+    fn scan(doc: &str) -> Result<(String, Vec<u8>), (u16, String)> {
         let doc = doc.as_bytes();
         let whole = scan_pieces(&[doc]);
         for at in 0..=doc.len() {
             assert_eq!(scan_pieces(&[&doc[..at], &doc[at..]]), whole, "{at}");
         }
         assert_eq!(scan_pieces(&doc.chunks(1).collect::<Vec<_>>()), whole);
-        whole.map(|(rest, out, found)| (String::from_utf8(rest).unwrap(), out, found))
+        whole.map(|(rest, out)| (String::from_utf8(rest).unwrap(), out))
     }
 
     /// The rest, if serde_json accepts it.
     fn accept(doc: &str) -> Option<String> {
-        let (rest, _, _) = scan(doc).ok()?;
+        let (rest, _) = scan(doc).ok()?;
         serde_json::from_str::<Rest>(&rest).ok().map(|_| rest)
     }
 
-    fn refusal(doc: &str) -> Option<ScanError> {
-        scan(doc).err()
-    }
-
     fn is_malformed(doc: &str) -> bool {
-        matches!(refusal(doc), Some(Malformed(_)))
+        scan(doc).is_err_and(|(status, _)| status == 400)
     }
 
     #[test]
@@ -311,14 +294,14 @@ mod tests {
 "#;
         let rest = r#" {"a":"b", "encrypted_state" : null,"metadata":null,"v":1}
 "#;
-        assert_eq!(scan(doc), Ok((rest.to_owned(), b"hello".to_vec(), true)));
+        assert_eq!(scan(doc), Ok((rest.to_owned(), b"hello".to_vec())));
     }
 
     #[test]
     fn the_caller_learns_that_the_state_is_missing_or_empty() {
-        assert_eq!(scan("{}"), Ok(("{}".to_owned(), vec![], false)));
+        assert_eq!(scan("{}"), Ok(("{}".to_owned(), vec![])));
         let empty = r#"{"encrypted_state":null}"#.to_owned();
-        assert_eq!(scan(r#"{"encrypted_state":""}"#), Ok((empty, vec![], true)));
+        assert_eq!(scan(r#"{"encrypted_state":""}"#), Ok((empty, vec![])));
     }
 
     #[test]
@@ -329,7 +312,7 @@ mod tests {
             r#"{"a":"encrypted_state","b":"metadata"}"#,
             r#"{"a":"\"encrypted_state","x\"metadata":1,"encrypted_state ":2,"":3}"#,
         ] {
-            assert_eq!(scan(doc), Ok((doc.to_owned(), vec![], false)), "{doc}");
+            assert_eq!(scan(doc), Ok((doc.to_owned(), vec![])), "{doc}");
         }
     }
 
@@ -359,7 +342,7 @@ mod tests {
 
     #[test]
     fn an_escaped_slash_is_a_slash_and_every_other_escape_is_refused() {
-        let (_, out, _) = scan(r#"{"encrypted_state":"\/\/\/\/AA\/\/"}"#).unwrap();
+        let (_, out) = scan(r#"{"encrypted_state":"\/\/\/\/AA\/\/"}"#).unwrap();
         assert_eq!(out, [255, 255, 255, 0, 15, 255]);
         for escape in ["\\n", "\\u0041", "\\\\", "\\\"", "\\b"] {
             let doc = format!(r#"{{"encrypted_state":"{escape}AAA"}}"#);
@@ -375,7 +358,8 @@ mod tests {
             "AA=A", " AAAA",
         ] {
             let doc = format!(r#"{{"encrypted_state":"{bad}"}}"#);
-            assert_eq!(refusal(&doc), Some(ScanError::Base64), "{bad}");
+            let (status, sentence) = scan(&doc).unwrap_err();
+            assert!(status == 400 && sentence.contains("canonical base64"), "{bad}");
         }
     }
 
@@ -430,17 +414,16 @@ mod tests {
 
     #[test]
     fn the_rest_is_bounded_with_its_white_space() {
-        let scanner = || Scanner::new("encrypted_state", "metadata", 38);
-        let good = br#"{"encrypted_state":"AAAA","metadata":1}"#;
-        assert_eq!(scan_with(scanner(), &[good]), Err(ScanError::RestTooLarge));
+        let scan = |doc: &[u8]| scan_with("encrypted_state", 38, &[doc]);
+        let is_large = |doc: &[u8]| scan(doc).is_err_and(|(status, _)| status == 413);
+        assert!(is_large(br#"{"encrypted_state":"AAAA","metadata":1}"#));
         let good = br#"{"encrypted_state":"AAAAAAAA","b":[1]}"#;
-        assert_eq!(scan_with(scanner(), &[good]).map(|found| found.0.len()), Ok(32));
+        assert_eq!(scan(good).map(|found| found.0.len()), Ok(32));
         for (space, fits) in [("      ", true), ("       ", false)] {
             let doc = [good, space.as_bytes()].concat();
-            assert_eq!(scan_with(scanner(), &[&doc]).is_ok(), fits);
+            assert_eq!(scan(&doc).is_ok(), fits);
         }
-        let long = format!(r#"{{"{}"#, "a".repeat(100));
-        assert_eq!(scan_with(scanner(), &[long.as_bytes()]), Err(ScanError::RestTooLarge));
+        assert!(is_large(format!(r#"{{"{}"#, "a".repeat(100)).as_bytes()));
     }
 
     #[test]
@@ -448,10 +431,12 @@ mod tests {
         let bytes: Vec<u8> =
             (0..100_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         let doc = format!(r#"{{"encrypted_state":"{}","a":1}}"#, STANDARD.encode(&bytes));
-        for size in [1, 3, 4095, 4096, 4099, 65_536, usize::MAX >> 1] {
-            let pieces: Vec<&[u8]> = doc.as_bytes().chunks(size).collect();
-            let (rest, out, found) = scan_pieces(&pieces).unwrap();
-            assert!(found && out == bytes && rest == br#"{"encrypted_state":null,"a":1}"#);
+        for doc in [doc.replace('/', "\\/"), doc] {
+            for size in [1, 3, 4095, 4096, 4099, 65_536, usize::MAX >> 1] {
+                let pieces: Vec<&[u8]> = doc.as_bytes().chunks(size).collect();
+                let (rest, out) = scan_pieces(&pieces).unwrap();
+                assert!(out == bytes && rest == br#"{"encrypted_state":null,"a":1}"#);
+            }
         }
     }
 
@@ -568,12 +553,11 @@ mod tests {
         let check = |(doc, sizes): (Doc, Vec<usize>)| {
             let text = doc.text();
             let whole: Value = serde_json::from_str(&text).unwrap();
-            let (rest, out, found) = scan_pieces(&in_pieces(text.as_bytes(), &sizes)).unwrap();
+            let (rest, out) = scan_pieces(&in_pieces(text.as_bytes(), &sizes)).unwrap();
             assert!(serde_json::from_slice::<Rest>(&rest).is_ok());
             let rest: Value = serde_json::from_slice(&rest).unwrap();
             assert_eq!(rest, doc.rest());
             let state = doc.state.map(|(bytes, _, _)| bytes);
-            assert_eq!(found, state.is_some());
             assert_eq!(out, state.unwrap_or_default());
             assert_eq!(without(whole), rest);
             Ok(())
@@ -594,17 +578,16 @@ mod tests {
     fn judge(doc: &[u8], sizes: &[usize]) {
         let scanned = scan_pieces(&in_pieces(doc, sizes));
         assert_eq!(scanned, scan_pieces(&[doc]));
-        let Ok((rest, out, found)) = scanned else { return };
+        let Ok((rest, out)) = scanned else { return };
         let Ok(value) = serde_json::from_slice::<Value>(&rest) else { return };
         if serde_json::from_slice::<Rest>(&rest).is_err() {
             return;
         }
         // No name holds a bare control character: nothing is decoded here.
-        let unskipped = Scanner::new("\0", "metadata", REST_MAX);
-        let (readable, _, _) = scan_with(unskipped, &[doc]).unwrap();
+        let (readable, _) = scan_with("\0", REST_MAX, &[doc]).unwrap();
         let whole: Value = serde_json::from_slice(&readable).unwrap();
         let state = whole.get("encrypted_state").map(|state| state.as_str().unwrap());
-        assert_eq!(state.is_some(), found);
+        assert_eq!(state.is_some(), value.get("encrypted_state").is_some());
         assert_eq!(STANDARD.decode(state.unwrap_or_default()).unwrap(), out);
         assert_eq!(without(whole), value);
         match serde_json::from_slice::<Value>(doc) {

@@ -1,19 +1,32 @@
 //! Whose request it is when a trusted proxy forwards it.
 
 use std::net::IpAddr;
+use std::sync::Once;
 
 use super::head::Head;
+use crate::log;
+
+static HINT: Once = Once::new();
 
 /// The client's address: the socket's peer, or, if that is a trusted proxy, the rightmost address
 /// in `X-Forwarded-For` that is not itself one. Everything left of it was written by the client
 /// and proves nothing, not even that the list is no list. Something malformed in its place falls
 /// back to the socket's peer.
 pub fn client(peer: IpAddr, trusted: &[IpAddr], head: &Head) -> IpAddr {
+    let lines = head.fields("x-forwarded-for");
     if !trusted.contains(&peer) {
+        if peer.is_loopback() && lines.count() > 0 {
+            // If it is a proxy, every client looks like this one.
+            HINT.call_once(|| {
+                log::warn(&format!(
+                    "X-Forwarded-For from {peer} is ignored: if that is your reverse proxy, start \
+                     with --trusted-proxy {peer}, else all its clients share one address"
+                ));
+            });
+        }
         return peer;
     }
-    let lines: Vec<&str> = head.fields("x-forwarded-for").collect();
-    let from_right = lines.iter().rev().flat_map(|line| line.rsplit(','));
+    let from_right = lines.rev().flat_map(|line| line.rsplit(','));
     let mut addresses =
         from_right.map(|entry| entry.trim().parse().map(|ip: IpAddr| ip.to_canonical()));
     let client = addresses.find(|ip| !ip.as_ref().is_ok_and(|ip| trusted.contains(ip)));

@@ -1,115 +1,195 @@
-//! Slots: how many connections there are, in total and from one network.
+//! The open connections: how many there may be, in total and of one network, and which of them a
+//! stop closes.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::net::{IpAddr, Shutdown, TcpStream};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
+use super::Config;
+use crate::metrics::Metrics;
 use crate::net::Network;
-use crate::sync::lock;
+use crate::sync::{lock, wait_for};
 
 /// The slots of one gate.
-pub struct Slots {
-    taken: Mutex<Taken>,
-    total_max: usize,
-    per_peer_max: usize,
-}
-
 #[derive(Default)]
-struct Taken {
-    total: usize,
-    /// Never more entries than slots: an entry goes with its last slot.
-    by_peer: HashMap<Network, usize>,
+pub struct Slots {
+    /// How many there are.
+    pub config: Config,
+    /// Where they are counted.
+    pub metrics: Arc<Metrics>,
+    /// By descriptor, which no other connection has while this one is open.
+    open: Mutex<HashMap<RawFd, Open>>,
+    closed: Condvar,
+    stopping: AtomicBool,
 }
 
-/// A taken slot; free again when it goes.
-pub struct Slot {
-    slots: Arc<Slots>,
-    counts_in_total: bool,
+struct Open {
+    stream: Arc<TcpStream>,
+    /// Whom it counts for: a trusted proxy's connection for nobody but the client whose request
+    /// is on it.
     peer: Option<Network>,
+    /// No request of it is in flight.
+    idle: bool,
+}
+
+/// A connection and its slot, which is free again when this goes, in a panic too.
+pub struct Slot {
+    /// The slots it is one of.
+    pub slots: Arc<Slots>,
+    /// The connection.
+    pub stream: Arc<TcpStream>,
+    /// The other end.
+    pub peer: IpAddr,
+    of_proxy: bool,
 }
 
 impl Slots {
-    /// At most `total_max` slots, and `per_peer_max` of them for one network.
-    pub fn new(total_max: usize, per_peer_max: usize) -> Slots {
-        Slots { taken: Mutex::default(), total_max, per_peer_max }
+    /// None is taken.
+    pub fn new(config: Config, metrics: Arc<Metrics>) -> Slots {
+        Slots { config, metrics, ..Slots::default() }
     }
 
-    /// A slot for a connection; without a network (a trusted proxy) only the total counts.
-    pub fn connection(self: &Arc<Self>, peer: Option<Network>) -> Option<Slot> {
-        self.take(true, peer)
-    }
-
-    /// A slot for a request that a trusted proxy forwards for `peer`.
-    pub fn forwarded(self: &Arc<Self>, peer: Network) -> Option<Slot> {
-        self.take(false, Some(peer))
-    }
-
-    fn take(self: &Arc<Self>, counts_in_total: bool, peer: Option<Network>) -> Option<Slot> {
-        let mut taken = lock(&self.taken);
-        let of_peer = peer.and_then(|peer| taken.by_peer.get(&peer).copied()).unwrap_or(0);
-        if (counts_in_total && taken.total >= self.total_max)
-            || (peer.is_some() && of_peer >= self.per_peer_max)
-        {
+    /// A slot for a connection from `peer`, if there is one.
+    pub fn take(self: &Arc<Self>, stream: &Arc<TcpStream>, peer: IpAddr) -> Option<Slot> {
+        let mut open = lock(&self.open);
+        // A proxy's connection carries many clients: it counts against the total only.
+        let of_proxy = self.config.trusted_proxies.contains(&peer);
+        let full = open.len() >= self.config.connections_max;
+        if full || !of_proxy && self.is_full(&open, peer.into()) {
+            self.metrics.refused.add(1);
             return None;
         }
-        taken.total += usize::from(counts_in_total);
-        if let Some(peer) = peer {
-            taken.by_peer.insert(peer, of_peer + 1);
+        let counts_for = Some(peer.into()).filter(|_| !of_proxy);
+        let entry = Open { stream: Arc::clone(stream), peer: counts_for, idle: true };
+        open.insert(stream.as_raw_fd(), entry);
+        self.metrics.opened.add(1);
+        Some(Slot { slots: Arc::clone(self), stream: Arc::clone(stream), peer, of_proxy })
+    }
+
+    /// From now on no connection waits for another request.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        for open in lock(&self.open).values().filter(|open| open.idle) {
+            let _ = open.stream.shutdown(Shutdown::Read);
         }
-        Some(Slot { slots: Arc::clone(self), counts_in_total, peer })
+    }
+
+    /// True after [`Slots::stop`].
+    pub fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// True if all connections ended within `wait`.
+    pub fn all_ended(&self, wait: Duration) -> bool {
+        wait_for(&self.open, &self.closed, wait, |open| open.is_empty().then_some(())).is_some()
+    }
+
+    fn is_full(&self, open: &HashMap<RawFd, Open>, peer: Network) -> bool {
+        let of_peer = open.values().filter(|open| open.peer == Some(peer));
+        of_peer.count() >= self.config.connections_per_peer_max
+    }
+}
+
+impl Slot {
+    /// Before a request is waited for; false if none may come any more.
+    pub fn wait(&self) -> bool {
+        if let Some(open) = lock(&self.slots.open).get_mut(&self.stream.as_raw_fd()) {
+            open.idle = true;
+            open.peer = open.peer.filter(|_| !self.of_proxy);
+        }
+        !self.slots.stopping()
+    }
+
+    /// A request of `client` came. On a proxy's connection it takes a slot of its client until it
+    /// is answered; false if there is none.
+    pub fn serve(&self, client: IpAddr) -> bool {
+        let mut open = lock(&self.slots.open);
+        let full = self.of_proxy && self.slots.is_full(&open, client.into());
+        if let Some(open) = open.get_mut(&self.stream.as_raw_fd()) {
+            open.idle = false;
+            open.peer = open.peer.or(Some(client.into()).filter(|_| !full));
+        }
+        self.slots.metrics.refused.add(full.into());
+        !full
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut taken = lock(&self.slots.taken);
-        taken.total = taken.total.saturating_sub(usize::from(self.counts_in_total));
-        if let Some(peer) = self.peer {
-            let left = taken.by_peer.get(&peer).map_or(0, |n| n.saturating_sub(1));
-            match left {
-                0 => taken.by_peer.remove(&peer),
-                _ => taken.by_peer.insert(peer, left),
-            };
-        }
+        lock(&self.slots.open).remove(&self.stream.as_raw_fd());
+        self.slots.metrics.closed.add(1);
+        self.slots.closed.notify_all();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::IpAddr;
+    use std::net::TcpListener;
 
-    fn network(text: &str) -> Network {
-        text.parse::<IpAddr>().unwrap().into()
+    struct Fixture {
+        slots: Arc<Slots>,
+        listener: TcpListener,
+    }
+
+    const PROXY: &str = "127.0.0.1";
+
+    fn fixture(connections_max: usize, connections_per_peer_max: usize) -> Fixture {
+        let trusted_proxies = vec![address(PROXY)];
+        let config = Config {
+            connections_max,
+            connections_per_peer_max,
+            trusted_proxies,
+            ..Config::default()
+        };
+        let slots = Arc::new(Slots { config, ..Slots::default() });
+        Fixture { slots, listener: TcpListener::bind("127.0.0.1:0").unwrap() }
+    }
+
+    impl Fixture {
+        fn take(&self, peer: &str) -> Option<Slot> {
+            let stream = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
+            self.slots.take(&Arc::new(stream), address(peer))
+        }
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
     }
 
     #[test]
     fn one_network_cannot_take_the_slots_of_the_others() {
-        let slots = Arc::new(Slots::new(3, 2));
-        let (a, b) = (network("2001:db8::1"), network("192.0.2.1"));
-        let held = [slots.connection(Some(a)), slots.connection(Some(network("2001:db8::2")))];
+        let slots = fixture(3, 2);
+        let held = [slots.take("2001:db8::1"), slots.take("2001:db8::2")];
         assert!(held.iter().all(Option::is_some));
-        assert!(slots.connection(Some(a)).is_none(), "the same /64");
-        let other = slots.connection(Some(b));
+        assert!(slots.take("2001:db8::1").is_none(), "the same /64");
+        let other = slots.take("192.0.2.1");
         assert!(other.is_some());
-        assert!(slots.connection(Some(network("192.0.2.2"))).is_none(), "the total");
+        assert!(slots.take("192.0.2.2").is_none(), "the total");
     }
 
     #[test]
     fn a_dropped_slot_is_free_and_leaves_nothing() {
-        let slots = Arc::new(Slots::new(1, 1));
+        let slots = fixture(1, 1);
         for _ in 0..3 {
-            assert!(slots.connection(Some(network("192.0.2.1"))).is_some());
+            assert!(slots.take("192.0.2.1").is_some());
         }
-        assert!(lock(&slots.taken).by_peer.is_empty());
+        assert!(lock(&slots.slots.open).is_empty());
     }
 
     #[test]
     fn a_proxy_counts_in_total_and_its_clients_by_network() {
-        let slots = Arc::new(Slots::new(2, 1));
-        let proxies = (slots.connection(None), slots.connection(None));
-        assert!(proxies.0.is_some() && proxies.1.is_some() && slots.connection(None).is_none());
-        let first = slots.forwarded(network("192.0.2.1"));
-        assert!(first.is_some() && slots.forwarded(network("192.0.2.1")).is_none());
-        assert!(slots.forwarded(network("192.0.2.2")).is_some());
+        let slots = fixture(3, 1);
+        let proxies = [slots.take(PROXY), slots.take(PROXY), slots.take(PROXY)].map(Option::unwrap);
+        assert!(slots.take(PROXY).is_none());
+        let [first, second, third] = &proxies;
+        assert!(first.serve(address("192.0.2.1")) && !second.serve(address("192.0.2.1")));
+        assert!(third.serve(address("192.0.2.2")));
+        // Answered: it waits for the next request, and the slot is free again.
+        assert!(first.wait() && second.serve(address("192.0.2.1")));
+        assert!(!first.serve(address("192.0.2.1")));
     }
 }

@@ -7,7 +7,7 @@ use crate::store::StoreError;
 use super::response::Response;
 
 /// A refusal: status, machine word and a sentence a person can act on.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiError {
     status: u16,
     code: &'static str,

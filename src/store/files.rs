@@ -55,8 +55,8 @@ impl Upload {
     }
 
     /// Appends bytes.
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).map_err(|e| StoreError::io("write", &self.path, e))?;
         self.hash.update(bytes);
         self.len += bytes.len() as u64;
         self.under_way.fetch_add(bytes.len() as u64, Ordering::Relaxed);

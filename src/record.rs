@@ -1,0 +1,73 @@
+//! What is known of one request when it is over, and where that is told: the log, the counters.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use crate::limits::LOG_PATH_BYTES_MAX;
+use crate::log::{self, Level};
+use crate::metrics::Metrics;
+use crate::types::RandomId;
+
+/// A request and its answer.
+pub struct Record<'a> {
+    /// Id that the answer carries.
+    pub id: RandomId,
+    /// Method, or `-` for a head that was none.
+    pub method: &'a str,
+    /// Path without the query, or `-`.
+    pub path: &'a str,
+    /// The route's pattern; empty if there is none.
+    pub route: &'static str,
+    /// Status of the answer.
+    pub status: u16,
+    /// Bytes of body received.
+    pub bytes_in: u64,
+    /// Bytes of body sent.
+    pub bytes_out: u64,
+    /// When its head had come.
+    pub started: Instant,
+    /// Who asked, if known.
+    pub user: Option<i64>,
+    /// The client's address.
+    pub peer: IpAddr,
+}
+
+impl Record<'_> {
+    /// Of a request that nothing is known of yet.
+    pub fn new(id: RandomId, peer: IpAddr) -> Self {
+        let (status, bytes_in, bytes_out, started, user) = (0, 0, 0, Instant::now(), None);
+        let (method, path, route) = ("-", "-", "");
+        Record { id, method, path, route, status, bytes_in, bytes_out, started, user, peer }
+    }
+
+    /// Counts and logs the request, which was answered or given up now.
+    pub fn report(&self, metrics: &Metrics) {
+        let took = self.started.elapsed();
+        metrics.request(self.route, self.method, self.status, took);
+        metrics.bytes_in.add(self.bytes_in);
+        metrics.bytes_out.add(self.bytes_out);
+        let path = without_secrets(self.path);
+        log::event(
+            Level::Info,
+            "request",
+            &[
+                ("method", self.method.into()),
+                ("path", path.get(..LOG_PATH_BYTES_MAX).unwrap_or(&path).into()),
+                ("status", self.status.into()),
+                ("bytes_in", self.bytes_in.into()),
+                ("bytes_out", self.bytes_out.into()),
+                ("ms", (took.as_micros() as f64 / 1000.0).into()),
+                ("user", self.user.into()),
+                ("peer", self.peer.to_string().into()),
+                ("request_id", self.id.to_string().into()),
+            ],
+        );
+    }
+}
+
+/// A path in which somebody put a credential by mistake, without it.
+fn without_secrets(path: &str) -> String {
+    let secret = |part: &str| part.starts_with("cs_") || part.starts_with("eyJ");
+    let parts = path.split('/').map(|part| if secret(part) { "(secret)" } else { part });
+    parts.collect::<Vec<_>>().join("/")
+}
