@@ -8,7 +8,7 @@ use crate::log::{self, Level};
 use crate::metrics::Metrics;
 use crate::types::RandomId;
 
-/// A request and its answer.
+/// A request and its answer; counted and logged when this goes, in a panic too.
 pub struct Record<'a> {
     /// Id that the answer carries.
     pub id: RandomId,
@@ -18,7 +18,7 @@ pub struct Record<'a> {
     pub path: &'a str,
     /// The route's pattern; empty if there is none.
     pub route: &'static str,
-    /// Status of the answer.
+    /// Status of the answer; 499, as nginx writes it, where nobody could be answered.
     pub status: u16,
     /// Bytes of body received.
     pub bytes_in: u64,
@@ -30,22 +30,36 @@ pub struct Record<'a> {
     pub user: Option<i64>,
     /// The client's address.
     pub peer: IpAddr,
+    metrics: &'a Metrics,
 }
 
-impl Record<'_> {
+impl<'a> Record<'a> {
     /// Of a request that nothing is known of yet.
-    pub fn new(id: RandomId, peer: IpAddr) -> Self {
-        let (status, bytes_in, bytes_out, started, user) = (0, 0, 0, Instant::now(), None);
+    pub fn new(id: RandomId, peer: IpAddr, metrics: &'a Metrics) -> Self {
+        let (status, bytes_in, bytes_out, started, user) = (499, 0, 0, Instant::now(), None);
         let (method, path, route) = ("-", "-", "");
-        Record { id, method, path, route, status, bytes_in, bytes_out, started, user, peer }
+        Record {
+            id,
+            method,
+            path,
+            route,
+            status,
+            bytes_in,
+            bytes_out,
+            started,
+            user,
+            peer,
+            metrics,
+        }
     }
+}
 
-    /// Counts and logs the request, which was answered or given up now.
-    pub fn report(&self, metrics: &Metrics) {
+impl Drop for Record<'_> {
+    fn drop(&mut self) {
         let took = self.started.elapsed();
-        metrics.request(self.route, self.method, self.status, took);
-        metrics.bytes_in.add(self.bytes_in);
-        metrics.bytes_out.add(self.bytes_out);
+        self.metrics.request(self.route, self.method, self.status, took);
+        self.metrics.bytes_in.add(self.bytes_in);
+        self.metrics.bytes_out.add(self.bytes_out);
         let path = without_secrets(self.path);
         log::event(
             Level::Info,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::api::Work;
 use crate::context::Context;
 use crate::gate::head::Head;
-use crate::gate::{Admission, Sink, Vet};
+use crate::gate::{Answer, Sink, Vet};
 use crate::http::workers::Workers;
 use crate::http::{ApiError, Body, Query, Request, Response};
 use crate::limits::{LONG_JSON_BYTES_MAX, SMALL_BODY_BYTES_MAX};
@@ -33,7 +33,7 @@ impl Server {
     fn answer(
         &self, id: RandomId, route: &'static Route, mut request: Request, who: Option<Caller>,
         reservation: Option<Reservation>,
-    ) -> Box<dyn FnOnce(Body) -> Response> {
+    ) -> Answer {
         let (context, workers) = (Arc::clone(&self.context), Arc::clone(&self.workers));
         Box::new(move |body| {
             request.body = body;
@@ -117,7 +117,7 @@ impl Server {
 }
 
 impl Vet for Server {
-    fn vet(&self, head: &Head, record: &mut Record<'_>) -> Result<Admission, ApiError> {
+    fn vet(&self, head: &Head, record: &mut Record<'_>) -> Result<(Sink, Answer), ApiError> {
         let peer = record.peer;
         let local = self.context.metrics_served && is_local(head, peer);
         let (route, params) = routes::find(&head.method, &head.path, local)?;
@@ -140,7 +140,7 @@ impl Vet for Server {
         };
         let (sink, reservation) = self.sink(route, head, who.as_ref())?;
         let answer = self.answer(record.id, route, request, who, reservation);
-        Ok(Admission { sink, answer })
+        Ok((sink, answer))
     }
 }
 

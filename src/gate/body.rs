@@ -1,6 +1,6 @@
 //! Receives a body into the sink of its route, in pieces, at a minimum rate.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -47,10 +47,9 @@ impl<E: Into<ApiError>> From<E> for Broken {
 /// Of an error while reading from the client.
 impl From<io::Error> for Broken {
     fn from(error: io::Error) -> Broken {
+        let slow = || ApiError::new(408, "too_slow", "the request came too slowly; try again");
         match error.kind() {
-            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
-                ApiError::new(408, "too_slow", "the request came too slowly; try again").into()
-            }
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => slow().into(),
             _ => Broken::Gone,
         }
     }

@@ -9,7 +9,7 @@ use super::head::{Head, find_end, parse};
 use super::send::send;
 use super::slots::Slot;
 use super::{Vet, peer};
-use crate::http::{ApiError, Body, Response};
+use crate::http::{Body, Response};
 use crate::limits::{
     HEAD_READ_BYTES, LINGER_BYTES, LINGER_MS, LINGER_USER_BYTES, LINGER_USER_MS, SEND_WAIT_MS,
 };
@@ -24,16 +24,15 @@ struct Connection<'a> {
 }
 
 /// Serves a connection until it ends.
-pub fn serve(slot: &Slot, vet: &dyn Vet) {
+pub fn serve(slot: &Slot, vet: &dyn Vet) -> io::Result<()> {
     let stream = &*slot.stream;
-    let write_timeout = stream.set_write_timeout(Some(Duration::from_millis(SEND_WAIT_MS)));
+    stream.set_write_timeout(Some(Duration::from_millis(SEND_WAIT_MS)))?;
     // An answer must not wait for an acknowledgement of the one before (Nagle's algorithm).
-    if write_timeout.and_then(|()| stream.set_nodelay(true)).is_err() {
-        return;
-    }
+    stream.set_nodelay(true)?;
     let incoming = BufReader::with_capacity(HEAD_READ_BYTES, stream);
     let mut connection = Connection { slot, vet, incoming };
     while slot.wait() && connection.exchange().is_some() {}
+    Ok(())
 }
 
 impl Connection<'_> {
@@ -44,30 +43,26 @@ impl Connection<'_> {
         if matches!(head, Err(Broken::Gone)) {
             return None;
         }
-        let mut record = Record::new(RandomId::draw().ok()?, self.slot.peer);
-        let made = match head {
-            Ok(ref head) => self.request(head, &mut record),
-            Err(broken) => Err(broken),
+        let mut record = Record::new(RandomId::draw().ok()?, self.slot.peer, &slots.metrics);
+        let (made, keep) = match head {
+            Ok(ref head) => (self.request(head, &mut record), head.keep_alive()),
+            Err(broken) => (Err(broken), false),
         };
         let (response, keep) = match made {
-            Ok((response, keep)) => (response, keep && !slots.stopping()),
+            Ok(response) => (response, keep && !slots.stopping()),
             Err(Broken::Refused(response)) => (response, false),
-            Err(Broken::Gone) => {
-                // Nobody is told; the log and the counters know it as nginx writes it.
-                record.status = 499;
-                record.report(&slots.metrics);
-                return None;
-            }
+            Err(Broken::Gone) => return None,
         };
         record.status = response.status;
         let head = response.head(record.id, !keep);
         let pieces = if record.method == "HEAD" { vec![] } else { response.pieces };
         let sent = send(&self.slot.stream, head, pieces, slots.config.body_grace);
         record.bytes_out = *sent.as_ref().unwrap_or(&0);
-        record.report(&slots.metrics);
+        let signed_in = record.user.is_some();
+        drop(record);
         sent.ok()?;
         if !keep {
-            self.linger(record.user.is_some());
+            self.linger(signed_in);
         }
         keep.then_some(())
     }
@@ -100,21 +95,16 @@ impl Connection<'_> {
         }
     }
 
-    /// Has the answer made; with it, whether another request may follow.
-    fn request<'h>(
-        &mut self, head: &'h Head, record: &mut Record<'h>,
-    ) -> Result<(Response, bool), Broken> {
+    /// Has the answer made.
+    fn request<'h>(&mut self, head: &'h Head, record: &mut Record<'h>) -> Result<Response, Broken> {
         let config = &self.slot.slots.config;
         (record.method, record.path) = (&head.method, &head.path);
         record.peer = peer::client(self.slot.peer, &config.trusted_proxies, head);
-        let vetted = match self.slot.serve(record.peer) {
-            true => self.vet.vet(head, record),
-            false => Err(ApiError::overloaded("too many requests at once; try again")),
-        };
+        let vetted = self.slot.serve(record.peer).and_then(|()| self.vet.vet(head, record));
         let length = head.content_length.unwrap_or(0);
-        let admission = match vetted {
-            Ok(admission) => admission,
-            Err(error) if length == 0 => return Ok((error.into(), head.keep_alive())),
+        let (sink, answer) = match vetted {
+            Ok(admitted) => admitted,
+            Err(error) if length == 0 => return Ok(error.into()),
             Err(error) => return Err(error.into()),
         };
         let mut body = Body::Empty;
@@ -123,10 +113,10 @@ impl Connection<'_> {
             if head.expects_continue() && self.incoming.buffer().is_empty() {
                 (&*self.slot.stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
             }
-            body = receive(&mut self.incoming, length, admission.sink, config.body_grace)?;
+            body = receive(&mut self.incoming, length, sink, config.body_grace)?;
         }
         record.bytes_in = length;
-        Ok(((admission.answer)(body), head.keep_alive()))
+        Ok(answer(body))
     }
 
     /// Ends an answered connection: closing it with something unread would reset it, and the reset
@@ -139,9 +129,8 @@ impl Connection<'_> {
         let (begin, brief) = (Instant::now(), Duration::from_millis(LINGER_MS));
         let _ = self.slot.stream.shutdown(Shutdown::Write);
         let _ = self.slot.stream.set_read_timeout(Some(brief));
-        let may_go_on =
-            || begin.elapsed() < if self.slot.slots.stopping() { brief } else { longest };
+        let limit = || if self.slot.slots.stopping() { brief } else { longest };
         let (mut unread, mut piece) = ((&*self.slot.stream).take(bytes), [0; HEAD_READ_BYTES]);
-        while may_go_on() && unread.read(&mut piece).is_ok_and(|n| n > 0) {}
+        while begin.elapsed() < limit() && unread.read(&mut piece).is_ok_and(|n| n > 0) {}
     }
 }

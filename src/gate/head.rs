@@ -121,8 +121,9 @@ impl Head {
         }
         let met = |value: &str| value.eq_ignore_ascii_case("100-continue");
         if self.http11 && !self.field("expect").is_none_or(met) {
-            let only = "the only expectation met is 100-continue";
-            return Err(ApiError::new(417, "expectation_failed", only));
+            return Err(ApiError::new(
+                417, "expectation_failed", "only 100-continue may be expected",
+            ));
         }
         Ok(self)
     }
@@ -138,8 +139,7 @@ fn request_line(line: &str) -> Result<Head, ApiError> {
         Some(b"1.1") => true,
         Some(b"1.0") => false,
         Some([b'0'..=b'9', b'.', b'0'..=b'9']) => {
-            let spoken = "this server speaks HTTP/1.1 and HTTP/1.0";
-            return Err(ApiError::new(505, "http_version", spoken));
+            return Err(ApiError::new(505, "http_version", "this server speaks HTTP/1.1 and 1.0"));
         }
         _ => return Err(malformed()),
     };

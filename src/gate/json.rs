@@ -46,7 +46,7 @@ struct Scanner<'a, S, T> {
 impl<S: BufRead, T: FnMut(&[u8]) -> Result<(), Broken>> Scanner<'_, S, T> {
     fn run(mut self) -> Result<Vec<u8>, Broken> {
         let (mut depth, mut name_at, mut found) = (1, 0, false);
-        self.copy_while(is_space)?;
+        self.copy_while(u8::is_ascii_whitespace)?;
         if self.copy()? != b'{' {
             return refuse("the body must be a JSON object");
         }
@@ -74,7 +74,7 @@ impl<S: BufRead, T: FnMut(&[u8]) -> Result<(), Broken>> Scanner<'_, S, T> {
                     match first {
                         b'"' => self.string()?,
                         b'{' | b'[' => depth += 1,
-                        _ if is_scalar(first) => self.copy_while(is_scalar)?,
+                        _ if is_scalar(&first) => self.copy_while(is_scalar)?,
                         _ => return refuse("a member of the body has no value"),
                     }
                 }
@@ -96,7 +96,7 @@ impl<S: BufRead, T: FnMut(&[u8]) -> Result<(), Broken>> Scanner<'_, S, T> {
 
     /// Puts `null` in the place of the value that comes, and returns its first byte.
     fn begin(&mut self) -> Result<u8, Broken> {
-        self.copy_while(is_space)?;
+        self.copy_while(u8::is_ascii_whitespace)?;
         self.keep(b"null")?;
         self.next()
     }
@@ -125,28 +125,28 @@ impl<S: BufRead, T: FnMut(&[u8]) -> Result<(), Broken>> Scanner<'_, S, T> {
             }
             ended = chars.pop_if(|last| *last == b'"').is_some();
             if chars.contains(&b'\\') {
-                // Some encoders write every slash so; another escape is no base64.
+                // Some encoders write every slash so; no other escape stands for base64.
                 chars = String::from_utf8_lossy(&chars).replace("\\/", "/").into_bytes();
             }
-            let tail = if ended { 0 } else { chars.len() % 4 };
-            let tail = chars.split_off(chars.len() - tail);
+            let whole = if ended { chars.len() } else { chars.len() / 4 * 4 };
+            let fours = chars.get(..whole).unwrap_or_default();
             plain.clear();
-            let decoded = STANDARD.decode_vec(&chars, &mut plain);
+            let decoded = STANDARD.decode_vec(fours, &mut plain);
             // Nothing may follow what ended with padding.
-            if decoded.is_err() || padded && !chars.is_empty() {
+            if decoded.is_err() || padded && whole > 0 || chars.contains(&b'\\') {
                 let rule = "must be canonical base64 (standard alphabet, padded, nothing else)";
                 return refuse(&format!("{} {rule}", self.field));
             }
-            padded |= chars.ends_with(b"=");
+            padded = fours.ends_with(b"=");
             (self.take)(&plain)?;
-            chars = tail;
+            chars.drain(..whole);
         }
         Ok(())
     }
 
     /// Copies bytes to the rest as long as they are such; skipped ones are dropped.
-    fn copy_while(&mut self, wanted: fn(u8) -> bool) -> Result<(), Broken> {
-        while self.peek()?.is_some_and(wanted) {
+    fn copy_while(&mut self, wanted: fn(&u8) -> bool) -> Result<(), Broken> {
+        while self.peek()?.as_ref().is_some_and(wanted) {
             self.copy()?;
         }
         Ok(())
@@ -181,12 +181,8 @@ impl<S: BufRead, T: FnMut(&[u8]) -> Result<(), Broken>> Scanner<'_, S, T> {
     }
 }
 
-fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
-}
-
 /// A character of a number, `true`, `false` or `null`.
-fn is_scalar(byte: u8) -> bool {
+fn is_scalar(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')
 }
 

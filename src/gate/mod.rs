@@ -24,24 +24,19 @@ use crate::metrics::Metrics;
 use crate::record::Record;
 use crate::types::RandomId;
 use head::Head;
-use slots::{Slot, Slots};
+use slots::Slots;
 
 pub use body::{Broken, Sink};
 
 /// The program behind the gate.
 pub trait Vet: Send + Sync + 'static {
     /// Decides on a head alone, before a byte of its body is read, and notes what it finds out.
-    fn vet(&self, head: &Head, record: &mut Record<'_>) -> Result<Admission, ApiError>;
+    /// Of an admitted request it says where the body goes and what answers it then.
+    fn vet(&self, head: &Head, record: &mut Record<'_>) -> Result<(Sink, Answer), ApiError>;
 }
 
-/// How to go on with an admitted request.
-pub struct Admission {
-    /// Where its body goes.
-    pub sink: Sink,
-    /// Makes the answer once the body is there. It runs on the connection's own thread and may
-    /// wait.
-    pub answer: Box<dyn FnOnce(Body) -> Response>,
-}
+/// Makes the answer once the body is there. It runs on the connection's own thread and may wait.
+pub type Answer = Box<dyn FnOnce(Body) -> Response>;
 
 /// What `serve` was told about connections.
 #[derive(Debug, Clone, Default)]
@@ -96,20 +91,16 @@ impl Gate {
 fn accept_all(listener: &TcpListener, slots: &Arc<Slots>, vet: &Arc<dyn Vet>) {
     while !slots.stopping() {
         match listener.accept() {
-            Ok((stream, address)) => {
-                let stream = Arc::new(stream);
-                match slots.take(&stream, address.ip().to_canonical()) {
-                    Some(slot) => spawn(slot, Arc::clone(vet)),
-                    None => refuse(&stream),
-                }
-            }
+            Ok((stream, address)) => admit(slots, vet, stream, address.ip().to_canonical()),
             Err(_) => sleep(Duration::from_millis(ACCEPT_PAUSE_MS)),
         }
     }
 }
 
-fn spawn(slot: Slot, vet: Arc<dyn Vet>) {
-    let thread = Builder::new().stack_size(CONNECTION_STACK_BYTES);
+fn admit(slots: &Arc<Slots>, vet: &Arc<dyn Vet>, stream: TcpStream, peer: IpAddr) {
+    let stream = Arc::new(stream);
+    let Some(slot) = slots.take(&stream, peer) else { return refuse(&stream) };
+    let (vet, thread) = (Arc::clone(vet), Builder::new().stack_size(CONNECTION_STACK_BYTES));
     // Without a thread the closure is dropped, and with it the connection and its slot.
     if let Err(error) = thread.spawn(move || connection::serve(&slot, &*vet)) {
         log::error(&format!("no thread for a connection: {error}"));

@@ -26,10 +26,9 @@ pub fn client(peer: IpAddr, trusted: &[IpAddr], head: &Head) -> IpAddr {
         }
         return peer;
     }
-    let from_right = lines.rev().flat_map(|line| line.rsplit(','));
-    let mut addresses =
-        from_right.map(|entry| entry.trim().parse().map(|ip: IpAddr| ip.to_canonical()));
-    let client = addresses.find(|ip| !ip.as_ref().is_ok_and(|ip| trusted.contains(ip)));
+    let address = |entry: &str| entry.trim().parse().map(|ip: IpAddr| ip.to_canonical());
+    let mut from_right = lines.rev().flat_map(|line| line.rsplit(',')).map(address);
+    let client = from_right.find(|ip| !ip.as_ref().is_ok_and(|ip| trusted.contains(ip)));
     client.and_then(Result::ok).unwrap_or(peer)
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use super::Config;
+use crate::http::ApiError;
 use crate::metrics::Metrics;
 use crate::net::Network;
 use crate::sync::{lock, wait_for};
@@ -104,16 +105,18 @@ impl Slot {
     }
 
     /// A request of `client` came. On a proxy's connection it takes a slot of its client until it
-    /// is answered; false if there is none.
-    pub fn serve(&self, client: IpAddr) -> bool {
+    /// is answered; 503 if there is none.
+    pub fn serve(&self, client: IpAddr) -> Result<(), ApiError> {
         let mut open = lock(&self.slots.open);
-        let full = self.of_proxy && self.slots.is_full(&open, client.into());
+        if self.of_proxy && self.slots.is_full(&open, client.into()) {
+            self.slots.metrics.refused.add(1);
+            return Err(ApiError::overloaded("too many requests at once; try again"));
+        }
         if let Some(open) = open.get_mut(&self.stream.as_raw_fd()) {
             open.idle = false;
-            open.peer = open.peer.or(Some(client.into()).filter(|_| !full));
+            open.peer = Some(client.into());
         }
-        self.slots.metrics.refused.add(full.into());
-        !full
+        Ok(())
     }
 }
 
@@ -186,10 +189,11 @@ mod tests {
         let proxies = [slots.take(PROXY), slots.take(PROXY), slots.take(PROXY)].map(Option::unwrap);
         assert!(slots.take(PROXY).is_none());
         let [first, second, third] = &proxies;
-        assert!(first.serve(address("192.0.2.1")) && !second.serve(address("192.0.2.1")));
-        assert!(third.serve(address("192.0.2.2")));
+        assert!(first.serve(address("192.0.2.1")).is_ok());
+        assert!(second.serve(address("192.0.2.1")).is_err());
+        assert!(third.serve(address("192.0.2.2")).is_ok());
         // Answered: it waits for the next request, and the slot is free again.
-        assert!(first.wait() && second.serve(address("192.0.2.1")));
-        assert!(!first.serve(address("192.0.2.1")));
+        assert!(first.wait() && second.serve(address("192.0.2.1")).is_ok());
+        assert!(first.serve(address("192.0.2.1")).is_err());
     }
 }
