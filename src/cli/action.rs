@@ -3,28 +3,23 @@
 use serde_json::Value;
 
 use super::args::Args;
-use super::{Done, open_store, print};
+use super::{Done, print};
+use crate::store::Store;
 use crate::types::{MachineId, Name};
 
-pub fn run(mut args: Args) -> Done {
-    match args.subcommand()?.as_deref() {
-        Some("add") => add(args),
-        other => Err(args.no_command("action", other)),
-    }
-}
-
-fn add(mut args: Args) -> Done {
+/// `action add EMAIL MACHINE ACTION JSON`.
+pub fn add(mut args: Args) -> Done {
     let email = args.email()?;
     let machine = args.positional("MACHINE")?;
     let action = args.positional("ACTION")?;
     let payload = args.positional("JSON")?;
-    args.finish()?;
+    let data = args.finish()?;
     let machine: MachineId = machine.checked()?;
     let action: Name = action.checked()?;
     let object: Value = serde_json::from_str(&payload.text)
         .ok()
         .filter(Value::is_object)
         .ok_or_else(|| payload.refuse("this is no JSON object"))?;
-    let id = open_store(&args)?.add_action(&email, &machine, &action, &object.to_string())?;
+    let id = Store::open(&data)?.add_action(&email, &machine, &action, &object.to_string())?;
     print(format_args!("action {id} waits for {machine}\n"))
 }

@@ -28,11 +28,6 @@ impl Args {
         Ok(())
     }
 
-    /// The data folder.
-    pub fn data(&self) -> PathBuf {
-        self.data.clone()
-    }
-
     /// Takes a flag without a value.
     pub fn flag(&mut self, name: &'static str) -> bool {
         self.inner.contains(name)
@@ -69,14 +64,7 @@ impl Args {
         if self.flag(name) {
             return Ok(true);
         }
-        match from_environment(name)? {
-            None => Ok(false),
-            Some(value) => match value.text.as_str() {
-                "1" => Ok(true),
-                "0" => Ok(false),
-                _ => Err(value.refuse("use 1 or 0")),
-            },
-        }
+        from_environment(name)?.map_or(Ok(false), |value| value.choice([("1", true), ("0", false)]))
     }
 
     /// The parsed value of a setting, or its default.
@@ -136,28 +124,15 @@ impl Args {
         self.positional("EMAIL")?.email()
     }
 
-    /// The error for a missing or unknown command of a group.
-    pub fn no_command(&mut self, group: &str, given: Option<&str>) -> CliError {
-        match given {
-            Some(other) => {
-                CliError::Usage(format!("unknown command {group} {other}; see {group} --help"))
-            }
-            None => self.finish().err().unwrap_or_else(|| {
-                CliError::Usage(format!("{group} needs a command; see {group} --help"))
-            }),
-        }
-    }
-
     /// Takes the value of a flag as a number.
     pub fn number<T: FromStr>(&mut self, name: &'static str) -> Result<Option<T>, CliError> {
         self.value(name)?.map(|value| value.parse()).transpose()
     }
 
-    /// Nothing may be left.
-    pub fn finish(&mut self) -> Result<(), CliError> {
-        let inner = std::mem::replace(&mut self.inner, Arguments::from_vec(Vec::new()));
-        match inner.finish().first() {
-            None => Ok(()),
+    /// Nothing may be left; says which data folder is meant.
+    pub fn finish(self) -> Result<PathBuf, CliError> {
+        match self.inner.finish().first() {
+            None => Ok(self.data),
             Some(stray) => Err(CliError::Usage(format!(
                 "unknown argument {}; see --help",
                 stray.to_string_lossy()
@@ -187,6 +162,15 @@ impl Value {
     /// As an email address.
     pub fn email(&self) -> Result<Email, CliError> {
         Email::parse(&self.text).map_err(|rule| self.refuse(&rule))
+    }
+
+    /// What stands beside the one of two words that it is.
+    pub fn choice<T>(&self, [one, other]: [(&str, T); 2]) -> Result<T, CliError> {
+        match self.text.as_str() {
+            word if word == one.0 => Ok(one.1),
+            word if word == other.0 => Ok(other.1),
+            _ => Err(self.refuse(&format!("use {} or {}", one.0, other.0))),
+        }
     }
 
     /// A usage error that names it.

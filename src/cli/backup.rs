@@ -10,17 +10,16 @@ pub fn run(mut args: Args) -> Done {
     let hard_link = args.flag("--hard-link");
     let older = args.value("--incremental-from")?;
     let dest = args.positional("DEST")?;
-    args.finish()?;
+    let store = open_store(args)?;
     let older = older.as_ref().map(|older| Path::new(&older.text));
     let plan = Plan { dest: Path::new(&dest.text), hard_link, older, within: false };
-    let copied = open_store(&args)?.backup(&plan, &mut progress("copied"))?;
+    let copied = store.backup(&plan, &mut progress("copied"))?;
     report(&copied, &dest.text)
 }
 
 pub fn restore(mut args: Args) -> Done {
     let from = args.positional("SRC")?;
-    args.finish()?;
-    let to = args.data();
+    let to = args.finish()?;
     let copied = backup::restore(Path::new(&from.text), &to, &mut progress("restored"))?;
     report(&copied, &to.display().to_string())
 }

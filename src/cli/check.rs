@@ -5,8 +5,7 @@ use super::{CliError, Done, open_store, print, progress};
 
 pub fn run(mut args: Args) -> Done {
     let repair = args.flag("--repair");
-    args.finish()?;
-    let store = open_store(&args)?;
+    let store = open_store(args)?;
     if repair {
         let moved = store.repair()?;
         print(format_args!("{moved} files without a row moved into lost+found/\n"))?;

@@ -20,8 +20,7 @@ const PAGE_ROWS: usize = 1000;
 pub fn run(mut args: Args) -> Done {
     let only = args.value("--user")?.map(|user| user.email()).transpose()?;
     let dest = args.positional("DEST")?;
-    args.finish()?;
-    let store = open_store(&args)?;
+    let store = open_store(args)?;
     let users = store.users(only.as_ref())?;
     let to: PathBuf = Path::new(&dest.text).components().collect();
     refuse_destination(store.folder(), &to, false)?;

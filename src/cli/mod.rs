@@ -47,6 +47,33 @@ impl From<StoreError> for CliError {
 /// command itself.
 const HELP: &str = include_str!("help.txt");
 
+/// A command, the word after it if it is a group of commands, and what runs it.
+type Command = (&'static str, &'static str, fn(Args) -> Done);
+
+const COMMANDS: [Command; 21] = [
+    ("serve", "", serve::run),
+    ("user", "add", user::add),
+    ("user", "passwd", user::passwd),
+    ("user", "quota", user::quota),
+    ("user", "list", user::list),
+    ("user", "disable", user::disable),
+    ("user", "enable", user::enable),
+    ("user", "remove", user::remove),
+    ("token", "create", token::create),
+    ("token", "list", token::list),
+    ("token", "revoke", token::revoke),
+    ("backup", "", backup::run),
+    ("restore", "", backup::restore),
+    ("check", "", check::run),
+    ("prune", "", prune::run),
+    ("audit", "", audit::run),
+    ("export", "", export::run),
+    ("healthcheck", "", healthcheck::run),
+    ("environment", "list", environment::list),
+    ("environment", "restore", environment::restore),
+    ("action", "add", action::add),
+];
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     // First of all: whatever is made from here on is for this user alone.
@@ -54,10 +81,9 @@ pub fn main() -> ExitCode {
     log::install_panic_hook();
     jwt::install_provider();
     match run(Args::from_env()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) | Err(CliError::Closed) => ExitCode::SUCCESS,
         Err(CliError::Usage(message)) => fail(&message, 2),
         Err(CliError::Failed(message)) => fail(&message, 1),
-        Err(CliError::Closed) => ExitCode::SUCCESS,
     }
 }
 
@@ -75,32 +101,29 @@ fn run(mut args: Args) -> Done {
     }
     args.take_data()?;
     let command = args.subcommand()?;
-    let run: fn(Args) -> Done = match command.as_deref() {
-        Some("serve") => serve::run,
-        Some("user") => user::run,
-        Some("token") => token::run,
-        Some("backup") => backup::run,
-        Some("restore") => backup::restore,
-        Some("check") => check::run,
-        Some("prune") => prune::run,
-        Some("audit") => audit::run,
-        Some("export") => export::run,
-        Some("healthcheck") => healthcheck::run,
-        Some("environment") => environment::run,
-        Some("action") => action::run,
-        Some(other) => {
-            return Err(CliError::Usage(format!("unknown command {other}; see --help")));
-        }
-        None if help => return print(help_of("")),
-        None => {
-            args.finish()?;
-            return Err(CliError::Usage("a command is needed; see --help".into()));
-        }
-    };
-    match help {
-        true => print(help_of(&command.unwrap_or_default())),
-        false => run(args),
+    if help && command.is_none() {
+        return print(help_of(""));
     }
+    let Some(command) = command else {
+        args.finish()?;
+        return Err(CliError::Usage("a command is needed; see --help".into()));
+    };
+    let mut known = COMMANDS.iter().filter(|(first, ..)| *first == command).peekable();
+    let Some((_, second, _)) = known.peek() else {
+        return Err(CliError::Usage(format!("unknown command {command}; see --help")));
+    };
+    if help {
+        return print(help_of(&command));
+    }
+    let chosen = if second.is_empty() { Some(String::new()) } else { args.subcommand()? };
+    let Some(chosen) = chosen else {
+        args.finish()?;
+        return Err(CliError::Usage(format!("{command} needs a command; see {command} --help")));
+    };
+    let unknown =
+        || CliError::Usage(format!("unknown command {command} {chosen}; see {command} --help"));
+    let (.., run) = known.find(|(_, second, _)| *second == chosen).ok_or_else(unknown)?;
+    run(args)
 }
 
 /// The part of a command, or, for none, that of the program.
@@ -147,7 +170,7 @@ fn progress(done: &'static str) -> impl FnMut(u64, u64) {
     }
 }
 
-/// The data folder of a command that does not make one.
-fn open_store(args: &Args) -> Result<Store, CliError> {
-    Ok(Store::open(&args.data())?)
+/// The data folder of a command that does not make one; nothing else may be left of its arguments.
+fn open_store(args: Args) -> Result<Store, CliError> {
+    Ok(Store::open(&args.finish()?)?)
 }

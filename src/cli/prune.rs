@@ -3,20 +3,21 @@
 use std::num::NonZeroU32;
 
 use super::args::Args;
-use super::{CliError, Done, open_store, print};
+use super::{CliError, Done, print};
+use crate::store::Store;
 use crate::store::prune::{Pruned, Rules};
 
 pub fn run(mut args: Args) -> Done {
     let keep = args.number::<NonZeroU32>("--keep")?.map(NonZeroU32::get);
     let older_than_days = args.number("--older-than-days")?;
     let dry_run = args.flag("--dry-run");
-    args.finish()?;
+    let data = args.finish()?;
     if keep.is_none() && older_than_days.is_none() {
         let rule = "prune needs --keep N or --older-than-days N; see prune --help";
         return Err(CliError::Usage(rule.into()));
     }
     let rules = Rules { keep, older_than_days };
-    let store = open_store(&args)?;
+    let store = Store::open(&data)?;
     let pruned = if dry_run { store.prune_preview(rules)? } else { store.prune(rules)? };
     let Pruned { snapshots, deleted, lost, bytes, waiting } = pruned;
     let what = format!(

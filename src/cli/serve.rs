@@ -1,6 +1,7 @@
 //! `serve`: runs the server until it is told to stop.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::channel;
@@ -30,6 +31,7 @@ use crate::vet::Server;
 const JWT_HOURS_MAX: u32 = 876_000;
 
 struct Settings {
+    data: PathBuf,
     listen: SocketAddr,
     init_user: Option<Email>,
     body_bytes_max: u64,
@@ -42,14 +44,14 @@ struct Settings {
     log_format: Format,
 }
 
-pub fn run(mut args: Args) -> Done {
-    let mut settings = settings(&mut args)?;
+pub fn run(args: Args) -> Done {
+    let mut settings = settings(args)?;
     log::start(settings.log_format);
     settings.gate.connections_max = carried(settings.gate.connections_max);
     let second = Arc::new(AtomicBool::new(false));
     let mut signals = watch_signals(&second)
         .map_err(|e| CliError::Failed(format!("could not watch for signals: {e}")))?;
-    let (store, started) = Store::start(&args.data(), settings.policy)?;
+    let (store, started) = Store::start(&settings.data, settings.policy)?;
     if started.orphans > 0 {
         log::warn(&format!(
             "{} files without a row moved from snapshots/ to lost+found/",
@@ -118,7 +120,7 @@ fn settle(context: &Arc<Context>, longest: Duration) {
     }
 }
 
-fn settings(args: &mut Args) -> Result<Settings, CliError> {
+fn settings(mut args: Args) -> Result<Settings, CliError> {
     let seconds = |args: &mut Args, name, default| {
         let s: u32 = args.positive(name, u32::try_from(default).unwrap_or(u32::MAX))?;
         Ok::<_, CliError>(Duration::from_secs(u64::from(s)))
@@ -128,7 +130,7 @@ fn settings(args: &mut Args) -> Result<Settings, CliError> {
         listen: args.parsed("--listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8787)))?,
         init_user: args.setting("--init-user")?.map(|value| value.email()).transpose()?,
         body_bytes_max: args.positive("--max-body", limits::BODY_BYTES_MAX)?,
-        stop_timeout: seconds(args, "--stop-timeout", limits::STOP_TIMEOUT_S)?,
+        stop_timeout: seconds(&mut args, "--stop-timeout", limits::STOP_TIMEOUT_S)?,
         jwt_lifetime_s: i64::from(hours) * 3600,
         policy: Policy {
             quota_bytes: args.parsed("--quota", 0)?,
@@ -139,9 +141,9 @@ fn settings(args: &mut Args) -> Result<Settings, CliError> {
             connections_max: args.positive("--max-connections", limits::CONNECTIONS_MAX)?,
             connections_per_peer_max: args
                 .positive("--max-connections-per-ip", limits::CONNECTIONS_PER_PEER_MAX)?,
-            head_timeout: seconds(args, "--head-timeout", limits::HEAD_TIMEOUT_S)?,
-            idle_timeout: seconds(args, "--idle-timeout", limits::IDLE_TIMEOUT_S)?,
-            body_grace: seconds(args, "--body-grace", limits::BODY_GRACE_S)?,
+            head_timeout: seconds(&mut args, "--head-timeout", limits::HEAD_TIMEOUT_S)?,
+            idle_timeout: seconds(&mut args, "--idle-timeout", limits::IDLE_TIMEOUT_S)?,
+            body_grace: seconds(&mut args, "--body-grace", limits::BODY_GRACE_S)?,
             trusted_proxies: args
                 .repeated::<IpAddr>("--trusted-proxy")?
                 .iter()
@@ -152,14 +154,10 @@ fn settings(args: &mut Args) -> Result<Settings, CliError> {
         metrics: args.switch("--metrics")?,
         log_format: match args.setting("--log-format")? {
             None => Format::Text,
-            Some(value) => match value.text.as_str() {
-                "text" => Format::Text,
-                "json" => Format::Json,
-                _ => return Err(value.refuse("use text or json")),
-            },
+            Some(word) => word.choice([("text", Format::Text), ("json", Format::Json)])?,
         },
+        data: args.finish()?,
     };
-    args.finish()?;
     if hours > JWT_HOURS_MAX {
         return Err(CliError::Usage(format!("--token-hours {hours}: at most {JWT_HOURS_MAX}")));
     }

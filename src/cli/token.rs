@@ -10,20 +10,12 @@ use crate::types::{Digest, Email, Name};
 
 const EXPIRY_DAYS_MAX: i64 = 36_500;
 
-pub fn run(mut args: Args) -> Done {
-    match args.subcommand()?.as_deref() {
-        Some("create") => create(args),
-        Some("list") => list(args),
-        Some("revoke") => revoke(args),
-        other => Err(args.no_command("token", other)),
-    }
-}
-
-fn create(mut args: Args) -> Done {
+/// `token create EMAIL`: prints the token, this once.
+pub fn create(mut args: Args) -> Done {
     let name = args.value("--name")?;
     let expires_days = args.value("--expires-days")?;
     let email = args.email()?;
-    args.finish()?;
+    let data = args.finish()?;
     let name = name.ok_or_else(|| CliError::Usage("token create needs --name NAME".into()))?;
     let name: Name = name.checked()?;
     let expires_at = match expires_days {
@@ -33,7 +25,7 @@ fn create(mut args: Args) -> Done {
             _ => return Err(days.refuse(&format!("use 1 to {EXPIRY_DAYS_MAX}"))),
         },
     };
-    let token = new_token(&open_store(&args)?, &email, &name, expires_at, false)?;
+    let token = new_token(&Store::open(&data)?, &email, &name, expires_at, false)?;
     print(format_args!("{}\n", token.as_str()))
 }
 
@@ -49,15 +41,15 @@ pub fn new_token(
     Ok(token)
 }
 
-fn list(mut args: Args) -> Done {
+/// `token list`, of all users or of one.
+pub fn list(mut args: Args) -> Done {
     let email = args.optional("EMAIL")?.map(|value| value.email()).transpose()?;
-    args.finish()?;
-    print_lines(&open_store(&args)?.token_lines(email.as_ref())?)
+    print_lines(&open_store(args)?.token_lines(email.as_ref())?)
 }
 
-fn revoke(mut args: Args) -> Done {
+/// `token revoke ID`.
+pub fn revoke(mut args: Args) -> Done {
     let id: i64 = args.positional("ID")?.parse()?;
-    args.finish()?;
-    open_store(&args)?.revoke_token(id)?;
+    open_store(args)?.revoke_token(id)?;
     print(format_args!("token {id} revoked\n"))
 }

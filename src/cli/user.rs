@@ -7,81 +7,81 @@ use super::args::Args;
 use super::{CliError, Done, open_store, print, print_lines};
 use crate::auth::password;
 use crate::limits::PASSWORD_BYTES_MAX;
+use crate::store::Store;
 use crate::store::users::Change;
 
-pub fn run(mut args: Args) -> Done {
-    match args.subcommand()?.as_deref() {
-        Some("add") => add(args),
-        Some("passwd") => passwd(args),
-        Some("list") => list(args),
-        Some("disable") => change(args, &Change::Disable, "disabled"),
-        Some("enable") => change(args, &Change::Enable, "enabled"),
-        Some("quota") => quota(args),
-        Some("remove") => remove(args),
-        other => Err(args.no_command("user", other)),
-    }
-}
-
-fn add(mut args: Args) -> Done {
+/// `user add EMAIL`.
+pub fn add(mut args: Args) -> Done {
     let password = Source::take(&mut args)?;
     let email = args.email()?;
-    args.finish()?;
-    let store = open_store(&args)?;
+    let store = open_store(args)?;
     let hash = password.map(Source::read).transpose()?;
     let id = store.add_user(&email, hash.as_deref())?;
     print(format_args!("user {id} {email} added\n"))
 }
 
-fn passwd(mut args: Args) -> Done {
+/// `user passwd EMAIL`.
+pub fn passwd(mut args: Args) -> Done {
     let password = Source::take(&mut args)?;
     let email = args.email()?;
-    args.finish()?;
+    let data = args.finish()?;
     let Some(password) = password else {
         let rule = "user passwd needs --password-stdin or --password-file FILE";
         return Err(CliError::Usage(rule.into()));
     };
-    let store = open_store(&args)?;
+    let store = Store::open(&data)?;
     store.change_user(&email, &Change::Password(&password.read()?))?;
     print(format_args!("password of {email} set; its JWTs are void\n"))
 }
 
-fn quota(mut args: Args) -> Done {
+/// `user quota EMAIL BYTES`.
+pub fn quota(mut args: Args) -> Done {
     let email = args.email()?;
     let bytes = args.positional("BYTES")?;
-    args.finish()?;
+    let data = args.finish()?;
     let quota = match bytes.text.as_str() {
         "default" => None,
         _ => Some(bytes.parse::<u64>()?),
     };
     let stored = quota.map(i64::try_from).transpose();
     let stored = stored.map_err(|_| bytes.refuse("this is too large"))?;
-    open_store(&args)?.change_user(&email, &Change::Quota(stored))?;
+    Store::open(&data)?.change_user(&email, &Change::Quota(stored))?;
     print(format_args!("quota of {email} is {}\n", bytes.text))
+}
+
+/// `user disable EMAIL`.
+pub fn disable(args: Args) -> Done {
+    change(args, &Change::Disable, "disabled")
+}
+
+/// `user enable EMAIL`.
+pub fn enable(args: Args) -> Done {
+    change(args, &Change::Enable, "enabled")
 }
 
 fn change(mut args: Args, change: &Change<'_>, done: &str) -> Done {
     let email = args.email()?;
-    args.finish()?;
-    open_store(&args)?.change_user(&email, change)?;
+    open_store(args)?.change_user(&email, change)?;
     print(format_args!("{email} {done}\n"))
 }
 
-fn remove(mut args: Args) -> Done {
+/// `user remove EMAIL`.
+pub fn remove(mut args: Args) -> Done {
     let sure = args.flag("--yes");
     let email = args.email()?;
-    args.finish()?;
+    let data = args.finish()?;
     if !sure {
         return Err(CliError::Usage(format!(
             "user remove deletes everything that {email} stored; add --yes to do it"
         )));
     }
-    let files = open_store(&args)?.remove_user(&email)?;
+    let files = Store::open(&data)?.remove_user(&email)?;
     print(format_args!("{email} removed, with {files} stored files\n"))
 }
 
-fn list(mut args: Args) -> Done {
-    args.finish()?;
-    print_lines(&open_store(&args)?.user_lines()?)
+/// `user list`.
+pub fn list(args: Args) -> Done {
+    print_lines(&open_store(args)?.user_lines()?)
 }
 
 /// Where a password comes from: never an argument, which other users of the host can read.
