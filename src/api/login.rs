@@ -19,7 +19,7 @@ use crate::store::Caller;
 use crate::store::audit::Event;
 use crate::store::tokens::Bearer;
 use crate::time::{now_ms, rfc3339};
-use crate::types::{Digest, plain};
+use crate::types::plain;
 
 #[derive(Deserialize)]
 struct Login {
@@ -37,8 +37,8 @@ pub fn login(context: &Arc<Context>, request: Request) -> Result<Work, ApiError>
     let peer = request.peer;
     match body {
         Login { token: Some(token), .. } => {
-            let digest = ApiToken::parse(&token).map(|token| Digest(token.digest()));
-            let found = digest.map(|digest| context.store.bearer_by_token(digest)).transpose()?;
+            let find = |token: ApiToken| context.store.bearer_by_token(token.digest());
+            let found = ApiToken::parse(&token).map(find).transpose()?;
             let Some(bearer) = found.flatten() else {
                 // Counted as a password is, the token standing for an account; a good one is not.
                 return Err(attempt(&context, peer, &token)?.failed(None));

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use crate::http::ApiError;
 use crate::store::Store;
 use crate::store::tokens::Bearer;
-use crate::types::Digest;
 use jwt::JwtKey;
 use password::Permits;
 use throttle::Throttle;
@@ -41,7 +40,7 @@ impl Accounts {
     pub fn authenticate(&self, store: &Store, field: Option<&str>) -> Result<Bearer, ApiError> {
         let credential = field.and_then(bearer).ok_or_else(ApiError::unauthorized)?;
         let found = match ApiToken::parse(credential) {
-            Some(token) => store.bearer_by_token(Digest(token.digest()))?,
+            Some(token) => store.bearer_by_token(token.digest())?,
             None => match self.jwt.verify(credential) {
                 Some(jwt) => store.bearer_by_claims(jwt.user_id, jwt.generation, jwt.token_id)?,
                 None => None,

@@ -4,9 +4,10 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use crate::limits::{TOKEN_PREFIX_CHARS, TOKEN_RANDOM_BYTES};
+use crate::types::Digest;
 
 /// A long-lived credential, `cs_` and base64url characters (RFC 4648, section 5). It has no
 /// `Display`, and its `Debug` shows the prefix only, so that it cannot slip into a log.
@@ -30,8 +31,8 @@ impl ApiToken {
 
     /// SHA-256 of the whole text, which is all that is stored. A fast hash without salt is right
     /// here: nobody guesses 256 random bits, and a look-up needs the same digest every time.
-    pub fn digest(&self) -> [u8; 32] {
-        Sha256::digest(self.0.as_bytes()).into()
+    pub fn digest(&self) -> Digest {
+        Digest(Sha256::digest(self.0.as_bytes()).into())
     }
 
     /// The first characters, by which its owner recognises it in a list.
@@ -106,7 +107,7 @@ mod tests {
     #[test]
     fn the_digest_is_sha256_of_the_whole_text() {
         let token = ApiToken::parse(&format!("cs_{}", "a".repeat(40))).unwrap();
-        let hex: String = token.digest().iter().map(|b| format!("{b:02x}")).collect();
+        let hex = token.digest().to_string();
         assert_eq!(hex, "3f018ca590a2d145b9437e064d7c014f730d9977db16d16a0685ef4ba8ef79d4");
     }
 

@@ -6,7 +6,7 @@ use crate::auth::token::ApiToken;
 use crate::store::Store;
 use crate::store::tokens::NewToken;
 use crate::time::{DAY_MS, now_ms};
-use crate::types::{Digest, Email, Name};
+use crate::types::{Email, Name};
 
 const EXPIRY_DAYS_MAX: i64 = 36_500;
 
@@ -35,8 +35,7 @@ pub fn new_token(
 ) -> Result<ApiToken, CliError> {
     let failed = |e| CliError::Failed(format!("no random bytes: {e}"));
     let token = ApiToken::generate().map_err(failed)?;
-    let digest = Digest(token.digest());
-    let new = NewToken { digest, prefix: token.prefix(), name, expires_at };
+    let new = NewToken { digest: token.digest(), prefix: token.prefix(), name, expires_at };
     store.add_token(email, &new, new_user)?;
     Ok(token)
 }
