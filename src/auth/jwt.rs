@@ -10,31 +10,25 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, deco
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-/// Gives the JWT library its cryptography. Any number of calls does no harm.
-pub fn install_provider() {
-    // An error means that an earlier call did it.
-    let _ = PROVIDER.install_default();
-}
-
 /// What a JWT of this server says.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Claims {
+struct Claims {
     /// The user's id in digits.
-    pub sub: String,
+    sub: String,
     /// When it was issued, in seconds since 1970.
-    pub iat: i64,
+    iat: i64,
     /// From when on it is refused, in seconds since 1970.
-    pub exp: i64,
+    exp: i64,
     /// Who issued it: always this program.
-    pub iss: String,
+    iss: String,
     /// Whom it is for: always this program.
-    pub aud: String,
+    aud: String,
     /// The user's generation when it was issued; raising that number revokes it.
     #[serde(rename = "gen")]
-    pub generation: i64,
+    generation: i64,
     /// The API token it was traded for, with which it dies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tid: Option<i64>,
+    tid: Option<i64>,
 }
 
 /// What a JWT with a right signature, issuer, audience and expiry says. Whether the user and the
@@ -49,18 +43,6 @@ pub struct Verified {
     pub token_id: Option<i64>,
 }
 
-/// A JWT could not be made.
-#[derive(Debug)]
-pub struct JwtError(Error);
-
-impl fmt::Display for JwtError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the JWT could not be signed: {}", self.0)
-    }
-}
-
-impl std::error::Error for JwtError {}
-
 /// The key that signs and verifies JWTs, with the rules they must meet.
 pub struct JwtKey {
     signing: EncodingKey,
@@ -72,7 +54,8 @@ impl JwtKey {
     /// From the bytes of the key file: as long as the hash's output, which RFC 7518, section 3.2,
     /// asks for.
     pub fn new(key: [u8; 32]) -> JwtKey {
-        install_provider();
+        // Gives the library its cryptography; an error means that an earlier call did it.
+        let _ = PROVIDER.install_default();
         let mut rules = Validation::new(Algorithm::HS256);
         rules.leeway = 0;
         // The library takes a JWT in the very second of its `exp`; RFC 7519, section 4.1.4, says
@@ -89,7 +72,7 @@ impl JwtKey {
     /// A JWT for this user, valid before `expires_s` (both times in seconds since 1970).
     pub fn issue(
         &self, user_id: i64, generation: i64, token_id: Option<i64>, now_s: i64, expires_s: i64,
-    ) -> Result<String, JwtError> {
+    ) -> Result<String, Error> {
         let claims = Claims {
             sub: user_id.to_string(),
             iat: now_s,
@@ -99,7 +82,7 @@ impl JwtKey {
             generation,
             tid: token_id,
         };
-        encode(&Header::new(Algorithm::HS256), &claims, &self.signing).map_err(JwtError)
+        encode(&Header::new(Algorithm::HS256), &claims, &self.signing)
     }
 
     /// What a JWT says, if every rule holds. Why one does not is nobody's business.
@@ -236,7 +219,6 @@ mod tests {
 
     #[test]
     fn what_is_issued_is_verified() {
-        install_provider();
         let key = JwtKey::new(KEY);
         for token_id in [None, Some(9)] {
             let jwt = key.issue(42, 3, token_id, now_s(), now_s() + 60).unwrap();

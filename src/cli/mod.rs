@@ -19,7 +19,6 @@ use std::io::{BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use crate::auth::jwt;
 use crate::log;
 use crate::store::{Store, StoreError};
 use args::Args;
@@ -79,7 +78,6 @@ pub fn main() -> ExitCode {
     // First of all: whatever is made from here on is for this user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     log::install_panic_hook();
-    jwt::install_provider();
     match run(Args::from_env()) {
         Ok(()) | Err(CliError::Closed) => ExitCode::SUCCESS,
         Err(CliError::Usage(message)) => fail(&message, 2),
