@@ -1,11 +1,12 @@
 //! `export`: everything as plain files with a JSON index, so that nobody is locked in.
 
+use std::fmt::Display;
 use std::fs::{self, DirBuilder, File};
 use std::io::{BufWriter, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::Args;
 use super::{CliError, Done, open_store, print, progress};
@@ -33,9 +34,8 @@ pub fn run(mut args: Args) -> Done {
         )));
     }
     make(&root)?;
-    let mut report = progress("exported");
-    let (files, bytes, damaged) = (0, 0, Vec::new());
-    let mut export = Export { store: &store, root, files, bytes, damaged, report: &mut report };
+    let (files, bytes, damaged, report) = (0, 0, Vec::new(), &mut progress("exported"));
+    let mut export = Export { store: &store, root, files, bytes, damaged, report };
     let done = users.iter().try_for_each(|who| export.user(who));
     let done = done.and_then(|()| {
         fs::rename(&export.root, &to).map_err(|e| StoreError::io("rename", &export.root, e))
@@ -75,11 +75,11 @@ impl Export<'_> {
         let mut index = BufWriter::new(file);
         let failed = |e| StoreError::io("write", &path, e);
         let user = json!({ "id": who.id, "email": who.email });
-        let machines = self.store.machines(who.id, true)?.join(",\n");
-        let environments = self.store.environments(who.id)?.join(",\n");
+        let machines = array(&self.store.machines(who.id, true)?);
+        let environments = array(&self.store.environments(who.id)?);
         write!(
             index,
-            "{{\"user\":{user},\n\"machines\":[{machines}],\n\"environments\":[{environments}],\n\
+            "{{\"user\":{user},\n\"machines\":{machines},\n\"environments\":{environments},\n\
              \"snapshots\":["
         )
         .map_err(failed)?;
@@ -111,8 +111,7 @@ impl Export<'_> {
                 let opened = self.store.snapshot(who.id, &only).and_then(|snapshot| {
                     Ok((self.store.open_snapshot(&snapshot)?, snapshot.blob.size))
                 });
-                let file = self.save(opened, &dir.join(&name))?.then_some(name);
-                write(format!("{separator}{}", with(&row, "file", &json!(file).to_string())))?;
+                write(format!("{separator}{}", self.with_file(&row, opened, dir, name)?))?;
                 separator = ",\n";
             }
             match next {
@@ -132,55 +131,57 @@ impl Export<'_> {
             let n = number(&version, "version");
             let name = format!("{folder}/v{}.bin", n.unwrap_or_default());
             let opened = self.store.open_version(target, n);
-            let file = self.save(opened, &dir.join(&name))?.then_some(name);
-            versions.push(with(&version, "file", &json!(file).to_string()));
+            versions.push(self.with_file(&version, opened, dir, name)?);
         }
-        let key = json!(self.store.entity(target)?.wrapped_dek).to_string();
-        let mut row = with(&with(row, "kind", &json!(kind.0).to_string()), "wrapped_dek", &key);
-        row = with(&row, "versions", &format!("[{}]", versions.join(",\n")));
+        let mut row = with(row, "kind", json!(kind.0));
+        row = with(&row, "wrapped_dek", json!(self.store.entity(target)?.wrapped_dek));
+        row = with(&row, "versions", array(&versions));
         if kind == Kind::PROJECT {
-            let variables = self.store.variables(target, None, None)?.join(",\n");
-            let keys = self.store.layer_keys(target, None)?.join(",\n");
-            row = with(&row, "variables", &format!("[{variables}]"));
-            row = with(&row, "layer_keys", &format!("[{keys}]"));
+            row = with(&row, "variables", array(&self.store.variables(target, None, None)?));
+            row = with(&row, "layer_keys", array(&self.store.layer_keys(target, None)?));
         }
         Ok(row)
     }
 
-    /// Copies a verified file. False if it is damaged, which is noted, or was pruned since its row
-    /// was read.
-    fn save(&mut self, opened: Result<(File, u64)>, to: &Path) -> Result<bool> {
+    /// Copies a verified file and says its name in the row. The name is null if the file is
+    /// damaged, which is noted, or was pruned since its row was read.
+    fn with_file(
+        &mut self, row: &str, opened: Result<(File, u64)>, dir: &Path, name: String,
+    ) -> Result<String> {
         let (mut from, size) = match opened {
             Ok(opened) => opened,
-            Err(StoreError::Missing(_)) => return Ok(false),
+            Err(StoreError::Missing(_)) => return Ok(with(row, "file", Value::Null)),
             Err(error @ StoreError::Damaged { .. }) => {
                 self.damaged.push(error.to_string());
-                return Ok(false);
+                return Ok(with(row, "file", Value::Null));
             }
             Err(error) => return Err(error),
         };
-        let copied = File::create_new(to).and_then(|mut file| std::io::copy(&mut from, &mut file));
-        copied.map_err(|e| StoreError::io("write", to, e))?;
+        let to = dir.join(&name);
+        let copied = File::create_new(&to).and_then(|mut file| std::io::copy(&mut from, &mut file));
+        copied.map_err(|e| StoreError::io("write", &to, e))?;
         self.files += 1;
         self.bytes = self.bytes.saturating_add(size);
         (self.report)(self.files, self.bytes);
-        Ok(true)
+        Ok(with(row, "file", json!(name)))
     }
 }
 
+/// A JSON array of rows that are JSON, one a line.
+fn array(rows: &[String]) -> String {
+    format!("[{}]", rows.join(",\n"))
+}
+
 /// The JSON object `row` with one more member, whose value is JSON too.
-fn with(row: &str, member: &str, value: &str) -> String {
+fn with(row: &str, member: &str, value: impl Display) -> String {
     format!("{},\"{member}\":{value}}}", row.strip_suffix('}').unwrap_or(row))
 }
 
 fn number(row: &str, member: &str) -> Option<i64> {
-    serde_json::from_str::<serde_json::Value>(row).ok()?.get(member)?.as_i64()
+    serde_json::from_str::<Value>(row).ok()?.get(member)?.as_i64()
 }
 
+/// A folder that was not there.
 fn make(dir: &Path) -> Result<()> {
-    let made = match fs::symlink_metadata(dir) {
-        Ok(_) => Err(std::io::ErrorKind::AlreadyExists.into()),
-        Err(_) => DirBuilder::new().mode(0o700).create(dir),
-    };
-    made.map_err(|e| StoreError::io("create", dir, e))
+    DirBuilder::new().mode(0o700).create(dir).map_err(|e| StoreError::io("create", dir, e))
 }
