@@ -38,32 +38,27 @@ fn ask(host: &str, path: &str) -> std::io::Result<String> {
     let wait = Duration::from_secs(HEALTHCHECK_TIMEOUT_S);
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
     let named = if has_port { host.to_owned() } else { format!("{host}:80") };
-    let mut last = ErrorKind::NotFound.into();
+    let mut connected = Err(ErrorKind::NotFound.into());
     for address in named.to_socket_addrs()? {
-        let mut stream = match TcpStream::connect_timeout(&address, wait) {
-            Ok(stream) => stream,
-            Err(error) => {
-                last = error;
-                continue;
-            }
-        };
-        let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-        stream.write_all(head.as_bytes())?;
-        let (mut answer, end) = (Vec::new(), Instant::now() + wait);
-        while !answer.contains(&b'\n') && answer.len() < 1024 {
-            let left = end.saturating_duration_since(Instant::now());
-            stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-            let mut piece = [0; 256];
-            match stream.read(&mut piece) {
-                Ok(n) if n > 0 => answer.extend_from_slice(piece.get(..n).unwrap_or_default()),
-                Ok(_) => break,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                    return Err(ErrorKind::TimedOut.into());
-                }
-                Err(e) => return Err(e),
-            }
+        connected = TcpStream::connect_timeout(&address, wait);
+        if connected.is_ok() {
+            break;
         }
-        return Ok(String::from_utf8_lossy(&answer).into_owned());
     }
-    Err(last)
+    let mut stream = connected?;
+    let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes())?;
+    let (mut answer, end) = (Vec::new(), Instant::now() + wait);
+    while !answer.contains(&b'\n') && answer.len() < 1024 {
+        let left = end.saturating_duration_since(Instant::now());
+        stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+        let mut piece = [0; 256];
+        match stream.read(&mut piece) {
+            Ok(0) => break,
+            Ok(n) => answer.extend_from_slice(piece.get(..n).unwrap_or_default()),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
