@@ -85,8 +85,7 @@ pub fn error(msg: &str) {
 
 /// Logs `msg` with fields; a null field is left out of a text line.
 pub fn event(level: Level, msg: &str, fields: &[(&str, Value)]) {
-    let format = QUEUE.get().map_or(Format::Text, |(format, _)| *format);
-    let line = line(format, level, msg, fields);
+    let line = line(level, msg, fields);
     let Some((_, sender)) = QUEUE.get() else { return write_stderr(&format!("{line}\n")) };
     if sender.try_send(Line::Text(line)).is_err() {
         DROPPED.fetch_add(1, Ordering::Relaxed);
@@ -115,10 +114,10 @@ impl Level {
     }
 }
 
-fn line(format: Format, level: Level, msg: &str, fields: &[(&str, Value)]) -> String {
-    match format {
-        Format::Text => text_line(level, msg, fields),
-        Format::Json => json_line(level, msg, fields),
+fn line(level: Level, msg: &str, fields: &[(&str, Value)]) -> String {
+    match QUEUE.get() {
+        Some((Format::Json, _)) => json_line(level, msg, fields),
+        _ => text_line(level, msg, fields),
     }
 }
 
@@ -142,13 +141,10 @@ pub fn escape(msg: &str) -> String {
 }
 
 fn json_line(level: Level, msg: &str, fields: &[(&str, Value)]) -> String {
-    let mut object = Map::new();
-    object.insert("time".into(), rfc3339(now_ms()).into());
-    object.insert("level".into(), level.word().into());
-    object.insert("msg".into(), msg.into());
-    for (key, value) in fields {
-        object.insert((*key).to_owned(), value.clone());
-    }
+    let time = rfc3339(now_ms()).into();
+    let every = [("time", time), ("level", level.word().into()), ("msg", msg.into())];
+    let members = every.iter().chain(fields);
+    let object: Map<_, _> = members.map(|(key, value)| ((*key).into(), value.clone())).collect();
     Value::Object(object).to_string()
 }
 
@@ -167,8 +163,7 @@ fn write_lines(receiver: Receiver<Line>) {
         }
         let dropped = DROPPED.swap(0, Ordering::Relaxed);
         if dropped > 0 {
-            let format = QUEUE.get().map_or(Format::Text, |(format, _)| *format);
-            let line = line(format, Level::Warn, &format!("{dropped} log lines dropped"), &[]);
+            let line = line(Level::Warn, &format!("{dropped} log lines dropped"), &[]);
             text.extend([&line, "\n"]);
         }
         write_stderr(&text);
