@@ -138,11 +138,14 @@ fn help_of(command: &str) -> String {
 /// Writes to standard output; a closed one is an error, not a panic.
 fn print(text: impl Display) -> Done {
     let mut out = std::io::stdout().lock();
-    write!(out, "{text}").and_then(|()| out.flush()).map_err(not_written)
+    write!(out, "{text}").and_then(|()| out.flush()).map_err(could_not(PRINT))
 }
 
-fn not_written(error: std::io::Error) -> CliError {
-    CliError::Failed(format!("could not write to standard output: {error}"))
+const PRINT: &str = "write to standard output";
+
+/// What failed, with the system's reason.
+fn could_not(what: impl Display) -> impl FnOnce(std::io::Error) -> CliError {
+    move |error| CliError::Failed(format!("could not {what}: {error}"))
 }
 
 /// Prints each line; a reader that has enough is no error.
@@ -151,7 +154,7 @@ fn print_lines(lines: &[String]) -> Done {
     let written = lines.iter().try_for_each(|line| writeln!(out, "{line}"));
     written.and_then(|()| out.flush()).map_err(|error| match error.kind() {
         std::io::ErrorKind::BrokenPipe => CliError::Closed,
-        _ => not_written(error),
+        _ => could_not(PRINT)(error),
     })
 }
 

@@ -12,7 +12,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::args::Args;
 use super::notify::notify;
 use super::token::new_token;
-use super::{CliError, Done, print};
+use super::{CliError, Done, could_not, print};
 use crate::auth::{Accounts, password};
 use crate::context::Context;
 use crate::gate::{Config, Gate};
@@ -49,8 +49,7 @@ pub fn run(args: Args) -> Done {
     log::start(settings.log_format);
     settings.gate.connections_max = carried(settings.gate.connections_max);
     let second = Arc::new(AtomicBool::new(false));
-    let mut signals = watch_signals(&second)
-        .map_err(|e| CliError::Failed(format!("could not watch for signals: {e}")))?;
+    let mut signals = watch_signals(&second).map_err(could_not("watch for signals"))?;
     let (store, started) = Store::start(&settings.data, settings.policy)?;
     if started.orphans > 0 {
         log::warn(&format!(
@@ -58,16 +57,12 @@ pub fn run(args: Args) -> Done {
             started.orphans
         ));
     }
-    let failed = |what: &str| {
-        let what = what.to_owned();
-        move |e: std::io::Error| CliError::Failed(format!("could not {what}: {e}"))
-    };
     let listen = settings.listen;
-    let listener = TcpListener::bind(listen).map_err(failed(&format!("listen on {listen}")))?;
-    let address = listener.local_addr().map_err(failed("read the listening address"))?;
+    let listener = TcpListener::bind(listen).map_err(could_not(format!("listen on {listen}")))?;
+    let address = listener.local_addr().map_err(could_not("read the listening address"))?;
     let socket = store.folder().socket_path("http.sock")?;
     let store_run = store.folder().run();
-    let workers = Workers::start(&socket).map_err(failed("start the workers"))?;
+    let workers = Workers::start(&socket).map_err(could_not("start the workers"))?;
     let context = Arc::new(Context {
         accounts: Accounts::new(jwt_key(&store)?),
         store,
@@ -80,10 +75,10 @@ pub fn run(args: Args) -> Done {
     init_user(&context.store, settings.init_user.as_ref(), address)?;
     context.store.audit_later(Event::new("server.start", "ok"));
     keep_house(&context, settings.policy.keep, settings.audit_days)
-        .map_err(failed("start a thread"))?;
+        .map_err(could_not("start a thread"))?;
     let server = Arc::new(Server::new(Arc::clone(&context), Arc::clone(&workers)));
     let gate = Gate::start(listener, server, Arc::clone(&context.metrics), settings.gate)
-        .map_err(failed("start accepting"))?;
+        .map_err(could_not("start accepting"))?;
     print(format_args!("configsync-server listening on http://{address}\n"))?;
     notify("READY=1");
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 
 use super::args::Args;
-use super::{CliError, Done, open_store, print, print_lines};
+use super::{CliError, Done, could_not, open_store, print, print_lines};
 use crate::auth::password;
 use crate::limits::PASSWORD_BYTES_MAX;
 use crate::store::Store;
@@ -111,7 +111,7 @@ impl Source {
             Source::File(path) => File::open(path)
                 .and_then(|file| BufReader::new(file.take(most)).read_until(b'\n', &mut line)),
         };
-        read.map_err(|e| CliError::Failed(format!("could not read the password: {e}")))?;
+        read.map_err(could_not("read the password"))?;
         let password = line.strip_suffix(b"\n").unwrap_or(&line);
         let password = password.strip_suffix(b"\r").unwrap_or(password);
         let fits = (1..=PASSWORD_BYTES_MAX).contains(&password.len());
