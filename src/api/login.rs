@@ -123,19 +123,18 @@ fn by_password(email: &str, password: &str, counted: Counted) -> Answer {
     let context = Arc::clone(&counted.context);
     let (known, hash) = context.store.credentials(email)?.unzip();
     // For an unknown user, one without a password and a disabled one the same work is done.
-    match password::verify(password.as_bytes(), hash.flatten().as_deref()) {
-        Ok(right) => match known {
-            Some(bearer) if right => {
-                let peer = counted.peer;
-                counted.succeeded();
-                welcome(&context, peer, &bearer)
-            }
-            known => Err(counted.failed(known.map(|bearer| bearer.who))),
-        },
-        Err(error) => {
-            log::error(&format!("a password could not be hashed: {error}"));
-            Err(ApiError::internal())
+    let right = password::verify(password.as_bytes(), hash.flatten().as_deref());
+    let right = right.map_err(|error| {
+        log::error(&format!("a password could not be hashed: {error}"));
+        ApiError::internal()
+    })?;
+    match known {
+        Some(bearer) if right => {
+            let peer = counted.peer;
+            counted.succeeded();
+            welcome(&context, peer, &bearer)
         }
+        known => Err(counted.failed(known.map(|bearer| bearer.who))),
     }
 }
 
