@@ -114,23 +114,21 @@ pub struct Permits {
 #[derive(Default)]
 struct Line {
     running: usize,
+    /// The tickets of those that wait, who came first in front.
     waiting: VecDeque<u64>,
-    next_ticket: u64,
 }
 
 impl Permits {
     /// A permit, or None if too many wait already or none came free in time.
     pub fn acquire(self: &Arc<Self>, wait: Duration) -> Option<Permit> {
-        let ticket = {
-            let mut line = lock(&self.line);
-            if line.waiting.len() >= HASHES_WAITING_MAX {
-                return None;
-            }
-            let ticket = line.next_ticket;
-            line.next_ticket = ticket.wrapping_add(1);
-            line.waiting.push_back(ticket);
-            ticket
-        };
+        let mut line = lock(&self.line);
+        if line.waiting.len() >= HASHES_WAITING_MAX {
+            return None;
+        }
+        // No other one that waits has this number.
+        let ticket = line.waiting.back().map_or(0, |last| last.wrapping_add(1));
+        line.waiting.push_back(ticket);
+        drop(line);
         let my_turn = wait_for(&self.line, &self.moved, wait, |line| {
             let free = line.running < HASHES_AT_ONCE && line.waiting.front() == Some(&ticket);
             free.then(|| {
