@@ -117,13 +117,12 @@ fn unknown(local: &Local) -> Value {
 
 /// What a machine does that has version `local`, last synced `synced`, of a project at `current`.
 fn action(local: i64, synced: i64, current: i64) -> &'static str {
-    let (edited, behind) = (local > synced, current > synced);
-    match (edited, behind) {
+    let edited = local > synced;
+    match (edited, current > synced) {
         (true, true) => "conflict",
         (true, false) => "push",
-        (false, true) if local == synced => "pull",
-        (false, _) if local < synced && current > local => "pull",
-        _ => "noop",
+        (false, _) if current > local => "pull",
+        (false, _) => "noop",
     }
 }
 
