@@ -1,5 +1,6 @@
 //! Arguments and environment variables, each error naming what is wrong.
 
+use std::env::VarError;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -184,12 +185,8 @@ fn from_environment(flag: &str) -> Result<Option<Value>, CliError> {
     let name =
         format!("CONFIGSYNC{}", flag.to_ascii_uppercase().replace("--", "_").replace('-', "_"));
     match std::env::var(&name) {
-        // As `NAME=` stands in files of settings.
-        Ok(text) if text.is_empty() => Ok(None),
-        Ok(text) => Ok(Some(Value { name, text })),
-        Err(std::env::VarError::NotPresent) => Ok(None),
-        Err(std::env::VarError::NotUnicode(_)) => {
-            Err(CliError::Usage(format!("{name} is not UTF-8")))
-        }
+        Err(VarError::NotUnicode(_)) => Err(CliError::Usage(format!("{name} is not UTF-8"))),
+        // Empty is as good as absent: `NAME=` stands in files of settings.
+        found => Ok(found.ok().filter(|text| !text.is_empty()).map(|text| Value { name, text })),
     }
 }
