@@ -98,11 +98,10 @@ fn run(mut args: Args) -> Done {
         return print(format_args!("configsync-server {}\n", env!("CARGO_PKG_VERSION")));
     }
     args.take_data()?;
-    let command = args.subcommand()?;
-    if help && command.is_none() {
-        return print(help_of(""));
-    }
-    let Some(command) = command else {
+    let Some(command) = args.subcommand()? else {
+        if help {
+            return print(help_of(""));
+        }
         args.finish()?;
         return Err(CliError::Usage("a command is needed; see --help".into()));
     };
