@@ -21,15 +21,17 @@ pub enum Format {
     Json,
 }
 
-/// How much a line matters.
+/// How much a line matters, by its word in the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
+pub struct Level(&'static str);
+
+impl Level {
     /// Normal work.
-    Info,
+    pub const INFO: Level = Level("info");
     /// Something an operator should look at some day.
-    Warn,
+    pub const WARN: Level = Level("warn");
     /// Something an operator should look at now.
-    Error,
+    pub const ERROR: Level = Level("error");
 }
 
 /// The name of the thread that writes.
@@ -70,17 +72,17 @@ pub fn flush() {
 
 /// Logs `msg` at info level.
 pub fn info(msg: &str) {
-    event(Level::Info, msg, &[]);
+    event(Level::INFO, msg, &[]);
 }
 
 /// Logs `msg` as a warning.
 pub fn warn(msg: &str) {
-    event(Level::Warn, msg, &[]);
+    event(Level::WARN, msg, &[]);
 }
 
 /// Logs `msg` as an error.
 pub fn error(msg: &str) {
-    event(Level::Error, msg, &[]);
+    event(Level::ERROR, msg, &[]);
 }
 
 /// Logs `msg` with fields; a null field is left out of a text line.
@@ -104,16 +106,6 @@ pub fn install_panic_hook() {
     }));
 }
 
-impl Level {
-    fn word(self) -> &'static str {
-        match self {
-            Level::Info => "info",
-            Level::Warn => "warn",
-            Level::Error => "error",
-        }
-    }
-}
-
 fn line(level: Level, msg: &str, fields: &[(&str, Value)]) -> String {
     match QUEUE.get() {
         Some((Format::Json, _)) => json_line(level, msg, fields),
@@ -122,7 +114,7 @@ fn line(level: Level, msg: &str, fields: &[(&str, Value)]) -> String {
 }
 
 fn text_line(level: Level, msg: &str, fields: &[(&str, Value)]) -> String {
-    let mut line = format!("{} {:5} {}", rfc3339(now_ms()), level.word(), escape(msg));
+    let mut line = format!("{} {:5} {}", rfc3339(now_ms()), level.0, escape(msg));
     for (key, value) in fields {
         match value {
             Value::Null => {}
@@ -142,7 +134,7 @@ pub fn escape(msg: &str) -> String {
 
 fn json_line(level: Level, msg: &str, fields: &[(&str, Value)]) -> String {
     let time = rfc3339(now_ms()).into();
-    let every = [("time", time), ("level", level.word().into()), ("msg", msg.into())];
+    let every = [("time", time), ("level", level.0.into()), ("msg", msg.into())];
     let members = every.iter().chain(fields);
     let object: Map<_, _> = members.map(|(key, value)| ((*key).into(), value.clone())).collect();
     Value::Object(object).to_string()
@@ -163,7 +155,7 @@ fn write_lines(receiver: Receiver<Line>) {
         }
         let dropped = DROPPED.swap(0, Ordering::Relaxed);
         if dropped > 0 {
-            let line = line(Level::Warn, &format!("{dropped} log lines dropped"), &[]);
+            let line = line(Level::WARN, &format!("{dropped} log lines dropped"), &[]);
             text.extend([&line, "\n"]);
         }
         write_stderr(&text);
@@ -185,7 +177,7 @@ mod tests {
     #[test]
     fn a_text_line_cannot_be_broken_in_two() {
         let line =
-            text_line(Level::Warn, "a\nb", &[("path", "/x\n".into()), ("user", Value::Null)]);
+            text_line(Level::WARN, "a\nb", &[("path", "/x\n".into()), ("user", Value::Null)]);
         assert!(!line.contains('\n'));
         assert!(line.ends_with("warn  a b path=\"/x\\n\""), "{line}");
     }
@@ -193,7 +185,7 @@ mod tests {
     #[test]
     fn a_json_line_has_time_level_msg_and_the_fields() {
         let line =
-            json_line(Level::Info, "request", &[("status", 200.into()), ("user", Value::Null)]);
+            json_line(Level::INFO, "request", &[("status", 200.into()), ("user", Value::Null)]);
         let value: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["msg"], "request");
         assert_eq!(value["level"], "info");

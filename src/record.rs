@@ -62,7 +62,7 @@ impl Drop for Record<'_> {
         self.metrics.bytes_out.add(self.bytes_out);
         let path = without_secrets(self.path);
         log::event(
-            Level::Info,
+            Level::INFO,
             "request",
             &[
                 ("method", self.method.into()),

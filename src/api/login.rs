@@ -170,5 +170,5 @@ fn report(
         Some(user) => row.user(user),
         None => row,
     });
-    log::event(Level::Warn, &format!("login {outcome}"), &[("peer", peer.to_string().into())]);
+    log::event(Level::WARN, &format!("login {outcome}"), &[("peer", peer.to_string().into())]);
 }
