@@ -18,14 +18,13 @@ pub fn run(mut args: Args) -> Done {
     args.finish()?;
     let usage = || CliError::Usage(format!("--url {}: use http://HOST:PORT", url.escape_debug()));
     let rest = url.strip_prefix("http://").ok_or_else(usage)?;
-    let (host, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let rest = rest.trim_end_matches('/');
+    let (host, prefix) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let clean = |text: &str| text.bytes().all(|b| b.is_ascii_graphic());
     if host.is_empty() || !clean(host) || !clean(prefix) {
         return Err(usage());
     }
-    let prefix = prefix.trim_end_matches('/');
-    let slash = if prefix.is_empty() { "" } else { "/" };
-    let answer = ask(host, &format!("{slash}{prefix}/healthz"));
+    let answer = ask(host, &format!("{prefix}/healthz"));
     let answer = answer.map_err(|e| CliError::Failed(format!("{host} does not answer: {e}")))?;
     let status = answer.split_ascii_whitespace().nth(1).unwrap_or_default();
     match status {
