@@ -1,13 +1,13 @@
 //! The one way of a file into the store and out of it, for snapshots and for versions of
 //! entities.
 
-use std::fs::File;
+use std::fs::{self, File};
 
-use rusqlite::{Connection, ErrorCode, Transaction};
+use rusqlite::{Connection, Transaction};
 
-use super::db::{Failure, one, value};
+use super::db::{one, value};
 use super::error::{Result, StoreError};
-use super::files::{Flaw, Upload, free_bytes, open_verified, unlink};
+use super::files::{Flaw, Upload, free_bytes, open_verified};
 use super::{Policy, Store};
 use crate::types::{Digest, RandomId};
 
@@ -46,30 +46,27 @@ impl Store {
     /// did; if not, or if it failed, the file goes again.
     pub(super) fn store_blob<T>(
         &self, upload: Upload,
-        work: impl FnOnce(&Transaction<'_>, Blob, &Space) -> std::result::Result<(T, bool), Failure>,
+        work: impl FnOnce(&Transaction<'_>, Blob, &Space) -> Result<(T, bool)>,
     ) -> Result<(T, bool)> {
         let (size, digest) = (upload.len(), upload.digest());
         let file = upload.place(&self.folder)?;
         let free_bytes = free_bytes(self.folder.root()).ok();
         let space = Space { policy: self.policy, free_bytes };
-        let done = self.db.write(|tx| work(tx, Blob { file, size, digest }, &space));
-        let keep = match &done {
-            Ok((_, stored)) => *stored,
-            Err(Failure::Before(_)) => false,
-            // Only where SQLite says that nothing was committed, and a fresh read agrees, is the
-            // file known to be nobody's; else the next start decides.
-            Err(Failure::Commit(error)) => {
-                let undone = matches!(
-                    error.sqlite_error_code(),
-                    Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy)
-                );
-                !(undone && matches!(self.has_row(file), Ok(false)))
-            }
-        };
-        if !keep {
-            unlink(&self.folder, file);
+        // Whether a row that names the file went into COMMIT.
+        let mut named = false;
+        let done = self.write(|tx| {
+            let done = work(tx, Blob { file, size, digest }, &space)?;
+            named = done.1;
+            Ok(done)
+        });
+        // If that failed, the file is known to be nobody's only where SQLite says that nothing was
+        // committed, and a fresh read agrees; else the next start decides.
+        let undone = matches!(done, Err(StoreError::DiskFull | StoreError::Busy))
+            && matches!(self.has_row(file), Ok(false));
+        if !named || undone {
+            let _ = fs::remove_file(self.folder.snapshot(file));
         }
-        Ok(done?)
+        done
     }
 
     /// Opens a file after its digest was compared; `what` names its row if it is damaged.

@@ -35,35 +35,6 @@ pub struct Database {
     folder: Folder,
 }
 
-/// Why a transaction did not commit. The difference decides whether a file may be unlinked.
-pub enum Failure {
-    /// Before COMMIT: it was rolled back.
-    Before(StoreError),
-    /// COMMIT itself failed: the rows may or may not be there after a crash.
-    Commit(rusqlite::Error),
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Failure {
-        Failure::Before(error)
-    }
-}
-
-impl From<rusqlite::Error> for Failure {
-    fn from(error: rusqlite::Error) -> Failure {
-        Failure::Before(error.into())
-    }
-}
-
-impl From<Failure> for StoreError {
-    fn from(failure: Failure) -> StoreError {
-        match failure {
-            Failure::Before(error) => error,
-            Failure::Commit(error) => error.into(),
-        }
-    }
-}
-
 impl Database {
     /// Opens the database of `folder`, making it if it is missing, and migrates it.
     pub fn open(folder: &Folder) -> Result<Database> {
@@ -94,15 +65,14 @@ impl Database {
     }
 
     /// Runs `work` in a transaction that holds the write lock from its start, and commits it
-    /// with full sync: when this returns Ok, the rows are on disk.
-    pub fn write<T>(
-        &self, work: impl FnOnce(&Transaction<'_>) -> std::result::Result<T, Failure>,
-    ) -> std::result::Result<T, Failure> {
+    /// with full sync: when this returns Ok, the rows are on disk. If `work` did and this did not,
+    /// COMMIT failed: the rows may or may not be there after a crash.
+    pub fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         let mut place = self.writer.take(WAIT).ok_or(StoreError::Busy)?;
         let writer = self.connection(&mut place)?;
         let tx = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let value = work(&tx)?;
-        tx.commit().map_err(Failure::Commit)?;
+        tx.commit()?;
         Ok(value)
     }
 

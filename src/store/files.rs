@@ -117,11 +117,6 @@ impl Drop for Upload {
     }
 }
 
-/// Takes a snapshot file away, after its row is gone. Missing already is as good.
-pub fn unlink(folder: &Folder, name: RandomId) {
-    let _ = fs::remove_file(folder.snapshot(name));
-}
-
 /// Why a file cannot be served.
 #[derive(Debug)]
 pub enum Flaw {

@@ -199,7 +199,7 @@ impl Store {
 
     /// Runs `work` in a transaction; when this returns Ok, it is on disk.
     fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
-        self.db.write(|tx| Ok(work(tx)?)).map_err(StoreError::from)
+        self.db.write(work)
     }
 
     /// The same for rows that can be many and long: refused like a push where the disk is short.

@@ -109,7 +109,7 @@ impl Store {
                 }
                 let newest = newest(tx, "user_id", who.id)?.map(|s| s.blob.digest.to_string());
                 if !condition.holds(newest.as_deref()) {
-                    return Err(StoreError::PreconditionFailed.into());
+                    return Err(StoreError::PreconditionFailed);
                 }
             }
             space.check(tx, who.id, blob.size)?;
