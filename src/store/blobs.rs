@@ -5,10 +5,10 @@ use std::fs::{self, File};
 
 use rusqlite::{Connection, Transaction};
 
+use super::Store;
 use super::db::{one, value};
 use super::error::{Result, StoreError};
-use super::files::{Flaw, Upload, free_bytes, open_verified};
-use super::{Policy, Store};
+use super::files::{Flaw, Upload, open_verified};
 use crate::types::{Digest, RandomId};
 
 /// A file as its row names it.
@@ -35,27 +35,18 @@ impl Blob {
     }
 }
 
-/// What a transaction may store.
-pub(super) struct Space {
-    policy: Policy,
-    free_bytes: Option<u64>,
-}
-
 impl Store {
     /// Makes an upload durable, then runs the transaction that names it. `work` says whether it
     /// did; if not, or if it failed, the file goes again.
     pub(super) fn store_blob<T>(
-        &self, upload: Upload,
-        work: impl FnOnce(&Transaction<'_>, Blob, &Space) -> Result<(T, bool)>,
+        &self, upload: Upload, work: impl FnOnce(&Transaction<'_>, Blob) -> Result<(T, bool)>,
     ) -> Result<(T, bool)> {
         let (size, digest) = (upload.len(), upload.digest());
         let file = upload.place(&self.folder)?;
-        let free_bytes = free_bytes(self.folder.root()).ok();
-        let space = Space { policy: self.policy, free_bytes };
         // Whether a row that names the file went into COMMIT.
         let mut named = false;
         let done = self.write(|tx| {
-            let done = work(tx, Blob { file, size, digest }, &space)?;
+            let done = work(tx, Blob { file, size, digest })?;
             named = done.1;
             Ok(done)
         });
@@ -83,7 +74,31 @@ impl Store {
 
     /// Bytes that a user has stored and may store at most (None: no limit).
     pub fn usage(&self, user_id: i64) -> Result<(u64, Option<u64>)> {
-        self.db.read(|c| usage(c, user_id, &self.policy))
+        self.db.read(|c| self.usage_on(c, user_id))
+    }
+
+    fn usage_on(&self, connection: &Connection, user_id: i64) -> Result<(u64, Option<u64>)> {
+        let sql = "SELECT stored_bytes, quota_bytes FROM users WHERE id = ?1";
+        let (used, own): (u64, Option<u64>) =
+            one(connection, "user", sql, [user_id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok((used, Some(own.unwrap_or(self.policy.quota_bytes)).filter(|quota| *quota > 0)))
+    }
+
+    /// Room for `size` more bytes of a user? They are on disk already, so the reserve is compared
+    /// with what is left now.
+    pub(super) fn check_room(
+        &self, connection: &Connection, user_id: i64, size: u64,
+    ) -> Result<()> {
+        let (used, allowed) = self.usage_on(connection, user_id)?;
+        if let Some(allowed) = allowed
+            && used.saturating_add(size) > allowed
+        {
+            return Err(StoreError::OverQuota { used, allowed });
+        }
+        match self.free_bytes() {
+            Ok(free) => self.policy.check_free(free),
+            Err(_) => Ok(()),
+        }
     }
 
     /// True if a row names this file.
@@ -91,28 +106,4 @@ impl Store {
         let sql = "SELECT EXISTS (SELECT 1 FROM stored_files WHERE file = ?1)";
         self.db.read(|c| value(c, sql, [file.to_string()]))
     }
-}
-
-impl Space {
-    /// Room for `size` more bytes of a user? They are on disk already, so the reserve is compared
-    /// with what is left now.
-    pub(super) fn check(&self, connection: &Connection, user_id: i64, size: u64) -> Result<()> {
-        let (used, allowed) = usage(connection, user_id, &self.policy)?;
-        if let Some(allowed) = allowed
-            && used.saturating_add(size) > allowed
-        {
-            return Err(StoreError::OverQuota { used, allowed });
-        }
-        match self.free_bytes {
-            Some(free) => self.policy.check_free(free),
-            None => Ok(()),
-        }
-    }
-}
-
-fn usage(connection: &Connection, user_id: i64, policy: &Policy) -> Result<(u64, Option<u64>)> {
-    let sql = "SELECT stored_bytes, quota_bytes FROM users WHERE id = ?1";
-    let (used, own): (u64, Option<u64>) =
-        one(connection, "user", sql, [user_id], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok((used, Some(own.unwrap_or(policy.quota_bytes)).filter(|quota| *quota > 0)))
 }

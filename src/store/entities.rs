@@ -163,9 +163,9 @@ impl Store {
     pub fn push_version(
         &self, target: Target<'_>, about: &VersionBody, upload: Upload,
     ) -> Result<String> {
-        let (row, _) = self.store_blob(upload, |tx, blob, space| {
+        let (row, _) = self.store_blob(upload, |tx, blob| {
             let number = find(tx, target)?.current_version + 1;
-            space.check(tx, target.who.id, blob.size)?;
+            self.check_room(tx, target.who.id, blob.size)?;
             let sql = "INSERT INTO entity_versions (entity_id, user_id, version, file, size_bytes,
                          sha256, content_hash, pushed_from_machine_id, created_at)
                        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";

@@ -236,9 +236,3 @@ impl Memo {
         verified.insert(path.to_owned(), (state, Instant::now()));
     }
 }
-
-/// Free bytes for this process on the file system of `path`.
-pub fn free_bytes(path: &Path) -> Result<u64> {
-    let stat = rustix::fs::statvfs(path).map_err(|e| StoreError::io("look at", path, e.into()))?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-}

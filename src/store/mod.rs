@@ -168,9 +168,12 @@ impl Store {
         Upload::create(&self.folder, &self.uploaded)
     }
 
-    /// Free bytes of the disk.
+    /// Free bytes of the disk for this process.
     pub fn free_bytes(&self) -> Result<u64> {
-        files::free_bytes(self.folder.root())
+        let root = self.folder.root();
+        let failed = |e: rustix::io::Errno| StoreError::io("look at", root, e.into());
+        let stat = rustix::fs::statvfs(root).map_err(failed)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
     /// Free bytes as they would be without the uploads under way.

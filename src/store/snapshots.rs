@@ -98,7 +98,7 @@ impl Store {
             Rules::Strict(_) => self.whole_newest(who.id, machine, upload.digest())?,
             Rules::Always => None,
         };
-        let done = self.store_blob(upload, |tx, blob, space| {
+        let done = self.store_blob(upload, |tx, blob| {
             let machine_ref = admit(tx, who, machine, rules)?;
             if let Rules::Strict(condition) = rules {
                 // The order of these questions is part of the contract.
@@ -112,7 +112,7 @@ impl Store {
                     return Err(StoreError::PreconditionFailed);
                 }
             }
-            space.check(tx, who.id, blob.size)?;
+            self.check_room(tx, who.id, blob.size)?;
             let sql = "INSERT INTO state_snapshots (user_id, machine_ref, file, size_bytes, sha256,
                          version, message, client_timestamp, created_at)
                        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
