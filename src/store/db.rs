@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::functions::FunctionFlags;
-use rusqlite::types::FromSql;
+use rusqlite::types::{FromSql, ToSql, ToSqlOutput};
 use rusqlite::{
     CachedStatement, Connection, OpenFlags, OptionalExtension, Params, Row, Transaction,
     TransactionBehavior,
@@ -17,6 +17,7 @@ use super::migrations;
 use crate::limits::{READERS, SQLITE_BUSY_MS, SQLITE_CACHE_KIB, WAL_BYTES_MAX};
 use crate::sync::{Place, Pool};
 use crate::time::rfc3339;
+use crate::types::{Base64, Email, Key, Long, MachineId, Message, Name, Short};
 
 /// The first SQLite without the WAL reset bug, which could lose committed pages of a database
 /// that two connections write (https://sqlite.org/wal.html#walresetbug).
@@ -94,6 +95,18 @@ impl Database {
         }
     }
 }
+
+/// Checked texts go into statements as they are.
+macro_rules! bind_as_text {
+    ($($name:ty)*) => {$(
+        impl ToSql for $name {
+            fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+                Ok((&**self).into())
+            }
+        }
+    )*};
+}
+bind_as_text!(Short Long Name Message Key Base64 MachineId Email);
 
 /// All rows of a query.
 pub fn rows<T>(

@@ -111,12 +111,11 @@ impl Store {
                          git_branch, source_hint, module_type, is_default, created_at, updated_at)
                        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11)
                        ON CONFLICT DO NOTHING";
-            let (slug, name) = (new.slug.as_deref(), new.name.as_deref());
-            let (description, hint) = (new.description.as_deref(), new.source_hint.as_deref());
-            let (url, branch) = (new.git_url.as_deref(), new.git_branch.as_deref());
-            let (module, now) = (new.module_type.as_deref(), now_ms());
+            let EntityBody { slug, name, description, git_url, git_branch, .. } = new;
+            let (hint, module, now) = (&new.source_hint, &new.module_type, now_ms());
             let row = params![
-                who.id, kind.0, slug, name, description, url, branch, hint, module, is_default, now
+                who.id, kind.0, slug, name, description, git_url, git_branch, hint, module,
+                is_default, now
             ];
             if change(tx, sql, row)? == 0 {
                 return Err(StoreError::Exists(kind.0));
@@ -135,8 +134,7 @@ impl Store {
             let sql = "UPDATE OR IGNORE entities SET name = coalesce(?3, name),
                          slug = coalesce(?4, slug), description = coalesce(?5, description),
                          updated_at = ?6 WHERE user_id = ?1 AND id = ?2";
-            let (name, slug) = (new.name.as_deref(), new.slug.as_deref());
-            let description = new.description.as_deref();
+            let EntityBody { name, slug, description, .. } = new;
             let row = params![target.who.id, target.id, name, slug, description, now_ms()];
             if change(tx, sql, row)? == 0 {
                 return Err(StoreError::Exists(target.kind.0));
@@ -170,10 +168,9 @@ impl Store {
                          sha256, content_hash, pushed_from_machine_id, created_at)
                        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
             let (file, digest) = (blob.file.to_string(), blob.digest.0);
-            let hash = about.content_hash.as_deref();
-            let (from, user) = (about.pushed_from_machine_id.as_deref(), target.who.id);
-            let row =
-                params![target.id, user, number, file, blob.size, digest, hash, from, now_ms()];
+            let (id, user, hash) = (target.id, target.who.id, &about.content_hash);
+            let (from, now) = (&about.pushed_from_machine_id, now_ms());
+            let row = params![id, user, number, file, blob.size, digest, hash, from, now];
             change(tx, sql, row)?;
             Event::of(target.who, "entity.push").subject(target.id).write(tx)?;
             let sql = "SELECT row FROM version_rows WHERE entity_id = ?1 AND version = ?2";
@@ -214,7 +211,7 @@ impl Store {
             Some(_) => Err(StoreError::KeyExists("key")),
             None => {
                 let sql = "UPDATE entities SET wrapped_dek = ?3 WHERE user_id = ?1 AND id = ?2";
-                change(tx, sql, params![target.who.id, target.id, &**wrapped])?;
+                change(tx, sql, params![target.who.id, target.id, wrapped])?;
                 Event::of(target.who, "entity.key").subject(target.id).write(tx)
             }
         })

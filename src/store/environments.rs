@@ -48,8 +48,8 @@ impl Store {
                              tier = excluded.tier, color = excluded.color,
                              protect = excluded.protect, updated_at = excluded.updated_at,
                              deleted_at = NULL";
-                let (name, tier, color) = (&*new.name, &*new.tier, new.color.as_deref());
-                change(tx, sql, params![who.id, name, tier, color, new.protect, now])?;
+                let EnvironmentBody { name, tier, color, protect } = new;
+                change(tx, sql, params![who.id, name, tier, color, protect, now])?;
             }
             let count =
                 "SELECT count(*) FROM environments WHERE user_id = ?1 AND deleted_at IS NULL";

@@ -30,8 +30,8 @@ impl Store {
     /// Stores the first keypair; the same again is as good, another is refused.
     pub fn add_keypair(&self, who: &Caller, new: &KeypairBody) -> Result<()> {
         let algorithm = new.key_algorithm.as_deref().unwrap_or("x25519");
-        let (public, private) = (&*new.public_key, &*new.encrypted_private_key);
-        let (salt, rounds) = (&*new.kek_salt, new.kek_iterations);
+        let (public, private) = (&new.public_key, &new.encrypted_private_key);
+        let (salt, rounds) = (&new.kek_salt, new.kek_iterations);
         self.write(|tx| {
             let sql = "INSERT INTO keypairs (user_id, public_key, encrypted_private_key, kek_salt,
                                              kek_iterations, key_algorithm, created_at)

@@ -41,7 +41,7 @@ impl Store {
                      FROM machines m JOIN machine_projects l ON l.machine_ref = m.id
                      JOIN entity_rows e ON e.id = l.project_id AND e.user_id = m.user_id
                     WHERE m.user_id = ?1 AND m.machine_id = ?2 ORDER BY e.id";
-        self.db.read(|c| texts(c, sql, params![on.who.id, &**on.machine]))
+        self.db.read(|c| texts(c, sql, params![on.who.id, on.machine]))
     }
 
     /// Links a project to a machine, which need not be registered. What was last synced becomes
@@ -108,7 +108,7 @@ impl Store {
                       (SELECT id FROM machines WHERE user_id = ?1 AND machine_id = ?4)";
         self.write(|tx| {
             for (project, version) in updates {
-                change(tx, sql, params![on.who.id, project, version, &**on.machine])?;
+                change(tx, sql, params![on.who.id, project, version, on.machine])?;
             }
             Ok(())
         })
@@ -119,7 +119,7 @@ fn synced(connection: &Connection, on: OnMachine<'_>, project: i64) -> Result<Op
     let sql = "SELECT l.last_synced_version
                  FROM machines m JOIN machine_projects l ON l.machine_ref = m.id
                 WHERE m.user_id = ?1 AND m.machine_id = ?2 AND l.project_id = ?3";
-    let values = params![on.who.id, &**on.machine, project];
+    let values = params![on.who.id, on.machine, project];
     first(connection, sql, values, |row| row.get(0))
 }
 
@@ -128,5 +128,5 @@ fn link_row(connection: &Connection, on: OnMachine<'_>, project: i64) -> Result<
                                   'last_synced_version', l.last_synced_version)
                  FROM machines m JOIN machine_projects l ON l.machine_ref = m.id
                 WHERE m.user_id = ?1 AND m.machine_id = ?2 AND l.project_id = ?3";
-    value(connection, sql, params![on.who.id, &**on.machine, project])
+    value(connection, sql, params![on.who.id, on.machine, project])
 }

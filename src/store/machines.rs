@@ -38,7 +38,7 @@ impl Store {
         self.write(|tx| {
             let sql = "UPDATE machines SET hidden_at = ?3
                         WHERE user_id = ?1 AND machine_id = ?2 AND hidden_at IS NULL";
-            if change(tx, sql, params![who.id, &**machine, now_ms()])? == 0 {
+            if change(tx, sql, params![who.id, machine, now_ms()])? == 0 {
                 return Err(StoreError::Missing("machine"));
             }
             Event::of(who, "machine.remove").machine(machine).write(tx)
@@ -78,11 +78,11 @@ pub(super) fn upsert(
                  arch = coalesce(?5, arch), cli_version = coalesce(?6, cli_version),
                  updated_at = ?7, last_seen_at = ?7, hidden_at = NULL
                RETURNING id";
-    let name = new.map(|new| &*new.name);
-    let platform = new.and_then(|new| new.platform.as_deref());
-    let arch = new.and_then(|new| new.arch.as_deref());
-    let version = new.and_then(|new| new.cli_version.as_deref());
-    let row = params![who.id, &**machine, name, platform, arch, version, now_ms()];
+    let name = new.map(|new| &new.name);
+    let platform = new.map(|new| &new.platform);
+    let arch = new.map(|new| &new.arch);
+    let version = new.map(|new| &new.cli_version);
+    let row = params![who.id, machine, name, platform, arch, version, now_ms()];
     let id = value(tx, sql, row)?;
     Event::of(who, "machine.register").machine(machine).subject(id).write(tx)?;
     Ok(id)
@@ -94,5 +94,5 @@ pub(super) fn machine_ref(
 ) -> Result<Option<(i64, bool)>> {
     let sql =
         "SELECT id, hidden_at IS NOT NULL FROM machines WHERE user_id = ?1 AND machine_id = ?2";
-    first(connection, sql, params![user, &**machine], |row| Ok((row.get(0)?, row.get(1)?)))
+    first(connection, sql, params![user, machine], |row| Ok((row.get(0)?, row.get(1)?)))
 }

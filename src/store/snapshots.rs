@@ -115,21 +115,11 @@ impl Store {
             self.check_room(tx, who.id, blob.size)?;
             let sql = "INSERT INTO state_snapshots (user_id, machine_ref, file, size_bytes, sha256,
                          version, message, client_timestamp, created_at)
-                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+                       VALUES (?1, ?2, ?3, ?4, ?5, coalesce(?6, '1.0'), ?7, ?8, ?9)";
             let (file, digest) = (blob.file.to_string(), blob.digest.0);
-            let version = about.version.as_deref().unwrap_or("1.0");
-            let (message, timestamp) = (about.message.as_deref(), about.timestamp.as_deref());
-            let row = params![
-                who.id,
-                machine_ref,
-                file,
-                blob.size,
-                digest,
-                version,
-                message,
-                timestamp,
-                now_ms()
-            ];
+            let About { version, message, timestamp, .. } = about;
+            let (user, on, now) = (who.id, machine_ref, now_ms());
+            let row = params![user, on, file, blob.size, digest, version, message, timestamp, now];
             change(tx, sql, row)?;
             let id = tx.last_insert_rowid();
             Event::of(who, "snapshot.push").machine(machine).subject(id).write(tx)?;

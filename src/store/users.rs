@@ -99,7 +99,7 @@ pub(super) fn add(
 ) -> Result<i64> {
     let sql = "INSERT INTO users (email, password_hash, created_at, updated_at)
                VALUES (?1, ?2, ?3, ?3) ON CONFLICT DO NOTHING";
-    if change(connection, sql, params![&**email, password_hash, now_ms()])? == 0 {
+    if change(connection, sql, params![email, password_hash, now_ms()])? == 0 {
         return Err(StoreError::Exists("user"));
     }
     let who = find(connection, email)?;
@@ -110,5 +110,5 @@ pub(super) fn add(
 /// A user by address, for the operator's commands.
 pub(super) fn find(connection: &Connection, email: &Email) -> Result<Caller> {
     let sql = "SELECT id, email FROM users WHERE email = ?1";
-    one(connection, "user", sql, [&**email], Caller::from_row)
+    one(connection, "user", sql, [email], Caller::from_row)
 }

@@ -67,7 +67,7 @@ impl Store {
     ) -> Result<String> {
         let visibility = new.visibility.unwrap_or(Visibility::Shared);
         // As clients name the layers; restricted values are in the shared one.
-        let (id, tier) = (project.id, &*new.environment_tier);
+        let (id, tier) = (project.id, &new.environment_tier);
         let layer = match visibility {
             Visibility::Personal => format!("personal:{id}:{tier}:{}", project.who.id),
             Visibility::Shared | Visibility::Restricted => format!("shared:{id}:{tier}"),
@@ -77,7 +77,7 @@ impl Store {
             let sql = "INSERT INTO variables (project_id, environment_tier, name, visibility,
                          value_source, encrypted_value, description, required, layer_key,
                          created_at, updated_at)
-                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, coalesce(?8, 0),
+                       VALUES (?1, ?2, ?3, ?4, coalesce(?5, 'inline'), ?6, ?7, coalesce(?8, 0),
                          (SELECT id FROM layer_keys WHERE project_id = ?1 AND layer_id = ?9
                            ORDER BY upload DESC LIMIT 1), ?10, ?10)
                        ON CONFLICT DO UPDATE SET value_source = excluded.value_source,
@@ -86,12 +86,11 @@ impl Store {
                          required = coalesce(?8, required), layer_key = excluded.layer_key,
                          updated_at = excluded.updated_at, current_version = current_version + 1
                        RETURNING id";
-            let word = visibility.word();
-            let source = new.value_source.as_deref().unwrap_or("inline");
-            let (text, description) = (new.encrypted_value.as_deref(), new.description.as_deref());
-            let (required, now) = (new.required, now_ms());
+            let VariableBody { value_source, encrypted_value, description, required, .. } = new;
+            let (word, now) = (visibility.word(), now_ms());
             let row = params![
-                project.id, tier, &**name, word, source, text, description, required, layer, now
+                id, tier, name, word, value_source, encrypted_value, description, required, layer,
+                now
             ];
             let id: i64 = value(tx, sql, row)?;
             let sql = "SELECT count(*),
@@ -140,7 +139,7 @@ impl Store {
                    ON CONFLICT DO UPDATE SET upload = excluded.upload";
         self.write_more(|tx| {
             find(tx, project)?;
-            change(tx, insert, params![project.id, &*new.layer_id, &*new.wrapped_dek, now_ms()])?;
+            change(tx, insert, params![project.id, new.layer_id, new.wrapped_dek, now_ms()])?;
             let sql =
                 "SELECT count(*), coalesce(sum(octet_length(concat(layer_id, wrapped_dek))), 0)
                          FROM layer_keys WHERE project_id = ?1";
