@@ -2,12 +2,12 @@
 
 use std::fs::File;
 
-use rusqlite::{Connection, Params, Row, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 use serde::Deserialize;
 
 use super::audit::Event;
 use super::blobs::Blob;
-use super::db::{change, first, rows, value};
+use super::db::{change, rows, value};
 use super::error::{Result, StoreError};
 use super::files::Upload;
 use super::machines::{machine_ref, upsert};
@@ -102,12 +102,12 @@ impl Store {
             let machine_ref = admit(tx, who, machine, rules)?;
             if let Rules::Strict(condition) = rules {
                 // The order of these questions is part of the contract.
-                if let Some(newest) = newest(tx, "machine_ref", machine_ref)?
+                if let Some(newest) = newest(tx, who.id, Some(machine))?
                     && whole == Some(newest.id)
                 {
                     return Ok((newest, false));
                 }
-                let newest = newest(tx, "user_id", who.id)?.map(|s| s.blob.digest.to_string());
+                let newest = newest(tx, who.id, None)?.map(|s| s.blob.digest.to_string());
                 if !condition.holds(newest.as_deref()) {
                     return Err(StoreError::PreconditionFailed);
                 }
@@ -126,7 +126,7 @@ impl Store {
             if self.policy.keep > 0 {
                 keep_newest(tx, machine_ref, self.policy.keep)?;
             }
-            let stored = newest(tx, "machine_ref", machine_ref)?;
+            let stored = newest(tx, who.id, Some(machine))?;
             Ok((stored.ok_or(StoreError::Missing("snapshot"))?, true))
         })?;
         // The push is done, whatever becomes of older files: a later prune takes what stays now.
@@ -142,22 +142,14 @@ impl Store {
     /// damaged since is stored once more, not acknowledged as it is. Looked at before the
     /// transaction, which must not wait for a file to be read.
     fn whole_newest(&self, user: i64, machine: &MachineId, digest: Digest) -> Result<Option<i64>> {
-        let newest = self.db.read(|c| match machine_ref(c, user, machine)? {
-            Some((machine_ref, _)) => newest(c, "machine_ref", machine_ref),
-            None => Ok(None),
-        })?;
+        let newest = self.db.read(|c| newest(c, user, Some(machine)))?;
         let same = newest.filter(|newest| newest.blob.digest == digest);
         Ok(same.filter(|same| self.open_snapshot(same).is_ok()).map(|same| same.id))
     }
 
     /// Finds the newest snapshot that matches; Missing also for another user's.
     pub fn snapshot(&self, user: i64, which: &Selector) -> Result<Snapshot> {
-        let found = self.db.read(|c| {
-            let Some((column, key)) = scope(c, user, which)? else { return Ok(None) };
-            let by_id = if which.id.is_some() { "id = ?3" } else { "?3 IS NULL" };
-            let wheres = format!("{column} = ?1 AND +user_id = ?2 AND {by_id}");
-            find(c, &wheres, params![key, user, which.id])
-        })?;
+        let found = self.db.read(|c| select(c, user, which, 1))?.pop();
         found.ok_or(StoreError::Missing("snapshot"))
     }
 
@@ -170,21 +162,12 @@ impl Store {
     pub fn history(
         &self, user: i64, which: &Selector, limit: usize,
     ) -> Result<(Vec<String>, Option<i64>)> {
-        self.db.read(|c| {
-            let Some((column, key)) = scope(c, user, which)? else { return Ok((vec![], None)) };
-            let sql = format!(
-                "SELECT row, id FROM snapshot_rows
-                  WHERE {column} = ?1 AND +user_id = ?2 AND id < ?3 ORDER BY id DESC LIMIT ?4"
-            );
-            // One more than asked for tells whether there is a next page.
-            let values = params![key, user, which.before.unwrap_or(i64::MAX), limit + 1];
-            let mut found: Vec<(String, i64)> =
-                rows(c, &sql, values, |row| Ok((row.get(0)?, row.get(1)?)))?;
-            let more = found.len() > limit;
-            found.truncate(limit);
-            let next = found.last().filter(|_| more).map(|(_, id)| *id);
-            Ok((found.into_iter().map(|(row, _)| row).collect(), next))
-        })
+        // One more than asked for tells whether there is a next page.
+        let mut found = self.db.read(|c| select(c, user, which, limit + 1))?;
+        let more = found.len() > limit;
+        found.truncate(limit);
+        let next = found.last().filter(|_| more).map(|snapshot| snapshot.id);
+        Ok((found.into_iter().map(|snapshot| snapshot.row).collect(), next))
     }
 
     /// True if a push of `low` to `high` bytes could be a repetition of a newest snapshot, which
@@ -207,35 +190,38 @@ fn admit(tx: &Transaction<'_>, who: &Caller, machine: &MachineId, rules: &Rules)
     }
 }
 
-/// The indexed column and key that a selection begins with; None for an unknown machine. (A `+`
-/// before the other column keeps SQLite from choosing the larger index.)
-fn scope(
-    connection: &Connection, user: i64, which: &Selector,
-) -> Result<Option<(&'static str, i64)>> {
-    match &which.machine {
-        None => Ok(Some(("user_id", user))),
-        Some(machine) => {
-            let known = machine_ref(connection, user, machine)?;
-            Ok(known.map(|(machine_ref, _)| ("machine_ref", machine_ref)))
-        }
-    }
+/// The newest snapshot of a user, or of one machine.
+fn newest(
+    connection: &Connection, user: i64, machine: Option<&MachineId>,
+) -> Result<Option<Snapshot>> {
+    let which = Selector { machine: machine.cloned(), ..Selector::default() };
+    Ok(select(connection, user, &which, 1)?.pop())
 }
 
-fn newest(connection: &Connection, column: &str, key: i64) -> Result<Option<Snapshot>> {
-    find(connection, &format!("{column} = ?1"), [key])
-}
-
-/// The newest snapshot of those that `wheres` selects.
-fn find(connection: &Connection, wheres: &str, values: impl Params) -> Result<Option<Snapshot>> {
+/// A user's snapshots that match, newest first, at most `limit`.
+fn select(
+    connection: &Connection, user: i64, which: &Selector, limit: usize,
+) -> Result<Vec<Snapshot>> {
+    // The indexed column and key to begin with.
+    let (column, key) = match &which.machine {
+        None => ("user_id", user),
+        Some(machine) => match machine_ref(connection, user, machine)? {
+            Some((machine_ref, _)) => ("machine_ref", machine_ref),
+            None => return Ok(Vec::new()),
+        },
+    };
+    // The `+` keeps SQLite from choosing the larger index.
     let sql = format!(
         "SELECT id, machine_id, file, size_bytes, sha256, row FROM snapshot_rows
-          WHERE {wheres} ORDER BY id DESC LIMIT 1"
+          WHERE {column} = ?1 AND +user_id = ?2 AND id BETWEEN ?3 AND ?4
+          ORDER BY id DESC LIMIT ?5"
     );
-    let read = |row: &Row<'_>| {
+    let high = which.before.map_or(i64::MAX, |before| before.saturating_sub(1));
+    let (low, high) = which.id.map_or((i64::MIN, high), |id| (id, id.min(high)));
+    rows(connection, &sql, params![key, user, low, high, limit], |row| {
         let (id, machine_id, json) = (row.get(0)?, row.get(1)?, row.get(5)?);
         Ok(Snapshot { id, machine_id, blob: Blob::from_row(row, 2)?, row: json })
-    };
-    first(connection, &sql, values, read)
+    })
 }
 
 impl Condition {
