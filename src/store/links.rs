@@ -1,10 +1,10 @@
 //! Which projects and profiles a machine has, and what it last synced.
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Row, Transaction, params};
 
-use super::db::{change, first, texts, value};
+use super::db::{change, first, one, texts, value};
 use super::entities::{Kind, Target, find};
-use super::error::{Result, StoreError};
+use super::error::Result;
 use super::machines::{machine_ref, upsert};
 use super::{Caller, Store};
 use crate::types::MachineId;
@@ -55,9 +55,10 @@ impl Store {
                                                      last_synced_version)
                        VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET
                          local_path = excluded.local_path,
-                         last_synced_version = excluded.last_synced_version";
-            change(tx, sql, params![on.known(tx)?, project, path, version])?;
-            link_row(tx, on, project)
+                         last_synced_version = excluded.last_synced_version
+                       RETURNING json_object('project_id', project_id, 'local_path', local_path,
+                                             'last_synced_version', last_synced_version)";
+            value(tx, sql, params![on.known(tx)?, project, path, version])
         })
     }
 
@@ -70,12 +71,11 @@ impl Store {
             let sql = "UPDATE machine_projects
                           SET local_path = iif(?3, ?4, local_path),
                               last_synced_version = coalesce(?5, last_synced_version)
-                        WHERE machine_ref = ?1 AND project_id = ?2";
+                        WHERE machine_ref = ?1 AND project_id = ?2
+                       RETURNING json_object('project_id', project_id, 'local_path', local_path,
+                                             'last_synced_version', last_synced_version)";
             let new = params![on.known(tx)?, project, path.is_some(), path.flatten(), synced];
-            match change(tx, sql, new)? {
-                0 => Err(StoreError::Missing("link")),
-                _ => link_row(tx, on, project),
-            }
+            one(tx, "link", sql, new, |row| row.get(0))
         })
     }
 
@@ -93,12 +93,13 @@ impl Store {
     /// For each project its current version and what the machine last synced of it (0 without a
     /// link); None where there is no such live project of the user.
     pub fn sync_state(&self, on: OnMachine<'_>, ids: &[i64]) -> Result<Vec<Option<(i64, i64)>>> {
-        let state = |c: &Connection, id: i64| match find(c, on.project(id)) {
-            Ok(project) => Ok(Some((project.current_version, synced(c, on, id)?.unwrap_or(0)))),
-            Err(StoreError::Missing(_)) => Ok(None),
-            Err(error) => Err(error),
-        };
-        self.db.read(|c| ids.iter().map(|id| state(c, *id)).collect())
+        let sql = "SELECT e.current_version, coalesce((SELECT l.last_synced_version
+                            FROM machines m JOIN machine_projects l ON l.machine_ref = m.id
+                           WHERE m.user_id = ?1 AND m.machine_id = ?2 AND l.project_id = e.id), 0)
+                     FROM entity_rows e WHERE e.id = ?3 AND e.user_id = ?1 AND e.kind = ?4";
+        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let values = |id: i64| (on.who.id, on.machine, id, Kind::PROJECT.0);
+        self.db.read(|c| ids.iter().map(|id| first(c, sql, values(*id), read)).collect())
     }
 
     /// Notes what a machine has synced; projects that are not linked are passed over.
@@ -113,20 +114,4 @@ impl Store {
             Ok(())
         })
     }
-}
-
-fn synced(connection: &Connection, on: OnMachine<'_>, project: i64) -> Result<Option<i64>> {
-    let sql = "SELECT l.last_synced_version
-                 FROM machines m JOIN machine_projects l ON l.machine_ref = m.id
-                WHERE m.user_id = ?1 AND m.machine_id = ?2 AND l.project_id = ?3";
-    let values = params![on.who.id, on.machine, project];
-    first(connection, sql, values, |row| row.get(0))
-}
-
-fn link_row(connection: &Connection, on: OnMachine<'_>, project: i64) -> Result<String> {
-    let sql = "SELECT json_object('project_id', l.project_id, 'local_path', l.local_path,
-                                  'last_synced_version', l.last_synced_version)
-                 FROM machines m JOIN machine_projects l ON l.machine_ref = m.id
-                WHERE m.user_id = ?1 AND m.machine_id = ?2 AND l.project_id = ?3";
-    value(connection, sql, params![on.who.id, on.machine, project])
 }
