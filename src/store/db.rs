@@ -149,6 +149,16 @@ pub fn change(connection: &Connection, sql: &str, values: impl Params) -> Result
     Ok(prepare(connection, sql)?.execute(values)?)
 }
 
+/// Runs a statement that changes one row, or says Missing: no such `what`.
+pub fn change_one(
+    connection: &Connection, what: &'static str, sql: &str, values: impl Params,
+) -> Result<()> {
+    match change(connection, sql, values)? {
+        0 => Err(StoreError::Missing(what)),
+        _ => Ok(()),
+    }
+}
+
 /// Writes a consistent copy of the whole database to a new file.
 pub fn vacuum_into(connection: &Connection, path: &Path) -> Result<()> {
     connection.execute("VACUUM INTO ?1", [utf8(path)?])?;

@@ -4,7 +4,7 @@ use rusqlite::params;
 use serde::Deserialize;
 
 use super::audit::Event;
-use super::db::{change, texts, value};
+use super::db::{change, change_one, texts, value};
 use super::error::{Result, StoreError};
 use super::{Caller, Store, users};
 use crate::limits::ENVIRONMENTS_MAX;
@@ -79,10 +79,8 @@ impl Store {
                     WHERE user_id = ?1 AND name = ?2 AND deleted_at IS NOT NULL";
         self.write(|tx| {
             let who = users::find(tx, email)?;
-            match change(tx, sql, params![who.id, name, now_ms()])? {
-                0 => Err(StoreError::Missing("deleted environment")),
-                _ => Event::of(&who, "environment.restore").write(tx),
-            }
+            change_one(tx, "deleted environment", sql, params![who.id, name, now_ms()])?;
+            Event::of(&who, "environment.restore").write(tx)
         })
     }
 }

@@ -4,7 +4,7 @@ use rusqlite::{Connection, Transaction, params};
 use serde::Deserialize;
 
 use super::audit::Event;
-use super::db::{change, first, texts, value};
+use super::db::{change_one, first, texts, value};
 use super::error::{Result, StoreError};
 use super::{Caller, Store};
 use crate::limits::MACHINES_PER_USER_MAX;
@@ -38,9 +38,7 @@ impl Store {
         self.write(|tx| {
             let sql = "UPDATE machines SET hidden_at = ?3
                         WHERE user_id = ?1 AND machine_id = ?2 AND hidden_at IS NULL";
-            if change(tx, sql, params![who.id, machine, now_ms()])? == 0 {
-                return Err(StoreError::Missing("machine"));
-            }
+            change_one(tx, "machine", sql, params![who.id, machine, now_ms()])?;
             Event::of(who, "machine.remove").machine(machine).write(tx)
         })
     }

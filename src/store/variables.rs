@@ -4,9 +4,9 @@ use rusqlite::params;
 use serde::Deserialize;
 
 use super::Store;
-use super::db::{change, texts, value};
+use super::db::{change, change_one, texts, value};
 use super::entities::{Target, bounded, find};
-use super::error::{Result, StoreError};
+use super::error::Result;
 use crate::limits::VARIABLES_MAX;
 use crate::time::now_ms;
 use crate::types::{Base64, Key, Message, Name, Short};
@@ -123,10 +123,7 @@ impl Store {
                       AND visibility = ?3 AND name = ?4";
         self.write(|tx| {
             find(tx, project)?;
-            match change(tx, sql, params![project.id, tier, visibility.word(), name])? {
-                0 => Err(StoreError::Missing("variable")),
-                _ => Ok(()),
-            }
+            change_one(tx, "variable", sql, params![project.id, tier, visibility.word(), name])
         })
     }
 
