@@ -12,6 +12,7 @@ use super::entities::{Kind, Target};
 use super::links::OnMachine;
 use super::snapshots::{About, Condition, Rules, Selector};
 use super::tokens::NewToken;
+use super::variables::Visibility;
 use super::{Caller, Policy, Store};
 use crate::sync::lock;
 use crate::types::{Digest, Email, MachineId, Name};
@@ -103,6 +104,16 @@ fn entities(store: &Store, who: &Caller, machine: &MachineId) {
     assert!(store.actions(who.id, machine, true).unwrap().is_empty());
     store.clear_actions(who.id, machine).unwrap();
     assert!(store.keypair(who.id).is_err());
+    let keypair = r#"{"public_key": "AAAA", "encrypted_private_key": "AAAA", "kek_salt": "AAAA",
+                      "kek_iterations": 1}"#;
+    for _ in ["stored", "the same again"] {
+        store.add_keypair(who, &serde_json::from_str(keypair).unwrap()).unwrap();
+    }
+    let profile = Target { kind: Kind::PROFILE, id: 1, ..project };
+    store.set_profile_workspace(profile, 3, false).unwrap();
+    store.delete_variable(project, "dev", Visibility::Shared, &name).unwrap();
+    store.delete_entity(project).unwrap();
+    store.hide_machine(who, machine).unwrap();
 }
 
 #[test]
