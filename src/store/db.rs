@@ -50,7 +50,6 @@ impl Database {
         let mut writer = connect(&path)?;
         writer.pragma_update(None, "journal_mode", "wal")?;
         migrations::upgrade(&mut writer, folder)?;
-        make_views(&writer)?;
         let database =
             Database { writer: Pool::new(1), readers: Pool::new(READERS), folder: folder.clone() };
         if let Some(mut place) = database.writer.take(WAIT) {
@@ -87,11 +86,7 @@ impl Database {
     fn connection<'a>(&self, place: &'a mut Place<'_, Connection>) -> Result<&'a mut Connection> {
         match &mut place.thing {
             Some(connection) => Ok(connection),
-            empty => {
-                let connection = connect(&self.folder.database())?;
-                make_views(&connection)?;
-                Ok(empty.insert(connection))
-            }
+            empty => Ok(empty.insert(connect(&self.folder.database())?)),
         }
     }
 }
@@ -170,17 +165,6 @@ pub fn utf8(path: &Path) -> Result<&str> {
     path.to_str().ok_or_else(|| StoreError::Unusable(format!("{} is not UTF-8", path.display())))
 }
 
-/// The views of rows.sql and the function that they call.
-fn make_views(connection: &Connection) -> Result<()> {
-    let flags = FunctionFlags::SQLITE_UTF8
-        | FunctionFlags::SQLITE_DETERMINISTIC
-        | FunctionFlags::SQLITE_INNOCUOUS;
-    connection.create_scalar_function("moment", 1, flags, |values| {
-        Ok(values.get::<Option<i64>>(0)?.map(rfc3339))
-    })?;
-    Ok(connection.execute_batch(ROWS)?)
-}
-
 fn connect(path: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
@@ -200,6 +184,14 @@ fn connect(path: &Path) -> Result<Connection> {
     }
     connection.pragma_update(None, "cache_size", -SQLITE_CACHE_KIB)?;
     connection.pragma_update(None, "journal_size_limit", WAL_BYTES_MAX)?;
+    // The views of rows.sql, and the function that they call.
+    let flags = FunctionFlags::SQLITE_UTF8
+        | FunctionFlags::SQLITE_DETERMINISTIC
+        | FunctionFlags::SQLITE_INNOCUOUS;
+    connection.create_scalar_function("moment", 1, flags, |values| {
+        Ok(values.get::<Option<i64>>(0)?.map(rfc3339))
+    })?;
+    connection.execute_batch(ROWS)?;
     Ok(connection)
 }
 

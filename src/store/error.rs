@@ -48,18 +48,9 @@ pub enum StoreError {
     },
     /// A lock was not to be had in time.
     Busy,
-    /// The folder has no `configsync.db`.
-    NoDataFolder(PathBuf),
     /// Another server runs on the folder.
     Locked(PathBuf),
-    /// The database was written by a newer version of this program.
-    NewerSchema {
-        /// Version found in the file.
-        found: i64,
-        /// Newest version this program knows.
-        known: i64,
-    },
-    /// The data folder cannot be used as it is.
+    /// The data folder cannot be used as it is; the sentence says why.
     Unusable(String),
     /// SQLite failed.
     Sqlite(rusqlite::Error),
@@ -133,20 +124,9 @@ impl fmt::Display for StoreError {
                  operator run `configsync-server check`"
             ),
             StoreError::Busy => f.write_str("the database is busy; try again"),
-            StoreError::NoDataFolder(path) => write!(
-                f,
-                "{} is no data folder (it has no configsync.db): name one with --data, \
-                 or make one with `configsync-server serve`",
-                path.display()
-            ),
             StoreError::Locked(path) => {
                 write!(f, "another configsync-server is running on {}", path.display())
             }
-            StoreError::NewerSchema { found, known } => write!(
-                f,
-                "the database has schema version {found}, this program knows {known}: \
-                 use the newer configsync-server that wrote it"
-            ),
             StoreError::Unusable(reason) => f.write_str(reason),
             StoreError::Sqlite(error) => write!(
                 f,

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::{
     DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown, symlink,
 };
@@ -27,10 +27,14 @@ impl Folder {
 
     /// An existing data folder: one that has a `configsync.db`.
     pub fn existing(root: &Path) -> Result<Folder> {
-        let folder = Folder { root: root.to_owned() };
+        let folder = Folder::at(root);
         match folder.has_database() {
             true => Ok(folder),
-            false => Err(StoreError::NoDataFolder(root.to_owned())),
+            false => Err(StoreError::Unusable(format!(
+                "{} is no data folder (it has no configsync.db): name one with --data, \
+                 or make one with `configsync-server serve`",
+                root.display()
+            ))),
         }
     }
 
@@ -62,7 +66,7 @@ impl Folder {
     /// Makes what is missing. Uploads and snapshots must share a file system, or a rename is no
     /// rename.
     pub fn create(root: &Path) -> Result<Folder> {
-        let folder = Folder { root: root.to_owned() };
+        let folder = Folder::at(root);
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -297,7 +301,7 @@ pub fn make_dir(path: &Path) -> Result<()> {
 fn ensure_dir(path: &Path) -> Result<bool> {
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => Ok(true),
-        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(false),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(false),
         Err(e) => Err(StoreError::io("create", path, e)),
     }
 }
@@ -343,7 +347,7 @@ pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
 /// stood open: a start must not look at a hundred thousand files. The root of a volume has a
 /// `lost+found/` of the system's, closed to us.
 fn close_to_others(path: &Path, all: bool) -> Result<()> {
-    let tried = || -> std::io::Result<(bool, bool)> {
+    let tried = || -> io::Result<(bool, bool)> {
         let metadata = fs::symlink_metadata(path)?;
         let mode = if metadata.is_dir() { 0o700 } else { 0o600 };
         let found = metadata.permissions().mode() & 0o777;
@@ -355,7 +359,7 @@ fn close_to_others(path: &Path, all: bool) -> Result<()> {
     let (is_dir, stood_open) = match tried() {
         Ok(found) => found,
         // SQLite takes its own files away when their last user closes them.
-        Err(e) if std::io::ErrorKind::NotFound == e.kind() => return Ok(()),
+        Err(e) if io::ErrorKind::NotFound == e.kind() => return Ok(()),
         Err(e) => return Err(StoreError::io("close to others", path, e)),
     };
     match is_dir && (all || stood_open) {

@@ -20,16 +20,10 @@ pub const VERSION: i64 = 4;
 /// Brings the database to [`VERSION`] in one transaction: a new one gets every part of the
 /// schema, an older one those after its version; a newer one is refused untouched.
 fn migrate(connection: &mut Connection) -> Result<()> {
-    if version(connection)? == VERSION {
-        return Ok(());
-    }
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found = version(&tx)?;
-    if found == VERSION {
-        return Ok(());
-    }
-    let (Ok(done), true) = (usize::try_from(found), found < VERSION) else {
-        return Err(StoreError::NewerSchema { found, known: VERSION });
+    let (Ok(done), true) = (usize::try_from(found), found <= VERSION) else {
+        return Err(newer(found));
     };
     for part in parts().skip(done) {
         tx.execute_batch(part)?;
@@ -76,10 +70,17 @@ pub fn refuse_newer(database: &Path) -> Result<()> {
     let [.., a, b, c, d] = header;
     match i64::from(i32::from_be_bytes([a, b, c, d])) {
         found if read.is_ok() && header.starts_with(b"SQLite") && found > VERSION => {
-            Err(StoreError::NewerSchema { found, known: VERSION })
+            Err(newer(found))
         }
         _ => Ok(()),
     }
+}
+
+fn newer(found: i64) -> StoreError {
+    StoreError::Unusable(format!(
+        "the database has schema version {found}, this program knows {VERSION}: \
+         use the newer configsync-server that wrote it"
+    ))
 }
 
 /// The part of each version, from 1 on; each begins with the rest of its marking comment.
@@ -141,8 +142,8 @@ mod tests {
     fn a_newer_database_is_refused_untouched() {
         let mut newer = Connection::open_in_memory().unwrap();
         newer.pragma_update(None, "user_version", VERSION + 1).unwrap();
-        let refusal = migrate(&mut newer);
-        assert!(matches!(refusal, Err(StoreError::NewerSchema { .. })));
+        let refusal = migrate(&mut newer).unwrap_err().to_string();
+        assert!(refusal.contains("use the newer configsync-server that wrote it"), "{refusal}");
         assert_eq!(version(&newer).unwrap(), VERSION + 1);
         assert!(words(&newer).is_empty());
     }
