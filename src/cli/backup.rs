@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::args::Args;
 use super::{CliError, Done, open_store, print, progress};
-use crate::store::backup::{self, Copied, Plan};
+use crate::store::backup::{self, Copied};
 
 pub fn run(mut args: Args) -> Done {
     let hard_link = args.flag("--hard-link");
@@ -12,8 +12,8 @@ pub fn run(mut args: Args) -> Done {
     let dest = args.positional("DEST")?;
     let store = open_store(args)?;
     let older = older.as_ref().map(|older| Path::new(&older.text));
-    let plan = Plan { dest: Path::new(&dest.text), hard_link, older, within: false };
-    let copied = store.backup(&plan, &mut progress("copied"))?;
+    let (to, mut told) = (Path::new(&dest.text), progress("copied"));
+    let copied = store.backup(to, older, hard_link, &mut told)?;
     report(&copied, &dest.text)
 }
 

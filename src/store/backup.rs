@@ -9,33 +9,20 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::thread;
 
 use rusqlite::{Connection, OpenFlags};
 
 use super::audit::Event;
+use super::blobs::Blob;
 use super::check::Expected;
 use super::db::{utf8, vacuum_into};
 use super::error::{Result, StoreError};
-use super::files::{Flaw, hash_pieces, open_verified};
+use super::files::{differs, hash_pieces, open_verified, reason};
 use super::folder::{Folder, list, make_dir, parent, private_file, sync_dir};
 use super::{Progress, Store};
 use crate::limits::COPIES_AT_ONCE;
 use crate::log;
-use crate::sync::lock;
-
-/// How to copy.
-pub struct Plan<'a> {
-    /// The new folder.
-    pub dest: &'a Path,
-    /// Link the folder's own files instead of copying them, where the file system can.
-    pub hard_link: bool,
-    /// An older backup whose unchanged files are linked instead of copied.
-    pub older: Option<&'a Path>,
-    /// The folder may exist if it is empty.
-    pub within: bool,
-}
 
 /// What was copied.
 #[derive(Debug, Default)]
@@ -53,13 +40,19 @@ pub struct Copied {
 }
 
 impl Store {
-    /// Makes a backup while a server may write and prune.
-    pub fn backup(&self, plan: &Plan<'_>, progress: Progress<'_>) -> Result<Copied> {
+    /// Makes a backup in a new folder while a server may write and prune. Where the file system
+    /// can, files are linked instead of copied: those that `older`, a backup too, has already, and
+    /// with `hard_link` the folder's own.
+    pub fn backup(
+        &self, dest: &Path, older: Option<&Path>, hard_link: bool, progress: Progress<'_>,
+    ) -> Result<Copied> {
         // A mistyped one would silently make a whole copy.
-        plan.older.map(Folder::existing).transpose()?;
+        let older = older.map(Folder::existing).transpose()?;
+        let own = hard_link.then(|| self.folder.clone());
+        let links: Vec<Folder> = older.into_iter().chain(own).collect();
         let _lock = self.folder.lock_for_backup()?;
         let database = |path: &Path| self.db.read(|c| vacuum_into(c, path));
-        let copied = copy(&self.folder, database, plan, progress)?;
+        let copied = copy(&self.folder, database, dest, &links, false, progress)?;
         if let Err(error) = self.write(|tx| Event::new("backup", "ok").write(tx)) {
             log::warn(&format!("the backup is whole; its audit row was not written: {error}"));
         }
@@ -79,7 +72,7 @@ pub fn restore(from: &Path, dest: &Path, progress: Progress<'_>) -> Result<Copie
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
         vacuum_into(&Connection::open_with_flags(uri, flags)?, path)
     };
-    copy(&from, database, &Plan { dest, hard_link: false, older: None, within: true }, progress)
+    copy(&from, database, dest, &[], true, progress)
 }
 
 /// The path inside a URI of SQLite.
@@ -87,22 +80,24 @@ fn escaped(path: &Path) -> Result<String> {
     Ok(utf8(path)?.replace('%', "%25").replace('?', "%3f").replace('#', "%23"))
 }
 
+/// `links`: folders whose files are linked if they are good. `within`: the destination may exist
+/// if it is empty.
 fn copy(
-    from: &Folder, database: impl FnOnce(&Path) -> Result<()>, plan: &Plan<'_>,
-    progress: Progress<'_>,
+    from: &Folder, database: impl FnOnce(&Path) -> Result<()>, dest: &Path, links: &[Folder],
+    within: bool, progress: Progress<'_>,
 ) -> Result<Copied> {
     // Without a slash at its end, which a shell may have put there.
-    let dest: PathBuf = plan.dest.components().collect();
+    let dest: PathBuf = dest.components().collect();
     // No server may begin anew in the folder meanwhile.
-    let _held = match plan.within && dest.is_dir() && !Folder::at(&dest).database().exists() {
+    let _held = match within && dest.is_dir() && !Folder::at(&dest).database().exists() {
         true => Some(Folder::at(&dest).lock_server()?),
         false => None,
     };
-    let within = refuse_destination(from, &dest, plan.within)?;
+    let within = refuse_destination(from, &dest, within)?;
     let partial = if within { dest.join(PARTIAL) } else { partial_of(&dest) };
     let leftover = partial.exists();
     let lock = begin(&partial)?;
-    let filled = fill(from, database, plan, &partial, progress);
+    let filled = fill(from, database, links, &partial, progress);
     drop(lock);
     let named = if filled.is_ok() { finish(&partial, &dest, within) } else { Ok(()) };
     // In a folder that is half filled it stays: it tells the next restore that nothing is whole.
@@ -195,7 +190,7 @@ fn begin(partial: &Path) -> Result<File> {
 }
 
 fn fill(
-    from: &Folder, database: impl FnOnce(&Path) -> Result<()>, plan: &Plan<'_>, partial: &Path,
+    from: &Folder, database: impl FnOnce(&Path) -> Result<()>, links: &[Folder], partial: &Path,
     progress: Progress<'_>,
 ) -> Result<Copied> {
     let to = Folder::at(partial);
@@ -210,14 +205,15 @@ fn fill(
     let copy = Store::open(partial)?;
     let mut copied = Copied::default();
     copy.each_page(|rows| {
-        for (row, done) in transfer_all(from, plan, rows, &to)? {
+        let done = transfer_all(from, links, &rows, &to)?;
+        for (row, done) in rows.into_iter().zip(done) {
             match done {
                 Ok(linked) => {
                     copied.files += 1;
                     copied.linked += u64::from(linked);
                     copied.bytes = copied.bytes.saturating_add(row.blob.size);
                 }
-                Err(flaw) => copied.damaged.push((row.what, flaw.reason())),
+                Err(flaw) => copied.damaged.push((row.what, reason(&flaw))),
             }
         }
         progress(copied.files, copied.bytes);
@@ -226,52 +222,43 @@ fn fill(
     Ok(copied)
 }
 
-type Transferred = std::result::Result<bool, Flaw>;
+/// Whether a file was linked, or what is wrong with the source.
+type Transferred = io::Result<bool>;
 
 /// Transfers the files of these rows, several at once: to hash them takes as long as to copy them.
 fn transfer_all(
-    from: &Folder, plan: &Plan<'_>, rows: Vec<Expected>, to: &Folder,
-) -> Result<Vec<(Expected, Transferred)>> {
-    let next = Mutex::new(rows.into_iter());
-    let work = || {
-        let mut done = Vec::new();
-        loop {
-            let Some(row) = lock(&next).next() else { return Ok(done) };
-            let path = to.snapshot(row.blob.file);
-            make_dir(path.parent().unwrap_or(to.root()))?;
-            let transferred = transfer(from, plan, &row, &path)?;
-            done.push((row, transferred));
-        }
-    };
+    from: &Folder, links: &[Folder], rows: &[Expected], to: &Folder,
+) -> Result<Vec<Transferred>> {
     let threads = thread::available_parallelism().map_or(1, usize::from).min(COPIES_AT_ONCE);
+    let some = |rows: &[Expected]| -> Result<Vec<_>> {
+        rows.iter().map(|row| transfer(from, links, row.blob, to)).collect()
+    };
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let parts = rows.chunks(rows.len().div_ceil(threads).max(1));
+        let workers: Vec<_> = parts.map(|part| scope.spawn(move || some(part))).collect();
         let each = workers.into_iter().map(|worker| {
             let panicked = |_| StoreError::Unusable("a thread of the copy panicked".into());
             worker.join().map_err(panicked)?
         });
-        Ok(each.collect::<Result<Vec<Vec<_>>>>()?.into_iter().flatten().collect())
+        Ok(each.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
     })
 }
 
-/// Links or copies one file; says whether it is a link, or why the source is no good.
-fn transfer(from: &Folder, plan: &Plan<'_>, row: &Expected, to: &Path) -> Result<Transferred> {
-    let blob = row.blob;
-    let source = from.snapshot(blob.file);
-    let older = plan.older.map(|older| Folder::at(older).snapshot(blob.file));
-    for link in older.iter().chain(plan.hard_link.then_some(&source)) {
-        let good = open_verified(link, blob.size, blob.digest, None).is_ok();
-        if good && fs::hard_link(link, to).is_ok() {
+fn transfer(from: &Folder, links: &[Folder], blob: Blob, to: &Folder) -> Result<Transferred> {
+    let path = to.snapshot(blob.file);
+    make_dir(parent(&path))?;
+    for folder in links {
+        let good = open_verified(folder, blob, None).is_ok();
+        if good && fs::hard_link(folder.snapshot(blob.file), &path).is_ok() {
             return Ok(Ok(true));
         }
     }
-    let mut file = match File::open(&source) {
+    let mut file = match File::open(from.snapshot(blob.file)) {
         Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Err(Flaw::Missing)),
-        Err(e) => return Ok(Err(Flaw::Unreadable(e))),
+        Err(flaw) => return Ok(Err(flaw)),
     };
-    let failed = |e| StoreError::io("write", to, e);
-    let new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(to);
+    let failed = |e| StoreError::io("write", &path, e);
+    let new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
     let mut out = new.map_err(failed)?;
     let mut written = Ok(());
     let read = hash_pieces(&mut file, |piece| {
@@ -281,9 +268,9 @@ fn transfer(from: &Folder, plan: &Plan<'_>, row: &Expected, to: &Path) -> Result
     written.map_err(failed)?;
     let flaw = match read {
         Ok(found) if found == (blob.size, blob.digest) => return Ok(Ok(false)),
-        Ok(_) => Flaw::Differs("its length or SHA-256 differs".into()),
-        Err(error) => Flaw::Unreadable(error),
+        Ok(_) => differs("its length or SHA-256 differs"),
+        Err(error) => error,
     };
-    fs::remove_file(to).map_err(failed)?;
+    fs::remove_file(&path).map_err(failed)?;
     Ok(Err(flaw))
 }

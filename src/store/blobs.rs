@@ -2,13 +2,14 @@
 //! entities.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 
 use rusqlite::{Connection, Transaction};
 
 use super::Store;
 use super::db::{one, value};
 use super::error::{Result, StoreError};
-use super::files::{Flaw, Upload, open_verified};
+use super::files::{Upload, open_verified, reason};
 use crate::types::{Digest, RandomId};
 
 /// A file as its row names it.
@@ -41,34 +42,32 @@ impl Store {
     pub(super) fn store_blob<T>(
         &self, upload: Upload, work: impl FnOnce(&Transaction<'_>, Blob) -> Result<(T, bool)>,
     ) -> Result<(T, bool)> {
-        let (size, digest) = (upload.len(), upload.digest());
-        let file = upload.place(&self.folder)?;
+        let blob = upload.place(&self.folder)?;
         // Whether a row that names the file went into COMMIT.
         let mut named = false;
         let done = self.write(|tx| {
-            let done = work(tx, Blob { file, size, digest })?;
+            let done = work(tx, blob)?;
             named = done.1;
             Ok(done)
         });
         // If that failed, the file is known to be nobody's only where SQLite says that nothing was
         // committed, and a fresh read agrees; else the next start decides.
         let undone = matches!(done, Err(StoreError::DiskFull | StoreError::Busy))
-            && matches!(self.has_row(file), Ok(false));
+            && matches!(self.has_row(blob.file), Ok(false));
         if !named || undone {
-            let _ = fs::remove_file(self.folder.snapshot(file));
+            let _ = fs::remove_file(self.folder.snapshot(blob.file));
         }
         done
     }
 
     /// Opens a file after its digest was compared; `what` names its row if it is damaged.
     pub(super) fn open_blob(&self, blob: Blob, what: impl Fn() -> String) -> Result<File> {
-        let path = self.folder.snapshot(blob.file);
-        open_verified(&path, blob.size, blob.digest, Some(&self.memo)).map_err(|flaw| {
+        open_verified(&self.folder, blob, Some(&self.memo)).map_err(|flaw| {
             // Its row is gone since it was read: pruned, not damaged.
-            if matches!(flaw, Flaw::Missing) && matches!(self.has_row(blob.file), Ok(false)) {
+            if flaw.kind() == ErrorKind::NotFound && matches!(self.has_row(blob.file), Ok(false)) {
                 return StoreError::Missing("snapshot");
             }
-            StoreError::Damaged { what: what(), reason: flaw.reason() }
+            StoreError::Damaged { what: what(), reason: reason(&flaw) }
         })
     }
 

@@ -1,6 +1,7 @@
 //! Verifies a data folder: the database, and every file against its row. Changes nothing.
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::blobs::Blob;
 use super::db::{rows, texts};
 
 use super::error::Result;
-use super::files::{Flaw, open_verified};
+use super::files::{open_verified, reason};
 use super::folder::make_dir;
 use super::{Progress, Store};
 use crate::limits::{COPY_ROWS, ORPHAN_AGE_S};
@@ -139,11 +140,13 @@ impl Store {
     fn check_row(&self, row: Expected, report: &mut Report) -> Result<()> {
         let blob = row.blob;
         report.snapshots += 1;
-        match open_verified(&self.folder.snapshot(blob.file), blob.size, blob.digest, None) {
+        match open_verified(&self.folder, blob, None) {
             Ok(_) => report.bytes += blob.size,
             // Deleted since its row was read: no damage.
-            Err(Flaw::Missing) if !self.has_row(blob.file)? => report.snapshots -= 1,
-            Err(flaw) => report.damaged.push((row.what, flaw.reason())),
+            Err(flaw) if flaw.kind() == ErrorKind::NotFound && !self.has_row(blob.file)? => {
+                report.snapshots -= 1;
+            }
+            Err(flaw) => report.damaged.push((row.what, reason(&flaw))),
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustix::fs::{Advice, fadvise};
 use sha2::{Digest as _, Sha256};
 
+use super::blobs::Blob;
 use super::error::{Result, StoreError};
 use super::folder::{Folder, make_dir, parent, sync_dir};
 use crate::limits::{
@@ -89,7 +90,7 @@ impl Upload {
     ///
     /// If a sync fails the push fails: after a failed fsync the kernel may have dropped the
     /// dirty pages, so a second one would succeed and mean nothing.
-    pub fn place(mut self, folder: &Folder) -> Result<RandomId> {
+    pub fn place(mut self, folder: &Folder) -> Result<Blob> {
         self.file.sync_all().map_err(|e| StoreError::io("sync", &self.path, e))?;
         let target = folder.snapshot(self.name);
         let parent = parent(&target);
@@ -104,7 +105,7 @@ impl Upload {
             let _ = fs::remove_file(&target);
             return Err(error);
         }
-        Ok(self.name)
+        Ok(Blob { file: self.name, size: self.len, digest: self.digest() })
     }
 }
 
@@ -117,55 +118,41 @@ impl Drop for Upload {
     }
 }
 
-/// Why a file cannot be served.
-#[derive(Debug)]
-pub enum Flaw {
-    /// There is no such file.
-    Missing,
-    /// Its length or digest differs; the text says how.
-    Differs(String),
-    /// It could not be read.
-    Unreadable(io::Error),
-}
-
-impl Flaw {
-    /// The words that `check` and the log use.
-    pub fn reason(&self) -> String {
-        match self {
-            Flaw::Missing => "its file is missing".into(),
-            Flaw::Differs(how) => how.clone(),
-            Flaw::Unreadable(error) => format!("its file cannot be read: {error}"),
-        }
+/// Why a file cannot be served, in the words that `check` and the log use.
+pub fn reason(flaw: &io::Error) -> String {
+    match flaw.kind() {
+        io::ErrorKind::NotFound => "its file is missing".into(),
+        io::ErrorKind::InvalidData => flaw.to_string(),
+        _ => format!("its file cannot be read: {flaw}"),
     }
 }
 
-/// Opens a file and compares its length and SHA-256 with what its row says.
-pub fn open_verified(path: &Path, size: u64, digest: Digest, memo: Option<&Memo>) -> Checked {
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Flaw::Missing),
-        Err(e) => return Err(Flaw::Unreadable(e)),
-    };
-    let metadata = file.metadata().map_err(Flaw::Unreadable)?;
-    if metadata.len() != size {
-        return Err(Flaw::Differs(format!("its file has {} of {size} bytes", metadata.len())));
+/// The flaw of a file that is not what its row says.
+pub fn differs(how: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, how.into())
+}
+
+/// Opens a file after its length and SHA-256 were compared with what its row says.
+pub fn open_verified(folder: &Folder, blob: Blob, memo: Option<&Memo>) -> io::Result<File> {
+    let path = folder.snapshot(blob.file);
+    let mut file = File::open(&path)?;
+    let metadata = file.metadata()?;
+    if metadata.len() != blob.size {
+        return Err(differs(format!("its file has {} of {} bytes", metadata.len(), blob.size)));
     }
     let state = FileState::of(&metadata);
-    if memo.is_some_and(|memo| memo.knows(path, &state)) {
+    if memo.is_some_and(|memo| memo.knows(&path, &state)) {
         return Ok(file);
     }
-    if hash_pieces(&mut file, |_| true).map_err(Flaw::Unreadable)?.1 != digest {
-        return Err(Flaw::Differs("its SHA-256 differs".into()));
+    if hash_pieces(&mut file, |_| true)?.1 != blob.digest {
+        return Err(differs("its SHA-256 differs"));
     }
-    file.rewind().map_err(Flaw::Unreadable)?;
+    file.rewind()?;
     if let Some(memo) = memo {
         memo.remember(path, state);
     }
     Ok(file)
 }
-
-/// An open file whose bytes are those of its row, or why not.
-pub type Checked = std::result::Result<File, Flaw>;
 
 /// Length and SHA-256 of what is read from a file, each piece handed to `take` until that says
 /// no.
@@ -225,7 +212,7 @@ impl Memo {
         })
     }
 
-    fn remember(&self, path: &Path, state: FileState) {
+    fn remember(&self, path: PathBuf, state: FileState) {
         if !state.settled() {
             return;
         }
@@ -233,6 +220,6 @@ impl Memo {
         if verified.len() >= VERIFIED_FILES_MAX {
             verified.clear();
         }
-        verified.insert(path.to_owned(), (state, Instant::now()));
+        verified.insert(path, (state, Instant::now()));
     }
 }
