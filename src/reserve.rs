@@ -10,14 +10,8 @@ use crate::sync::lock;
 /// What uploads under way will need.
 #[derive(Default)]
 pub struct Reservations {
-    promised: Mutex<Promised>,
-}
-
-#[derive(Default)]
-struct Promised {
-    total: u64,
-    /// Never more entries than requests in flight.
-    by_user: HashMap<i64, u64>,
+    /// Bytes by user; never more entries than requests in flight.
+    promised: Mutex<HashMap<i64, u64>>,
 }
 
 /// Room for one upload; given back when it goes.
@@ -49,9 +43,9 @@ impl Reservations {
         // What was promised is partly written already.
         let free = store.free_bytes_before_uploads()?;
         let mut promised = lock(&self.promised);
-        let of_user = promised.by_user.get(&user_id).copied().unwrap_or(0);
+        let of_user = promised.get(&user_id).copied().unwrap_or(0);
         let reserve = store.free_bytes_min();
-        let room = free.saturating_sub(promised.total);
+        let room = promised.values().fold(free, |room, bytes| room.saturating_sub(*bytes));
         let full = room < announced.high;
         let short = room < announced.high.saturating_add(reserve);
         let over = allowed.filter(|allowed| {
@@ -70,8 +64,7 @@ impl Reservations {
             }
             promised = lock(&self.promised);
         }
-        promised.total = promised.total.saturating_add(announced.high);
-        let of_user = promised.by_user.entry(user_id).or_default();
+        let of_user = promised.entry(user_id).or_default();
         *of_user = of_user.saturating_add(announced.high);
         let reservations = Arc::clone(self);
         Ok(Reservation { reservations, user_id, bytes: announced.high })
@@ -81,11 +74,10 @@ impl Reservations {
 impl Drop for Reservation {
     fn drop(&mut self) {
         let mut promised = lock(&self.reservations.promised);
-        promised.total = promised.total.saturating_sub(self.bytes);
-        let of_user = promised.by_user.get(&self.user_id).copied().unwrap_or(0);
+        let of_user = promised.get(&self.user_id).copied().unwrap_or(0);
         match of_user.saturating_sub(self.bytes) {
-            0 => promised.by_user.remove(&self.user_id),
-            left => promised.by_user.insert(self.user_id, left),
+            0 => promised.remove(&self.user_id),
+            left => promised.insert(self.user_id, left),
         };
     }
 }
