@@ -9,7 +9,6 @@ use rusqlite::params;
 use super::Store;
 use super::audit::Event;
 use super::db::change;
-use super::error::Result;
 use crate::limits::{
     AUDIT_STRANGER_ROW_MS, AUDIT_STRANGER_ROWS_MAX, PENDING_ROWS_MAX, TOKEN_USE_INTERVAL_MS,
 };
@@ -104,19 +103,16 @@ impl Store {
         if uses.is_empty() && events.is_empty() {
             return;
         }
-        if let Err(error) = self.write_batch(&uses, &events) {
-            let rows = uses.len() + events.len();
-            log::error(&format!("{rows} rows of token uses and audit not written: {error}"));
-        }
-    }
-
-    fn write_batch(&self, uses: &HashMap<i64, i64>, events: &[Event]) -> Result<()> {
-        self.write(|tx| {
-            for (token, at) in uses {
+        let written = self.write(|tx| {
+            for (token, at) in &uses {
                 let sql = "UPDATE api_tokens SET last_used_at = ?2 WHERE id = ?1";
                 change(tx, sql, params![token, at])?;
             }
             events.iter().try_for_each(|event| event.write(tx))
-        })
+        });
+        if let Err(error) = written {
+            let rows = uses.len() + events.len();
+            log::error(&format!("{rows} rows of token uses and audit not written: {error}"));
+        }
     }
 }
