@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use rusqlite::params;
 
@@ -14,7 +15,6 @@ use crate::limits::{
 };
 use crate::log;
 use crate::sync::lock;
-use crate::time::now_ms;
 
 /// What waits for the next batch.
 #[derive(Default)]
@@ -27,30 +27,25 @@ pub struct Pending {
 /// How many audit rows strangers may cause: many at once, few in the long run.
 #[derive(Default)]
 struct Budget {
-    rows: u32,
-    /// When one row was last given back.
-    at: i64,
+    /// When all rows will have been given back, one after the other; None before the first.
+    whole: Option<Instant>,
 }
 
 impl Budget {
     /// Takes one row; says in the log when there is no more.
     fn take(&mut self) -> bool {
-        let now = now_ms();
-        let back = now.saturating_sub(self.at).max(0) / AUDIT_STRANGER_ROW_MS;
-        self.rows = self.rows.saturating_sub(u32::try_from(back).unwrap_or(u32::MAX));
-        // A clock that jumped back begins a new count.
-        self.at = if self.rows == 0 || now < self.at {
-            now
-        } else {
-            self.at.saturating_add(back.saturating_mul(AUDIT_STRANGER_ROW_MS))
-        };
-        self.rows = self.rows.saturating_add(1);
-        if self.rows == AUDIT_STRANGER_ROWS_MAX {
+        let each = Duration::from_millis(AUDIT_STRANGER_ROW_MS.unsigned_abs());
+        let now = Instant::now();
+        let whole = self.whole.unwrap_or(now).max(now) + each;
+        let last = now + each * AUDIT_STRANGER_ROWS_MAX;
+        if whole > last {
+            return false;
+        }
+        if whole + each > last {
             log::warn("so many failed logins that some are in this log alone");
         }
-        let fits = self.rows <= AUDIT_STRANGER_ROWS_MAX;
-        self.rows = self.rows.min(AUDIT_STRANGER_ROWS_MAX);
-        fits
+        self.whole = Some(whole);
+        true
     }
 }
 
