@@ -34,7 +34,6 @@ pub struct Upload {
     hash: Sha256,
     len: u64,
     written_back: u64,
-    placed: bool,
     /// Bytes that all uploads under way have written.
     under_way: Arc<AtomicU64>,
 }
@@ -51,8 +50,8 @@ impl Upload {
             .open(&path)
             .map_err(|e| StoreError::io("create", &path, e))?;
         let hash = Sha256::new();
-        let (under_way, len, written_back, placed) = (Arc::clone(under_way), 0, 0, false);
-        Ok(Upload { file, path, name, hash, len, written_back, placed, under_way })
+        let under_way = Arc::clone(under_way);
+        Ok(Upload { file, path, name, hash, len: 0, written_back: 0, under_way })
     }
 
     /// Appends bytes.
@@ -90,7 +89,7 @@ impl Upload {
     ///
     /// If a sync fails the push fails: after a failed fsync the kernel may have dropped the
     /// dirty pages, so a second one would succeed and mean nothing.
-    pub fn place(mut self, folder: &Folder) -> Result<Blob> {
+    pub fn place(self, folder: &Folder) -> Result<Blob> {
         self.file.sync_all().map_err(|e| StoreError::io("sync", &self.path, e))?;
         let target = folder.snapshot(self.name);
         let parent = parent(&target);
@@ -99,7 +98,6 @@ impl Upload {
             make_dir(parent)?;
         }
         fs::rename(&self.path, &target).map_err(|e| StoreError::io("rename", &self.path, e))?;
-        self.placed = true;
         if let Err(error) = sync_dir(parent) {
             // No row names it yet, and none will: this is the one safe moment to take it back.
             let _ = fs::remove_file(&target);
@@ -112,9 +110,8 @@ impl Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         self.under_way.fetch_sub(self.len, Ordering::Relaxed);
-        if !self.placed {
-            let _ = fs::remove_file(&self.path);
-        }
+        // Once placed it has left this path.
+        let _ = fs::remove_file(&self.path);
     }
 }
 
