@@ -22,9 +22,8 @@ impl Store {
                 return Err(StoreError::TooMany("actions for this machine"));
             }
             let sql = "INSERT INTO actions (user_id, machine_id, action, payload, created_at)
-                       VALUES (?1, ?2, ?3, ?4, ?5)";
-            change(tx, sql, params![who.id, machine, action, payload, now_ms()])?;
-            let id = tx.last_insert_rowid();
+                       VALUES (?1, ?2, ?3, ?4, ?5) RETURNING id";
+            let id = value(tx, sql, params![who.id, machine, action, payload, now_ms()])?;
             Event::of(&who, "action.add").machine(machine).subject(id).write(tx)?;
             Ok(id)
         })

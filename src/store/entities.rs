@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::audit::Event;
 use super::blobs::Blob;
-use super::db::{change, one, texts, value};
+use super::db::{change, first, one, texts, value};
 use super::error::{Result, StoreError};
 use super::files::Upload;
 use super::{Caller, Store};
@@ -110,17 +110,15 @@ impl Store {
             let sql = "INSERT INTO entities (user_id, kind, slug, name, description, git_url,
                          git_branch, source_hint, module_type, is_default, created_at, updated_at)
                        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11)
-                       ON CONFLICT DO NOTHING";
+                       ON CONFLICT DO NOTHING RETURNING id";
             let EntityBody { slug, name, description, git_url, git_branch, .. } = new;
             let (hint, module, now) = (&new.source_hint, &new.module_type, now_ms());
             let row = params![
                 who.id, kind.0, slug, name, description, git_url, git_branch, hint, module,
                 is_default, now
             ];
-            if change(tx, sql, row)? == 0 {
-                return Err(StoreError::Exists(kind.0));
-            }
-            let target = Target { who, kind, id: tx.last_insert_rowid() };
+            let added = first(tx, sql, row, |row| row.get(0))?;
+            let target = Target { who, kind, id: added.ok_or(StoreError::Exists(kind.0))? };
             bounded(tx, "entities of this kind", ENTITIES_MAX, LISTED, params![who.id, kind.0])?;
             Event::of(who, "entity.add").subject(target.id).write(tx)?;
             Ok(find(tx, target)?.row)

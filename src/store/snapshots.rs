@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::audit::Event;
 use super::blobs::Blob;
-use super::db::{change, rows, value};
+use super::db::{rows, value};
 use super::error::{Result, StoreError};
 use super::files::Upload;
 use super::machines::{machine_ref, upsert};
@@ -115,13 +115,13 @@ impl Store {
             self.check_room(tx, who.id, blob.size)?;
             let sql = "INSERT INTO state_snapshots (user_id, machine_ref, file, size_bytes, sha256,
                          version, message, client_timestamp, created_at)
-                       VALUES (?1, ?2, ?3, ?4, ?5, coalesce(?6, '1.0'), ?7, ?8, ?9)";
+                       VALUES (?1, ?2, ?3, ?4, ?5, coalesce(?6, '1.0'), ?7, ?8, ?9)
+                       RETURNING id";
             let (file, digest) = (blob.file.to_string(), blob.digest.0);
             let About { version, message, timestamp, .. } = about;
             let (user, on, now) = (who.id, machine_ref, now_ms());
             let row = params![user, on, file, blob.size, digest, version, message, timestamp, now];
-            change(tx, sql, row)?;
-            let id = tx.last_insert_rowid();
+            let id = value(tx, sql, row)?;
             Event::of(who, "snapshot.push").machine(machine).subject(id).write(tx)?;
             if self.policy.keep > 0 {
                 keep_newest(tx, machine_ref, self.policy.keep)?;

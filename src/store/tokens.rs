@@ -3,7 +3,7 @@
 use rusqlite::{Row, params};
 
 use super::audit::Event;
-use super::db::{change, first, one, texts};
+use super::db::{change, first, one, texts, value};
 use super::error::Result;
 use super::{Caller, Store, users};
 use crate::time::now_ms;
@@ -44,10 +44,10 @@ impl Store {
             let who = users::find(tx, email)?;
             let sql =
                 "INSERT INTO api_tokens (user_id, name, prefix, digest, created_at, expires_at)
-                       VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-            let (digest, end) = (token.digest.0, token.expires_at);
-            change(tx, sql, params![who.id, token.name, token.prefix, digest, now_ms(), end])?;
-            let id = tx.last_insert_rowid();
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?6) RETURNING id";
+            let NewToken { digest, prefix, name, expires_at } = token;
+            let row = params![who.id, name, prefix, digest.0, now_ms(), expires_at];
+            let id = value(tx, sql, row)?;
             Event::of(&who, "token.create").subject(id).write(tx)?;
             Ok(id)
         })

@@ -98,11 +98,9 @@ pub(super) fn add(
     connection: &Connection, email: &Email, password_hash: Option<&str>,
 ) -> Result<i64> {
     let sql = "INSERT INTO users (email, password_hash, created_at, updated_at)
-               VALUES (?1, ?2, ?3, ?3) ON CONFLICT DO NOTHING";
-    if change(connection, sql, params![email, password_hash, now_ms()])? == 0 {
-        return Err(StoreError::Exists("user"));
-    }
-    let who = find(connection, email)?;
+               VALUES (?1, ?2, ?3, ?3) ON CONFLICT DO NOTHING RETURNING id, email";
+    let added = first(connection, sql, params![email, password_hash, now_ms()], Caller::from_row)?;
+    let who = added.ok_or(StoreError::Exists("user"))?;
     Event::of(&who, "user.add").write(connection)?;
     Ok(who.id)
 }
