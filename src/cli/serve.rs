@@ -50,12 +50,9 @@ pub fn run(args: Args) -> Done {
     settings.gate.connections_max = carried(settings.gate.connections_max);
     let second = Arc::new(AtomicBool::new(false));
     let mut signals = watch_signals(&second).map_err(could_not("watch for signals"))?;
-    let (store, started) = Store::start(&settings.data, settings.policy)?;
-    if started.orphans > 0 {
-        log::warn(&format!(
-            "{} files without a row moved from snapshots/ to lost+found/",
-            started.orphans
-        ));
+    let (store, orphans) = Store::start(&settings.data, settings.policy)?;
+    if orphans > 0 {
+        log::warn(&format!("{orphans} files without a row moved from snapshots/ to lost+found/"));
     }
     let listen = settings.listen;
     let listener = TcpListener::bind(listen).map_err(could_not(format!("listen on {listen}")))?;

@@ -15,7 +15,6 @@ use super::files::{open_verified, reason};
 use super::folder::make_dir;
 use super::{Progress, Store};
 use crate::limits::{COPY_ROWS, ORPHAN_AGE_S};
-use crate::types::RandomId;
 
 /// What a check found.
 #[derive(Debug, Default)]
@@ -55,7 +54,9 @@ impl Store {
         let server_runs = self.folder.server_runs();
         // Files first: one that is pushed after this list was made cannot look like an orphan.
         let files = self.folder.snapshot_files()?;
-        let mut known = self.deleted_names().unwrap_or_else(|error| {
+        // Those that wait to be unlinked are nobody's, and no surprise.
+        let deleted = self.random_ids("SELECT file FROM deleted_files");
+        let mut known = deleted.unwrap_or_else(|error| {
             report.database.push(format!("deleted files cannot be read: {error}"));
             HashSet::new()
         });
@@ -102,12 +103,6 @@ impl Store {
         let dangling = ask("PRAGMA foreign_key_check");
         found.extend(dangling.iter().map(|t| format!("rows that refer to nothing: {t}")));
         found
-    }
-
-    /// Files that wait to be unlinked: nobody's, and no surprise.
-    fn deleted_names(&self) -> Result<HashSet<RandomId>> {
-        let names = self.db.read(|c| texts(c, "SELECT file FROM deleted_files", []))?;
-        Ok(names.iter().filter_map(|name| RandomId::parse(name)).collect())
     }
 
     /// Sets files without a row aside; says how many. The caller makes sure that no server runs.

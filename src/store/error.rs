@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Result of the store.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -48,8 +48,6 @@ pub enum StoreError {
     },
     /// A lock was not to be had in time.
     Busy,
-    /// Another server runs on the folder.
-    Locked(PathBuf),
     /// The data folder cannot be used as it is; the sentence says why.
     Unusable(String),
     /// SQLite failed.
@@ -124,9 +122,6 @@ impl fmt::Display for StoreError {
                  operator run `configsync-server check`"
             ),
             StoreError::Busy => f.write_str("the database is busy; try again"),
-            StoreError::Locked(path) => {
-                write!(f, "another configsync-server is running on {}", path.display())
-            }
             StoreError::Unusable(reason) => f.write_str(reason),
             StoreError::Sqlite(error) => write!(
                 f,

@@ -152,8 +152,10 @@ impl Folder {
     /// Takes the one-server lock; it lasts as long as the returned file is open, and ends with
     /// the process, however that ends.
     pub fn lock_server(&self) -> Result<File> {
-        let locked = || StoreError::Locked(self.root.clone());
-        self.try_lock("server.lock")?.ok_or_else(locked)
+        self.try_lock("server.lock")?.ok_or_else(|| {
+            let root = self.root.display();
+            StoreError::Unusable(format!("another configsync-server is running on {root}"))
+        })
     }
 
     /// Held by a backup while it copies, so that no file it is about to copy vanishes.
@@ -189,7 +191,7 @@ impl Folder {
 
     /// True while another process holds the one-server lock.
     pub fn server_runs(&self) -> bool {
-        matches!(self.lock_server(), Err(StoreError::Locked(_)))
+        matches!(self.try_lock("server.lock"), Ok(None))
     }
 
     /// Reads the JWT key, or makes it: 32 random bytes, on disk before they are used.

@@ -96,12 +96,6 @@ pub struct Store {
     _lock: Option<File>,
 }
 
-/// What a start found and tidied.
-pub struct Started {
-    /// Files moved to `lost+found/`.
-    pub orphans: usize,
-}
-
 impl Store {
     /// Opens an existing data folder for a command; a server may run on it.
     pub fn open(root: &Path) -> Result<Store> {
@@ -110,8 +104,8 @@ impl Store {
     }
 
     /// Makes or opens the data folder of a server: takes the one-server lock, empties what was
-    /// under way when the last one ended, and sets files without a row aside.
-    pub fn start(root: &Path, policy: Policy) -> Result<(Store, Started)> {
+    /// under way when the last one ended, and sets files without a row aside; says how many.
+    pub fn start(root: &Path, policy: Policy) -> Result<(Store, usize)> {
         Folder::at(root).refuse_to_start()?;
         let folder = Folder::create(root)?;
         let lock = folder.lock_server()?;
@@ -120,7 +114,7 @@ impl Store {
         let store = Store::with(folder, policy, Some(lock))?;
         store.refuse_damage()?;
         let orphans = store.folder.move_orphans(&store.file_names()?)?;
-        Ok((store, Started { orphans }))
+        Ok((store, orphans))
     }
 
     fn with(folder: Folder, policy: Policy, lock: Option<File>) -> Result<Store> {
@@ -213,11 +207,12 @@ impl Store {
 
     /// The names of all files that rows speak of, those that wait to be unlinked included.
     fn file_names(&self) -> Result<HashSet<RandomId>> {
-        self.db.read(|c| {
-            let sql = "SELECT file FROM stored_files UNION ALL SELECT file FROM deleted_files";
-            let names = db::texts(c, sql, [])?;
-            Ok(names.iter().filter_map(|name| RandomId::parse(name)).collect())
-        })
+        self.random_ids("SELECT file FROM stored_files UNION ALL SELECT file FROM deleted_files")
+    }
+
+    fn random_ids(&self, sql: &str) -> Result<HashSet<RandomId>> {
+        let names = self.db.read(|c| db::texts(c, sql, []))?;
+        Ok(names.iter().filter_map(|name| RandomId::parse(name)).collect())
     }
 }
 
