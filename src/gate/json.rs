@@ -436,6 +436,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn at_the_edge_of_a_block_a_state_is_read_as_anywhere() {
+        let tokens =
+            ["", "A", "\\/", "\\/\\/", "\\\\/", "\\\\", "\\n", "\\\"", "=", "==", "AA==", "é", " "];
+        for (token, at) in tokens.iter().flat_map(|t| (0..12).map(move |at| (t, at))) {
+            for after in 0..5 {
+                let before = "A".repeat(DECODE_CHARS - 6 + at);
+                let text = format!("{before}{token}{}", "A".repeat(after));
+                let doc = format!(r#"{{"encrypted_state":"{text}"}}"#);
+                let value: String = serde_json::from_str(&format!("\"{text}\"")).unwrap();
+                let decoded = STANDARD.decode(value).ok();
+                for size in [DECODE_CHARS, usize::MAX >> 1] {
+                    let pieces: Vec<&[u8]> = doc.as_bytes().chunks(size).collect();
+                    let out = scan_pieces(&pieces).ok().map(|(_, out)| out);
+                    assert!(out == decoded, "{token} at {at} before {after}");
+                }
+            }
+        }
+    }
+
     /// A value and its text.
     fn value() -> impl Strategy<Value = Value> {
         let text = r#"[a-c"\\/\n\u{0}\{\}\[\],: é😀]{0,8}|metadata|encrypted_state"#;
