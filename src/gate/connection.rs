@@ -121,7 +121,7 @@ impl Connection<'_> {
 
     /// Ends an answered connection: closing it with something unread would reset it, and the reset
     /// could overtake the answer (RFC 9112, section 9.6).
-    fn linger(&self, user: bool) {
+    fn linger(&mut self, user: bool) {
         let (bytes, longest) = match user {
             true => (LINGER_USER_BYTES, Duration::from_millis(LINGER_USER_MS)),
             false => (LINGER_BYTES, Duration::from_millis(LINGER_MS)),
@@ -130,7 +130,7 @@ impl Connection<'_> {
         let _ = self.slot.stream.shutdown(Shutdown::Write);
         let _ = self.slot.stream.set_read_timeout(Some(brief));
         let limit = || if self.slot.slots.stopping() { brief } else { longest };
-        let (mut unread, mut piece) = ((&*self.slot.stream).take(bytes), [0; HEAD_READ_BYTES]);
+        let (mut unread, mut piece) = (self.incoming.by_ref().take(bytes), [0; 256]);
         while begin.elapsed() < limit() && unread.read(&mut piece).is_ok_and(|n| n > 0) {}
     }
 }
