@@ -12,12 +12,12 @@ use crate::http::ApiError;
 
 /// Objects and arrays inside each other, as serde_json allows.
 const NESTING_MAX: u32 = 128;
-/// Characters that are decoded at once: a multiple of four, few enough for the processor's caches.
-const DECODE_CHARS: usize = 16 * 1024;
+/// Characters that are decoded at once: a multiple of four, and enough for one write to a file.
+const DECODE_CHARS: usize = 64 * 1024;
 const CUT_SHORT: &str = "the JSON object in the body is cut short";
 
 /// Takes a document apart, to the end of its source: hands what the string of the top-level member
-/// `field` decodes to on to `take`, in pieces of at most 12 KiB, drops the value of `skip`, and
+/// `field` decodes to on to `take`, in pieces of at most 48 KiB, drops the value of `skip`, and
 /// returns all that remains, at most `rest_max` bytes, white space included.
 ///
 /// Everything but the two values is copied to the rest as it is, with `null` in their places. So
@@ -124,22 +124,23 @@ impl<S: BufRead, T: FnMut(&[u8]) -> Result<(), Broken>> Scanner<'_, S, T> {
                 chars.push(self.next()?);
             }
             ended = chars.pop_if(|last| *last == b'"').is_some();
-            if chars.contains(&b'\\') {
+            // Without a branch for each byte the compiler can use vector instructions.
+            if chars.iter().fold(false, |found, byte| found | (*byte == b'\\')) {
                 // Some encoders write every slash so; no other escape stands for base64.
                 chars = String::from_utf8_lossy(&chars).replace("\\/", "/").into_bytes();
             }
             let whole = if ended { chars.len() } else { chars.len() / 4 * 4 };
             let fours = chars.get(..whole).unwrap_or_default();
             plain.clear();
-            let decoded = STANDARD.decode_vec(fours, &mut plain);
-            // Nothing may follow what ended with padding.
-            if decoded.is_err() || padded && whole > 0 || chars.contains(&b'\\') {
+            let (decoded, follows) = (STANDARD.decode_vec(fours, &mut plain), padded && whole > 0);
+            padded = fours.ends_with(b"=");
+            chars.drain(..whole);
+            // Nothing may follow what ended with padding, and no other escape waits for its rest.
+            if decoded.is_err() || follows || chars.contains(&b'\\') {
                 let rule = "must be canonical base64 (standard alphabet, padded, nothing else)";
                 return refuse(&format!("{} {rule}", self.field));
             }
-            padded = fours.ends_with(b"=");
             (self.take)(&plain)?;
-            chars.drain(..whole);
         }
         Ok(())
     }
