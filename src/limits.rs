@@ -33,7 +33,7 @@ pub const HEAD_TIMEOUT_S: u64 = 10;
 /// Seconds a connection may wait for its next request (`--idle-timeout`).
 pub const IDLE_TIMEOUT_S: u64 = 30;
 /// Bytes that are read ahead of a request on each connection; most heads fit.
-pub const HEAD_READ_BYTES: usize = 2 * 1024;
+pub const HEAD_READ_BYTES: usize = 1024;
 
 // ---- Bodies ------------------------------------------------------------------------------
 
@@ -53,7 +53,7 @@ pub const BODY_GRACE_S: u64 = 10;
 pub const RATE_MIN_BYTES_PER_S: u64 = 1024;
 /// Bytes of an answer that are collected before they are sent: its head and a small body leave in
 /// one segment.
-pub const SEGMENT_BYTES: usize = 16 * 1024;
+pub const SEGMENT_BYTES: usize = 8 * 1024;
 /// Milliseconds that one call may wait for room in a socket before the rate is looked at.
 pub const SEND_WAIT_MS: u64 = 250;
 /// Connections that wait to be accepted: a burst must not be lost in the kernel.

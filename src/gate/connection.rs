@@ -1,6 +1,6 @@
 //! One connection: head, decision, body, worker, answer, and again while all is in order.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -71,27 +71,25 @@ impl Connection<'_> {
     fn read_head(&mut self) -> Result<Head, Broken> {
         let Slot { slots, stream, .. } = self.slot;
         stream.set_read_timeout(Some(slots.config.idle_timeout))?;
+        let (mut head, mut first) = (Vec::new(), [0]);
         // Nothing was asked: nothing is answered.
-        if self.incoming.fill_buf().map_or(true, <[u8]>::is_empty) {
-            return Err(Broken::Gone);
-        }
-        let (mut head, deadline) = (Vec::new(), Instant::now() + slots.config.head_timeout);
+        self.incoming.read_exact(&mut first).map_err(|_| Broken::Gone)?;
+        let deadline = Instant::now() + slots.config.head_timeout;
         loop {
             let seen = head.len();
+            head.extend(first);
             head.extend_from_slice(self.incoming.buffer());
             let end = find_end(&head, seen)?;
-            self.incoming.consume(end.unwrap_or(head.len()).saturating_sub(seen));
+            self.incoming.consume(end.unwrap_or(head.len()).saturating_sub(seen + first.len()));
             if let Some(end) = end {
                 return Ok(parse(head.get(..end).unwrap_or_default())?);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+                return Err(io::Error::from(ErrorKind::TimedOut).into());
             }
             stream.set_read_timeout(Some(left))?;
-            if self.incoming.fill_buf()?.is_empty() {
-                return Err(Broken::Gone);
-            }
+            self.incoming.read_exact(&mut first)?;
         }
     }
 
@@ -111,7 +109,8 @@ impl Connection<'_> {
         if length > 0 {
             // RFC 9110, section 10.1.1: only once the head was found good.
             if head.expects_continue() && self.incoming.buffer().is_empty() {
-                (&*self.slot.stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+                let sent = (&*self.slot.stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+                sent.map_err(|_| Broken::Gone)?;
             }
             body = receive(&mut self.incoming, length, sink, config.body_grace)?;
         }
@@ -131,6 +130,7 @@ impl Connection<'_> {
         let _ = self.slot.stream.set_read_timeout(Some(brief));
         let limit = || if self.slot.slots.stopping() { brief } else { longest };
         let (mut unread, mut piece) = (self.incoming.by_ref().take(bytes), [0; 256]);
-        while begin.elapsed() < limit() && unread.read(&mut piece).is_ok_and(|n| n > 0) {}
+        let again = |error: io::Error| error.kind() == ErrorKind::Interrupted;
+        while begin.elapsed() < limit() && unread.read(&mut piece).map_or_else(again, |n| n > 0) {}
     }
 }

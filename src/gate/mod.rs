@@ -92,6 +92,7 @@ fn accept_all(listener: &TcpListener, slots: &Arc<Slots>, vet: &Arc<dyn Vet>) {
     while !slots.stopping() {
         match listener.accept() {
             Ok((stream, address)) => admit(slots, vet, stream, address.ip().to_canonical()),
+            Err(_) if slots.stopping() => return,
             Err(_) => sleep(Duration::from_millis(ACCEPT_PAUSE_MS)),
         }
     }

@@ -26,12 +26,10 @@ impl<S> Paced<S> {
 
     /// Makes a call that moves bytes, again where it was interrupted or the socket's own time-out
     /// passed in vain; an error of kind TimedOut once no time is left.
-    pub fn moves(
-        &mut self, mut call: impl FnMut(&mut S) -> io::Result<usize>,
-    ) -> io::Result<usize> {
+    pub fn moves(&mut self, mut run: impl FnMut(&mut S) -> io::Result<usize>) -> io::Result<usize> {
         while !self.left.is_zero() {
             let begin = Instant::now();
-            let moved = call(&mut self.stream);
+            let moved = run(&mut self.stream);
             let bytes = *moved.as_ref().unwrap_or(&0) as u64;
             let earned = bytes.saturating_mul(1_000_000_000) / RATE_MIN_BYTES_PER_S;
             // What came too late has moved all the same: it is the next call that fails.

@@ -217,3 +217,27 @@ fn a_flood_of_passwords_does_not_hold_up_the_trade_of_a_token() {
     let statuses: Vec<u16> = flood.iter_mut().map(|client| client.answer().status).collect();
     assert!(statuses.iter().all(|status| matches!(status, 401 | 503)), "{statuses:?}");
 }
+
+#[test]
+fn a_server_that_was_halted_for_a_moment_goes_on_with_every_connection() {
+    let server = serve(&[]);
+    server.register();
+    let (mut idle, mut half) = (server.connect(), server.connect());
+    idle.assert_reusable("before");
+    let head = get("/healthz");
+    half.send(&head[..20]);
+    let (mut refused, mut pushing) = (server.connect(), server.connect());
+    refused.send(request("POST", "/api/machines/snapshot", "Content-Length: 100000\r\n"));
+    assert_eq!(refused.answer().status, 401);
+    pushing.send(server.push_head(100_000, "") + &"x".repeat(50_000));
+    eventually("the upload is under way", || server.uploads() == 1);
+    server.halt();
+    idle.assert_reusable("idle");
+    half.send(&head[20..]);
+    assert_eq!(half.answer().status, 200);
+    // What nobody will read is still taken, and the connection is no reset.
+    refused.send("x".repeat(50_000));
+    refused.send("x".repeat(50_000));
+    pushing.send("x".repeat(50_000));
+    assert_eq!(pushing.answer().status, 201);
+}

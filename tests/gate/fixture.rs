@@ -296,7 +296,18 @@ impl Server {
     }
 
     pub fn terminate(&self) {
-        rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
+    }
+
+    /// Stops all of its threads where they are for a moment.
+    pub fn halt(&self) {
+        self.signal(Signal::STOP);
+        std::thread::sleep(Duration::from_millis(100));
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Waits for its end after a signal.
