@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, Row, Transaction, params};
 use serde::Deserialize;
 
 use super::audit::Event;
@@ -149,7 +149,7 @@ impl Store {
 
     /// Finds the newest snapshot that matches; Missing also for another user's.
     pub fn snapshot(&self, user: i64, which: &Selector) -> Result<Snapshot> {
-        let found = self.db.read(|c| select(c, user, which, 1))?.pop();
+        let found = self.db.read(|c| first_of(c, user, which))?;
         found.ok_or(StoreError::Missing("snapshot"))
     }
 
@@ -163,11 +163,13 @@ impl Store {
         &self, user: i64, which: &Selector, limit: usize,
     ) -> Result<(Vec<String>, Option<i64>)> {
         // One more than asked for tells whether there is a next page.
-        let mut found = self.db.read(|c| select(c, user, which, limit + 1))?;
+        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let page = |c: &Connection| select(c, user, which, limit + 1, "row, id", read);
+        let mut found: Vec<(String, i64)> = self.db.read(page)?;
         let more = found.len() > limit;
         found.truncate(limit);
-        let next = found.last().filter(|_| more).map(|snapshot| snapshot.id);
-        Ok((found.into_iter().map(|snapshot| snapshot.row).collect(), next))
+        let next = found.last().filter(|_| more).map(|(_, id)| *id);
+        Ok((found.into_iter().map(|(row, _)| row).collect(), next))
     }
 
     /// True if a push of `low` to `high` bytes could be a repetition of a newest snapshot, which
@@ -195,13 +197,24 @@ fn newest(
     connection: &Connection, user: i64, machine: Option<&MachineId>,
 ) -> Result<Option<Snapshot>> {
     let which = Selector { machine: machine.cloned(), ..Selector::default() };
-    Ok(select(connection, user, &which, 1)?.pop())
+    first_of(connection, user, &which)
 }
 
-/// A user's snapshots that match, newest first, at most `limit`.
-fn select(
-    connection: &Connection, user: i64, which: &Selector, limit: usize,
-) -> Result<Vec<Snapshot>> {
+/// The newest of a user's snapshots that match.
+fn first_of(connection: &Connection, user: i64, which: &Selector) -> Result<Option<Snapshot>> {
+    let columns = "id, machine_id, file, size_bytes, sha256, row";
+    let read = |row: &Row<'_>| {
+        let (id, machine_id, json) = (row.get(0)?, row.get(1)?, row.get(5)?);
+        Ok(Snapshot { id, machine_id, blob: Blob::from_row(row, 2)?, row: json })
+    };
+    Ok(select(connection, user, which, 1, columns, read)?.pop())
+}
+
+/// These columns of a user's snapshots that match, newest first, at most `limit`.
+fn select<T>(
+    connection: &Connection, user: i64, which: &Selector, limit: usize, columns: &str,
+    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Vec<T>> {
     // The indexed column and key to begin with.
     let (column, key) = match &which.machine {
         None => ("user_id", user),
@@ -212,16 +225,13 @@ fn select(
     };
     // The `+` keeps SQLite from choosing the larger index.
     let sql = format!(
-        "SELECT id, machine_id, file, size_bytes, sha256, row FROM snapshot_rows
+        "SELECT {columns} FROM snapshot_rows
           WHERE {column} = ?1 AND +user_id = ?2 AND id BETWEEN ?3 AND ?4
           ORDER BY id DESC LIMIT ?5"
     );
     let high = which.before.map_or(i64::MAX, |before| before.saturating_sub(1));
     let (low, high) = which.id.map_or((i64::MIN, high), |id| (id, id.min(high)));
-    rows(connection, &sql, params![key, user, low, high, limit], |row| {
-        let (id, machine_id, json) = (row.get(0)?, row.get(1)?, row.get(5)?);
-        Ok(Snapshot { id, machine_id, blob: Blob::from_row(row, 2)?, row: json })
-    })
+    rows(connection, &sql, params![key, user, low, high, limit], read)
 }
 
 impl Condition {
