@@ -1,4 +1,4 @@
--- The whole database of configsync-server (PRAGMA user_version 4).
+-- The whole database of configsync-server (PRAGMA user_version 5).
 -- A new data folder gets all of it; an older one gets the parts after its version, each part
 -- beginning at a line that names it. So every part only adds to those before it.
 --
@@ -277,3 +277,15 @@ CREATE TRIGGER entity_versions_file AFTER DELETE ON entity_versions BEGIN
 END;
 CREATE INDEX entities_by_deletion ON entities (deleted_at) WHERE deleted_at IS NOT NULL;
 CREATE INDEX environments_by_deletion ON environments (deleted_at) WHERE deleted_at IS NOT NULL;
+
+-- version 5 --------------------------------------------------------------------------------
+
+-- Nothing on this server queues changes for a machine: what a client asks for is always empty.
+DROP TABLE actions;
+
+-- What commands and the server leave for `status` and `/metrics`, one row for each name.
+CREATE TABLE server_state (
+  name       TEXT    PRIMARY KEY,                 -- last_backup, last_check, …
+  value      TEXT    NOT NULL,                    -- JSON
+  updated_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

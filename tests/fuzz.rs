@@ -7,10 +7,8 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use configsync_server::gate::Broken;
-use configsync_server::gate::head::{self, Head};
-use configsync_server::gate::json::take_apart;
-use configsync_server::http::{ApiError, Piece, Response};
+use configsync_server::fuzzing::head::Head;
+use configsync_server::fuzzing::{Broken, Error as ApiError, Piece, Response, head, take_apart};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;

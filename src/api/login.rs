@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Answer, Work};
+use crate::app::App;
+use crate::app::{Error, Request, Response};
+use crate::app::{HandlerResult, Work};
 use crate::auth::password;
 use crate::auth::throttle::Attempt;
 use crate::auth::token::ApiToken;
-use crate::context::Context;
-use crate::http::{ApiError, Request, Response};
-use crate::limits::{EMAIL_CHARS_MAX, HASH_WAIT_S, PASSWORD_BYTES_MAX};
-use crate::log::{self, Level};
-use crate::store::Caller;
+use crate::store::User;
 use crate::store::audit::Event;
-use crate::store::tokens::Bearer;
-use crate::time::{now_ms, rfc3339};
-use crate::types::plain;
+use crate::store::tokens::Principal;
+use crate::util::limits::{EMAIL_CHARS_MAX, HASH_WAIT_S, PASSWORD_BYTES_MAX};
+use crate::util::log::{self, Level};
+use crate::util::time::{now_ms, rfc3339};
+use crate::util::types::plain;
 
 #[derive(Deserialize)]
 struct Login {
@@ -31,13 +31,13 @@ struct Login {
 /// Begins to sign in, on the connection's own thread: what is malformed or throttled is refused
 /// there, and a password waits there for its permit to hash, so that a flood of logins holds up
 /// neither workers nor the trade of tokens.
-pub fn login(context: &Arc<Context>, request: Request) -> Result<Work, ApiError> {
+pub fn login(app: &Arc<App>, request: &Request) -> Result<Work, Error> {
     let body = request.json::<Login>()?;
-    let context = Arc::clone(context);
+    let context = Arc::clone(app);
     let peer = request.peer;
     match body {
         Login { token: Some(token), .. } => {
-            let find = |token: ApiToken| context.store.bearer_by_token(token.digest());
+            let find = |token: ApiToken| app.store.bearer_by_token(token.digest());
             let found = ApiToken::parse(&token).map(find).transpose()?;
             let Some(bearer) = found.flatten() else {
                 // Counted as a password is, the token standing for an account; a good one is not.
@@ -47,30 +47,30 @@ pub fn login(context: &Arc<Context>, request: Request) -> Result<Work, ApiError>
         }
         Login { email: Some(email), password: Some(password), .. } => {
             plain(&email, EMAIL_CHARS_MAX)
-                .map_err(|rule| ApiError::malformed(format!("email {rule}")))?;
+                .map_err(|rule| Error::malformed(format!("email {rule}")))?;
             if !(1..=PASSWORD_BYTES_MAX).contains(&password.len()) {
                 let rule = format!("password must have 1 to {PASSWORD_BYTES_MAX} bytes");
-                return Err(ApiError::malformed(rule));
+                return Err(Error::malformed(rule));
             }
             let email = email.to_lowercase();
             // Counted before the hash, so that guesses sent at once cannot exceed the limit.
             let attempt = attempt(&context, peer, &email)?;
-            let permit = context.accounts.permits.acquire(Duration::from_secs(HASH_WAIT_S));
-            let busy = || ApiError::overloaded("too many logins at once; try again");
+            let permit = app.accounts.permits.acquire(Duration::from_secs(HASH_WAIT_S));
+            let busy = || Error::overloaded("too many logins at once; try again");
             let permit = permit.ok_or_else(busy)?;
             Ok(Box::new(move || {
                 let _held = permit;
                 by_password(&email, &password, attempt)
             }))
         }
-        _ => Err(ApiError::malformed("send email and password, or token")),
+        _ => Err(Error::malformed("send email and password, or token")),
     }
 }
 
 /// A login under way that counts in the throttle. Dropped without a word it does not: then nobody
 /// looked at the password.
 struct Counted {
-    context: Arc<Context>,
+    context: Arc<App>,
     peer: IpAddr,
     attempt: Option<Attempt>,
 }
@@ -83,12 +83,12 @@ impl Counted {
     }
 
     /// The one answer to every failed login. What was typed is kept nowhere.
-    fn failed(mut self, user: Option<Caller>) -> ApiError {
+    fn failed(mut self, user: Option<User>) -> Error {
         // An attempt that is let go counts as a failure.
         self.attempt = None;
         self.context.metrics.login_failures.add(1);
         report(&self.context, self.peer, "login.failed", "failed", user);
-        ApiError::new(401, "invalid_credentials", "email and password, or the token, do not match")
+        Error::new(401, "invalid_credentials", "email and password, or the token, do not match")
             .with("WWW-Authenticate", "Bearer")
     }
 }
@@ -101,32 +101,32 @@ impl Drop for Counted {
     }
 }
 
-fn attempt(context: &Arc<Context>, peer: IpAddr, account: &str) -> Result<Counted, ApiError> {
-    let refused = match context.accounts.throttle.attempt(account, peer.into(), Instant::now()) {
+fn attempt(app: &Arc<App>, peer: IpAddr, account: &str) -> Result<Counted, Error> {
+    let refused = match app.accounts.throttle.attempt(account, peer.into(), Instant::now()) {
         Ok(attempt) => {
-            return Ok(Counted { context: Arc::clone(context), peer, attempt: Some(attempt) });
+            return Ok(Counted { context: Arc::clone(app), peer, attempt: Some(attempt) });
         }
         Err(refused) => refused,
     };
     let wait_s = refused.retry_after.as_secs().saturating_add(1);
-    context.metrics.login_failures.add(1);
+    app.metrics.login_failures.add(1);
     if refused.first {
-        let known = context.store.credentials(account).ok().flatten();
+        let known = app.store.credentials(account).ok().flatten();
         let user = known.map(|(bearer, _)| bearer.who);
-        report(context, peer, "login.throttled", "throttled", user);
+        report(app, peer, "login.throttled", "throttled", user);
     }
     let message = format!("too many failed logins: try again in {wait_s} seconds");
-    Err(ApiError::new(429, "too_many_attempts", message).with("Retry-After", wait_s.to_string()))
+    Err(Error::new(429, "too_many_attempts", message).with("Retry-After", wait_s.to_string()))
 }
 
-fn by_password(email: &str, password: &str, counted: Counted) -> Answer {
+fn by_password(email: &str, password: &str, counted: Counted) -> HandlerResult {
     let context = Arc::clone(&counted.context);
     let (known, hash) = context.store.credentials(email)?.unzip();
     // For an unknown user, one without a password and a disabled one the same work is done.
     let right = password::verify(password.as_bytes(), hash.flatten().as_deref());
     let right = right.map_err(|error| {
         log::error(&format!("a password could not be hashed: {error}"));
-        ApiError::internal()
+        Error::internal()
     })?;
     match known {
         Some(bearer) if right => {
@@ -139,15 +139,15 @@ fn by_password(email: &str, password: &str, counted: Counted) -> Answer {
 }
 
 /// The answer with a JWT.
-fn welcome(context: &Context, peer: IpAddr, bearer: &Bearer) -> Answer {
+fn welcome(app: &App, peer: IpAddr, bearer: &Principal) -> HandlerResult {
     let now_s = now_ms() / 1000;
     // A JWT never outlives the API token it was traded for.
     let token_ends_s = bearer.token_expires_at.map_or(i64::MAX, |ms| ms / 1000);
-    let expires_s = now_s.saturating_add(context.jwt_lifetime_s).min(token_ends_s);
-    let (who, jwt) = (&bearer.who, &context.accounts.jwt);
+    let expires_s = now_s.saturating_add(app.jwt_lifetime_s).min(token_ends_s);
+    let (who, jwt) = (&bearer.who, &app.accounts.jwt);
     let jwt = jwt.issue(who.id, bearer.generation, bearer.token_id, now_s, expires_s);
-    let jwt = jwt.map_err(|_| ApiError::internal())?;
-    context.store.audit_later(Event::of(who, "login.ok").peer(peer));
+    let jwt = jwt.map_err(|_| Error::internal())?;
+    app.store.audit_later(Event::of(who, "login.ok").peer(peer));
     Ok(Response::json(
         200,
         &json!({
@@ -161,12 +161,9 @@ fn welcome(context: &Context, peer: IpAddr, bearer: &Bearer) -> Answer {
 }
 
 /// An audit row, and a line in the log for those who watch it.
-fn report(
-    context: &Context, peer: IpAddr, event: &'static str, outcome: &'static str,
-    user: Option<Caller>,
-) {
+fn report(app: &App, peer: IpAddr, event: &'static str, outcome: &'static str, user: Option<User>) {
     let row = Event::new(event, outcome).peer(peer);
-    context.store.audit_later(match &user {
+    app.store.audit_later(match &user {
         Some(user) => row.user(user),
         None => row,
     });

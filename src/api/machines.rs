@@ -2,21 +2,20 @@
 
 use serde_json::json;
 
-use super::Answer;
-use crate::context::Context;
-use crate::http::response::array;
-use crate::http::{Request, Response};
-use crate::store::Caller;
+use crate::app::App;
+use crate::app::HandlerResult;
+use crate::app::{Request, Response};
+use crate::store::{RowSink, User};
 
 /// Registers a machine or updates it.
-pub fn register(context: &Context, request: Request, who: &Caller) -> Answer {
-    let (row, new) = context.store.register_machine(who, &request.json()?)?;
+pub fn register(app: &App, request: &Request, who: &User) -> HandlerResult {
+    let (row, new) = app.store.register_machine(who, &request.json()?)?;
     Ok(Response::row(if new { 201 } else { 200 }, "machine", &row))
 }
 
 /// The user's machines.
-pub fn list(context: &Context, _request: Request, who: &Caller) -> Answer {
-    let machines = array(&context.store.machines(who.id, false)?);
+pub fn list(app: &App, _request: &Request, who: &User) -> HandlerResult {
     let user = json!({ "id": who.id, "email": who.email });
-    Ok(Response::text(200, format!("{{\"machines\":{machines},\"user\":{user}}}")))
+    let list = |rows: RowSink<'_>| app.store.machines(who.id, false, rows);
+    Response::rows_and("machines", list, &format!(",\"user\":{user}"))
 }

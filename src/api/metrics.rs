@@ -2,16 +2,16 @@
 
 use std::fs;
 
-use super::Answer;
-use crate::context::Context;
-use crate::http::{Request, Response};
-use crate::metrics::{describe, single};
+use crate::app::App;
+use crate::app::HandlerResult;
+use crate::app::{Request, Response};
+use crate::util::metrics::{describe, single};
 
 /// Prometheus text. `vet` lets only this host itself ask.
-pub fn metrics(context: &Context, _request: Request) -> Answer {
-    let store = &context.store;
+pub fn metrics(app: &App, _request: &Request) -> HandlerResult {
+    let store = &app.store;
     let (stored_bytes, snapshots) = store.totals()?;
-    let mut out = context.metrics.text();
+    let mut out = app.metrics.text();
     for (name, help, value) in [
         ("configsync_stored_bytes", "Bytes of all stored files.", stored_bytes),
         ("configsync_snapshots", "Snapshots stored.", snapshots),

@@ -7,9 +7,9 @@ pub mod token;
 
 use std::sync::Arc;
 
-use crate::http::ApiError;
+use crate::app::Error;
 use crate::store::Store;
-use crate::store::tokens::Bearer;
+use crate::store::tokens::Principal;
 use jwt::JwtKey;
 use password::Permits;
 use throttle::Throttle;
@@ -37,8 +37,8 @@ impl Accounts {
 
     /// Whom an `Authorization` field belongs to. One indexed look-up, every time: a revocation
     /// counts from the next request, whichever process made it.
-    pub fn authenticate(&self, store: &Store, field: Option<&str>) -> Result<Bearer, ApiError> {
-        let credential = field.and_then(bearer).ok_or_else(ApiError::unauthorized)?;
+    pub fn authenticate(&self, store: &Store, field: Option<&str>) -> Result<Principal, Error> {
+        let credential = field.and_then(bearer).ok_or_else(Error::unauthorized)?;
         let found = match ApiToken::parse(credential) {
             Some(token) => store.bearer_by_token(token.digest())?,
             None => match self.jwt.verify(credential) {
@@ -46,7 +46,7 @@ impl Accounts {
                 None => None,
             },
         };
-        found.ok_or_else(ApiError::unauthorized)
+        found.ok_or_else(Error::unauthorized)
     }
 }
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 use argon2::password_hash::phc::{Output, ParamsString, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, PasswordHash, Version};
 
-use crate::limits::{
+use crate::util::limits::{
     ARGON2_LANES, ARGON2_MEMORY_KIB, ARGON2_PASSES, HASHES_AT_ONCE, HASHES_WAITING_MAX,
 };
-use crate::sync::{lock, wait_for};
+use crate::util::sync::{lock, wait_for};
 
 /// Hashes a new password with argon2id at the costs of the OWASP Password Storage Cheat Sheet,
 /// and a salt of 16 random bytes. The answer is a PHC string.

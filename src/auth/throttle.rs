@@ -6,11 +6,11 @@ use std::hash::{BuildHasher, Hash};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use crate::limits::{
+use crate::util::limits::{
     LOGIN_FAILURES_PER_ACCOUNT, LOGIN_FAILURES_PER_ADDRESS, LOGIN_WINDOW_S, THROTTLE_ENTRIES_MAX,
 };
-use crate::net::Network;
-use crate::sync::lock;
+use crate::util::net::Network;
+use crate::util::sync::lock;
 
 /// Counts failed logins of an account from an address, and of an address over all accounts, in a
 /// sliding window. The account alone is never refused: a stranger elsewhere cannot lock its owner

@@ -6,8 +6,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256};
 
-use crate::limits::{TOKEN_PREFIX_CHARS, TOKEN_RANDOM_BYTES};
-use crate::types::Digest;
+use crate::util::limits::{TOKEN_PREFIX_CHARS, TOKEN_RANDOM_BYTES};
+use crate::util::types::Digest;
 
 /// A long-lived credential, `cs_` and base64url characters (RFC 4648, section 5). It has no
 /// `Display`, and its `Debug` shows the prefix only, so that it cannot slip into a log.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use pico_args::Arguments;
 
 use super::CliError;
-use crate::types::{Email, Rule};
+use crate::util::types::{Email, Rule};
 
 /// What is left of the command line.
 pub struct Args {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::args::Args;
 use super::{CliError, Done, print};
-use crate::limits::HEALTHCHECK_TIMEOUT_S;
+use crate::util::limits::HEALTHCHECK_TIMEOUT_S;
 
 pub fn run(mut args: Args) -> Done {
     let url = args.setting("--url")?;

@@ -1,12 +1,10 @@
 //! The command line: one file a command, and what they share.
 
-mod action;
 mod args;
 mod audit;
 mod backup;
 mod check;
 mod environment;
-mod export;
 mod healthcheck;
 mod notify;
 mod prune;
@@ -19,8 +17,8 @@ use std::io::{BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use crate::log;
 use crate::store::{Store, StoreError};
+use crate::util::log;
 use args::Args;
 
 /// Why a command did not do its work.
@@ -49,7 +47,7 @@ const HELP: &str = include_str!("help.txt");
 /// A command, the word after it if it is a group of commands, and what runs it.
 type Command = (&'static str, &'static str, fn(Args) -> Done);
 
-const COMMANDS: [Command; 21] = [
+const COMMANDS: [Command; 19] = [
     ("serve", "", serve::run),
     ("user", "add", user::add),
     ("user", "passwd", user::passwd),
@@ -66,11 +64,9 @@ const COMMANDS: [Command; 21] = [
     ("check", "", check::run),
     ("prune", "", prune::run),
     ("audit", "", audit::run),
-    ("export", "", export::run),
     ("healthcheck", "", healthcheck::run),
     ("environment", "list", environment::list),
     ("environment", "restore", environment::restore),
-    ("action", "add", action::add),
 ];
 
 /// Runs the command line of this process.

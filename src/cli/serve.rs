@@ -13,19 +13,19 @@ use super::args::Args;
 use super::notify::notify;
 use super::token::new_token;
 use super::{CliError, Done, could_not, print};
+use crate::app::App;
+use crate::app::admission::Server;
+use crate::app::server::Workers;
 use crate::auth::{Accounts, password};
-use crate::context::Context;
 use crate::gate::{Config, Gate};
-use crate::http::workers::Workers;
-use crate::limits;
-use crate::log::{self, Format};
-use crate::metrics::Metrics;
-use crate::reserve::Reservations;
 use crate::store::audit::Event;
 use crate::store::prune::{Pruned, Rules};
+use crate::store::space::Reservations;
 use crate::store::{Policy, Store};
-use crate::types::Email;
-use crate::vet::Server;
+use crate::util::limits;
+use crate::util::log::{self, Format};
+use crate::util::metrics::Metrics;
+use crate::util::types::Email;
 
 /// A hundred years: RFC 3339 has four digits for a year.
 const JWT_HOURS_MAX: u32 = 876_000;
@@ -60,7 +60,7 @@ pub fn run(args: Args) -> Done {
     let socket = store.folder().socket_path("http.sock")?;
     let store_run = store.folder().run();
     let workers = Workers::start(&socket).map_err(could_not("start the workers"))?;
-    let context = Arc::new(Context {
+    let context = Arc::new(App {
         accounts: Accounts::new(jwt_key(&store)?),
         store,
         reservations: Arc::new(Reservations::default()),
@@ -100,7 +100,7 @@ pub fn run(args: Args) -> Done {
 
 /// Leaves one whole database behind, unless the disk or another process holds that up for too long:
 /// then the write-ahead log stays for the next start, which loses nothing.
-fn settle(context: &Arc<Context>, longest: Duration) {
+fn settle(context: &Arc<App>, longest: Duration) {
     context.store.audit_later(Event::new("server.stop", "ok"));
     let (context, (done, settled)) = (Arc::clone(context), channel());
     let settling = std::thread::Builder::new().name("settle".into()).spawn(move || {
@@ -214,7 +214,7 @@ fn jwt_key(store: &Store) -> Result<[u8; 32], CliError> {
 
 /// Twice a second writes what no request waits for, and tells systemd's watchdog that the process
 /// lives; beside that, at first and once an hour, deletes what retention says.
-fn keep_house(context: &Arc<Context>, keep: u32, audit_days: u32) -> std::io::Result<()> {
+fn keep_house(context: &Arc<App>, keep: u32, audit_days: u32) -> std::io::Result<()> {
     let of_retention = Arc::clone(context);
     let retention = std::thread::Builder::new().name("retention".into());
     retention.spawn(move || {

@@ -5,8 +5,8 @@ use super::{CliError, Done, open_store, print, print_lines};
 use crate::auth::token::ApiToken;
 use crate::store::Store;
 use crate::store::tokens::NewToken;
-use crate::time::{DAY_MS, now_ms};
-use crate::types::{Email, Name};
+use crate::util::time::{DAY_MS, now_ms};
+use crate::util::types::{Email, Name};
 
 const EXPIRY_DAYS_MAX: i64 = 36_500;
 

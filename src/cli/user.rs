@@ -6,9 +6,9 @@ use std::io::{BufRead, BufReader, Read};
 use super::args::Args;
 use super::{CliError, Done, could_not, open_store, print, print_lines};
 use crate::auth::password;
-use crate::limits::PASSWORD_BYTES_MAX;
 use crate::store::Store;
 use crate::store::users::Change;
+use crate::util::limits::PASSWORD_BYTES_MAX;
 
 /// `user add EMAIL`.
 pub fn add(mut args: Args) -> Done {

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::json::take_apart;
 use super::pace::Paced;
-use crate::http::{ApiError, Body, Response};
-use crate::limits::{PIECE_BYTES, SMALL_BODY_BYTES_MAX};
+use crate::app::{Body, Error, Response};
 use crate::store::Upload;
+use crate::util::limits::{PIECE_BYTES, SMALL_BODY_BYTES_MAX};
 
 /// Where a body goes.
 pub enum Sink {
@@ -38,7 +38,7 @@ pub enum Broken {
     Refused(Response),
 }
 
-impl<E: Into<ApiError>> From<E> for Broken {
+impl<E: Into<Error>> From<E> for Broken {
     fn from(error: E) -> Broken {
         Broken::Refused(error.into().into())
     }
@@ -47,7 +47,7 @@ impl<E: Into<ApiError>> From<E> for Broken {
 /// Of an error while reading from the client.
 impl From<io::Error> for Broken {
     fn from(error: io::Error) -> Broken {
-        let slow = || ApiError::new(408, "too_slow", "the request came too slowly; try again");
+        let slow = || Error::new(408, "too_slow", "the request came too slowly; try again");
         match error.kind() {
             ErrorKind::TimedOut | ErrorKind::WouldBlock => slow().into(),
             _ => Broken::Gone,

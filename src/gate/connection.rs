@@ -9,12 +9,12 @@ use super::head::{Head, find_end, parse};
 use super::send::send;
 use super::slots::Slot;
 use super::{Vet, peer};
-use crate::http::{Body, Response};
-use crate::limits::{
+use crate::app::{Body, Response};
+use crate::gate::access_log::AccessRecord;
+use crate::util::limits::{
     HEAD_READ_BYTES, LINGER_BYTES, LINGER_MS, LINGER_USER_BYTES, LINGER_USER_MS, SEND_WAIT_MS,
 };
-use crate::record::Record;
-use crate::types::RandomId;
+use crate::util::types::RandomId;
 
 struct Connection<'a> {
     slot: &'a Slot,
@@ -43,7 +43,7 @@ impl Connection<'_> {
         if matches!(head, Err(Broken::Gone)) {
             return None;
         }
-        let mut record = Record::new(RandomId::draw().ok()?, self.slot.peer, &slots.metrics);
+        let mut record = AccessRecord::new(RandomId::draw().ok()?, self.slot.peer, &slots.metrics);
         let (made, keep) = match head {
             Ok(ref head) => (self.request(head, &mut record), head.keep_alive()),
             Err(broken) => (Err(broken), false),
@@ -94,7 +94,9 @@ impl Connection<'_> {
     }
 
     /// Has the answer made.
-    fn request<'h>(&mut self, head: &'h Head, record: &mut Record<'h>) -> Result<Response, Broken> {
+    fn request<'h>(
+        &mut self, head: &'h Head, record: &mut AccessRecord<'h>,
+    ) -> Result<Response, Broken> {
         let config = &self.slot.slots.config;
         (record.method, record.path) = (&head.method, &head.path);
         record.peer = peer::client(self.slot.peer, &config.trusted_proxies, head);

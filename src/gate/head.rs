@@ -2,8 +2,8 @@
 //! passes (RFC 9110, RFC 9112), so that nothing before or behind this server can disagree on
 //! where a request ends or what it asks for.
 
-use crate::http::ApiError;
-use crate::limits::{HEAD_BYTES_MAX, HEAD_FIELDS_MAX};
+use crate::app::Error;
+use crate::util::limits::{HEAD_BYTES_MAX, HEAD_FIELDS_MAX};
 
 /// One request head that passed every rule. It may hold credentials and is not `Debug`.
 pub struct Head {
@@ -36,9 +36,9 @@ const SINGLETONS: [&str; 5] = ["host", "content-length", "content-type", "author
 /// of a good head, without waiting for the end: a stranger who speaks another protocol is told at
 /// once. Lines end with CR LF and hold nothing but 0x20 to 0x7e (RFC 9112, section 2.2, and RFC
 /// 9110, section 5.5, let a server refuse more lenient spellings).
-pub fn find_end(buf: &[u8], seen: usize) -> Result<Option<usize>, ApiError> {
+pub fn find_end(buf: &[u8], seen: usize) -> Result<Option<usize>, Error> {
     if buf.first().is_some_and(|&first| !is_token(first)) {
-        return Err(ApiError::malformed("the request does not begin with a method"));
+        return Err(Error::malformed("the request does not begin with a method"));
     }
     let head = buf.get(..HEAD_BYTES_MAX).unwrap_or(buf);
     let mut after_cr = seen.checked_sub(1).and_then(|last| head.get(last)) == Some(&b'\r');
@@ -46,7 +46,7 @@ pub fn find_end(buf: &[u8], seen: usize) -> Result<Option<usize>, ApiError> {
         let fits = if after_cr { byte == b'\n' } else { matches!(byte, b'\r' | b' '..=b'~') };
         if !fits {
             let rule = "the request head must be lines of printable ASCII that end with CR LF";
-            return Err(ApiError::malformed(rule));
+            return Err(Error::malformed(rule));
         }
         if byte == b'\n' && head.get(..=at).is_some_and(|read| read.ends_with(b"\r\n\r\n")) {
             return Ok(Some(at.saturating_add(1)));
@@ -60,12 +60,11 @@ pub fn find_end(buf: &[u8], seen: usize) -> Result<Option<usize>, ApiError> {
 ///
 /// Errors of syntax, wherever they stand, come before those of meaning: only a head that every
 /// reader understands alike is judged by what it asks for.
-pub fn parse(head: &[u8]) -> Result<Head, ApiError> {
+pub fn parse(head: &[u8]) -> Result<Head, Error> {
     // Looked at again, so that this function alone decides what a `Head` may hold.
     let ended = find_end(head, 0)? == Some(head.len());
     let text = std::str::from_utf8(head).ok().filter(|_| ended);
-    let mut lines =
-        text.ok_or_else(|| ApiError::malformed("the request head is cut short"))?.lines();
+    let mut lines = text.ok_or_else(|| Error::malformed("the request head is cut short"))?.lines();
     let mut head = request_line(lines.next().unwrap_or_default())?;
     for line in lines.filter(|line| !line.is_empty()) {
         if head.lines.len() == HEAD_FIELDS_MAX {
@@ -102,36 +101,34 @@ impl Head {
     }
 
     /// Checks the fields that frame and route a request.
-    fn check(mut self) -> Result<Head, ApiError> {
+    fn check(mut self) -> Result<Head, Error> {
         if SINGLETONS.iter().any(|name| self.fields(name).count() > 1) {
-            return Err(ApiError::malformed("a field that may appear once appears twice"));
+            return Err(Error::malformed("a field that may appear once appears twice"));
         }
         match self.field("host") {
-            None if self.http11 => return Err(ApiError::malformed("the Host field is missing")),
+            None if self.http11 => return Err(Error::malformed("the Host field is missing")),
             // What belongs to other parts of a URI, or makes a list (RFC 9112, section 3.2).
             Some(host) if host.contains([' ', '/', '@', ',', '?', '#', '\\']) => {
-                return Err(ApiError::malformed("the Host field is not a host"));
+                return Err(Error::malformed("the Host field is not a host"));
             }
             _ => {}
         }
         self.content_length = self.field("content-length").map(length).transpose()?;
         if self.field("transfer-encoding").is_some() {
             let only = "send the body with a Content-Length; Transfer-Encoding is not accepted";
-            return Err(ApiError::new(411, "length_required", only));
+            return Err(Error::new(411, "length_required", only));
         }
         let met = |value: &str| value.eq_ignore_ascii_case("100-continue");
         if self.http11 && !self.field("expect").is_none_or(met) {
-            return Err(ApiError::new(
-                417, "expectation_failed", "only 100-continue may be expected",
-            ));
+            return Err(Error::new(417, "expectation_failed", "only 100-continue may be expected"));
         }
         Ok(self)
     }
 }
 
 /// `METHOD SP origin-form SP HTTP-version` (RFC 9112, section 3), into a head without fields.
-fn request_line(line: &str) -> Result<Head, ApiError> {
-    let malformed = || ApiError::malformed("the request line must be METHOD /path HTTP/1.1");
+fn request_line(line: &str) -> Result<Head, Error> {
+    let malformed = || Error::malformed("the request line must be METHOD /path HTTP/1.1");
     let words: Vec<&str> = line.splitn(4, ' ').collect();
     let &[method, target, version] = words.as_slice() else { return Err(malformed()) };
     // Before the target: other versions may have other forms of it, as HTTP/2's preface has.
@@ -139,7 +136,7 @@ fn request_line(line: &str) -> Result<Head, ApiError> {
         Some(b"1.1") => true,
         Some(b"1.0") => false,
         Some([b'0'..=b'9', b'.', b'0'..=b'9']) => {
-            return Err(ApiError::new(505, "http_version", "this server speaks HTTP/1.1 and 1.0"));
+            return Err(Error::new(505, "http_version", "this server speaks HTTP/1.1 and 1.0"));
         }
         _ => return Err(malformed()),
     };
@@ -156,24 +153,24 @@ fn request_line(line: &str) -> Result<Head, ApiError> {
 
 /// `token ":" OWS value OWS` (RFC 9112, section 5). A space before the colon and a folded line,
 /// which begins with one, have led to smuggled requests: both are refused.
-fn field_line(line: &str) -> Result<(String, String), ApiError> {
+fn field_line(line: &str) -> Result<(String, String), Error> {
     match line.split_once(':') {
         Some((name, value)) if !name.is_empty() && name.bytes().all(is_token) => {
             Ok((name.to_owned(), value.trim_matches(' ').to_owned()))
         }
-        _ => Err(ApiError::malformed("a field line does not begin with a token and a colon")),
+        _ => Err(Error::malformed("a field line does not begin with a token and a colon")),
     }
 }
 
 /// Digits only: `parse` alone would take a sign (RFC 9110, section 8.6).
-fn length(value: &str) -> Result<u64, ApiError> {
+fn length(value: &str) -> Result<u64, Error> {
     let digits = value.bytes().all(|byte| byte.is_ascii_digit());
     let length = value.parse().ok().filter(|_| digits);
-    length.ok_or_else(|| ApiError::malformed("Content-Length is not a number of bytes"))
+    length.ok_or_else(|| Error::malformed("Content-Length is not a number of bytes"))
 }
 
-fn too_large() -> ApiError {
-    ApiError::new(431, "head_too_large", "the request head is too large")
+fn too_large() -> Error {
+    Error::new(431, "head_too_large", "the request head is too large")
 }
 
 /// A character of a token (RFC 9110, section 5.6.2).
@@ -189,12 +186,12 @@ mod tests {
     use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
     use super::*;
-    use crate::http::Response;
+    use crate::app::Response;
 
     const GOOD: &[u8] = b"GET /a?b HTTP/1.1\r\nHost: h\r\n\r\n";
 
     /// Finds the end at once and byte by byte, which must agree, then parses.
-    fn read(bytes: &[u8]) -> Result<Head, ApiError> {
+    fn read(bytes: &[u8]) -> Result<Head, Error> {
         let end = find_end(bytes, 0);
         let slowly = (1..=bytes.len()).map(|n| find_end(&bytes[..n], n - 1));
         let slowly = slowly.into_iter().find(|found| *found != Ok(None));
@@ -205,24 +202,24 @@ mod tests {
         }
     }
 
-    fn get(fields: &str) -> Result<Head, ApiError> {
+    fn get(fields: &str) -> Result<Head, Error> {
         read(format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n").as_bytes())
     }
 
-    fn get10(fields: &str) -> Result<Head, ApiError> {
+    fn get10(fields: &str) -> Result<Head, Error> {
         read(format!("GET / HTTP/1.0\r\n{fields}\r\n").as_bytes())
     }
 
-    fn line(line: &str) -> Result<Head, ApiError> {
+    fn line(line: &str) -> Result<Head, Error> {
         read(format!("{line}\r\nHost: h\r\n\r\n").as_bytes())
     }
 
     /// The status of a refusal.
-    fn status<T>(result: &Result<T, ApiError>) -> Option<u16> {
+    fn status<T>(result: &Result<T, Error>) -> Option<u16> {
         result.as_ref().err().map(|error| Response::from(error.clone()).status)
     }
 
-    fn is_malformed<T>(result: &Result<T, ApiError>) -> bool {
+    fn is_malformed<T>(result: &Result<T, Error>) -> bool {
         status(result) == Some(400)
     }
 

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::body::Broken;
-use crate::http::ApiError;
+use crate::app::Error;
 
 /// Objects and arrays inside each other, as serde_json allows.
 const NESTING_MAX: u32 = 128;
@@ -165,13 +165,13 @@ impl<S: BufRead, T: FnMut(&[u8]) -> Result<(), Broken>> Scanner<'_, S, T> {
         }
         if self.rest.len() > self.rest_max {
             let beside = format!(" beside {}, whatever --max-body allows", self.field);
-            return Err(ApiError::too_large(self.rest_max as u64, &beside).into());
+            return Err(Error::too_large(self.rest_max as u64, &beside).into());
         }
         Ok(())
     }
 
     fn next(&mut self) -> Result<u8, Broken> {
-        let byte = self.peek()?.ok_or_else(|| ApiError::malformed(CUT_SHORT))?;
+        let byte = self.peek()?.ok_or_else(|| Error::malformed(CUT_SHORT))?;
         self.source.consume(1);
         Ok(byte)
     }
@@ -188,7 +188,7 @@ fn is_scalar(byte: &u8) -> bool {
 }
 
 fn refuse<T>(sentence: &str) -> Result<T, Broken> {
-    Err(ApiError::malformed(sentence).into())
+    Err(Error::malformed(sentence).into())
 }
 
 #[cfg(test)]
@@ -200,7 +200,7 @@ mod tests {
     use serde_json::{Map, Value, json};
 
     use super::*;
-    use crate::http::Piece;
+    use crate::app::Piece;
 
     const REST_MAX: usize = 1 << 20;
 

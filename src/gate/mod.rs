@@ -2,6 +2,7 @@
 //! bounds, parses heads strictly, lets `vet` refuse before a byte of body is read, streams
 //! bodies to where their route wants them, and sends answers; workers never wait for a network.
 
+pub mod access_log;
 mod body;
 mod connection;
 pub mod head;
@@ -17,12 +18,12 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle, sleep};
 use std::time::Duration;
 
-use crate::http::{ApiError, Body, Response};
-use crate::limits::{ACCEPT_PAUSE_MS, BACKLOG, CONNECTION_STACK_BYTES};
-use crate::log;
-use crate::metrics::Metrics;
-use crate::record::Record;
-use crate::types::RandomId;
+use crate::app::{Body, Error, Response};
+use crate::gate::access_log::AccessRecord;
+use crate::util::limits::{ACCEPT_PAUSE_MS, BACKLOG, CONNECTION_STACK_BYTES};
+use crate::util::log;
+use crate::util::metrics::Metrics;
+use crate::util::types::RandomId;
 use head::Head;
 use slots::Slots;
 
@@ -32,7 +33,7 @@ pub use body::{Broken, Sink};
 pub trait Vet: Send + Sync + 'static {
     /// Decides on a head alone, before a byte of its body is read, and notes what it finds out.
     /// Of an admitted request it says where the body goes and what answers it then.
-    fn vet(&self, head: &Head, record: &mut Record<'_>) -> Result<(Sink, Answer), ApiError>;
+    fn vet(&self, head: &Head, record: &mut AccessRecord<'_>) -> Result<(Sink, Answer), Error>;
 }
 
 /// Makes the answer once the body is there. It runs on the connection's own thread and may wait.
@@ -111,7 +112,7 @@ fn admit(slots: &Arc<Slots>, vet: &Arc<dyn Vet>, stream: TcpStream, peer: IpAddr
 /// Answers 503 without waiting for anything: the accept loop calls it.
 fn refuse(mut stream: &TcpStream) {
     let Ok(id) = RandomId::draw() else { return };
-    let response = Response::from(ApiError::overloaded("too many connections; try again"));
+    let response = Response::from(Error::overloaded("too many connections; try again"));
     let _ = stream.set_nonblocking(true);
     let head = response.head(id, true);
     let _ = send::send(stream, head, response.pieces, Duration::from_millis(1));

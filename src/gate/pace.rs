@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Read, Take, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::limits::RATE_MIN_BYTES_PER_S;
+use crate::util::limits::RATE_MIN_BYTES_PER_S;
 
 /// A stream that fails once its peer is too slow.
 ///

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Once;
 
 use super::head::Head;
-use crate::log;
+use crate::util::log;
 
 static HINT: Once = Once::new();
 

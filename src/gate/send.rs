@@ -9,8 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 use base64::write::EncoderWriter;
 
 use super::pace::Paced;
-use crate::http::Piece;
-use crate::limits::{PIECE_BYTES, SEGMENT_BYTES, SENDFILE_BYTES};
+use crate::app::Piece;
+use crate::util::limits::{PIECE_BYTES, SEGMENT_BYTES, SENDFILE_BYTES};
 
 /// Sends a head and the pieces of its body; says how many bytes of body went.
 pub fn send(

@@ -9,10 +9,10 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use super::Config;
-use crate::http::ApiError;
-use crate::metrics::Metrics;
-use crate::net::Network;
-use crate::sync::{lock, wait_for};
+use crate::app::Error;
+use crate::util::metrics::Metrics;
+use crate::util::net::Network;
+use crate::util::sync::{lock, wait_for};
 
 /// The slots of one gate.
 #[derive(Default)]
@@ -106,11 +106,11 @@ impl Slot {
 
     /// A request of `client` came. On a proxy's connection it takes a slot of its client until it
     /// is answered; 503 if there is none.
-    pub fn serve(&self, client: IpAddr) -> Result<(), ApiError> {
+    pub fn serve(&self, client: IpAddr) -> Result<(), Error> {
         let mut open = lock(&self.slots.open);
         if self.of_proxy && self.slots.is_full(&open, client.into()) {
             self.slots.metrics.refused.add(1);
-            return Err(ApiError::overloaded("too many requests at once; try again"));
+            return Err(Error::overloaded("too many requests at once; try again"));
         }
         if let Some(open) = open.get_mut(&self.stream.as_raw_fd()) {
             open.idle = false;

@@ -6,9 +6,9 @@ use rusqlite::{Connection, Row, params};
 
 use super::db::{change, rows};
 use super::error::Result;
-use super::{Caller, Store};
-use crate::time::now_ms;
-use crate::types::Email;
+use super::{Store, User};
+use crate::util::time::now_ms;
+use crate::util::types::Email;
 
 /// One row of the audit log, timed when it is made.
 #[derive(Debug, Clone)]
@@ -29,12 +29,12 @@ impl Event {
     }
 
     /// Something that this caller did.
-    pub fn of(who: &Caller, name: &'static str) -> Event {
+    pub fn of(who: &User, name: &'static str) -> Event {
         Event { peer: who.peer, ..Event::new(name, "ok").user(who) }
     }
 
     /// Whom it concerns.
-    pub fn user(mut self, who: &Caller) -> Event {
+    pub fn user(mut self, who: &User) -> Event {
         self.user = Some((who.id, who.email.clone()));
         self
     }

@@ -21,8 +21,8 @@ use super::error::{Result, StoreError};
 use super::files::{differs, hash_pieces, open_verified, reason};
 use super::folder::{Folder, list, make_dir, parent, private_file, sync_dir};
 use super::{Progress, Store};
-use crate::limits::COPIES_AT_ONCE;
-use crate::log;
+use crate::util::limits::COPIES_AT_ONCE;
+use crate::util::log;
 
 /// What was copied.
 #[derive(Debug, Default)]

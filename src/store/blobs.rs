@@ -10,7 +10,7 @@ use super::Store;
 use super::db::{one, value};
 use super::error::{Result, StoreError};
 use super::files::{Upload, open_verified, reason};
-use crate::types::{Digest, RandomId};
+use crate::util::types::{Digest, RandomId};
 
 /// A file as its row names it.
 #[derive(Debug, Clone, Copy)]

@@ -14,7 +14,7 @@ use super::error::Result;
 use super::files::{open_verified, reason};
 use super::folder::make_dir;
 use super::{Progress, Store};
-use crate::limits::{COPY_ROWS, ORPHAN_AGE_S};
+use crate::util::limits::{COPY_ROWS, ORPHAN_AGE_S};
 
 /// What a check found.
 #[derive(Debug, Default)]

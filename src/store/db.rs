@@ -11,13 +11,14 @@ use rusqlite::{
     TransactionBehavior,
 };
 
+use super::RowSink;
 use super::error::{Result, StoreError};
 use super::folder::{Folder, private_file};
 use super::migrations;
-use crate::limits::{READERS, SQLITE_BUSY_MS, SQLITE_CACHE_KIB, WAL_BYTES_MAX};
-use crate::sync::{Place, Pool};
-use crate::time::rfc3339;
-use crate::types::{Base64, Email, Key, Long, MachineId, Message, Name, Short};
+use crate::util::limits::{READERS, SQLITE_BUSY_MS, SQLITE_CACHE_KIB, WAL_BYTES_MAX};
+use crate::util::sync::{Place, Pool};
+use crate::util::time::rfc3339;
+use crate::util::types::{Base64, Email, Key, Long, MachineId, Message, Name, Short};
 
 /// The first SQLite without the WAL reset bug, which could lose committed pages of a database
 /// that two connections write (https://sqlite.org/wal.html#walresetbug).
@@ -118,6 +119,18 @@ pub fn texts(connection: &Connection, sql: &str, values: impl Params) -> Result<
     rows(connection, sql, values, |row| row.get(0))
 }
 
+/// Hands the first column of each row, a text, to `rows`: a list of any length takes no memory.
+pub fn each_text(
+    connection: &Connection, sql: &str, values: impl Params, rows: RowSink<'_>,
+) -> Result<()> {
+    let mut statement = prepare(connection, sql)?;
+    let mut found = statement.query(values)?;
+    while let Some(row) = found.next()? {
+        rows(row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?)?;
+    }
+    Ok(())
+}
+
 /// The first row of a query, if there is one.
 pub fn first<T>(
     connection: &Connection, sql: &str, values: impl Params,
@@ -198,6 +211,6 @@ fn connect(path: &Path) -> Result<Connection> {
 /// Every statement of the store passes here, once for each connection.
 fn prepare<'a>(connection: &'a Connection, sql: &str) -> Result<CachedStatement<'a>> {
     #[cfg(test)]
-    super::plans::note(sql);
+    super::tests::note(sql);
     Ok(connection.prepare_cached(sql)?)
 }

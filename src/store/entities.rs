@@ -7,13 +7,13 @@ use serde::Deserialize;
 
 use super::audit::Event;
 use super::blobs::Blob;
-use super::db::{change, first, one, texts, value};
+use super::db::{change, each_text, first, one, value};
 use super::error::{Result, StoreError};
 use super::files::Upload;
-use super::{Caller, Store};
-use crate::limits::{ENTITIES_MAX, LIST_BYTES_MAX, VERSIONS_LISTED_MAX};
-use crate::time::now_ms;
-use crate::types::{Key, Long, Message, Name, Short};
+use super::{RowSink, Store, User};
+use crate::util::limits::{ENTITIES_MAX, LIST_BYTES_MAX, VERSIONS_LISTED_MAX};
+use crate::util::time::now_ms;
+use crate::util::types::{Key, Long, Message, Name, Short};
 
 /// The five kinds, by their word in rows and answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +79,7 @@ pub struct VersionBody {
 #[derive(Clone, Copy)]
 pub struct Target<'a> {
     /// The user.
-    pub who: &'a Caller,
+    pub who: &'a User,
     /// Its kind.
     pub kind: Kind,
     /// Its id.
@@ -88,10 +88,12 @@ pub struct Target<'a> {
 
 impl Store {
     /// The user's live entities of a kind, oldest first; with `git_url` those of that URL alone.
-    pub fn entities(&self, user: i64, kind: Kind, git_url: Option<&str>) -> Result<Vec<String>> {
+    pub fn entities(
+        &self, user: i64, kind: Kind, git_url: Option<&str>, rows: RowSink<'_>,
+    ) -> Result<()> {
         let sql = "SELECT row FROM entity_rows WHERE user_id = ?1 AND kind = ?2
                       AND (?3 IS NULL OR git_url = ?3) ORDER BY id";
-        self.db.read(|c| texts(c, sql, params![user, kind.0, git_url]))
+        self.db.read(|c| each_text(c, sql, params![user, kind.0, git_url], rows))
     }
 
     /// One live entity.
@@ -100,7 +102,7 @@ impl Store {
     }
 
     /// Adds an entity; Exists if its slug is taken.
-    pub fn add_entity(&self, who: &Caller, kind: Kind, new: &EntityBody) -> Result<String> {
+    pub fn add_entity(&self, who: &User, kind: Kind, new: &EntityBody) -> Result<String> {
         self.write(|tx| {
             let is_default = kind == Kind::PROFILE && new.is_default == Some(true);
             if is_default {
@@ -178,12 +180,12 @@ impl Store {
     }
 
     /// The versions, newest first.
-    pub fn versions(&self, target: Target<'_>) -> Result<Vec<String>> {
+    pub fn versions(&self, target: Target<'_>, rows: RowSink<'_>) -> Result<()> {
         let sql =
             "SELECT row FROM version_rows WHERE entity_id = ?1 ORDER BY version DESC LIMIT ?2";
         self.db.read(|c| {
             find(c, target)?;
-            texts(c, sql, params![target.id, VERSIONS_LISTED_MAX])
+            each_text(c, sql, params![target.id, VERSIONS_LISTED_MAX], rows)
         })
     }
 

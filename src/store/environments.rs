@@ -4,12 +4,12 @@ use rusqlite::params;
 use serde::Deserialize;
 
 use super::audit::Event;
-use super::db::{change, change_one, texts, value};
+use super::db::{change, change_one, each_text, texts, value};
 use super::error::{Result, StoreError};
-use super::{Caller, Store, users};
-use crate::limits::ENVIRONMENTS_MAX;
-use crate::time::now_ms;
-use crate::types::{Email, Name, Short};
+use super::{RowSink, Store, User, users};
+use crate::util::limits::ENVIRONMENTS_MAX;
+use crate::util::time::now_ms;
+use crate::util::types::{Email, Name, Short};
 
 /// What a client says of an environment.
 #[derive(Deserialize)]
@@ -25,14 +25,14 @@ const LIVE: &str = "SELECT row FROM environment_rows WHERE user_id = ?1 ORDER BY
 
 impl Store {
     /// The user's live environments, by name.
-    pub fn environments(&self, user: i64) -> Result<Vec<String>> {
-        self.db.read(|c| texts(c, LIVE, [user]))
+    pub fn environments(&self, user: i64, rows: RowSink<'_>) -> Result<()> {
+        self.db.read(|c| each_text(c, LIVE, [user], rows))
     }
 
     /// Adds and updates; with `delete_missing` the others are marked deleted. All or nothing.
     pub fn sync_environments(
-        &self, who: &Caller, wanted: &[EnvironmentBody], delete_missing: bool,
-    ) -> Result<Vec<String>> {
+        &self, who: &User, wanted: &[EnvironmentBody], delete_missing: bool,
+    ) -> Result<()> {
         let now = now_ms();
         self.write(|tx| {
             if delete_missing {
@@ -61,8 +61,7 @@ impl Store {
                          WHERE user_id = ?1 AND deleted_at IS NOT NULL
                          ORDER BY deleted_at DESC, id DESC LIMIT -1 OFFSET ?2)";
             change(tx, sql, [who.id, ENVIRONMENTS_MAX])?;
-            Event::of(who, "environment.sync").write(tx)?;
-            texts(tx, LIVE, [who.id])
+            Event::of(who, "environment.sync").write(tx)
         })
     }
 

@@ -19,11 +19,11 @@ use sha2::{Digest as _, Sha256};
 use super::blobs::Blob;
 use super::error::{Result, StoreError};
 use super::folder::{Folder, make_dir, parent, sync_dir};
-use crate::limits::{
+use crate::util::limits::{
     PIECE_BYTES, VERIFIED_AGE_NS, VERIFIED_FILES_MAX, VERIFIED_S, WRITEBACK_BYTES,
 };
-use crate::sync::lock;
-use crate::types::{Digest, RandomId};
+use crate::util::sync::lock;
+use crate::util::types::{Digest, RandomId};
 
 /// A body on its way into `tmp/`, hashed as it is written. Unless it is placed, the file goes
 /// when this value goes, also in a panic.
@@ -67,11 +67,6 @@ impl Upload {
             self.written_back = self.len;
         }
         Ok(())
-    }
-
-    /// Bytes written so far.
-    pub fn len(&self) -> u64 {
-        self.len
     }
 
     /// True before the first byte.

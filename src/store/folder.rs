@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use super::error::{Result, StoreError};
 use super::migrations;
-use crate::limits::SOCKET_PATH_BYTES_MAX;
-use crate::types::RandomId;
+use crate::util::limits::SOCKET_PATH_BYTES_MAX;
+use crate::util::types::RandomId;
 
 /// A data folder by its root.
 #[derive(Debug, Clone)]

@@ -6,9 +6,9 @@ use serde::Deserialize;
 use super::audit::Event;
 use super::db::{change, one, value};
 use super::error::{Result, StoreError};
-use super::{Caller, Store};
-use crate::time::now_ms;
-use crate::types::{Key, Short};
+use super::{Store, User};
+use crate::util::time::now_ms;
+use crate::util::types::{Key, Short};
 
 /// A keypair as the client sends it; the private key is wrapped with the master password.
 #[derive(Deserialize)]
@@ -28,7 +28,7 @@ impl Store {
     }
 
     /// Stores the first keypair; the same again is as good, another is refused.
-    pub fn add_keypair(&self, who: &Caller, new: &KeypairBody) -> Result<()> {
+    pub fn add_keypair(&self, who: &User, new: &KeypairBody) -> Result<()> {
         let algorithm = new.key_algorithm.as_deref().unwrap_or("x25519");
         let (public, private) = (&new.public_key, &new.encrypted_private_key);
         let (salt, rounds) = (&new.kek_salt, new.kek_iterations);

@@ -2,18 +2,18 @@
 
 use rusqlite::{Row, Transaction, params};
 
-use super::db::{change, first, one, texts, value};
+use super::db::{change, each_text, first, one, value};
 use super::entities::{Kind, Target, find};
 use super::error::Result;
 use super::machines::{machine_ref, upsert};
-use super::{Caller, Store};
-use crate::types::MachineId;
+use super::{RowSink, Store, User};
+use crate::util::types::MachineId;
 
 /// A user's machine that a call is about.
 #[derive(Clone, Copy)]
 pub struct OnMachine<'a> {
     /// The user.
-    pub who: &'a Caller,
+    pub who: &'a User,
     /// The client's id of the machine.
     pub machine: &'a MachineId,
 }
@@ -35,13 +35,13 @@ impl<'a> OnMachine<'a> {
 impl Store {
     /// The live projects of a machine, each row merged with its link; none of a machine that is
     /// unknown.
-    pub fn linked_projects(&self, on: OnMachine<'_>) -> Result<Vec<String>> {
+    pub fn linked_projects(&self, on: OnMachine<'_>, rows: RowSink<'_>) -> Result<()> {
         let sql = "SELECT json_insert(e.row, '$.local_path', l.local_path,
                                       '$.last_synced_version', l.last_synced_version)
                      FROM machines m JOIN machine_projects l ON l.machine_ref = m.id
                      JOIN entity_rows e ON e.id = l.project_id AND e.user_id = m.user_id
                     WHERE m.user_id = ?1 AND m.machine_id = ?2 ORDER BY e.id";
-        self.db.read(|c| texts(c, sql, params![on.who.id, on.machine]))
+        self.db.read(|c| each_text(c, sql, params![on.who.id, on.machine], rows))
     }
 
     /// Links a project to a machine, which need not be registered. What was last synced becomes

@@ -4,12 +4,12 @@ use rusqlite::{Connection, Transaction, params};
 use serde::Deserialize;
 
 use super::audit::Event;
-use super::db::{change_one, first, texts, value};
+use super::db::{change_one, each_text, first, value};
 use super::error::{Result, StoreError};
-use super::{Caller, Store};
-use crate::limits::MACHINES_PER_USER_MAX;
-use crate::time::now_ms;
-use crate::types::{MachineId, Name, Short};
+use super::{RowSink, Store, User};
+use crate::util::limits::MACHINES_PER_USER_MAX;
+use crate::util::time::now_ms;
+use crate::util::types::{MachineId, Name, Short};
 
 /// What a registration says of a machine: all it knows, so what it leaves out keeps its value.
 #[derive(Deserialize)]
@@ -25,7 +25,7 @@ pub struct Registration {
 
 impl Store {
     /// Adds a machine, or updates it; a hidden one comes back. Its row, and true if it is new.
-    pub fn register_machine(&self, who: &Caller, new: &Registration) -> Result<(String, bool)> {
+    pub fn register_machine(&self, who: &User, new: &Registration) -> Result<(String, bool)> {
         self.write(|tx| {
             let known = machine_ref(tx, who.id, &new.machine_id)?.is_some();
             let id = upsert(tx, who, &new.machine_id, Some(new))?;
@@ -34,7 +34,7 @@ impl Store {
     }
 
     /// Hides a machine from lists; its snapshots stay, and registering it brings it back.
-    pub fn hide_machine(&self, who: &Caller, machine: &MachineId) -> Result<()> {
+    pub fn hide_machine(&self, who: &User, machine: &MachineId) -> Result<()> {
         self.write(|tx| {
             let sql = "UPDATE machines SET hidden_at = ?3
                         WHERE user_id = ?1 AND machine_id = ?2 AND hidden_at IS NULL";
@@ -44,10 +44,10 @@ impl Store {
     }
 
     /// The user's machines, newest activity first; `hidden` ones too if asked for.
-    pub fn machines(&self, user: i64, hidden: bool) -> Result<Vec<String>> {
+    pub fn machines(&self, user: i64, hidden: bool, rows: RowSink<'_>) -> Result<()> {
         let sql = "SELECT row FROM machine_rows WHERE user_id = ?1 AND (?2 OR hidden_at IS NULL)
                     ORDER BY last_seen_at DESC, id DESC";
-        self.db.read(|c| texts(c, sql, params![user, hidden]))
+        self.db.read(|c| each_text(c, sql, params![user, hidden], rows))
     }
 
     /// How many snapshots the user has.
@@ -60,7 +60,7 @@ impl Store {
 /// Adds or updates a machine and says its row id. A call that names nothing but the id keeps the
 /// name of a known machine; a new one is named by its id.
 pub(super) fn upsert(
-    tx: &Transaction<'_>, who: &Caller, machine: &MachineId, new: Option<&Registration>,
+    tx: &Transaction<'_>, who: &User, machine: &MachineId, new: Option<&Registration>,
 ) -> Result<i64> {
     let count = "SELECT count(*) FROM machines WHERE user_id = ?1";
     if machine_ref(tx, who.id, machine)?.is_none()

@@ -15,7 +15,7 @@ const SCHEMA: &str = include_str!("../../schema.sql");
 const MARK: &str = "\n-- version ";
 
 /// The version of [`SCHEMA`].
-pub const VERSION: i64 = 4;
+pub const VERSION: i64 = 5;
 
 /// Brings the database to [`VERSION`] in one transaction: a new one gets every part of the
 /// schema, an older one those after its version; a newer one is refused untouched.
@@ -34,7 +34,7 @@ fn migrate(connection: &mut Connection) -> Result<()> {
 }
 
 /// Brings an older database to [`VERSION`] after a copy of it was kept beside it, whole on disk:
-/// `configsync.db.before-4`. Of several processes that open it at once, one does.
+/// `configsync.db.before-5`. Of several processes that open it at once, one does.
 pub fn upgrade(connection: &mut Connection, folder: &Folder) -> Result<()> {
     if version(connection)? == VERSION {
         return Ok(());

@@ -1,6 +1,5 @@
 //! All SQL and all files. Nothing above this module names a table or a path of the data folder.
 
-pub mod actions;
 pub mod audit;
 pub mod backup;
 mod blobs;
@@ -18,6 +17,7 @@ mod migrations;
 mod pending;
 pub mod prune;
 pub mod snapshots;
+pub mod space;
 pub mod tokens;
 pub mod users;
 pub mod variables;
@@ -35,8 +35,8 @@ pub use error::{Result, StoreError};
 pub use files::Upload;
 pub use folder::Folder;
 
-use crate::log;
-use crate::types::RandomId;
+use crate::util::log;
+use crate::util::types::RandomId;
 use db::Database;
 use files::Memo;
 use pending::Pending;
@@ -62,12 +62,15 @@ impl Policy {
     }
 }
 
+/// Takes the rows of a list, each a JSON object, one after the other.
+pub type RowSink<'a> = &'a mut dyn FnMut(&str) -> Result<()>;
+
 /// Told now and then how many files and bytes are done.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
 /// Who does something: rows are theirs, and the audit log names them.
 #[derive(Debug, Clone)]
-pub struct Caller {
+pub struct User {
     /// The user's id.
     pub id: i64,
     /// The user's address.
@@ -76,10 +79,10 @@ pub struct Caller {
     pub peer: Option<IpAddr>,
 }
 
-impl Caller {
+impl User {
     /// From the columns id and email of a user, which come first.
-    fn from_row(row: &Row<'_>) -> rusqlite::Result<Caller> {
-        Ok(Caller { id: row.get(0)?, email: row.get(1)?, peer: None })
+    fn from_row(row: &Row<'_>) -> rusqlite::Result<User> {
+        Ok(User { id: row.get(0)?, email: row.get(1)?, peer: None })
     }
 }
 
@@ -218,5 +221,4 @@ impl Store {
 
 /// Asks for the plan of every statement; it needs what only the store sees.
 #[cfg(test)]
-#[path = "../../tests/support/plans.rs"]
-mod plans;
+mod tests;

@@ -10,11 +10,11 @@ use rusqlite::params;
 use super::Store;
 use super::audit::Event;
 use super::db::change;
-use crate::limits::{
+use crate::util::limits::{
     AUDIT_STRANGER_ROW_MS, AUDIT_STRANGER_ROWS_MAX, PENDING_ROWS_MAX, TOKEN_USE_INTERVAL_MS,
 };
-use crate::log;
-use crate::sync::lock;
+use crate::util::log;
+use crate::util::sync::lock;
 
 /// What waits for the next batch.
 #[derive(Default)]

@@ -11,9 +11,9 @@ use super::audit::Event;
 use super::db::{change, one, rows, texts};
 use super::error::{Result, StoreError};
 use super::folder::{list, sync_dir};
-use crate::limits::{KEEP_ROWS, LOST_DAYS, PRUNE_ROWS};
-use crate::time::{DAY_MS, now_ms};
-use crate::types::RandomId;
+use crate::util::limits::{KEEP_ROWS, LOST_DAYS, PRUNE_ROWS};
+use crate::util::time::{DAY_MS, now_ms};
+use crate::util::types::RandomId;
 
 /// Which snapshots may go: those that fail every rule given. A machine's newest never goes.
 #[derive(Debug, Clone, Copy)]

@@ -75,11 +75,6 @@ CREATE TEMP VIEW keypair_rows AS
     'created_at', moment(created_at)) AS row
   FROM keypairs;
 
-CREATE TEMP VIEW action_rows AS
-  SELECT id, user_id, machine_id,
-    json_object('id', id, 'action', action, 'payload', json(payload)) AS row
-  FROM actions;
-
 -- Lists of the command line: fields with tabs between them.
 
 CREATE TEMP VIEW user_lines AS

@@ -12,10 +12,10 @@ use super::error::{Result, StoreError};
 use super::files::Upload;
 use super::machines::{machine_ref, upsert};
 use super::prune::{Pruned, keep_newest};
-use super::{Caller, Store};
-use crate::log;
-use crate::time::now_ms;
-use crate::types::{Digest, MachineId, Message, Short};
+use super::{Store, User};
+use crate::util::log;
+use crate::util::time::now_ms;
+use crate::util::types::{Digest, MachineId, Message, Short};
 
 /// A snapshot's row, as the API shows it and as the store needs it.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ impl Store {
     /// Stores a snapshot. When this returns Ok, its bytes and its row are on disk. False if these
     /// bytes were the machine's newest snapshot already: then nothing is stored.
     pub fn push(
-        &self, who: &Caller, machine: &MachineId, about: &About, rules: &Rules, upload: Upload,
+        &self, who: &User, machine: &MachineId, about: &About, rules: &Rules, upload: Upload,
     ) -> Result<(Snapshot, bool)> {
         let whole = match rules {
             Rules::Strict(_) => self.whole_newest(who.id, machine, upload.digest())?,
@@ -184,7 +184,7 @@ impl Store {
 }
 
 /// The machine that a push comes from, as its rules allow.
-fn admit(tx: &Transaction<'_>, who: &Caller, machine: &MachineId, rules: &Rules) -> Result<i64> {
+fn admit(tx: &Transaction<'_>, who: &User, machine: &MachineId, rules: &Rules) -> Result<i64> {
     match (machine_ref(tx, who.id, machine)?, rules) {
         (Some((machine_ref, false)), _) => Ok(machine_ref),
         (_, Rules::Strict(_)) => Err(StoreError::MachineNotRegistered),

@@ -5,9 +5,9 @@ use rusqlite::{Row, params};
 use super::audit::Event;
 use super::db::{change, first, one, texts, value};
 use super::error::Result;
-use super::{Caller, Store, users};
-use crate::time::now_ms;
-use crate::types::{Digest, Email};
+use super::{Store, User, users};
+use crate::util::time::now_ms;
+use crate::util::types::{Digest, Email};
 
 /// What is stored of a new token.
 pub struct NewToken<'a> {
@@ -23,9 +23,9 @@ pub struct NewToken<'a> {
 
 /// Whom a good credential belongs to.
 #[derive(Debug, Clone)]
-pub struct Bearer {
+pub struct Principal {
     /// The user.
-    pub who: Caller,
+    pub who: User,
     /// Goes into JWTs.
     pub generation: i64,
     /// The API token behind it, if there is one.
@@ -58,7 +58,7 @@ impl Store {
         self.write(|tx| {
             let sql = "SELECT u.id, u.email FROM api_tokens t JOIN users u ON u.id = t.user_id
                         WHERE t.id = ?1";
-            let who = one(tx, "token", sql, [id], Caller::from_row)?;
+            let who = one(tx, "token", sql, [id], User::from_row)?;
             let sql = "UPDATE api_tokens SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1";
             change(tx, sql, params![id, now_ms()])?;
             Event::of(&who, "token.revoke").subject(id).write(tx)
@@ -75,13 +75,13 @@ impl Store {
     }
 
     /// Who holds this API token, if it is good now. Its use is noted, later and in a batch.
-    pub fn bearer_by_token(&self, digest: Digest) -> Result<Option<Bearer>> {
+    pub fn bearer_by_token(&self, digest: Digest) -> Result<Option<Principal>> {
         let now = now_ms();
         let sql = "SELECT u.id, u.email, u.generation, t.id, t.expires_at, t.last_used_at
                      FROM api_tokens t JOIN users u ON u.id = t.user_id
                     WHERE t.digest = ?1 AND t.revoked_at IS NULL AND u.disabled_at IS NULL
                       AND (t.expires_at IS NULL OR t.expires_at > ?2)";
-        let read = |row: &Row<'_>| Ok((Bearer::from_row(row)?, row.get::<_, Option<i64>>(5)?));
+        let read = |row: &Row<'_>| Ok((Principal::from_row(row)?, row.get::<_, Option<i64>>(5)?));
         let found = self.db.read(|c| first(c, sql, params![digest.0, now], read))?;
         Ok(found.map(|(bearer, last_used_at)| {
             if let Some(token) = bearer.token_id {
@@ -95,21 +95,21 @@ impl Store {
     /// generation is current, and the API token it was traded for (if any) is good.
     pub fn bearer_by_claims(
         &self, user: i64, generation: i64, token: Option<i64>,
-    ) -> Result<Option<Bearer>> {
+    ) -> Result<Option<Principal>> {
         let sql = "SELECT u.id, u.email, u.generation, t.id, t.expires_at
                      FROM users u LEFT JOIN api_tokens t ON t.id = ?3 AND t.user_id = u.id
                     WHERE u.id = ?1 AND u.generation = ?2 AND u.disabled_at IS NULL
                       AND (?3 IS NULL OR (t.id IS NOT NULL AND t.revoked_at IS NULL
                            AND (t.expires_at IS NULL OR t.expires_at > ?4)))";
         let values = params![user, generation, token, now_ms()];
-        self.db.read(|c| first(c, sql, values, Bearer::from_row))
+        self.db.read(|c| first(c, sql, values, Principal::from_row))
     }
 }
 
-impl Bearer {
-    pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Bearer> {
-        Ok(Bearer {
-            who: Caller::from_row(row)?,
+impl Principal {
+    pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Principal> {
+        Ok(Principal {
+            who: User::from_row(row)?,
             generation: row.get(2)?,
             token_id: row.get(3)?,
             token_expires_at: row.get(4)?,

@@ -7,10 +7,10 @@ use super::audit::Event;
 use super::db::{change, first, one, rows, texts, value};
 use super::error::{Result, StoreError};
 use super::prune::Pruned;
-use super::tokens::Bearer;
-use super::{Caller, Store};
-use crate::time::now_ms;
-use crate::types::Email;
+use super::tokens::Principal;
+use super::{Store, User};
+use crate::util::time::now_ms;
+use crate::util::types::Email;
 
 /// What a change of a user does.
 pub enum Change<'a> {
@@ -67,16 +67,6 @@ impl Store {
         Ok(files)
     }
 
-    /// All users, oldest first, or the one of this address.
-    pub fn users(&self, only: Option<&Email>) -> Result<Vec<Caller>> {
-        self.db.read(|c| {
-            if let Some(email) = only {
-                return Ok(vec![find(c, email)?]);
-            }
-            rows(c, "SELECT id, email FROM users ORDER BY id", [], Caller::from_row)
-        })
-    }
-
     /// A line for each user, oldest first.
     pub fn user_lines(&self) -> Result<Vec<String>> {
         self.db.read(|c| texts(c, "SELECT row FROM user_lines ORDER BY id", []))
@@ -84,11 +74,11 @@ impl Store {
 
     /// What a login by password needs: whom it would sign in, and the argon2id PHC string, which
     /// a disabled user has none of. None for an unknown address.
-    pub fn credentials(&self, email: &str) -> Result<Option<(Bearer, Option<String>)>> {
+    pub fn credentials(&self, email: &str) -> Result<Option<(Principal, Option<String>)>> {
         let sql = "SELECT id, email, generation, NULL, NULL,
                           iif(disabled_at IS NULL, password_hash, NULL)
                      FROM users WHERE email = ?1";
-        let read = |row: &Row<'_>| Ok((Bearer::from_row(row)?, row.get(5)?));
+        let read = |row: &Row<'_>| Ok((Principal::from_row(row)?, row.get(5)?));
         self.db.read(|c| first(c, sql, [email], read))
     }
 }
@@ -99,14 +89,14 @@ pub(super) fn add(
 ) -> Result<i64> {
     let sql = "INSERT INTO users (email, password_hash, created_at, updated_at)
                VALUES (?1, ?2, ?3, ?3) ON CONFLICT DO NOTHING RETURNING id, email";
-    let added = first(connection, sql, params![email, password_hash, now_ms()], Caller::from_row)?;
+    let added = first(connection, sql, params![email, password_hash, now_ms()], User::from_row)?;
     let who = added.ok_or(StoreError::Exists("user"))?;
     Event::of(&who, "user.add").write(connection)?;
     Ok(who.id)
 }
 
 /// A user by address, for the operator's commands.
-pub(super) fn find(connection: &Connection, email: &Email) -> Result<Caller> {
+pub(super) fn find(connection: &Connection, email: &Email) -> Result<User> {
     let sql = "SELECT id, email FROM users WHERE email = ?1";
-    one(connection, "user", sql, [email], Caller::from_row)
+    one(connection, "user", sql, [email], User::from_row)
 }

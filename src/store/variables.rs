@@ -3,13 +3,13 @@
 use rusqlite::params;
 use serde::Deserialize;
 
-use super::Store;
-use super::db::{change, change_one, texts, value};
+use super::db::{change, change_one, each_text, value};
 use super::entities::{Target, bounded, find};
 use super::error::Result;
-use crate::limits::VARIABLES_MAX;
-use crate::time::now_ms;
-use crate::types::{Base64, Key, Message, Name, Short};
+use super::{RowSink, Store};
+use crate::util::limits::VARIABLES_MAX;
+use crate::util::time::now_ms;
+use crate::util::types::{Base64, Key, Message, Name, Short};
 
 /// Who may see a variable.
 #[derive(Deserialize, Clone, Copy)]
@@ -104,14 +104,15 @@ impl Store {
     /// The variables of a project, of one tier or visibility if given.
     pub fn variables(
         &self, project: Target<'_>, tier: Option<&str>, visibility: Option<Visibility>,
-    ) -> Result<Vec<String>> {
+        rows: RowSink<'_>,
+    ) -> Result<()> {
         let sql = "SELECT row FROM variable_rows WHERE project_id = ?1
                       AND (?2 IS NULL OR environment_tier = ?2)
                       AND (?3 IS NULL OR visibility = ?3)
                     ORDER BY environment_tier, name, visibility";
         self.db.read(|c| {
             find(c, project)?;
-            texts(c, sql, params![project.id, tier, visibility.map(Visibility::word)])
+            each_text(c, sql, params![project.id, tier, visibility.map(Visibility::word)], rows)
         })
     }
 
@@ -145,12 +146,14 @@ impl Store {
     }
 
     /// The keys of a project, of one layer if given; the one uploaded last comes first.
-    pub fn layer_keys(&self, project: Target<'_>, layer: Option<&str>) -> Result<Vec<String>> {
+    pub fn layer_keys(
+        &self, project: Target<'_>, layer: Option<&str>, rows: RowSink<'_>,
+    ) -> Result<()> {
         let sql = "SELECT row FROM layer_key_rows WHERE project_id = ?1
                       AND (?2 IS NULL OR layer_id = ?2) ORDER BY layer_id, upload DESC";
         self.db.read(|c| {
             find(c, project)?;
-            texts(c, sql, params![project.id, layer])
+            each_text(c, sql, params![project.id, layer], rows)
         })
     }
 }

@@ -6,7 +6,7 @@ use super::support::{User, refused, serve};
 
 /// Method and pattern of every route, from the table itself.
 fn routes() -> Vec<(&'static str, &'static str, bool)> {
-    let table = include_str!("../../src/routes.rs");
+    let table = include_str!("../../src/app/routes.rs");
     let rows = table.lines().filter_map(|line| Some((line, line.trim().strip_prefix("route(\"")?)));
     rows.map(|(line, row)| {
         let mut words = row.split('"');

@@ -160,7 +160,7 @@ fn another_media_type_is_refused() {
 #[test]
 fn every_route_survives_nonsense_in_its_body_and_its_path() {
     let (server, user) = with_machine();
-    let routes = include_str!("../../src/routes.rs");
+    let routes = include_str!("../../src/app/routes.rs");
     let rows = routes.lines().filter_map(|line| line.trim().strip_prefix("route(\""));
     let mut tried = 0;
     for row in rows {

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use crate::limits::{LOG_LINES_MAX, LOG_PAUSE_MS};
-use crate::time::{now_ms, rfc3339};
+use crate::util::limits::{LOG_LINES_MAX, LOG_PAUSE_MS};
+use crate::util::time::{now_ms, rfc3339};
 
 /// How lines are written (`--log-format`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::limits::LATENCY_BUCKETS_S;
-use crate::sync::lock;
+use crate::util::limits::LATENCY_BUCKETS_S;
+use crate::util::sync::lock;
 
 /// What is counted.
 #[derive(Default)]

@@ -21,11 +21,11 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{ApiError, Response};
-use crate::limits::{RELAY_ANSWER_BYTES_MAX, WORKER_ANSWER_S, WORKER_WAIT_S, WORKERS};
-use crate::log;
-use crate::sync::{Pool, lock};
-use crate::types::RandomId;
+use super::{Error, Response};
+use crate::util::limits::{RELAY_ANSWER_BYTES_MAX, WORKER_ANSWER_S, WORKER_WAIT_S, WORKERS};
+use crate::util::log;
+use crate::util::sync::{Pool, lock};
+use crate::util::types::RandomId;
 
 /// What a worker runs for one request.
 pub type Job = Box<dyn FnOnce() -> Response + Send>;
@@ -84,7 +84,7 @@ impl Workers {
     /// Runs a job on a worker and waits for its answer. `route` is the pattern of the route.
     pub fn run(&self, id: RandomId, route: &'static str, job: Job) -> Response {
         let Some(mut place) = self.links.take(wait()) else {
-            return ApiError::overloaded("all workers are busy; try again").into();
+            return Error::overloaded("all workers are busy; try again").into();
         };
         // The answer to the request before came after its worker was done: mostly long ago.
         let link = place.thing.take().filter(|link| read_answer(link).is_ok());
@@ -96,7 +96,7 @@ impl Workers {
             }
             Err(error) => {
                 log::error(&format!("a worker did not answer: {error}"));
-                ApiError::internal().into()
+                Error::internal().into()
             }
         }
     }
@@ -137,7 +137,7 @@ impl Workers {
             Some((job, answer)) => {
                 // A panic is logged by its hook, without what was given to it.
                 let response = catch_unwind(AssertUnwindSafe(job))
-                    .unwrap_or_else(|_| ApiError::internal().into());
+                    .unwrap_or_else(|_| Error::internal().into());
                 let _ = answer.try_send(response);
                 204
             }

@@ -120,8 +120,6 @@ pub const LIST_BYTES_MAX: i64 = 4 * 1024 * 1024;
 pub const VERSIONS_LISTED_MAX: usize = 10_000;
 /// Environments of one user, and deleted ones that are kept.
 pub const ENVIRONMENTS_MAX: i64 = 1000;
-/// Actions that wait for one machine.
-pub const ACTIONS_MAX: i64 = 1000;
 /// Characters of a wrapped key; the clients' have 108.
 pub const KEY_CHARS_MAX: usize = 4096;
 /// Characters of a path, a URL or a description.

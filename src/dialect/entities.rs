@@ -4,90 +4,89 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::own;
-use crate::api::Answer;
-use crate::api::snapshots::uploaded;
-use crate::context::Context;
-use crate::http::request::percent_decode;
-use crate::http::{ApiError, Request, Response};
-use crate::store::Caller;
+use crate::app::App;
+use crate::app::HandlerResult;
+use crate::app::request::percent_decode;
+use crate::app::{Error, Request, Response};
 use crate::store::audit::Event;
 use crate::store::entities::{EntityBody, Kind, Target, VersionBody};
-use crate::types::Key;
+use crate::store::{Upload, User};
+use crate::util::types::Key;
 
 /// The member of a version push that holds the bytes.
 pub const CIPHERTEXT: &str = "ciphertext";
 
 /// GET /api/{kind}s.
-pub fn list(context: &Context, request: Request, who: &Caller) -> Answer {
-    let kind = kind(&request)?;
+pub fn list(app: &App, request: &Request, who: &User) -> HandlerResult {
+    let kind = kind(request)?;
     let git_url = request.query.one("git_url")?.filter(|_| kind == Kind::PROJECT);
-    Ok(Response::rows(request.param(0), &context.store.entities(who.id, kind, git_url)?))
+    Response::rows(request.param(0), |rows| app.store.entities(who.id, kind, git_url, rows))
 }
 
 /// POST /api/{kind}s.
-pub fn add(context: &Context, request: Request, who: &Caller) -> Answer {
-    let kind = kind(&request)?;
+pub fn add(app: &App, request: &Request, who: &User) -> HandlerResult {
+    let kind = kind(request)?;
     let new: EntityBody = request.json()?;
     if new.slug.is_none() || new.name.is_none() {
-        return Err(ApiError::malformed("slug and name are needed"));
+        return Err(Error::malformed("slug and name are needed"));
     }
     new.git_url.as_deref().map(safe_git_url).transpose()?;
     new.git_branch.as_deref().map(|branch| no_option("git_branch", branch)).transpose()?;
-    Ok(Response::row(201, kind.0, &context.store.add_entity(who, kind, &new)?))
+    Ok(Response::row(201, kind.0, &app.store.add_entity(who, kind, &new)?))
 }
 
 /// GET /api/{kind}s/{id}.
-pub fn show(context: &Context, request: Request, who: &Caller) -> Answer {
-    let target = target(&request, who)?;
-    let entity = context.store.entity(target)?;
+pub fn show(app: &App, request: &Request, who: &User) -> HandlerResult {
+    let target = target(request, who)?;
+    let entity = app.store.entity(target)?;
     let (kind, row, key) = (target.kind.0, entity.row, json!(entity.wrapped_dek));
     Ok(Response::text(200, format!("{{\"{kind}\":{row},\"wrapped_dek\":{key}}}")))
 }
 
 /// PATCH /api/{kind}s/{id}.
-pub fn change(context: &Context, request: Request, who: &Caller) -> Answer {
-    let target = target(&request, who)?;
-    let row = context.store.change_entity(target, &request.json()?)?;
+pub fn change(app: &App, request: &Request, who: &User) -> HandlerResult {
+    let target = target(request, who)?;
+    let row = app.store.change_entity(target, &request.json()?)?;
     Ok(Response::row(200, target.kind.0, &row))
 }
 
 /// DELETE /api/{kind}s/{id}.
-pub fn remove(context: &Context, request: Request, who: &Caller) -> Answer {
-    context.store.delete_entity(target(&request, who)?)?;
+pub fn remove(app: &App, request: &Request, who: &User) -> HandlerResult {
+    app.store.delete_entity(target(request, who)?)?;
     Ok(Response::done(200))
 }
 
 /// POST /api/{kind}s/{id}/versions.
-pub fn push(context: &Context, mut request: Request, who: &Caller) -> Answer {
-    let target = target(&request, who)?;
+pub fn push(app: &App, request: &Request, who: &User, upload: Upload) -> HandlerResult {
+    let target = target(request, who)?;
     let about: VersionBody = request.json()?;
-    let upload = uploaded(&mut request)?;
-    let row = context.store.push_version(target, &about, upload)?;
-    context.metrics.pushes.add(1);
+    let row = app.store.push_version(target, &about, upload)?;
+    app.metrics.pushes.add(1);
     Ok(Response::text(201, row))
 }
 
 /// GET /api/{kind}s/{id}/versions.
-pub fn versions(context: &Context, request: Request, who: &Caller) -> Answer {
-    Ok(Response::rows("versions", &context.store.versions(target(&request, who)?)?))
+pub fn versions(app: &App, request: &Request, who: &User) -> HandlerResult {
+    let target = target(request, who)?;
+    Response::rows("versions", |rows| app.store.versions(target, rows))
 }
 
 /// GET /api/{kind}s/{id}/blob: the newest version, as it is.
-pub fn blob(context: &Context, request: Request, who: &Caller) -> Answer {
-    send(context, &request, who, None)
+pub fn blob(app: &App, request: &Request, who: &User) -> HandlerResult {
+    send(app, &request, who, None)
 }
 
 /// GET /api/{kind}s/{id}/versions/{n}.
-pub fn version(context: &Context, request: Request, who: &Caller) -> Answer {
-    send(context, &request, who, Some(request.param_id(2)?))
+pub fn version(app: &App, request: &Request, who: &User) -> HandlerResult {
+    send(app, &request, who, Some(request.param_id(2)?))
 }
 
-fn send(context: &Context, request: &Request, who: &Caller, number: Option<i64>) -> Answer {
+fn send(app: &App, request: &Request, who: &User, number: Option<i64>) -> HandlerResult {
     let target = target(request, who)?;
-    let (file, size) = context.store.open_version(target, number)?;
+    let (file, size) = app.store.open_version(target, number)?;
     if !request.head {
-        context.store.audit_later(Event::of(who, "entity.pull").subject(target.id));
-        context.metrics.pulls.add(1);
+        app.store.audit_later(Event::of(who, "entity.pull").subject(target.id));
+        app.metrics.pulls.add(1);
     }
     Ok(Response::file(file, size))
 }
@@ -99,11 +98,11 @@ struct NewKey {
 }
 
 /// POST /api/{kind}s/{id}/keys: the first one stays.
-pub fn add_key(context: &Context, request: Request, who: &Caller) -> Answer {
-    let target = target(&request, who)?;
+pub fn add_key(app: &App, request: &Request, who: &User) -> HandlerResult {
+    let target = target(request, who)?;
     let NewKey { user_id, wrapped_dek } = request.json()?;
     own(user_id, who)?;
-    context.store.add_entity_key(target, &wrapped_dek)?;
+    app.store.add_entity_key(target, &wrapped_dek)?;
     Ok(Response::done(201))
 }
 
@@ -113,39 +112,39 @@ struct Member {
 }
 
 /// POST /api/profiles/{id}/workspaces.
-pub fn add_workspace(context: &Context, request: Request, who: &Caller) -> Answer {
+pub fn add_workspace(app: &App, request: &Request, who: &User) -> HandlerResult {
     let Member { workspace_id } = request.json()?;
-    context.store.set_profile_workspace(profile(&request, who)?, workspace_id, true)?;
+    app.store.set_profile_workspace(profile(request, who)?, workspace_id, true)?;
     Ok(Response::done(201))
 }
 
 /// DELETE /api/profiles/{id}/workspaces/{wid}.
-pub fn remove_workspace(context: &Context, request: Request, who: &Caller) -> Answer {
+pub fn remove_workspace(app: &App, request: &Request, who: &User) -> HandlerResult {
     let workspace = request.param_id(1)?;
-    context.store.set_profile_workspace(profile(&request, who)?, workspace, false)?;
+    app.store.set_profile_workspace(profile(request, who)?, workspace, false)?;
     Ok(Response::done(200))
 }
 
-fn kind(request: &Request) -> Result<Kind, ApiError> {
-    Kind::from_plural(request.param(0)).ok_or_else(ApiError::no_route)
+fn kind(request: &Request) -> Result<Kind, Error> {
+    Kind::from_plural(request.param(0)).ok_or_else(Error::no_route)
 }
 
-fn target<'a>(request: &Request, who: &'a Caller) -> Result<Target<'a>, ApiError> {
+fn target<'a>(request: &Request, who: &'a User) -> Result<Target<'a>, Error> {
     Ok(Target { who, kind: kind(request)?, id: request.param_id(1)? })
 }
 
-fn profile<'a>(request: &Request, who: &'a Caller) -> Result<Target<'a>, ApiError> {
+fn profile<'a>(request: &Request, who: &'a User) -> Result<Target<'a>, Error> {
     Ok(Target { who, kind: Kind::PROFILE, id: request.param_id(0)? })
 }
 
 /// Other machines hand the URL to `git clone`. Git takes what begins with `-` as an option, and
 /// runs a program for `ext::…` and for any scheme it does not know itself (gitremote-helpers(7));
 /// a host that begins with `-` becomes an option of ssh.
-fn safe_git_url(url: &str) -> Result<(), ApiError> {
+fn safe_git_url(url: &str) -> Result<(), Error> {
     const SCHEMES: [&str; 9] =
         ["https", "http", "ssh", "git", "git+ssh", "ssh+git", "file", "ftp", "ftps"];
     no_option("git_url", url)?;
-    let refuse = || ApiError::malformed("git_url must be an ordinary https, ssh, git or file URL");
+    let refuse = || Error::malformed("git_url must be an ordinary https, ssh, git or file URL");
     let word = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+.-_".contains(&b));
     if url.split_once("::").is_some_and(|(helper, _)| word(helper)) {
         return Err(refuse());
@@ -168,9 +167,9 @@ fn safe_git_url(url: &str) -> Result<(), ApiError> {
     }
 }
 
-fn no_option(field: &str, text: &str) -> Result<(), ApiError> {
+fn no_option(field: &str, text: &str) -> Result<(), Error> {
     match text.starts_with('-') {
-        true => Err(ApiError::malformed(format!("{field} may not begin with -"))),
+        true => Err(Error::malformed(format!("{field} may not begin with -"))),
         false => Ok(()),
     }
 }

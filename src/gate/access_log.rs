@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use crate::limits::LOG_PATH_BYTES_MAX;
-use crate::log::{self, Level};
-use crate::metrics::Metrics;
-use crate::types::RandomId;
+use crate::util::limits::LOG_PATH_BYTES_MAX;
+use crate::util::log::{self, Level};
+use crate::util::metrics::Metrics;
+use crate::util::types::RandomId;
 
 /// A request and its answer; counted and logged when this goes, in a panic too.
-pub struct Record<'a> {
+pub struct AccessRecord<'a> {
     /// Id that the answer carries.
     pub id: RandomId,
     /// Method, or `-` for a head that was none.
@@ -33,12 +33,12 @@ pub struct Record<'a> {
     metrics: &'a Metrics,
 }
 
-impl<'a> Record<'a> {
+impl<'a> AccessRecord<'a> {
     /// Of a request that nothing is known of yet.
     pub fn new(id: RandomId, peer: IpAddr, metrics: &'a Metrics) -> Self {
         let (status, bytes_in, bytes_out, started, user) = (499, 0, 0, Instant::now(), None);
         let (method, path, route) = ("-", "-", "");
-        Record {
+        AccessRecord {
             id,
             method,
             path,
@@ -54,7 +54,7 @@ impl<'a> Record<'a> {
     }
 }
 
-impl Drop for Record<'_> {
+impl Drop for AccessRecord<'_> {
     fn drop(&mut self) {
         let took = self.started.elapsed();
         self.metrics.request(self.route, self.method, self.status, took);

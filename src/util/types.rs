@@ -6,7 +6,7 @@ use std::ops::Deref;
 use base64::Engine as _;
 use serde::Deserialize;
 
-use crate::limits::{
+use crate::util::limits::{
     EMAIL_CHARS_MAX, KEY_CHARS_MAX, LONG_CHARS_MAX, MACHINE_ID_CHARS_MAX, MESSAGE_CHARS_MAX,
     NAME_CHARS_MAX, SHORT_CHARS_MAX,
 };

@@ -4,50 +4,54 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::api::Work;
-use crate::context::Context;
+use crate::app::routes::{self, Handler, Payload, Route};
+use crate::app::server::Workers;
+use crate::app::{App, Work};
+use crate::app::{Body, Error, Query, Request, Response};
+use crate::gate::access_log::AccessRecord;
 use crate::gate::head::Head;
 use crate::gate::{Answer, Sink, Vet};
-use crate::http::workers::Workers;
-use crate::http::{ApiError, Body, Query, Request, Response};
-use crate::limits::{LONG_JSON_BYTES_MAX, SMALL_BODY_BYTES_MAX};
-use crate::record::Record;
-use crate::reserve::{Announced, Reservation};
-use crate::routes::{self, Handler, Payload, Route};
-use crate::store::Caller;
-use crate::types::RandomId;
+use crate::store::User;
+use crate::store::space::{Announced, Reservation};
+use crate::util::limits::{LONG_JSON_BYTES_MAX, SMALL_BODY_BYTES_MAX};
+use crate::util::types::RandomId;
 
 /// The program behind the gate.
 pub struct Server {
-    context: Arc<Context>,
+    context: Arc<App>,
     workers: Arc<Workers>,
 }
 
 impl Server {
     /// Serves from this context, with these workers.
-    pub fn new(context: Arc<Context>, workers: Arc<Workers>) -> Server {
+    pub fn new(context: Arc<App>, workers: Arc<Workers>) -> Server {
         Server { context, workers }
     }
 
     /// What makes the answer once the body is there.
     fn answer(
-        &self, id: RandomId, route: &'static Route, mut request: Request, who: Option<Caller>,
+        &self, id: RandomId, route: &'static Route, mut request: Request, who: Option<User>,
         reservation: Option<Reservation>,
     ) -> Answer {
         let (context, workers) = (Arc::clone(&self.context), Arc::clone(&self.workers));
         Box::new(move |body| {
             request.body = body;
             let work: Work = match route.handler {
-                Handler::Login(begin) => match begin(&context, request) {
+                Handler::Login(begin) => match begin(&context, &request) {
                     Ok(work) => work,
                     Err(error) => return error.into(),
                 },
                 Handler::Public(run) | Handler::Local(run) => {
-                    Box::new(move || run(&context, request))
+                    Box::new(move || run(&context, &request))
                 }
                 Handler::User(run) => Box::new(move || {
                     let _held = reservation;
-                    run(&context, request, who.as_ref().ok_or_else(ApiError::unauthorized)?)
+                    run(&context, &request, who.as_ref().ok_or_else(Error::unauthorized)?)
+                }),
+                Handler::Upload(run) => Box::new(move || {
+                    let _held = reservation;
+                    let upload = uploaded(&mut request)?;
+                    run(&context, &request, who.as_ref().ok_or_else(Error::unauthorized)?, upload)
                 }),
             };
             let job = Box::new(move || work().unwrap_or_else(Response::from));
@@ -57,8 +61,8 @@ impl Server {
 
     /// Where the body goes, if it may come.
     fn sink(
-        &self, route: &Route, head: &Head, who: Option<&Caller>,
-    ) -> Result<(Sink, Option<Reservation>), ApiError> {
+        &self, route: &Route, head: &Head, who: Option<&User>,
+    ) -> Result<(Sink, Option<Reservation>), Error> {
         let length = head.content_length.unwrap_or(0);
         let kind = kind(head);
         match (route.payload, kind) {
@@ -70,8 +74,8 @@ impl Server {
                 let (most, route) = (self.context.body_bytes_max, of_route as u64);
                 match length <= route.min(most) {
                     true => Ok((Sink::Memory, None)),
-                    false if most < route => Err(ApiError::too_large(most, " (--max-body)")),
-                    false => Err(ApiError::too_large(route, " of this route, below --max-body")),
+                    false if most < route => Err(Error::too_large(most, " (--max-body)")),
+                    false => Err(Error::too_large(route, " of this route, below --max-body")),
                 }
             }
             (Payload::Upload { field, skip, raw }, Kind::Json | Kind::Bytes)
@@ -79,7 +83,7 @@ impl Server {
             {
                 let limit = self.context.body_bytes_max;
                 if length > limit {
-                    return Err(ApiError::too_large(limit, " (--max-body)"));
+                    return Err(Error::too_large(limit, " (--max-body)"));
                 }
                 // base64 takes four bytes for three, and a JSON body may be mostly metadata.
                 let (low, high) = match kind {
@@ -89,7 +93,7 @@ impl Server {
                 let conditional =
                     head.field("if-match").or_else(|| head.field("if-none-match")).is_some();
                 let announced = Announced { low, high, conditional };
-                let user_id = who.map(|who| who.id).ok_or_else(ApiError::unauthorized)?;
+                let user_id = who.map(|who| who.id).ok_or_else(Error::unauthorized)?;
                 let store = &self.context.store;
                 let reservation = self.context.reservations.promise(store, user_id, announced)?;
                 let upload = store.upload()?;
@@ -106,25 +110,25 @@ impl Server {
         }
     }
 
-    fn who(&self, route: &Route, head: &Head, peer: IpAddr) -> Result<Option<Caller>, ApiError> {
-        if !matches!(route.handler, Handler::User(_)) {
+    fn who(&self, route: &Route, head: &Head, peer: IpAddr) -> Result<Option<User>, Error> {
+        if !matches!(route.handler, Handler::User(_) | Handler::Upload(_)) {
             return Ok(None);
         }
         let field = head.field("authorization");
         let bearer = self.context.accounts.authenticate(&self.context.store, field)?;
-        Ok(Some(Caller { peer: Some(peer), ..bearer.who }))
+        Ok(Some(User { peer: Some(peer), ..bearer.who }))
     }
 }
 
 impl Vet for Server {
-    fn vet(&self, head: &Head, record: &mut Record<'_>) -> Result<(Sink, Answer), ApiError> {
+    fn vet(&self, head: &Head, record: &mut AccessRecord<'_>) -> Result<(Sink, Answer), Error> {
         let peer = record.peer;
         let local = self.context.metrics_served && is_local(head, peer);
         let (route, params) = routes::find(&head.method, &head.path, local)?;
         record.route = route.pattern;
         if matches!(&*head.method, "POST" | "PUT" | "PATCH") && head.content_length.is_none() {
             let needed = "send the body with a Content-Length (0 for none)";
-            return Err(ApiError::new(411, "length_required", needed));
+            return Err(Error::new(411, "length_required", needed));
         }
         let who = self.who(route, head, peer)?;
         record.user = who.as_ref().map(|who| who.id);
@@ -141,6 +145,21 @@ impl Vet for Server {
         let (sink, reservation) = self.sink(route, head, who.as_ref())?;
         let answer = self.answer(record.id, route, request, who, reservation);
         Ok((sink, answer))
+    }
+}
+
+/// The file that came with a request; an empty one is none.
+fn uploaded(request: &mut Request) -> Result<crate::store::Upload, Error> {
+    let body = std::mem::take(&mut request.body);
+    let (body, upload) = match body {
+        Body::File(upload) => (Body::Empty, upload),
+        Body::JsonFile { rest, upload } => (Body::Bytes(rest), upload),
+        _ => return Err(Error::malformed("the encrypted bytes are missing or empty")),
+    };
+    request.body = body;
+    match upload.is_empty() {
+        true => Err(Error::malformed("the encrypted bytes are missing or empty")),
+        false => Ok(upload),
     }
 }
 
@@ -173,8 +192,8 @@ fn kind(head: &Head) -> Kind {
     }
 }
 
-fn unsupported(message: &str) -> ApiError {
-    ApiError::new(415, "unsupported_media_type", message)
+fn unsupported(message: &str) -> Error {
+    Error::new(415, "unsupported_media_type", message)
 }
 
 /// Only where the type is named, and not with the weight 0, which excludes it (RFC 9110, section

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use crate::store::{Store, StoreError};
-use crate::sync::lock;
+use crate::util::sync::lock;
 
 /// What uploads under way will need.
 #[derive(Default)]

@@ -1,40 +1,40 @@
 //! The one error of HTTP handlers, its JSON, and the one mapping from store errors to statuses.
 
-use crate::limits::RETRY_AFTER_S;
-use crate::log;
 use crate::store::StoreError;
+use crate::util::limits::RETRY_AFTER_S;
+use crate::util::log;
 
 use super::response::Response;
 
 /// A refusal: status, machine word and a sentence a person can act on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApiError {
+pub struct Error {
     status: u16,
     code: &'static str,
     message: String,
     headers: Vec<(&'static str, String)>,
 }
 
-impl ApiError {
+impl Error {
     /// An error of any status.
-    pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> ApiError {
-        ApiError { status, code, message: message.into(), headers: Vec::new() }
+    pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Error {
+        Error { status, code, message: message.into(), headers: Vec::new() }
     }
 
     /// With one more header field.
-    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> ApiError {
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Error {
         self.headers.push((name, value.into()));
         self
     }
 
     /// 400: the request itself is wrong.
-    pub fn malformed(message: impl Into<String>) -> ApiError {
-        ApiError::new(400, "bad_request", message)
+    pub fn malformed(message: impl Into<String>) -> Error {
+        Error::new(400, "bad_request", message)
     }
 
     /// 401: no credentials, or none that count (RFC 6750, section 3).
-    pub fn unauthorized() -> ApiError {
-        ApiError::new(
+    pub fn unauthorized() -> Error {
+        Error::new(
             401,
             "unauthorized",
             "sign in first: send `Authorization: Bearer` with an API token or a JWT that is \
@@ -44,37 +44,37 @@ impl ApiError {
     }
 
     /// 404 for a path that is no route.
-    pub fn no_route() -> ApiError {
-        ApiError::new(404, "not_found", "there is nothing at this path")
+    pub fn no_route() -> Error {
+        Error::new(404, "not_found", "there is nothing at this path")
     }
 
     /// 413 with the limit in bytes and what moves it.
-    pub fn too_large(limit: u64, moved_by: &str) -> ApiError {
+    pub fn too_large(limit: u64, moved_by: &str) -> Error {
         let message = format!("the body is larger than the limit of {limit} bytes{moved_by}");
-        ApiError::new(413, "too_large", message)
+        Error::new(413, "too_large", message)
     }
 
     /// 503: try again.
-    pub fn overloaded(message: &str) -> ApiError {
-        ApiError::new(503, "overloaded", message).with("Retry-After", RETRY_AFTER_S.to_string())
+    pub fn overloaded(message: &str) -> Error {
+        Error::new(503, "overloaded", message).with("Retry-After", RETRY_AFTER_S.to_string())
     }
 
     /// 500 that shows nothing of the inside.
-    pub fn internal() -> ApiError {
-        ApiError::new(500, "internal", "the server failed; its log says why")
+    pub fn internal() -> Error {
+        Error::new(500, "internal", "the server failed; its log says why")
     }
 }
 
-impl From<ApiError> for Response {
-    fn from(error: ApiError) -> Response {
+impl From<Error> for Response {
+    fn from(error: Error) -> Response {
         let body = serde_json::json!({ "error": error.message, "code": error.code });
         let response = Response::json(error.status, &body);
         error.headers.into_iter().fold(response, |r, (name, value)| r.with(name, value))
     }
 }
 
-impl From<StoreError> for ApiError {
-    fn from(error: StoreError) -> ApiError {
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Error {
         let (status, code) = match &error {
             StoreError::Missing("snapshot") => (404, "no_snapshot"),
             StoreError::Missing(_) => (404, "not_found"),
@@ -85,7 +85,7 @@ impl From<StoreError> for ApiError {
             StoreError::PreconditionFailed => (412, "precondition_failed"),
             StoreError::OverQuota { .. } => (507, "quota_exceeded"),
             StoreError::DiskFull | StoreError::LowDisk { .. } => (507, "disk_full"),
-            StoreError::Busy => return ApiError::overloaded(&error.to_string()),
+            StoreError::Busy => return Error::overloaded(&error.to_string()),
             StoreError::Damaged { .. } => {
                 log::error(&error.to_string());
                 (500, "snapshot_damaged")
@@ -93,15 +93,15 @@ impl From<StoreError> for ApiError {
             // What went wrong inside is the log's alone.
             _ => {
                 log::error(&error.to_string());
-                return ApiError::internal();
+                return Error::internal();
             }
         };
-        ApiError::new(status, code, error.to_string())
+        Error::new(status, code, error.to_string())
     }
 }
 
-impl From<getrandom::Error> for ApiError {
-    fn from(error: getrandom::Error) -> ApiError {
+impl From<getrandom::Error> for Error {
+    fn from(error: getrandom::Error) -> Error {
         StoreError::from(error).into()
     }
 }

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use serde::de::DeserializeOwned;
 
-use super::ApiError;
+use super::Error;
 use crate::store::Upload;
 use crate::store::snapshots::{Condition, Etags};
-use crate::types::Rule;
+use crate::util::types::Rule;
 
 /// A request, received whole.
 pub struct Request {
@@ -51,7 +51,7 @@ pub enum Body {
 
 impl Request {
     /// The body as JSON of this shape. Unknown members are ignored.
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
         match &self.body {
             Body::Bytes(bytes) | Body::JsonFile { rest: bytes, .. } => parse_json(bytes),
             Body::Empty | Body::File(_) => parse_json(b""),
@@ -59,7 +59,7 @@ impl Request {
     }
 
     /// The conditions of a push.
-    pub fn condition(&self) -> Result<Condition, ApiError> {
+    pub fn condition(&self) -> Result<Condition, Error> {
         let strong = |text: &String| etags(text, false);
         let weak = |text: &String| etags(text, true);
         Ok(Condition {
@@ -69,7 +69,7 @@ impl Request {
     }
 
     /// True if `If-None-Match` names this digest: the client has the bytes already.
-    pub fn has_already(&self, digest: &str) -> Result<bool, ApiError> {
+    pub fn has_already(&self, digest: &str) -> Result<bool, Error> {
         let tags = self.if_none_match.as_ref().map(|text| etags(text, true)).transpose()?;
         Ok(tags.is_some_and(|tags| tags.cover(Some(digest))))
     }
@@ -80,39 +80,38 @@ impl Request {
     }
 
     /// A path segment that is a row id.
-    pub fn param_id(&self, n: usize) -> Result<i64, ApiError> {
+    pub fn param_id(&self, n: usize) -> Result<i64, Error> {
         parse_id("the id in the path", self.param(n))
     }
 
     /// A path segment that is a value of this type.
-    pub fn param_as<T: TryFrom<String, Error = Rule>>(&self, n: usize) -> Result<T, ApiError> {
+    pub fn param_as<T: TryFrom<String, Error = Rule>>(&self, n: usize) -> Result<T, Error> {
         checked("a part of the path", self.param(n))
     }
 }
 
 /// A text as a value of this type, or its rule after what the text is.
-fn checked<T: TryFrom<String, Error = Rule>>(what: &str, text: &str) -> Result<T, ApiError> {
-    T::try_from(text.to_owned()).map_err(|rule| ApiError::malformed(format!("{what} {rule}")))
+fn checked<T: TryFrom<String, Error = Rule>>(what: &str, text: &str) -> Result<T, Error> {
+    T::try_from(text.to_owned()).map_err(|rule| Error::malformed(format!("{what} {rule}")))
 }
 
 /// JSON of this shape, or a sentence that names the place and repeats nothing of what was sent.
-fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     // serde would take an array for an object, member by member, and skip over text that is no
     // UTF-8 where it is not wanted.
-    let text =
-        std::str::from_utf8(bytes).map_err(|_| ApiError::malformed("the body is not UTF-8"))?;
+    let text = std::str::from_utf8(bytes).map_err(|_| Error::malformed("the body is not UTF-8"))?;
     if text.trim_ascii_start().starts_with('[') {
-        return Err(ApiError::malformed("the body must be a JSON object"));
+        return Err(Error::malformed("the body must be a JSON object"));
     }
     serde_json::from_str(text).map_err(|error| {
         use serde_json::error::Category::{Data, Eof, Io, Syntax};
         let what = match error.classify() {
-            Eof if bytes.is_empty() => return ApiError::malformed("a JSON body is needed"),
+            Eof if bytes.is_empty() => return Error::malformed("a JSON body is needed"),
             Io | Syntax | Eof => "the body is not valid JSON".to_owned(),
             Data => data_error(&error.to_string()),
         };
         let (line, column) = (error.line(), error.column());
-        ApiError::malformed(format!("{what} (line {line}, column {column})"))
+        Error::malformed(format!("{what} (line {line}, column {column})"))
     })
 }
 
@@ -129,7 +128,7 @@ fn data_error(sentence: &str) -> String {
 
 /// Reads `*` or a list of entity tags (RFC 9110, section 8.8.3). Weak tags count where the
 /// comparison is weak and match nothing where it is strong.
-fn etags(text: &str, weak: bool) -> Result<Etags, ApiError> {
+fn etags(text: &str, weak: bool) -> Result<Etags, Error> {
     if text.trim() == "*" {
         return Ok(Etags::Any);
     }
@@ -141,7 +140,7 @@ fn etags(text: &str, weak: bool) -> Result<Etags, ApiError> {
         };
         let tag = quoted.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
         let tag = tag.filter(|tag| !tag.contains('"')).ok_or_else(|| {
-            ApiError::malformed("If-Match and If-None-Match take * or \"<sha256>\" in quotes")
+            Error::malformed("If-Match and If-None-Match take * or \"<sha256>\" in quotes")
         })?;
         if weak || !is_weak {
             tags.push(tag.to_ascii_lowercase());
@@ -156,48 +155,46 @@ pub struct Query(Vec<(String, String)>);
 
 impl Query {
     /// Decodes `a=b&c=d` (`+` is a space, as forms write it).
-    pub fn parse(text: &str) -> Result<Query, ApiError> {
+    pub fn parse(text: &str) -> Result<Query, Error> {
         let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let decode = |part: &str| percent_decode(&part.replace('+', " "));
             Ok((decode(name)?, decode(value)?))
         });
-        Ok(Query(pairs.collect::<Result<_, ApiError>>()?))
+        Ok(Query(pairs.collect::<Result<_, Error>>()?))
     }
 
     /// The value of a name; twice the same name is a mistake.
-    pub fn one(&self, name: &str) -> Result<Option<&str>, ApiError> {
+    pub fn one(&self, name: &str) -> Result<Option<&str>, Error> {
         let mut found = self.0.iter().filter(|(key, _)| key == name);
         let first = found.next().map(|(_, value)| value.as_str());
         match found.next() {
             None => Ok(first),
-            Some(_) => Err(ApiError::malformed(format!("{name} stands twice in the query"))),
+            Some(_) => Err(Error::malformed(format!("{name} stands twice in the query"))),
         }
     }
 
     /// The value of a name as a value of this type.
-    pub fn parsed<T: TryFrom<String, Error = Rule>>(
-        &self, name: &str,
-    ) -> Result<Option<T>, ApiError> {
+    pub fn parsed<T: TryFrom<String, Error = Rule>>(&self, name: &str) -> Result<Option<T>, Error> {
         self.one(name)?.map(|text| checked(name, text)).transpose()
     }
 
     /// The value of a name as a row id.
-    pub fn id(&self, name: &str) -> Result<Option<i64>, ApiError> {
+    pub fn id(&self, name: &str) -> Result<Option<i64>, Error> {
         self.one(name)?.map(|text| parse_id(name, text)).transpose()
     }
 }
 
 /// A row id: decimal digits that fit into 63 bits.
-pub fn parse_id(field: &str, text: &str) -> Result<i64, ApiError> {
+pub fn parse_id(field: &str, text: &str) -> Result<i64, Error> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let id = digits.then(|| text.parse().ok()).flatten();
-    id.ok_or_else(|| ApiError::malformed(format!("{field} must be a whole number")))
+    id.ok_or_else(|| Error::malformed(format!("{field} must be a whole number")))
 }
 
 /// Decodes `%41` to `A` (RFC 3986, section 2.1). The result must be UTF-8 without NUL.
-pub fn percent_decode(text: &str) -> Result<String, ApiError> {
-    let bad = || ApiError::malformed("the target has a bad percent-escape");
+pub fn percent_decode(text: &str) -> Result<String, Error> {
+    let bad = || Error::malformed("the target has a bad percent-escape");
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

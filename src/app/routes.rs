@@ -4,15 +4,15 @@
 use std::sync::Arc;
 
 use crate::api::snapshots::{METADATA, STATE};
-use crate::api::{Answer, Work, health, history, login, machines, metrics, snapshots};
-use crate::client::entities::CIPHERTEXT;
-use crate::client::{entities, environments, legacy, links, variables};
-use crate::context::Context;
-use crate::http::request::percent_decode;
-use crate::http::{ApiError, Request};
-use crate::store::Caller;
+use crate::api::{health, history, login, machines, metrics, snapshots};
+use crate::app::request::percent_decode;
+use crate::app::{App, HandlerResult, Work};
+use crate::app::{Error, Request};
+use crate::dialect::entities::CIPHERTEXT;
+use crate::dialect::{entities, environments, legacy, links, variables};
 use crate::store::entities::Kind;
-use crate::types::MachineId;
+use crate::store::{Upload, User as Owner};
+use crate::util::types::MachineId;
 
 /// What a request to a route may carry.
 #[derive(Clone, Copy)]
@@ -38,14 +38,16 @@ pub enum Payload {
 #[derive(Clone, Copy)]
 pub enum Handler {
     /// Anybody.
-    Public(fn(&Context, Request) -> Answer),
+    Public(fn(&App, &Request) -> HandlerResult),
     /// Anybody. What needs no hash is answered, and one of the few permits to hash is waited for,
     /// before a worker is taken for the rest.
-    Login(fn(&Arc<Context>, Request) -> Result<Work, ApiError>),
+    Login(fn(&Arc<App>, &Request) -> Result<Work, Error>),
     /// Programs on this host, without a proxy between, if `serve --metrics` allows it.
-    Local(fn(&Context, Request) -> Answer),
+    Local(fn(&App, &Request) -> HandlerResult),
     /// Who holds an API token or a JWT.
-    User(fn(&Context, Request, &Caller) -> Answer),
+    User(fn(&App, &Request, &Owner) -> HandlerResult),
+    /// The same, with the file that came in the body.
+    Upload(fn(&App, &Request, &Owner, Upload) -> HandlerResult),
 }
 
 /// One route.
@@ -69,6 +71,7 @@ const fn route(
     Route { method, pattern, payload, handler }
 }
 
+use Handler::Upload as Uploads;
 use Handler::{Local, Login, Public, User};
 use Payload::{Json, LongJson, Nothing};
 
@@ -84,7 +87,7 @@ pub static ROUTES: &[Route] = &[
     route("GET", "/api/machines", Nothing, User(machines::list)),
     route("POST", "/api/machines", Json, User(machines::register)),
     route("GET", "/api/machines/snapshot", Nothing, User(snapshots::pull)),
-    route("POST", "/api/machines/snapshot", STATE_UPLOAD, User(snapshots::push)),
+    route("POST", "/api/machines/snapshot", STATE_UPLOAD, Uploads(snapshots::push)),
     route("GET", "/api/machines/history", Nothing, User(history::history)),
     // The routes of the released command line.
     route("GET", "/api/auth/verify", Nothing, User(legacy::verify)),
@@ -96,8 +99,8 @@ pub static ROUTES: &[Route] = &[
     route("GET", "/api/machines/latest", Nothing, User(legacy::latest)),
     route("GET", "/api/machines/snapshot/{}", Nothing, User(legacy::snapshot)),
     route("DELETE", "/api/machines/{mid}", Nothing, User(legacy::remove_machine)),
-    route("POST", "/api/machines/{mid}/push", JSON_STATE, User(legacy::push)),
-    route("GET", "/api/machines/{mid}/actions", Nothing, User(legacy::actions)),
+    route("POST", "/api/machines/{mid}/push", JSON_STATE, Uploads(legacy::push)),
+    route("GET", "/api/machines/{mid}/actions", Nothing, User(legacy::no_actions)),
     route("DELETE", "/api/machines/{mid}/actions", Nothing, User(legacy::clear_actions)),
     route("GET", "/api/machines/{mid}/configs", Nothing, User(legacy::no_configs)),
     route("GET", "/api/machines/{mid}/modules", Nothing, User(legacy::no_modules)),
@@ -123,7 +126,7 @@ pub static ROUTES: &[Route] = &[
     route("PATCH", "/api/{kinds}/{}", Json, User(entities::change)),
     route("DELETE", "/api/{kinds}/{}", Nothing, User(entities::remove)),
     route("GET", "/api/{kinds}/{}/versions", Nothing, User(entities::versions)),
-    route("POST", "/api/{kinds}/{}/versions", VERSION_UPLOAD, User(entities::push)),
+    route("POST", "/api/{kinds}/{}/versions", VERSION_UPLOAD, Uploads(entities::push)),
     route("GET", "/api/{kinds}/{}/versions/{}", Nothing, User(entities::version)),
     route("GET", "/api/{kinds}/{}/blob", Nothing, User(entities::blob)),
     route("POST", "/api/{kinds}/{}/keys", Json, User(entities::add_key)),
@@ -131,9 +134,7 @@ pub static ROUTES: &[Route] = &[
 
 /// The route of a method and path with the decoded segments that stand for `{}`. Routes for
 /// programs on this host do not exist for others.
-pub fn find(
-    method: &str, path: &str, local: bool,
-) -> Result<(&'static Route, Vec<String>), ApiError> {
+pub fn find(method: &str, path: &str, local: bool) -> Result<(&'static Route, Vec<String>), Error> {
     let wanted = if method == "HEAD" { "GET" } else { method };
     let mut allowed: Vec<&str> = Vec::new();
     let open = |route: &&Route| local || !matches!(route.handler, Local(_));
@@ -147,10 +148,10 @@ pub fn find(
     if allowed.is_empty() {
         // A path that cannot be decoded is no path at all.
         percent_decode(path)?;
-        return Err(ApiError::no_route());
+        return Err(Error::no_route());
     }
     let message = format!("this path takes {}", allowed.join(", "));
-    Err(ApiError::new(405, "method_not_allowed", message).with("Allow", allowed.join(", ")))
+    Err(Error::new(405, "method_not_allowed", message).with("Allow", allowed.join(", ")))
 }
 
 fn matches(pattern: &str, path: &str) -> bool {
@@ -173,7 +174,7 @@ fn matches(pattern: &str, path: &str) -> bool {
     }
 }
 
-fn params(pattern: &str, path: &str) -> Result<Vec<String>, ApiError> {
+fn params(pattern: &str, path: &str) -> Result<Vec<String>, Error> {
     let pairs = pattern.split('/').zip(path.split('/'));
     pairs
         .filter(|(word, _)| word.starts_with('{'))

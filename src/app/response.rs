@@ -5,8 +5,10 @@ use std::fs::File;
 
 use serde::Serialize;
 
-use crate::time::{http_date, now_ms};
-use crate::types::RandomId;
+use super::HandlerResult;
+use crate::store::{self, RowSink};
+use crate::util::time::{http_date, now_ms};
+use crate::util::types::RandomId;
 
 /// A part of an answer's body.
 #[derive(Debug)]
@@ -85,9 +87,27 @@ impl Response {
         Response::text(status, format!("{{\"{member}\":{row}}}"))
     }
 
-    /// `{"member": [ROW, …]}`.
-    pub fn rows(member: &str, rows: &[String]) -> Response {
-        Response::row(200, member, &array(rows))
+    /// `{"member": [ROW, …]}`: `list` hands over the rows, each a JSON object, one by one.
+    pub fn rows(
+        member: &str, list: impl FnOnce(RowSink<'_>) -> store::Result<()>,
+    ) -> HandlerResult {
+        Response::rows_and(member, list, "")
+    }
+
+    /// The same with more members, as JSON text that begins with a comma.
+    pub fn rows_and(
+        member: &str, list: impl FnOnce(RowSink<'_>) -> store::Result<()>, more: &str,
+    ) -> HandlerResult {
+        let mut body = format!("{{\"{member}\":[");
+        let mut first = true;
+        list(&mut |row| {
+            if !std::mem::take(&mut first) {
+                body.push(',');
+            }
+            body.push_str(row);
+            Ok(())
+        })?;
+        Ok(Response::text(200, format!("{body}]{more}}}")))
     }
 
     /// `{"ok": true}`, for calls of which only the status is read.
@@ -149,11 +169,6 @@ impl Response {
 pub fn row_with_file_len(row: &str, member: &str, len: u64) -> u64 {
     let (open, close) = around(row, member);
     (open.len() as u64 + close.len() as u64).saturating_add(base64_len(len))
-}
-
-/// A JSON array of rows that are JSON.
-pub fn array(rows: &[String]) -> String {
-    format!("[{}]", rows.join(","))
 }
 
 /// What stands before and after the text of one more member of the non-empty object `row`.

@@ -3,18 +3,17 @@
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
-use crate::api::Answer;
-use crate::context::Context;
-use crate::http::{Request, Response};
-use crate::store::Caller;
+use crate::app::App;
+use crate::app::HandlerResult;
+use crate::app::{Request, Response};
+use crate::store::User;
 use crate::store::links::OnMachine;
-use crate::types::{Long, MachineId};
+use crate::util::types::{Long, MachineId};
 
 /// GET /api/machines/{mid}/projects: each project merged with its link.
-pub fn list(context: &Context, request: Request, who: &Caller) -> Answer {
+pub fn list(app: &App, request: &Request, who: &User) -> HandlerResult {
     let machine = &request.param_as(0)?;
-    let rows = context.store.linked_projects(OnMachine { who, machine })?;
-    Ok(Response::rows("projects", &rows))
+    Response::rows("projects", |rows| app.store.linked_projects(OnMachine { who, machine }, rows))
 }
 
 #[derive(Deserialize)]
@@ -24,11 +23,11 @@ struct New {
 }
 
 /// POST /api/machines/{mid}/projects.
-pub fn add(context: &Context, request: Request, who: &Caller) -> Answer {
+pub fn add(app: &App, request: &Request, who: &User) -> HandlerResult {
     let machine = &request.param_as(0)?;
     let New { project_id, local_path } = request.json()?;
     let on = OnMachine { who, machine };
-    let row = context.store.link_project(on, project_id, local_path.as_deref())?;
+    let row = app.store.link_project(on, project_id, local_path.as_deref())?;
     Ok(Response::row(201, "link", &row))
 }
 
@@ -45,13 +44,13 @@ fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<Long>>, 
 }
 
 /// PATCH /api/machines/{mid}/projects/{id}.
-pub fn change(context: &Context, request: Request, who: &Caller) -> Answer {
+pub fn change(app: &App, request: &Request, who: &User) -> HandlerResult {
     let machine = &request.param_as(0)?;
     let id = request.param_id(1)?;
     let body: Change = request.json()?;
     let path = body.local_path.as_ref().map(Option::as_deref);
     let synced = body.last_synced_version.map(i64::from);
-    let row = context.store.change_link(OnMachine { who, machine }, id, path, synced)?;
+    let row = app.store.change_link(OnMachine { who, machine }, id, path, synced)?;
     Ok(Response::row(200, "link", &row))
 }
 
@@ -61,11 +60,11 @@ struct Mark {
 }
 
 /// PATCH /api/machines/{mid}/profiles/{id}.
-pub fn mark_profile(context: &Context, request: Request, who: &Caller) -> Answer {
+pub fn mark_profile(app: &App, request: &Request, who: &User) -> HandlerResult {
     let machine = &request.param_as(0)?;
     let id = request.param_id(1)?;
     let Mark { active } = request.json()?;
-    context.store.set_profile_active(OnMachine { who, machine }, id, active)?;
+    app.store.set_profile_active(OnMachine { who, machine }, id, active)?;
     let link = json!({ "profile_id": id, "machine_id": &**machine, "active": active });
     Ok(Response::json(200, &json!({ "link": link })))
 }
@@ -87,10 +86,10 @@ struct Local {
 
 /// POST /api/sync/plan: what each project of a machine needs. Hashes are never looked at: the
 /// client's are of blobs that hold the time they were made.
-pub fn plan(context: &Context, request: Request, who: &Caller) -> Answer {
+pub fn plan(app: &App, request: &Request, who: &User) -> HandlerResult {
     let body: Plan = request.json()?;
     let ids: Vec<i64> = body.entities.iter().map(|entity| entity.id).collect();
-    let states = context.store.sync_state(OnMachine { who, machine: &body.machine_id }, &ids)?;
+    let states = app.store.sync_state(OnMachine { who, machine: &body.machine_id }, &ids)?;
     let rows = body.entities.iter().zip(states).map(|(local, state)| {
         let known = state.filter(|_| local.kind == "project");
         let Some((current, synced)) = known else { return unknown(local) };
@@ -140,12 +139,12 @@ struct Update {
 }
 
 /// POST /api/sync/commit.
-pub fn commit(context: &Context, request: Request, who: &Caller) -> Answer {
+pub fn commit(app: &App, request: &Request, who: &User) -> HandlerResult {
     let body: Commit = request.json()?;
     let projects = body.updates.iter().filter(|update| update.entity_type == "project");
     let updates: Vec<_> =
         projects.map(|u| (u.entity_id, i64::from(u.new_last_synced_version))).collect();
-    context.store.commit_sync(OnMachine { who, machine: &body.machine_id }, &updates)?;
+    app.store.commit_sync(OnMachine { who, machine: &body.machine_id }, &updates)?;
     Ok(Response::done(200))
 }
 

@@ -1,0 +1,44 @@
+//! The application behind the gate: a plain tiny_http server, its one table of routes, and what
+//! its handlers share.
+
+pub mod admission;
+pub mod error;
+pub mod request;
+pub mod response;
+pub mod routes;
+pub mod server;
+
+use std::sync::Arc;
+
+pub use error::Error;
+pub use request::{Body, Query, Request};
+pub use response::{Piece, Response};
+
+use crate::auth::Accounts;
+use crate::store::Store;
+use crate::store::space::Reservations;
+use crate::util::metrics::Metrics;
+
+/// What a handler returns.
+pub type HandlerResult = Result<Response, Error>;
+
+/// What is left for a worker of a request.
+pub type Work = Box<dyn FnOnce() -> HandlerResult + Send>;
+
+/// One server's state and settings, shared by all handlers.
+pub struct App {
+    /// The data folder.
+    pub store: Store,
+    /// Who may come in.
+    pub accounts: Accounts,
+    /// Room promised to uploads under way.
+    pub reservations: Arc<Reservations>,
+    /// Bytes of one request body (`--max-body`).
+    pub body_bytes_max: u64,
+    /// Lifetime of a JWT in seconds (`--token-hours`).
+    pub jwt_lifetime_s: i64,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// `/metrics` is a route (`--metrics`).
+    pub metrics_served: bool,
+}

@@ -1,0 +1,59 @@
+//! Variables of projects and the keys of their layers.
+
+use super::own;
+use crate::app::App;
+use crate::app::HandlerResult;
+use crate::app::{Error, Request, Response};
+use crate::store::User;
+use crate::store::entities::{Kind, Target};
+use crate::store::variables::{VariableBody, Visibility};
+
+/// POST /api/projects/{id}/env/keys: every distinct key is kept.
+pub fn add_key(app: &App, request: &Request, who: &User) -> HandlerResult {
+    app.store.add_layer_key(project(request, who)?, &request.json()?)?;
+    Ok(Response::done(201))
+}
+
+/// GET /api/projects/{id}/env/keys.
+pub fn keys(app: &App, request: &Request, who: &User) -> HandlerResult {
+    let layer = request.query.one("layer_id")?;
+    let project = project(request, who)?;
+    Response::rows("keys", |rows| app.store.layer_keys(project, layer, rows))
+}
+
+/// PUT /api/projects/{id}/env/{name}.
+pub fn set(app: &App, request: &Request, who: &User) -> HandlerResult {
+    let body: VariableBody = request.json()?;
+    own(body.owner_user_id, who)?;
+    let name = request.param_as(1)?;
+    let row = app.store.set_variable(project(request, who)?, &name, &body)?;
+    Ok(Response::row(200, "variable", &row))
+}
+
+/// GET /api/projects/{id}/env.
+pub fn list(app: &App, request: &Request, who: &User) -> HandlerResult {
+    let tier = request.query.one("env")?.filter(|tier| !tier.is_empty());
+    let visibility = visibility(request)?;
+    let project = project(request, who)?;
+    Response::rows("variables", |rows| app.store.variables(project, tier, visibility, rows))
+}
+
+/// DELETE /api/projects/{id}/env/{name}?env=…&visibility=….
+pub fn remove(app: &App, request: &Request, who: &User) -> HandlerResult {
+    let tier = request.query.one("env")?.ok_or_else(|| Error::malformed("env is needed"))?;
+    let visibility = visibility(request)?.unwrap_or(Visibility::Shared);
+    let project = project(request, who)?;
+    app.store.delete_variable(project, tier, visibility, request.param(1))?;
+    Ok(Response::done(200))
+}
+
+fn project<'a>(request: &Request, who: &'a User) -> Result<Target<'a>, Error> {
+    Ok(Target { who, kind: Kind::PROJECT, id: request.param_id(0)? })
+}
+
+fn visibility(request: &Request) -> Result<Option<Visibility>, Error> {
+    let word = request.query.one("visibility")?.filter(|word| !word.is_empty());
+    let Some(word) = word else { return Ok(None) };
+    let refuse = || Error::malformed("visibility must be shared, personal or restricted");
+    Visibility::from_word(word).map(Some).ok_or_else(refuse)
+}

@@ -1,0 +1,9 @@
+//! What every room may use: bounds, checked values, clocks, locks, the log, counters.
+
+pub mod limits;
+pub mod log;
+pub mod metrics;
+pub mod net;
+pub mod sync;
+pub mod time;
+pub mod types;
