@@ -4,7 +4,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params};
 
 use super::audit::Event;
-use super::db::{change, first, one, rows, texts, value};
+use super::db::{change, first, one, texts, value};
 use super::error::{Result, StoreError};
 use super::prune::Pruned;
 use super::tokens::Principal;
