@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use rusqlite::{Connection, Row, params};
 
-use super::db::{change, rows};
+use super::db::{execute, query_rows};
 use super::error::Result;
 use super::{Store, User};
 use crate::util::time::now_ms;
@@ -70,7 +70,7 @@ impl Event {
                      outcome, subject_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         let row =
             params![self.at, self.name, id, email, self.machine, peer, self.outcome, self.subject];
-        change(connection, sql, row)?;
+        execute(connection, sql, row)?;
         Ok(())
     }
 }
@@ -105,7 +105,7 @@ impl Store {
         loop {
             let values = params![after.0, after.1, user, event];
             let read = |row: &Row<'_>| Ok((row.get(0)?, (row.get(1)?, row.get(2)?)));
-            let found = self.db.read(|c| rows(c, &sql, values, read))?;
+            let found = self.db.read(|c| query_rows(c, &sql, values, read))?;
             let (lines, keys): (Vec<String>, Vec<_>) = found.into_iter().unzip();
             let Some(last) = keys.last() else { return Ok(()) };
             after = *last;

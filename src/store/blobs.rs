@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use rusqlite::{Connection, Transaction};
 
 use super::Store;
-use super::db::{one, value};
+use super::db::{query_one, query_scalar};
 use super::error::{Result, StoreError};
 use super::files::{Upload, open_verified, reason};
 use crate::util::types::{Digest, RandomId};
@@ -79,7 +79,7 @@ impl Store {
     fn usage_on(&self, connection: &Connection, user_id: i64) -> Result<(u64, Option<u64>)> {
         let sql = "SELECT stored_bytes, quota_bytes FROM users WHERE id = ?1";
         let (used, own): (u64, Option<u64>) =
-            one(connection, "user", sql, [user_id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            query_one(connection, "user", sql, [user_id], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok((used, Some(own.unwrap_or(self.policy.quota_bytes)).filter(|quota| *quota > 0)))
     }
 
@@ -103,6 +103,6 @@ impl Store {
     /// True if a row names this file.
     pub(super) fn has_row(&self, file: RandomId) -> Result<bool> {
         let sql = "SELECT EXISTS (SELECT 1 FROM stored_files WHERE file = ?1)";
-        self.db.read(|c| value(c, sql, [file.to_string()]))
+        self.db.read(|c| query_scalar(c, sql, [file.to_string()]))
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rusqlite::{Row, params};
 
 use super::blobs::Blob;
-use super::db::{rows, texts};
+use super::db::{query_rows, query_strings};
 
 use super::error::Result;
 use super::files::{open_verified, reason};
@@ -97,7 +97,9 @@ impl Store {
 
     /// What SQLite finds, also where it cannot go on.
     fn check_database(&self) -> Vec<String> {
-        let ask = |sql| self.db.read(|c| texts(c, sql, [])).unwrap_or_else(|e| vec![e.to_string()]);
+        let ask = |sql| {
+            self.db.read(|c| query_strings(c, sql, [])).unwrap_or_else(|e| vec![e.to_string()])
+        };
         let mut found = ask("PRAGMA integrity_check");
         found.retain(|sentence| sentence != "ok");
         let dangling = ask("PRAGMA foreign_key_check");
@@ -125,7 +127,7 @@ impl Store {
         };
         let mut after = String::new();
         loop {
-            let page = self.db.read(|c| rows(c, sql, params![after, COPY_ROWS], read))?;
+            let page = self.db.read(|c| query_rows(c, sql, params![after, COPY_ROWS], read))?;
             let Some(last) = page.last() else { return Ok(()) };
             after.clone_from(&last.name);
             work(page)?;

@@ -105,7 +105,7 @@ macro_rules! bind_as_text {
 bind_as_text!(Short Long Name Message Key Base64 MachineId Email);
 
 /// All rows of a query.
-pub fn rows<T>(
+pub fn query_rows<T>(
     connection: &Connection, sql: &str, values: impl Params,
     read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<Vec<T>> {
@@ -115,12 +115,14 @@ pub fn rows<T>(
 }
 
 /// All rows of a query for one text column.
-pub fn texts(connection: &Connection, sql: &str, values: impl Params) -> Result<Vec<String>> {
-    rows(connection, sql, values, |row| row.get(0))
+pub fn query_strings(
+    connection: &Connection, sql: &str, values: impl Params,
+) -> Result<Vec<String>> {
+    query_rows(connection, sql, values, |row| row.get(0))
 }
 
 /// Hands the first column of each row, a text, to `rows`: a list of any length takes no memory.
-pub fn each_text(
+pub fn query_each(
     connection: &Connection, sql: &str, values: impl Params, rows: RowSink<'_>,
 ) -> Result<()> {
     let mut statement = prepare(connection, sql)?;
@@ -132,7 +134,7 @@ pub fn each_text(
 }
 
 /// The first row of a query, if there is one.
-pub fn first<T>(
+pub fn query_opt<T>(
     connection: &Connection, sql: &str, values: impl Params,
     read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<Option<T>> {
@@ -140,28 +142,30 @@ pub fn first<T>(
 }
 
 /// The first row of a query, or Missing: no such `what`.
-pub fn one<T>(
+pub fn query_one<T>(
     connection: &Connection, what: &'static str, sql: &str, values: impl Params,
     read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<T> {
-    first(connection, sql, values, read)?.ok_or(StoreError::Missing(what))
+    query_opt(connection, sql, values, read)?.ok_or(StoreError::Missing(what))
 }
 
 /// The first column of the first row of a query that always has one.
-pub fn value<T: FromSql>(connection: &Connection, sql: &str, values: impl Params) -> Result<T> {
+pub fn query_scalar<T: FromSql>(
+    connection: &Connection, sql: &str, values: impl Params,
+) -> Result<T> {
     Ok(prepare(connection, sql)?.query_row(values, |row| row.get(0))?)
 }
 
 /// Runs a statement and says how many rows it changed.
-pub fn change(connection: &Connection, sql: &str, values: impl Params) -> Result<usize> {
+pub fn execute(connection: &Connection, sql: &str, values: impl Params) -> Result<usize> {
     Ok(prepare(connection, sql)?.execute(values)?)
 }
 
 /// Runs a statement that changes one row, or says Missing: no such `what`.
-pub fn change_one(
+pub fn execute_one(
     connection: &Connection, what: &'static str, sql: &str, values: impl Params,
 ) -> Result<()> {
-    match change(connection, sql, values)? {
+    match execute(connection, sql, values)? {
         0 => Err(StoreError::Missing(what)),
         _ => Ok(()),
     }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::audit::Event;
 use super::blobs::Blob;
-use super::db::{change, each_text, first, one, value};
+use super::db::{execute, query_each, query_one, query_opt, query_scalar};
 use super::error::{Result, StoreError};
 use super::files::Upload;
 use super::{RowSink, Store, User};
@@ -93,7 +93,7 @@ impl Store {
     ) -> Result<()> {
         let sql = "SELECT row FROM entity_rows WHERE user_id = ?1 AND kind = ?2
                       AND (?3 IS NULL OR git_url = ?3) ORDER BY id";
-        self.db.read(|c| each_text(c, sql, params![user, kind.0, git_url], rows))
+        self.db.read(|c| query_each(c, sql, params![user, kind.0, git_url], rows))
     }
 
     /// One live entity.
@@ -107,7 +107,7 @@ impl Store {
             let is_default = kind == Kind::PROFILE && new.is_default == Some(true);
             if is_default {
                 let sql = "UPDATE entities SET is_default = 0 WHERE user_id = ?1 AND kind = ?2";
-                change(tx, sql, params![who.id, kind.0])?;
+                execute(tx, sql, params![who.id, kind.0])?;
             }
             let sql = "INSERT INTO entities (user_id, kind, slug, name, description, git_url,
                          git_branch, source_hint, module_type, is_default, created_at, updated_at)
@@ -119,7 +119,7 @@ impl Store {
                 who.id, kind.0, slug, name, description, git_url, git_branch, hint, module,
                 is_default, now
             ];
-            let added = first(tx, sql, row, |row| row.get(0))?;
+            let added = query_opt(tx, sql, row, |row| row.get(0))?;
             let target = Target { who, kind, id: added.ok_or(StoreError::Exists(kind.0))? };
             bounded(tx, "entities of this kind", ENTITIES_MAX, LISTED, params![who.id, kind.0])?;
             Event::of(who, "entity.add").subject(target.id).write(tx)?;
@@ -136,7 +136,7 @@ impl Store {
                          updated_at = ?6 WHERE user_id = ?1 AND id = ?2";
             let EntityBody { name, slug, description, .. } = new;
             let row = params![target.who.id, target.id, name, slug, description, now_ms()];
-            if change(tx, sql, row)? == 0 {
+            if execute(tx, sql, row)? == 0 {
                 return Err(StoreError::Exists(target.kind.0));
             }
             let list = params![target.who.id, target.kind.0];
@@ -152,7 +152,7 @@ impl Store {
             find(tx, target)?;
             let sql = "UPDATE entities SET deleted_at = ?3, is_default = 0
                         WHERE user_id = ?1 AND id = ?2";
-            change(tx, sql, params![target.who.id, target.id, now_ms()])?;
+            execute(tx, sql, params![target.who.id, target.id, now_ms()])?;
             Event::of(target.who, "entity.remove").subject(target.id).write(tx)
         })
     }
@@ -171,10 +171,10 @@ impl Store {
             let (id, user, hash) = (target.id, target.who.id, &about.content_hash);
             let (from, now) = (&about.pushed_from_machine_id, now_ms());
             let row = params![id, user, number, file, blob.size, digest, hash, from, now];
-            change(tx, sql, row)?;
+            execute(tx, sql, row)?;
             Event::of(target.who, "entity.push").subject(target.id).write(tx)?;
             let sql = "SELECT row FROM version_rows WHERE entity_id = ?1 AND version = ?2";
-            Ok((value(tx, sql, [target.id, number])?, true))
+            Ok((query_scalar(tx, sql, [target.id, number])?, true))
         })?;
         Ok(row)
     }
@@ -185,7 +185,7 @@ impl Store {
             "SELECT row FROM version_rows WHERE entity_id = ?1 ORDER BY version DESC LIMIT ?2";
         self.db.read(|c| {
             find(c, target)?;
-            each_text(c, sql, params![target.id, VERSIONS_LISTED_MAX], rows)
+            query_each(c, sql, params![target.id, VERSIONS_LISTED_MAX], rows)
         })
     }
 
@@ -196,7 +196,8 @@ impl Store {
             let number = number.unwrap_or(current);
             let sql = "SELECT file, size_bytes, sha256 FROM version_rows
                         WHERE entity_id = ?1 AND version = ?2";
-            let blob = one(c, "version", sql, [target.id, number], |row| Blob::from_row(row, 0))?;
+            let blob =
+                query_one(c, "version", sql, [target.id, number], |row| Blob::from_row(row, 0))?;
             Ok((number, blob))
         })?;
         let what = || format!("{} {} version {number}", target.kind.0, target.id);
@@ -211,7 +212,7 @@ impl Store {
             Some(_) => Err(StoreError::KeyExists("key")),
             None => {
                 let sql = "UPDATE entities SET wrapped_dek = ?3 WHERE user_id = ?1 AND id = ?2";
-                change(tx, sql, params![target.who.id, target.id, wrapped])?;
+                execute(tx, sql, params![target.who.id, target.id, wrapped])?;
                 Event::of(target.who, "entity.key").subject(target.id).write(tx)
             }
         })
@@ -230,7 +231,7 @@ impl Store {
             if member {
                 find(tx, Target { kind: Kind::WORKSPACE, id: workspace, ..profile })?;
             }
-            change(tx, sql, [profile.id, workspace])?;
+            execute(tx, sql, [profile.id, workspace])?;
             Ok(())
         })
     }
@@ -247,7 +248,7 @@ pub(super) fn bounded(
     connection: &Connection, what: &'static str, most: i64, sql: &str, values: impl Params,
 ) -> Result<()> {
     let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-    let (count, bytes): (i64, i64) = one(connection, "row", sql, values, read)?;
+    let (count, bytes): (i64, i64) = query_one(connection, "row", sql, values, read)?;
     match count <= most && bytes <= LIST_BYTES_MAX {
         true => Ok(()),
         false => Err(StoreError::TooMany(what)),
@@ -259,7 +260,7 @@ pub(super) fn find(connection: &Connection, target: Target<'_>) -> Result<Entity
     let sql = "SELECT row, current_version, wrapped_dek FROM entity_rows
                 WHERE id = ?1 AND user_id = ?2 AND kind = ?3";
     let values = params![target.id, target.who.id, target.kind.0];
-    one(connection, target.kind.0, sql, values, |row| {
+    query_one(connection, target.kind.0, sql, values, |row| {
         Ok(Entity { row: row.get(0)?, current_version: row.get(1)?, wrapped_dek: row.get(2)? })
     })
 }

@@ -4,7 +4,7 @@ use rusqlite::params;
 use serde::Deserialize;
 
 use super::audit::Event;
-use super::db::{change, change_one, each_text, texts, value};
+use super::db::{execute, execute_one, query_each, query_scalar, query_strings};
 use super::error::{Result, StoreError};
 use super::{RowSink, Store, User, users};
 use crate::util::limits::ENVIRONMENTS_MAX;
@@ -26,7 +26,7 @@ const LIVE: &str = "SELECT row FROM environment_rows WHERE user_id = ?1 ORDER BY
 impl Store {
     /// The user's live environments, by name.
     pub fn environments(&self, user: i64, rows: RowSink<'_>) -> Result<()> {
-        self.db.read(|c| each_text(c, LIVE, [user], rows))
+        self.db.read(|c| query_each(c, LIVE, [user], rows))
     }
 
     /// Adds and updates; with `delete_missing` the others are marked deleted. All or nothing.
@@ -39,7 +39,7 @@ impl Store {
                 // Those that are wanted come back below.
                 let sql = "UPDATE environments SET deleted_at = ?2
                             WHERE user_id = ?1 AND deleted_at IS NULL";
-                change(tx, sql, params![who.id, now])?;
+                execute(tx, sql, params![who.id, now])?;
             }
             for new in wanted {
                 let sql = "INSERT INTO environments (user_id, name, tier, color, protect,
@@ -49,18 +49,18 @@ impl Store {
                              protect = excluded.protect, updated_at = excluded.updated_at,
                              deleted_at = NULL";
                 let EnvironmentBody { name, tier, color, protect } = new;
-                change(tx, sql, params![who.id, name, tier, color, protect, now])?;
+                execute(tx, sql, params![who.id, name, tier, color, protect, now])?;
             }
             let count =
                 "SELECT count(*) FROM environments WHERE user_id = ?1 AND deleted_at IS NULL";
-            if value::<i64>(tx, count, [who.id])? > ENVIRONMENTS_MAX {
+            if query_scalar::<i64>(tx, count, [who.id])? > ENVIRONMENTS_MAX {
                 return Err(StoreError::TooMany("environments"));
             }
             // As many deleted ones are kept, those deleted last.
             let sql = "DELETE FROM environments WHERE id IN (SELECT id FROM environments
                          WHERE user_id = ?1 AND deleted_at IS NOT NULL
                          ORDER BY deleted_at DESC, id DESC LIMIT -1 OFFSET ?2)";
-            change(tx, sql, [who.id, ENVIRONMENTS_MAX])?;
+            execute(tx, sql, [who.id, ENVIRONMENTS_MAX])?;
             Event::of(who, "environment.sync").write(tx)
         })
     }
@@ -69,7 +69,7 @@ impl Store {
     pub fn environment_lines(&self, email: &Email, deleted: bool) -> Result<Vec<String>> {
         let sql = "SELECT row FROM environment_lines
                     WHERE user_id = ?1 AND (?2 OR deleted_at IS NULL) ORDER BY name";
-        self.db.read(|c| texts(c, sql, params![users::find(c, email)?.id, deleted]))
+        self.db.read(|c| query_strings(c, sql, params![users::find(c, email)?.id, deleted]))
     }
 
     /// Brings a deleted environment back.
@@ -78,7 +78,7 @@ impl Store {
                     WHERE user_id = ?1 AND name = ?2 AND deleted_at IS NOT NULL";
         self.write(|tx| {
             let who = users::find(tx, email)?;
-            change_one(tx, "deleted environment", sql, params![who.id, name, now_ms()])?;
+            execute_one(tx, "deleted environment", sql, params![who.id, name, now_ms()])?;
             Event::of(&who, "environment.restore").write(tx)
         })
     }

@@ -4,7 +4,7 @@ use rusqlite::params;
 use serde::Deserialize;
 
 use super::audit::Event;
-use super::db::{change, one, value};
+use super::db::{execute, query_one, query_scalar};
 use super::error::{Result, StoreError};
 use super::{Store, User};
 use crate::util::time::now_ms;
@@ -24,7 +24,7 @@ impl Store {
     /// The user's keypair.
     pub fn keypair(&self, user: i64) -> Result<String> {
         let sql = "SELECT row FROM keypair_rows WHERE user_id = ?1";
-        self.db.read(|c| one(c, "keypair", sql, [user], |row| row.get(0)))
+        self.db.read(|c| query_one(c, "keypair", sql, [user], |row| row.get(0)))
     }
 
     /// Stores the first keypair; the same again is as good, another is refused.
@@ -37,13 +37,14 @@ impl Store {
                                              kek_iterations, key_algorithm, created_at)
                        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
             let row = params![who.id, public, private, salt, rounds, algorithm, now_ms()];
-            if change(tx, sql, row)? == 1 {
+            if execute(tx, sql, row)? == 1 {
                 return Event::of(who, "keypair.add").write(tx);
             }
             let sql = "SELECT EXISTS (SELECT 1 FROM keypairs WHERE user_id = ?1 AND public_key = ?2
                          AND encrypted_private_key = ?3 AND kek_salt = ?4 AND kek_iterations = ?5
                          AND key_algorithm = ?6)";
-            match value(tx, sql, params![who.id, public, private, salt, rounds, algorithm])? {
+            match query_scalar(tx, sql, params![who.id, public, private, salt, rounds, algorithm])?
+            {
                 true => Ok(()),
                 false => Err(StoreError::KeyExists("keypair")),
             }

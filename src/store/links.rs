@@ -2,7 +2,7 @@
 
 use rusqlite::{Row, Transaction, params};
 
-use super::db::{change, each_text, first, one, value};
+use super::db::{execute, query_each, query_one, query_opt, query_scalar};
 use super::entities::{Kind, Target, find};
 use super::error::Result;
 use super::machines::{machine_ref, upsert};
@@ -41,7 +41,7 @@ impl Store {
                      FROM machines m JOIN machine_projects l ON l.machine_ref = m.id
                      JOIN entity_rows e ON e.id = l.project_id AND e.user_id = m.user_id
                     WHERE m.user_id = ?1 AND m.machine_id = ?2 ORDER BY e.id";
-        self.db.read(|c| each_text(c, sql, params![on.who.id, on.machine], rows))
+        self.db.read(|c| query_each(c, sql, params![on.who.id, on.machine], rows))
     }
 
     /// Links a project to a machine, which need not be registered. What was last synced becomes
@@ -58,7 +58,7 @@ impl Store {
                          last_synced_version = excluded.last_synced_version
                        RETURNING json_object('project_id', project_id, 'local_path', local_path,
                                              'last_synced_version', last_synced_version)";
-            value(tx, sql, params![on.known(tx)?, project, path, version])
+            query_scalar(tx, sql, params![on.known(tx)?, project, path, version])
         })
     }
 
@@ -75,7 +75,7 @@ impl Store {
                        RETURNING json_object('project_id', project_id, 'local_path', local_path,
                                              'last_synced_version', last_synced_version)";
             let new = params![on.known(tx)?, project, path.is_some(), path.flatten(), synced];
-            one(tx, "link", sql, new, |row| row.get(0))
+            query_one(tx, "link", sql, new, |row| row.get(0))
         })
     }
 
@@ -85,7 +85,7 @@ impl Store {
             find(tx, Target { kind: Kind::PROFILE, ..on.project(profile) })?;
             let sql = "INSERT INTO machine_profiles (machine_ref, profile_id, active)
                        VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET active = excluded.active";
-            change(tx, sql, params![on.known(tx)?, profile, active])?;
+            execute(tx, sql, params![on.known(tx)?, profile, active])?;
             Ok(())
         })
     }
@@ -99,7 +99,7 @@ impl Store {
                      FROM entity_rows e WHERE e.id = ?3 AND e.user_id = ?1 AND e.kind = ?4";
         let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
         let values = |id: i64| (on.who.id, on.machine, id, Kind::PROJECT.0);
-        self.db.read(|c| ids.iter().map(|id| first(c, sql, values(*id), read)).collect())
+        self.db.read(|c| ids.iter().map(|id| query_opt(c, sql, values(*id), read)).collect())
     }
 
     /// Notes what a machine has synced; projects that are not linked are passed over.
@@ -109,7 +109,7 @@ impl Store {
                       (SELECT id FROM machines WHERE user_id = ?1 AND machine_id = ?4)";
         self.write(|tx| {
             for (project, version) in updates {
-                change(tx, sql, params![on.who.id, project, version, on.machine])?;
+                execute(tx, sql, params![on.who.id, project, version, on.machine])?;
             }
             Ok(())
         })

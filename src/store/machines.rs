@@ -4,7 +4,7 @@ use rusqlite::{Connection, Transaction, params};
 use serde::Deserialize;
 
 use super::audit::Event;
-use super::db::{change_one, each_text, first, value};
+use super::db::{execute_one, query_each, query_opt, query_scalar};
 use super::error::{Result, StoreError};
 use super::{RowSink, Store, User};
 use crate::util::limits::MACHINES_PER_USER_MAX;
@@ -29,7 +29,7 @@ impl Store {
         self.write(|tx| {
             let known = machine_ref(tx, who.id, &new.machine_id)?.is_some();
             let id = upsert(tx, who, &new.machine_id, Some(new))?;
-            Ok((value(tx, "SELECT row FROM machine_rows WHERE id = ?1", [id])?, !known))
+            Ok((query_scalar(tx, "SELECT row FROM machine_rows WHERE id = ?1", [id])?, !known))
         })
     }
 
@@ -38,7 +38,7 @@ impl Store {
         self.write(|tx| {
             let sql = "UPDATE machines SET hidden_at = ?3
                         WHERE user_id = ?1 AND machine_id = ?2 AND hidden_at IS NULL";
-            change_one(tx, "machine", sql, params![who.id, machine, now_ms()])?;
+            execute_one(tx, "machine", sql, params![who.id, machine, now_ms()])?;
             Event::of(who, "machine.remove").machine(machine).write(tx)
         })
     }
@@ -47,13 +47,13 @@ impl Store {
     pub fn machines(&self, user: i64, hidden: bool, rows: RowSink<'_>) -> Result<()> {
         let sql = "SELECT row FROM machine_rows WHERE user_id = ?1 AND (?2 OR hidden_at IS NULL)
                     ORDER BY last_seen_at DESC, id DESC";
-        self.db.read(|c| each_text(c, sql, params![user, hidden], rows))
+        self.db.read(|c| query_each(c, sql, params![user, hidden], rows))
     }
 
     /// How many snapshots the user has.
     pub fn snapshot_count(&self, user: i64) -> Result<i64> {
         let sql = "SELECT coalesce(sum(snapshot_count), 0) FROM machines WHERE user_id = ?1";
-        self.db.read(|c| value(c, sql, [user]))
+        self.db.read(|c| query_scalar(c, sql, [user]))
     }
 }
 
@@ -64,7 +64,7 @@ pub(super) fn upsert(
 ) -> Result<i64> {
     let count = "SELECT count(*) FROM machines WHERE user_id = ?1";
     if machine_ref(tx, who.id, machine)?.is_none()
-        && value::<i64>(tx, count, [who.id])? >= MACHINES_PER_USER_MAX
+        && query_scalar::<i64>(tx, count, [who.id])? >= MACHINES_PER_USER_MAX
     {
         return Err(StoreError::TooMany("machines"));
     }
@@ -81,7 +81,7 @@ pub(super) fn upsert(
     let arch = new.map(|new| &new.arch);
     let version = new.map(|new| &new.cli_version);
     let row = params![who.id, machine, name, platform, arch, version, now_ms()];
-    let id = value(tx, sql, row)?;
+    let id = query_scalar(tx, sql, row)?;
     Event::of(who, "machine.register").machine(machine).subject(id).write(tx)?;
     Ok(id)
 }
@@ -92,5 +92,5 @@ pub(super) fn machine_ref(
 ) -> Result<Option<(i64, bool)>> {
     let sql =
         "SELECT id, hidden_at IS NOT NULL FROM machines WHERE user_id = ?1 AND machine_id = ?2";
-    first(connection, sql, params![user, machine], |row| Ok((row.get(0)?, row.get(1)?)))
+    query_opt(connection, sql, params![user, machine], |row| Ok((row.get(0)?, row.get(1)?)))
 }

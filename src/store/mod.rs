@@ -128,7 +128,7 @@ impl Store {
 
     /// A server on a damaged database would make the damage worse. About 0.7 ms for a thousand rows.
     fn refuse_damage(&self) -> Result<()> {
-        match self.db.read(|c| db::value::<String>(c, "PRAGMA quick_check(1)", []))? {
+        match self.db.read(|c| db::query_scalar::<String>(c, "PRAGMA quick_check(1)", []))? {
             ok if ok == "ok" => Ok(()),
             damage => Err(StoreError::Unusable(format!(
                 "the database is damaged ({damage}): run `configsync-server check` to see how much, \
@@ -144,7 +144,7 @@ impl Store {
 
     /// True if the database answers and the data folder can be written.
     pub fn healthy(&self) -> bool {
-        let answers = self.db.read(|c| db::value::<i64>(c, "SELECT 1", []));
+        let answers = self.db.read(|c| db::query_scalar::<i64>(c, "SELECT 1", []));
         let stands = self.folder.snapshots().is_dir();
         answers.is_ok()
             && stands
@@ -182,7 +182,7 @@ impl Store {
     pub fn totals(&self) -> Result<(u64, u64)> {
         let sql = "SELECT (SELECT coalesce(sum(stored_bytes), 0) FROM users),
                           (SELECT coalesce(sum(snapshot_count), 0) FROM machines)";
-        self.db.read(|c| db::one(c, "row", sql, [], |row| Ok((row.get(0)?, row.get(1)?))))
+        self.db.read(|c| db::query_one(c, "row", sql, [], |row| Ok((row.get(0)?, row.get(1)?))))
     }
 
     /// Bytes of the database with its write-ahead log.
@@ -214,7 +214,7 @@ impl Store {
     }
 
     fn random_ids(&self, sql: &str) -> Result<HashSet<RandomId>> {
-        let names = self.db.read(|c| db::texts(c, sql, []))?;
+        let names = self.db.read(|c| db::query_strings(c, sql, []))?;
         Ok(names.iter().filter_map(|name| RandomId::parse(name)).collect())
     }
 }

@@ -9,7 +9,7 @@ use rusqlite::params;
 
 use super::Store;
 use super::audit::Event;
-use super::db::change;
+use super::db::execute;
 use crate::util::limits::{
     AUDIT_STRANGER_ROW_MS, AUDIT_STRANGER_ROWS_MAX, PENDING_ROWS_MAX, TOKEN_USE_INTERVAL_MS,
 };
@@ -101,7 +101,7 @@ impl Store {
         let written = self.write(|tx| {
             for (token, at) in &uses {
                 let sql = "UPDATE api_tokens SET last_used_at = ?2 WHERE id = ?1";
-                change(tx, sql, params![token, at])?;
+                execute(tx, sql, params![token, at])?;
             }
             events.iter().try_for_each(|event| event.write(tx))
         });

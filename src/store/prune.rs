@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 
 use super::Store;
 use super::audit::Event;
-use super::db::{change, one, rows, texts};
+use super::db::{execute, query_one, query_rows, query_strings};
 use super::error::{Result, StoreError};
 use super::folder::{list, sync_dir};
 use crate::util::limits::{KEEP_ROWS, LOST_DAYS, PRUNE_ROWS};
@@ -53,13 +53,13 @@ impl Store {
             let sql = format!("SELECT count(*), coalesce(sum(size_bytes), 0) {CANDIDATES}");
             let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
             let (snapshots, bytes): (u64, u64) =
-                one(c, "snapshot", &sql, params![keep, before], read)?;
+                query_one(c, "snapshot", &sql, params![keep, before], read)?;
             let sql = "SELECT (SELECT count(*) FROM entities WHERE deleted_at < ?1)
                             + (SELECT count(*) FROM environments WHERE deleted_at < ?1),
                          (SELECT coalesce(sum(v.size_bytes), 0) FROM entities e
                             JOIN entity_versions v ON v.entity_id = e.id WHERE e.deleted_at < ?1)
                        + (SELECT coalesce(sum(size_bytes), 0) FROM deleted_files)";
-            let (deleted, more): (u64, u64) = one(c, "row", sql, [before], read)?;
+            let (deleted, more): (u64, u64) = query_one(c, "row", sql, [before], read)?;
             Ok(Pruned {
                 snapshots,
                 deleted,
@@ -80,7 +80,7 @@ impl Store {
         // newest since the list was made is not in the list.
         let sql = format!("SELECT id {CANDIDATES} ORDER BY id");
         let ids: Vec<i64> =
-            self.db.read(|c| rows(c, &sql, params![keep, before], |row| row.get(0)))?;
+            self.db.read(|c| query_rows(c, &sql, params![keep, before], |row| row.get(0)))?;
         for batch in ids.chunks(PRUNE_ROWS) {
             pruned.snapshots += self.write(|tx| delete_snapshots(tx, batch))?;
         }
@@ -88,7 +88,7 @@ impl Store {
             self.write(|tx| {
                 let entities = "DELETE FROM entities WHERE deleted_at < ?1";
                 let environments = "DELETE FROM environments WHERE deleted_at < ?1";
-                let rows = change(tx, entities, [before])? + change(tx, environments, [before])?;
+                let rows = execute(tx, entities, [before])? + execute(tx, environments, [before])?;
                 pruned.deleted = rows as u64;
                 Ok(())
             })?;
@@ -106,7 +106,7 @@ impl Store {
         let (_, before) = bounds(Rules { keep: None, older_than_days: Some(days) });
         let sql = "DELETE FROM audit_log WHERE id IN
                      (SELECT id FROM audit_log WHERE created_at < ?1 LIMIT ?2)";
-        let batch = || self.write(|tx| change(tx, sql, params![before, PRUNE_ROWS]));
+        let batch = || self.write(|tx| execute(tx, sql, params![before, PRUNE_ROWS]));
         while batch()? == PRUNE_ROWS {}
         Ok(())
     }
@@ -114,7 +114,7 @@ impl Store {
     /// Unlinks the files whose rows are gone. A running backup may still copy them: then they
     /// stay for the next time.
     pub fn unlink_deleted(&self, pruned: &mut Pruned) -> Result<()> {
-        let names = |c: &Connection| texts(c, "SELECT file FROM deleted_files", []);
+        let names = |c: &Connection| query_strings(c, "SELECT file FROM deleted_files", []);
         let names = self.db.read(names)?;
         if names.is_empty() {
             return Ok(());
@@ -134,7 +134,7 @@ impl Store {
         }
         self.write(|tx| {
             let forget = "DELETE FROM deleted_files WHERE file = ?1";
-            names.iter().try_for_each(|name| change(tx, forget, [name]).map(|_| ()))
+            names.iter().try_for_each(|name| execute(tx, forget, [name]).map(|_| ()))
         })
     }
 
@@ -173,7 +173,7 @@ pub(super) fn keep_newest(connection: &Connection, machine_ref: i64, keep: u32) 
     let sql = "SELECT id FROM state_snapshots WHERE machine_ref = ?1
                 ORDER BY id DESC LIMIT ?3 OFFSET ?2";
     let ids: Vec<i64> =
-        rows(connection, sql, params![machine_ref, keep, KEEP_ROWS], |row| row.get(0))?;
+        query_rows(connection, sql, params![machine_ref, keep, KEEP_ROWS], |row| row.get(0))?;
     delete_snapshots(connection, &ids).map(|_| ())
 }
 
@@ -186,8 +186,8 @@ fn delete_snapshots(connection: &Connection, ids: &[i64]) -> Result<u64> {
                    JOIN machines m ON m.id = s.machine_ref WHERE s.id = ?1";
     let mut deleted = 0;
     for id in ids {
-        change(connection, audit, [*id, now_ms()])?;
-        deleted += change(connection, "DELETE FROM state_snapshots WHERE id = ?1", [id])?;
+        execute(connection, audit, [*id, now_ms()])?;
+        deleted += execute(connection, "DELETE FROM state_snapshots WHERE id = ?1", [id])?;
     }
     Ok(deleted as u64)
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::audit::Event;
 use super::blobs::Blob;
-use super::db::{rows, value};
+use super::db::{query_rows, query_scalar};
 use super::error::{Result, StoreError};
 use super::files::Upload;
 use super::machines::{machine_ref, upsert};
@@ -121,7 +121,7 @@ impl Store {
             let About { version, message, timestamp, .. } = about;
             let (user, on, now) = (who.id, machine_ref, now_ms());
             let row = params![user, on, file, blob.size, digest, version, message, timestamp, now];
-            let id = value(tx, sql, row)?;
+            let id = query_scalar(tx, sql, row)?;
             Event::of(who, "snapshot.push").machine(machine).subject(id).write(tx)?;
             if self.policy.keep > 0 {
                 keep_newest(tx, machine_ref, self.policy.keep)?;
@@ -179,7 +179,7 @@ impl Store {
                      (SELECT max(id) FROM state_snapshots WHERE machine_ref = m.id)
                     WHERE m.user_id = ?1 AND s.size_bytes BETWEEN ?2 AND ?3)";
         let high = i64::try_from(high).unwrap_or(i64::MAX);
-        self.db.read(|c| value(c, sql, params![user, low, high]))
+        self.db.read(|c| query_scalar(c, sql, params![user, low, high]))
     }
 }
 
@@ -231,7 +231,7 @@ fn select<T>(
     );
     let high = which.before.map_or(i64::MAX, |before| before.saturating_sub(1));
     let (low, high) = which.id.map_or((i64::MIN, high), |id| (id, id.min(high)));
-    rows(connection, &sql, params![key, user, low, high, limit], read)
+    query_rows(connection, &sql, params![key, user, low, high, limit], read)
 }
 
 impl Condition {

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 
 use rusqlite::types::Value;
 
-use super::db::rows;
+use super::db::query_rows;
 use super::entities::{Kind, Target};
 use super::links::OnMachine;
 use super::snapshots::{About, Condition, Rules, Selector};
@@ -140,7 +140,7 @@ fn every_query_of_a_request_finds_its_rows_by_an_index() {
         let plan = store.db.read(|c| {
             let parameters = c.prepare(&explain)?.parameter_count();
             let values = rusqlite::params_from_iter(vec![Value::Null; parameters]);
-            rows(c, &explain, values, |row| row.get::<_, String>(3))
+            query_rows(c, &explain, values, |row| row.get::<_, String>(3))
         });
         for step in plan.unwrap() {
             let walks = step.starts_with("SCAN") && step != "SCAN CONSTANT ROW";

@@ -3,7 +3,7 @@
 use rusqlite::{Row, params};
 
 use super::audit::Event;
-use super::db::{change, first, one, texts, value};
+use super::db::{execute, query_one, query_opt, query_scalar, query_strings};
 use super::error::Result;
 use super::{Store, User, users};
 use crate::util::time::now_ms;
@@ -47,7 +47,7 @@ impl Store {
                        VALUES (?1, ?2, ?3, ?4, ?5, ?6) RETURNING id";
             let NewToken { digest, prefix, name, expires_at } = token;
             let row = params![who.id, name, prefix, digest.0, now_ms(), expires_at];
-            let id = value(tx, sql, row)?;
+            let id = query_scalar(tx, sql, row)?;
             Event::of(&who, "token.create").subject(id).write(tx)?;
             Ok(id)
         })
@@ -58,9 +58,9 @@ impl Store {
         self.write(|tx| {
             let sql = "SELECT u.id, u.email FROM api_tokens t JOIN users u ON u.id = t.user_id
                         WHERE t.id = ?1";
-            let who = one(tx, "token", sql, [id], User::from_row)?;
+            let who = query_one(tx, "token", sql, [id], User::from_row)?;
             let sql = "UPDATE api_tokens SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1";
-            change(tx, sql, params![id, now_ms()])?;
+            execute(tx, sql, params![id, now_ms()])?;
             Event::of(&who, "token.revoke").subject(id).write(tx)
         })
     }
@@ -70,7 +70,7 @@ impl Store {
         self.db.read(|c| {
             let only = email.map(|email| users::find(c, email)).transpose()?.map(|who| who.id);
             let sql = "SELECT row FROM token_lines WHERE ?1 IS NULL OR user_id = ?1 ORDER BY id";
-            texts(c, sql, [only])
+            query_strings(c, sql, [only])
         })
     }
 
@@ -82,7 +82,7 @@ impl Store {
                     WHERE t.digest = ?1 AND t.revoked_at IS NULL AND u.disabled_at IS NULL
                       AND (t.expires_at IS NULL OR t.expires_at > ?2)";
         let read = |row: &Row<'_>| Ok((Principal::from_row(row)?, row.get::<_, Option<i64>>(5)?));
-        let found = self.db.read(|c| first(c, sql, params![digest.0, now], read))?;
+        let found = self.db.read(|c| query_opt(c, sql, params![digest.0, now], read))?;
         Ok(found.map(|(bearer, last_used_at)| {
             if let Some(token) = bearer.token_id {
                 self.pending.token_used(token, last_used_at, now);
@@ -102,7 +102,7 @@ impl Store {
                       AND (?3 IS NULL OR (t.id IS NOT NULL AND t.revoked_at IS NULL
                            AND (t.expires_at IS NULL OR t.expires_at > ?4)))";
         let values = params![user, generation, token, now_ms()];
-        self.db.read(|c| first(c, sql, values, Principal::from_row))
+        self.db.read(|c| query_opt(c, sql, values, Principal::from_row))
     }
 }
 

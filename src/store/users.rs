@@ -4,7 +4,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params};
 
 use super::audit::Event;
-use super::db::{change, first, one, texts, value};
+use super::db::{execute, query_one, query_opt, query_scalar, query_strings};
 use super::error::{Result, StoreError};
 use super::prune::Pruned;
 use super::tokens::Principal;
@@ -48,7 +48,7 @@ impl Store {
         self.write(|tx| {
             let who = find(tx, email)?;
             let sql = format!("UPDATE users SET updated_at = ?2, {sets} WHERE id = ?1");
-            change(tx, &sql, params![who.id, now, new])?;
+            execute(tx, &sql, params![who.id, now, new])?;
             Event::of(&who, event).write(tx)
         })
     }
@@ -58,8 +58,8 @@ impl Store {
         let files = self.write(|tx| {
             let who = find(tx, email)?;
             let sql = "SELECT count(*) FROM stored_files WHERE user_id = ?1";
-            let files = value(tx, sql, [who.id])?;
-            change(tx, "DELETE FROM users WHERE id = ?1", [who.id])?;
+            let files = query_scalar(tx, sql, [who.id])?;
+            execute(tx, "DELETE FROM users WHERE id = ?1", [who.id])?;
             Event::of(&who, "user.remove").write(tx)?;
             Ok(files)
         })?;
@@ -69,7 +69,7 @@ impl Store {
 
     /// A line for each user, oldest first.
     pub fn user_lines(&self) -> Result<Vec<String>> {
-        self.db.read(|c| texts(c, "SELECT row FROM user_lines ORDER BY id", []))
+        self.db.read(|c| query_strings(c, "SELECT row FROM user_lines ORDER BY id", []))
     }
 
     /// What a login by password needs: whom it would sign in, and the argon2id PHC string, which
@@ -79,7 +79,7 @@ impl Store {
                           iif(disabled_at IS NULL, password_hash, NULL)
                      FROM users WHERE email = ?1";
         let read = |row: &Row<'_>| Ok((Principal::from_row(row)?, row.get(5)?));
-        self.db.read(|c| first(c, sql, [email], read))
+        self.db.read(|c| query_opt(c, sql, [email], read))
     }
 }
 
@@ -89,7 +89,8 @@ pub(super) fn add(
 ) -> Result<i64> {
     let sql = "INSERT INTO users (email, password_hash, created_at, updated_at)
                VALUES (?1, ?2, ?3, ?3) ON CONFLICT DO NOTHING RETURNING id, email";
-    let added = first(connection, sql, params![email, password_hash, now_ms()], User::from_row)?;
+    let added =
+        query_opt(connection, sql, params![email, password_hash, now_ms()], User::from_row)?;
     let who = added.ok_or(StoreError::Exists("user"))?;
     Event::of(&who, "user.add").write(connection)?;
     Ok(who.id)
@@ -98,5 +99,5 @@ pub(super) fn add(
 /// A user by address, for the operator's commands.
 pub(super) fn find(connection: &Connection, email: &Email) -> Result<User> {
     let sql = "SELECT id, email FROM users WHERE email = ?1";
-    one(connection, "user", sql, [email], User::from_row)
+    query_one(connection, "user", sql, [email], User::from_row)
 }

@@ -3,7 +3,7 @@
 use rusqlite::params;
 use serde::Deserialize;
 
-use super::db::{change, change_one, each_text, value};
+use super::db::{execute, execute_one, query_each, query_scalar};
 use super::entities::{Target, bounded, find};
 use super::error::Result;
 use super::{RowSink, Store};
@@ -92,12 +92,12 @@ impl Store {
                 id, tier, name, word, value_source, encrypted_value, description, required, layer,
                 now
             ];
-            let id: i64 = value(tx, sql, row)?;
+            let id: i64 = query_scalar(tx, sql, row)?;
             let sql = "SELECT count(*),
                               coalesce(sum(octet_length(concat(name, description, encrypted_value))), 0)
                          FROM variables WHERE project_id = ?1";
             bounded(tx, "variables in this project", VARIABLES_MAX, sql, [project.id])?;
-            value(tx, "SELECT row FROM variable_rows WHERE id = ?1", [id])
+            query_scalar(tx, "SELECT row FROM variable_rows WHERE id = ?1", [id])
         })
     }
 
@@ -112,7 +112,7 @@ impl Store {
                     ORDER BY environment_tier, name, visibility";
         self.db.read(|c| {
             find(c, project)?;
-            each_text(c, sql, params![project.id, tier, visibility.map(Visibility::word)], rows)
+            query_each(c, sql, params![project.id, tier, visibility.map(Visibility::word)], rows)
         })
     }
 
@@ -124,7 +124,7 @@ impl Store {
                       AND visibility = ?3 AND name = ?4";
         self.write(|tx| {
             find(tx, project)?;
-            change_one(tx, "variable", sql, params![project.id, tier, visibility.word(), name])
+            execute_one(tx, "variable", sql, params![project.id, tier, visibility.word(), name])
         })
     }
 
@@ -137,7 +137,7 @@ impl Store {
                    ON CONFLICT DO UPDATE SET upload = excluded.upload";
         self.write_more(|tx| {
             find(tx, project)?;
-            change(tx, insert, params![project.id, new.layer_id, new.wrapped_dek, now_ms()])?;
+            execute(tx, insert, params![project.id, new.layer_id, new.wrapped_dek, now_ms()])?;
             let sql =
                 "SELECT count(*), coalesce(sum(octet_length(concat(layer_id, wrapped_dek))), 0)
                          FROM layer_keys WHERE project_id = ?1";
@@ -153,7 +153,7 @@ impl Store {
                       AND (?2 IS NULL OR layer_id = ?2) ORDER BY layer_id, upload DESC";
         self.db.read(|c| {
             find(c, project)?;
-            each_text(c, sql, params![project.id, layer], rows)
+            query_each(c, sql, params![project.id, layer], rows)
         })
     }
 }
