@@ -40,7 +40,7 @@ fn from_query(request: &Request) -> Result<About, Error> {
 /// GET /api/machines/snapshot.
 pub fn pull(app: &App, request: &Request, who: &User) -> HandlerResult {
     let (id, machine) = (request.query.id("id")?, request.query.parsed("machine_id")?);
-    send(app, &request, who, &Selector { id, machine, before: None })
+    send(app, request, who, &Selector { id, machine, before: None })
 }
 
 /// Sends a snapshot: as JSON with base64, or, asked for by `Accept`, the bytes themselves.

@@ -73,12 +73,12 @@ pub fn versions(app: &App, request: &Request, who: &User) -> HandlerResult {
 
 /// GET /api/{kind}s/{id}/blob: the newest version, as it is.
 pub fn blob(app: &App, request: &Request, who: &User) -> HandlerResult {
-    send(app, &request, who, None)
+    send(app, request, who, None)
 }
 
 /// GET /api/{kind}s/{id}/versions/{n}.
 pub fn version(app: &App, request: &Request, who: &User) -> HandlerResult {
-    send(app, &request, who, Some(request.param_id(2)?))
+    send(app, request, who, Some(request.param_id(2)?))
 }
 
 fn send(app: &App, request: &Request, who: &User, number: Option<i64>) -> HandlerResult {

@@ -73,13 +73,13 @@ pub fn push(app: &App, request: &Request, who: &User, upload: Upload) -> Handler
 /// GET /api/machines/latest.
 pub fn latest(app: &App, request: &Request, who: &User) -> HandlerResult {
     let machine = request.query.parsed("machine_id")?;
-    send(app, &request, who, &Selector { machine, ..Selector::default() })
+    send(app, request, who, &Selector { machine, ..Selector::default() })
 }
 
 /// GET /api/machines/snapshot/{id}.
 pub fn snapshot(app: &App, request: &Request, who: &User) -> HandlerResult {
     let id = Some(request.param_id(0)?);
-    send(app, &request, who, &Selector { id, ..Selector::default() })
+    send(app, request, who, &Selector { id, ..Selector::default() })
 }
 
 /// GET /api/machines/{mid}/actions: nothing on this server queues changes for a machine.
