@@ -1,4 +1,4 @@
-//! backup, restore and export: the drill, under load, and what may go wrong.
+//! backup and restore: the drill, under load, and what may go wrong.
 
 use std::collections::HashMap;
 use std::fs;
@@ -6,21 +6,14 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::support::{
-    BINARY, Server, User, eventually, files, noise, pruned_beside_a_backup, run, serve,
+    BINARY, Server, Setup, User, eventually, files, noise, pruned_beside_a_backup, run, serve,
 };
 
-/// A place beside the data folder.
-fn beside(server: &Server, name: &str) -> String {
-    server.scratch.path().join(name).to_str().unwrap().to_owned()
-}
-
 fn serve_copy(server: &Server, data: &str) -> Server {
-    let mut command = std::process::Command::new(BINARY);
-    command.args(["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--data", data]);
-    Server::spawn(Arc::clone(&server.scratch), command)
+    Setup::on(Arc::clone(&server.scratch)).data(data).flags(&[]).start()
 }
 
 #[test]
@@ -48,13 +41,13 @@ fn a_backup_under_load_restores_every_push_acknowledged_before_it_began() {
     eventually("there is something to back up", || acknowledged.lock().unwrap().len() > 40);
     // Pruned meanwhile is only what has 60 newer ones of its machine.
     let before: HashMap<i64, Vec<u8>> = acknowledged.lock().unwrap().clone();
-    let backup = beside(&server, "backup");
+    let backup = server.beside("backup");
     server.ok(&["backup", &backup]);
     stop.store(true, Ordering::SeqCst);
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     assert_eq!(run(&["check", "--data", &backup], "").code, 0);
 
-    let restored = beside(&server, "restored");
+    let restored = server.beside("restored");
     let ran = run(&["restore", &backup, "--data", &restored], "");
     assert_eq!(ran.code, 0, "{ran:?}");
     let copy = serve_copy(&server, &restored);
@@ -77,7 +70,7 @@ fn a_backup_is_a_data_folder_itself_with_its_tokens_and_jwt_key() {
     user.stored("m", b"state");
     let trade = json!({ "token": user.bearer }).to_string();
     let login = server.ask("POST", "/api/auth/login", "", trade.as_bytes()).json();
-    let backup = beside(&server, "backup");
+    let backup = server.beside("backup");
     let printed = server.ok(&["backup", &backup]);
     assert!(printed.contains("1 files of 5 bytes"), "{printed}");
     user.stored("m", b"later");
@@ -95,7 +88,7 @@ fn a_backup_is_a_data_folder_itself_with_its_tokens_and_jwt_key() {
 #[test]
 fn a_destination_that_exists_or_lies_inside_is_refused_and_nothing_is_made() {
     let server = serve(&[]);
-    let there = beside(&server, "there");
+    let there = server.beside("there");
     fs::create_dir(&there).unwrap();
     fs::write(format!("{there}/mine"), b"mine").unwrap();
     let inside = server.data().join("backup");
@@ -119,8 +112,7 @@ fn links_save_the_bytes_that_an_older_backup_or_the_folder_has() {
     let user = server.user("a@example.org");
     user.register("m");
     user.stored("m", &noise(50_000));
-    let (one, two, three) =
-        (beside(&server, "one"), beside(&server, "two"), beside(&server, "three"));
+    let (one, two, three) = (server.beside("one"), server.beside("two"), server.beside("three"));
     server.ok(&["backup", &one]);
     user.stored("m", &noise(60_000));
     let printed = server.ok(&["backup", &two, "--incremental-from", &one]);
@@ -138,7 +130,7 @@ fn an_older_backup_that_rotted_is_not_linked() {
     let user = server.user("a@example.org");
     user.register("m");
     user.stored("m", &noise(50_000));
-    let (one, two) = (beside(&server, "one"), beside(&server, "two"));
+    let (one, two) = (server.beside("one"), server.beside("two"));
     server.ok(&["backup", &one]);
     let file = files(&Path::new(&one).join("snapshots")).remove(0);
     fs::write(file, vec![0; 50_000]).unwrap();
@@ -157,7 +149,7 @@ fn what_is_damaged_is_left_out_and_said() {
     let is_first = |path: &std::path::PathBuf| path.metadata().unwrap().len() == 1000;
     let first = files(&server.data().join("snapshots")).into_iter().find(is_first).unwrap();
     fs::write(first, vec![0; 1000]).unwrap();
-    let ran = server.cli(&["backup", &beside(&server, "backup")]);
+    let ran = server.cli(&["backup", &server.beside("backup")]);
     assert_eq!(ran.code, 1);
     assert!(ran.out.contains("snapshot 1 is damaged"), "{ran:?}");
     assert!(ran.out.contains("1 files of 2000 bytes"), "{ran:?}");
@@ -171,7 +163,7 @@ fn a_backup_killed_at_any_moment_is_no_backup_and_the_next_one_is() {
     for _ in 0..30 {
         user.stored("m", &noise(300_000));
     }
-    let dest = beside(&server, "backup");
+    let dest = server.beside("backup");
     for wait_ms in [0, 2, 5, 10, 15, 20, 30] {
         let mut child = std::process::Command::new(BINARY)
             .args(["backup", &dest, "--data"])
@@ -190,9 +182,9 @@ fn a_backup_killed_at_any_moment_is_no_backup_and_the_next_one_is() {
     server.ok(&["backup", &dest]);
     assert!(!Path::new(&format!("{dest}.partial")).exists());
     assert_eq!(run(&["check", "--data", &dest], "").code, 0);
-    let half = beside(&server, "half.partial");
+    let half = server.beside("half.partial");
     fs::create_dir(&half).unwrap();
-    let printed = server.ok(&["backup", &beside(&server, "half")]);
+    let printed = server.ok(&["backup", &server.beside("half")]);
     assert!(printed.contains("unfinished"), "{printed}");
 }
 
@@ -202,54 +194,20 @@ fn a_restore_takes_only_a_backup_and_only_an_empty_place() {
     let user = server.user("a@example.org");
     user.register("m");
     user.stored("m", b"state");
-    let backup = beside(&server, "backup");
+    let backup = server.beside("backup");
     server.ok(&["backup", &backup]);
-    let none = run(&["restore", &beside(&server, "none"), "--data", &beside(&server, "x")], "");
+    let none = run(&["restore", &server.beside("none"), "--data", &server.beside("x")], "");
     assert!(none.code == 1 && none.err.contains("no data folder"), "{none:?}");
     let over = run(&["restore", &backup, "--data", server.data().to_str().unwrap()], "");
     assert!(over.code == 1 && over.err.contains("exists"), "{over:?}");
-    let empty = beside(&server, "empty");
+    let empty = server.beside("empty");
     fs::create_dir(&empty).unwrap();
     assert_eq!(run(&["restore", &backup, "--data", &empty], "").code, 0);
     assert_eq!(run(&["check", "--data", &empty], "").code, 0);
     let file = files(&Path::new(&backup).join("snapshots")).remove(0);
     fs::write(file, b"wrong").unwrap();
-    let damaged = run(&["restore", &backup, "--data", &beside(&server, "y")], "");
+    let damaged = run(&["restore", &backup, "--data", &server.beside("y")], "");
     assert!(damaged.code == 1 && damaged.out.contains("snapshot 1"), "{damaged:?}");
-}
-
-#[test]
-fn an_export_is_plain_files_with_an_index() {
-    let server = serve(&[]);
-    let (a, b) = (server.user("a@example.org"), server.user("b@example.org"));
-    for user in [&a, &b] {
-        user.register("m");
-        user.stored("m", user.email.as_bytes());
-    }
-    a.post("/api/projects", &json!({ "slug": "app", "name": "App" }));
-    a.post("/api/projects/1/versions", &json!({ "ciphertext": "AAAA" }));
-    a.post("/api/projects/1/keys", &json!({ "wrapped_dek": "BBBB" }));
-    a.put("/api/projects/1/env/X", &json!({ "environment_tier": "d", "encrypted_value": "CCCC" }));
-    let dest = beside(&server, "export");
-    server.ok(&["export", &dest]);
-    let index = fs::read(Path::new(&dest).join("user-1/index.json")).unwrap();
-    let index: Value = serde_json::from_slice(&index).unwrap();
-    let file = |row: &Value| {
-        fs::read(Path::new(&dest).join("user-1").join(row["file"].as_str().unwrap())).unwrap()
-    };
-    assert_eq!(index["user"]["email"], "a@example.org");
-    assert_eq!(index["machines"][0]["machine_id"], "m");
-    assert_eq!(file(&index["snapshots"][0]), b"a@example.org");
-    let project = &index["entities"][0];
-    assert_eq!((&project["kind"], &project["slug"]), (&json!("project"), &json!("app")));
-    assert_eq!(project["wrapped_dek"], "BBBB");
-    assert_eq!(project["variables"][0]["encrypted_value"], "CCCC");
-    assert_eq!(file(&project["versions"][0]), [0, 0, 0]);
-    let again = server.cli(&["export", &dest]);
-    assert_eq!(again.code, 1, "{again:?}");
-    let one = beside(&server, "one");
-    server.ok(&["export", &one, "--user", "b@example.org"]);
-    assert!(!Path::new(&one).join("user-1").exists() && Path::new(&one).join("user-2").exists());
 }
 
 #[test]

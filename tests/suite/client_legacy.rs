@@ -173,30 +173,12 @@ fn metadata_is_found_nowhere_afterwards() {
 }
 
 #[test]
-fn actions_are_delivered_by_get_and_only_those_are_deleted() {
+fn no_action_is_ever_queued() {
     let server = serve(&[]);
     let user = server.user("a@example.org");
     let path = format!("/api/machines/{MID}/actions");
     assert_eq!(user.read(&path), json!({ "actions": [] }), "a machine never registered");
-    let add = |name: &str| {
-        let payload = json!({ "manager": "npm", "package": name }).to_string();
-        server.ok(&["action", "add", "a@example.org", MID, "add_package", &payload]);
-    };
-    add("one");
-    let head = user.raw("HEAD", &path, "", b"");
-    assert_eq!(head.status, 200);
-    assert_eq!(user.delete(&path).status, 200, "HEAD delivers nothing");
-    let first = user.read(&path);
-    assert_eq!(first["actions"].as_array().unwrap().len(), 1);
-    assert_eq!(first["actions"][0]["action"], "add_package");
-    assert_eq!(first["actions"][0]["payload"], json!({ "manager": "npm", "package": "one" }));
-    add("two");
     assert_eq!(user.delete(&path).json(), json!({ "ok": true }));
-    let left = user.read(&path);
-    assert_eq!(left["actions"].as_array().unwrap().len(), 1);
-    assert_eq!(left["actions"][0]["payload"]["package"], "two");
-    let unknown = server.cli(&["action", "add", "x@example.org", MID, "a", "{}"]);
-    assert_eq!(unknown.code, 1);
 }
 
 #[test]

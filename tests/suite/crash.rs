@@ -116,7 +116,7 @@ fn a_file_without_a_row_is_moved_to_lost_and_found_before_the_server_is_ready() 
     assert_eq!(lost.len(), 2, "{lost:?}");
     assert_eq!(std::fs::read(server.data().join("lost+found").join(name)).unwrap().len(), 19);
     assert_eq!((server.files("tmp"), server.files("snapshots")), (0, 1));
-    assert!(server.log_lines().iter().any(|line| line.contains("2 files without a row")));
+    server.wait_for_log("2 files without a row");
     assert_eq!(user.on(&server).pull("").body, b"state");
 }
 

@@ -78,22 +78,18 @@ fn a_folder_in_the_place_of_a_file_is_found() {
 }
 
 #[test]
-fn an_orphan_is_reported_and_moved_only_by_a_repair_while_no_server_runs() {
+fn an_orphan_is_reported_by_check_and_moved_by_the_next_start() {
     let (mut server, user, _) = with_three();
     let young = server.data().join("snapshots/00112233445566778899aabbccddeeff");
     fs::write(&young, b"x").unwrap();
     assert_eq!(server.cli(&["check"]).code, 0, "young, and a server runs");
-    let refused = server.cli(&["check", "--repair"]);
-    assert!(refused.code == 1 && refused.err.contains("running"), "{refused:?}");
     server.stop();
     let found = server.cli(&["check"]);
     assert!(found.code == 1 && found.out.contains("00112233445566778899"), "{found:?}");
     assert!(young.exists());
-    let repaired = server.cli(&["check", "--repair"]);
-    assert_eq!(repaired.code, 0, "{repaired:?}");
-    assert!(!young.exists());
-    assert_eq!(server.files("lost+found"), 1);
     let server = server.restarted(&[]);
+    assert!(!young.exists());
+    assert_eq!(server.ok(&["check"]).lines().count(), 1);
     assert_eq!(user.on(&server).history().len(), 3);
 }
 

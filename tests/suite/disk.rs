@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use super::support::{BINARY, Server, User, noise, refused, serve};
+use super::support::{Server, Setup, User, noise, refused, serve};
 
 /// A file system of a few megabytes, where this machine lets us make one.
 struct SmallDisk(Arc<tempfile::TempDir>);
@@ -85,13 +85,8 @@ fn fill(path: &Path) {
 
 #[test]
 fn a_file_that_cannot_grow_ends_one_push_and_nothing_else() {
-    let scratch = Arc::new(tempfile::tempdir().unwrap());
     // What a file system says at its limit is EFBIG here, so the answer is a 500 without detail.
-    let mut command = Command::new("sh");
-    command.args(["-c", "trap '' XFSZ; ulimit -f 2000; exec \"$@\"", "sh", BINARY, "serve"]);
-    command.args(["--listen", "127.0.0.1:0", "--log-format", "json", "--data"]);
-    command.arg(scratch.path().join("data"));
-    let mut server = Server::spawn(scratch, command);
+    let mut server = Setup::new().after("trap '' XFSZ; ulimit -f 2000").flags(&[]).start();
     server.errors_expected = true;
     let user = server.user("a@example.org");
     user.register("m");

@@ -3,10 +3,9 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
-use super::support::{BINARY, Server, User, files, run, serve};
+use super::support::{Server, Setup, User, files, run, serve};
 
 fn mode(path: &Path) -> u32 {
     path.metadata().unwrap().permissions().mode() & 0o777
@@ -27,11 +26,7 @@ fn assert_private(root: &Path) {
 
 #[test]
 fn nobody_else_may_read_whatever_the_umask() {
-    let scratch = Arc::new(tempfile::tempdir().unwrap());
-    let mut command = Command::new("sh");
-    command.args(["-c", "umask 000; exec \"$@\"", "sh", BINARY, "serve"]);
-    command.args(["--listen", "127.0.0.1:0", "--data"]).arg(scratch.path().join("data"));
-    let server = Server::spawn(scratch, command);
+    let server = Setup::new().after("umask 000").flags(&[]).start();
     let user = server.user("a@example.org");
     user.register("m");
     user.stored("m", b"state");
@@ -154,14 +149,11 @@ fn a_jwt_key_may_come_from_a_file_that_the_environment_names() {
     let key = scratch.path().join("credential");
     let start = |bytes: &[u8]| {
         fs::write(&key, bytes).unwrap();
-        let mut command = Command::new(BINARY);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]);
-        command.arg(scratch.path().join("data")).env("CONFIGSYNC_JWT_KEY_FILE", &key);
-        command
+        Setup::on(Arc::clone(&scratch)).flags(&[]).env("CONFIGSYNC_JWT_KEY_FILE", &key)
     };
-    let ran = super::support::run_with(&mut start(b"short"), "");
+    let ran = start(b"short").fails();
     assert!(ran.code == 1 && ran.err.contains("32 bytes"), "{ran:?}");
-    let server = Server::spawn(Arc::clone(&scratch), start(&[7; 32]));
+    let server = start(&[7; 32]).start();
     let user = server.user("a@example.org");
     let body = serde_json::json!({ "token": user.bearer }).to_string();
     let login = server.ask("POST", "/api/auth/login", "", body.as_bytes());

@@ -1,7 +1,7 @@
 //! The promises of the server, tried over HTTP and on the command line against the real binary.
 //! One file a feature; two users wherever one could see what is the other's.
 
-// A test fails by panicking, in its helpers too.
+// A test fails by panicking, in its helpers too, and shows its figures with `--nocapture`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::indexing_slicing, clippy::string_slice)]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -14,17 +14,17 @@ mod client_entities;
 mod client_legacy;
 mod client_sync;
 mod client_variables;
-
 mod crash;
 mod damage;
 mod disk;
+mod fixture;
 mod folder;
+mod gate;
 mod login;
 mod machines;
 mod operator;
 mod rules;
 mod snapshots;
-mod support;
-#[allow(dead_code)]
-#[path = "../support/wire.rs"]
-mod wire;
+
+use fixture as support;
+use fixture::http as wire;

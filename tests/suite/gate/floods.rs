@@ -384,7 +384,8 @@ fn an_idle_connection_takes_little_memory() {
     }
     let each = (server.usage().resident_kib - usage[1].resident_kib) / 180;
     println!("an idle connection: {each} KiB, {usage:?}, {:?}", server.usage());
-    assert!(each <= 24, "{each} KiB");
+    // Without optimisation a thread's stack is deeper.
+    assert!(each <= if cfg!(debug_assertions) { 48 } else { 24 }, "{each} KiB");
 }
 
 /// Opens a connection and leaves it at one of ten stages of a request.
