@@ -1,6 +1,6 @@
 //! The one error of HTTP handlers, its JSON, and the one mapping from store errors to statuses.
 
-use crate::store::StoreError;
+use crate::store::{ErrorKind, StoreError};
 use crate::util::limits::RETRY_AFTER_S;
 use crate::util::log;
 
@@ -75,23 +75,24 @@ impl From<Error> for Response {
 
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Error {
-        let (status, code) = match &error {
-            StoreError::Missing("snapshot") => (404, "no_snapshot"),
-            StoreError::Missing(_) => (404, "not_found"),
-            StoreError::MachineNotRegistered => (404, "machine_not_registered"),
-            StoreError::Exists(_) => (409, "conflict"),
-            StoreError::KeyExists(_) => (409, "key_exists"),
-            StoreError::TooMany(_) => (409, "too_many"),
-            StoreError::PreconditionFailed => (412, "precondition_failed"),
-            StoreError::OverQuota { .. } => (507, "quota_exceeded"),
-            StoreError::DiskFull | StoreError::LowDisk { .. } => (507, "disk_full"),
-            StoreError::Busy => return Error::overloaded(&error.to_string()),
-            StoreError::Damaged { .. } => {
+        let (status, code) = match error.kind {
+            ErrorKind::NoSnapshot => (404, "no_snapshot"),
+            ErrorKind::NotFound => (404, "not_found"),
+            ErrorKind::MachineNotRegistered => (404, "machine_not_registered"),
+            ErrorKind::Exists => (409, "conflict"),
+            ErrorKind::KeyExists => (409, "key_exists"),
+            ErrorKind::TooMany => (409, "too_many"),
+            ErrorKind::PreconditionFailed => (412, "precondition_failed"),
+            ErrorKind::QuotaExceeded => (507, "quota_exceeded"),
+            ErrorKind::DiskFull => (507, "disk_full"),
+            ErrorKind::Unauthorized(_) => return Error::unauthorized(),
+            ErrorKind::Busy => return Error::overloaded(&error.to_string()),
+            ErrorKind::Damaged => {
                 log::error(&error.to_string());
                 (500, "snapshot_damaged")
             }
             // What went wrong inside is the log's alone.
-            _ => {
+            ErrorKind::Unusable | ErrorKind::Internal => {
                 log::error(&error.to_string());
                 return Error::internal();
             }

@@ -162,13 +162,13 @@ pub fn refuse_destination(from: &Folder, dest: &Path, within: bool) -> Result<bo
     if exists && !(within && list(dest).is_ok_and(|entries| entries.iter().all(may_be))) {
         let only = if within { " and is not an empty folder" } else { "" };
         let why = format!("{} exists{only}: name a new one", dest.display());
-        return Err(StoreError::Unusable(why));
+        return Err(StoreError::unusable(why));
     }
     let real = |path: &Path| path.canonicalize().map_err(|e| StoreError::io("look at", path, e));
     let outer = if exists { dest } else { parent(dest) };
     if real(outer)?.starts_with(real(from.root())?) {
         let why = format!("{} is inside {}: name another", dest.display(), from.root().display());
-        return Err(StoreError::Unusable(why));
+        return Err(StoreError::unusable(why));
     }
     Ok(exists)
 }
@@ -176,7 +176,7 @@ pub fn refuse_destination(from: &Folder, dest: &Path, within: bool) -> Result<bo
 /// Makes the folder to fill, in place of what a copy that was cut off left there.
 fn begin(partial: &Path) -> Result<File> {
     if partial.exists() {
-        let refuse = |why: &str| Err(StoreError::Unusable(format!("{} {why}", partial.display())));
+        let refuse = |why: &str| Err(StoreError::unusable(format!("{} {why}", partial.display())));
         if !partial.join("server.lock").exists() && !list(partial)?.is_empty() {
             return refuse("is in the way and no unfinished copy: move it away");
         }
@@ -237,7 +237,7 @@ fn transfer_all(
         let parts = rows.chunks(rows.len().div_ceil(threads).max(1));
         let workers: Vec<_> = parts.map(|part| scope.spawn(move || some(part))).collect();
         let each = workers.into_iter().map(|worker| {
-            let panicked = |_| StoreError::Unusable("a thread of the copy panicked".into());
+            let panicked = |_| StoreError::unusable("a thread of the copy panicked");
             worker.join().map_err(panicked)?
         });
         Ok(each.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())

@@ -2,13 +2,13 @@
 //! entities.
 
 use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::io;
 
 use rusqlite::{Connection, Transaction};
 
 use super::Store;
 use super::db::{query_one, query_scalar};
-use super::error::{Result, StoreError};
+use super::error::{ErrorKind, Result, StoreError};
 use super::files::{Upload, open_verified, reason};
 use crate::util::types::{Digest, RandomId};
 
@@ -52,8 +52,9 @@ impl Store {
         });
         // If that failed, the file is known to be nobody's only where SQLite says that nothing was
         // committed, and a fresh read agrees; else the next start decides.
-        let undone = matches!(done, Err(StoreError::DiskFull | StoreError::Busy))
-            && matches!(self.has_row(blob.file), Ok(false));
+        let undone =
+            done.as_ref().is_err_and(|e| matches!(e.kind, ErrorKind::DiskFull | ErrorKind::Busy))
+                && matches!(self.has_row(blob.file), Ok(false));
         if !named || undone {
             let _ = fs::remove_file(self.folder.snapshot(blob.file));
         }
@@ -64,10 +65,12 @@ impl Store {
     pub(super) fn open_blob(&self, blob: Blob, what: impl Fn() -> String) -> Result<File> {
         open_verified(&self.folder, blob, Some(&self.memo)).map_err(|flaw| {
             // Its row is gone since it was read: pruned, not damaged.
-            if flaw.kind() == ErrorKind::NotFound && matches!(self.has_row(blob.file), Ok(false)) {
-                return StoreError::Missing("snapshot");
+            if flaw.kind() == io::ErrorKind::NotFound
+                && matches!(self.has_row(blob.file), Ok(false))
+            {
+                return StoreError::missing("snapshot");
             }
-            StoreError::Damaged { what: what(), reason: reason(&flaw) }
+            StoreError::damaged(&what(), &reason(&flaw))
         })
     }
 
@@ -92,7 +95,7 @@ impl Store {
         if let Some(allowed) = allowed
             && used.saturating_add(size) > allowed
         {
-            return Err(StoreError::OverQuota { used, allowed });
+            return Err(StoreError::over_quota(used, allowed));
         }
         match self.free_bytes() {
             Ok(free) => self.policy.check_free(free),

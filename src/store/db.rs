@@ -41,7 +41,7 @@ impl Database {
     /// Opens the database of `folder`, making it if it is missing, and migrates it.
     pub fn open(folder: &Folder) -> Result<Database> {
         if rusqlite::version_number() < SQLITE_VERSION_MIN {
-            return Err(StoreError::Unusable(format!("SQLite {} is too old", rusqlite::version())));
+            return Err(StoreError::unusable(format!("SQLite {} is too old", rusqlite::version())));
         }
         let path = folder.database();
         // Made here, so that it never exists with a looser mode; closed before SQLite opens it,
@@ -61,7 +61,7 @@ impl Database {
 
     /// Runs `work` on a reader connection; at most [`READERS`] run at once.
     pub fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        let mut place = self.readers.take(WAIT).ok_or(StoreError::Busy)?;
+        let mut place = self.readers.take(WAIT).ok_or_else(StoreError::busy)?;
         work(self.connection(&mut place)?)
     }
 
@@ -69,7 +69,7 @@ impl Database {
     /// with full sync: when this returns Ok, the rows are on disk. If `work` did and this did not,
     /// COMMIT failed: the rows may or may not be there after a crash.
     pub fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
-        let mut place = self.writer.take(WAIT).ok_or(StoreError::Busy)?;
+        let mut place = self.writer.take(WAIT).ok_or_else(StoreError::busy)?;
         let writer = self.connection(&mut place)?;
         let tx = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let value = work(&tx)?;
@@ -79,7 +79,7 @@ impl Database {
 
     /// Copies the write-ahead log into the database and empties it.
     pub fn checkpoint(&self) -> Result<()> {
-        let mut place = self.writer.take(WAIT).ok_or(StoreError::Busy)?;
+        let mut place = self.writer.take(WAIT).ok_or_else(StoreError::busy)?;
         let writer = self.connection(&mut place)?;
         Ok(writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
     }
@@ -146,7 +146,7 @@ pub fn query_one<T>(
     connection: &Connection, what: &'static str, sql: &str, values: impl Params,
     read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<T> {
-    query_opt(connection, sql, values, read)?.ok_or(StoreError::Missing(what))
+    query_opt(connection, sql, values, read)?.ok_or_else(|| StoreError::missing(what))
 }
 
 /// The first column of the first row of a query that always has one.
@@ -166,7 +166,7 @@ pub fn execute_one(
     connection: &Connection, what: &'static str, sql: &str, values: impl Params,
 ) -> Result<()> {
     match execute(connection, sql, values)? {
-        0 => Err(StoreError::Missing(what)),
+        0 => Err(StoreError::missing(what)),
         _ => Ok(()),
     }
 }
@@ -179,7 +179,7 @@ pub fn vacuum_into(connection: &Connection, path: &Path) -> Result<()> {
 
 /// A path as SQLite takes it.
 pub fn utf8(path: &Path) -> Result<&str> {
-    path.to_str().ok_or_else(|| StoreError::Unusable(format!("{} is not UTF-8", path.display())))
+    path.to_str().ok_or_else(|| StoreError::unusable(format!("{} is not UTF-8", path.display())))
 }
 
 fn connect(path: &Path) -> Result<Connection> {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::audit::Event;
 use super::blobs::Blob;
 use super::db::{execute, query_each, query_one, query_opt, query_scalar};
-use super::error::{Result, StoreError};
+use super::error::{ErrorKind, Result, StoreError};
 use super::files::Upload;
 use super::{RowSink, Store, User};
 use crate::util::limits::{ENTITIES_MAX, LIST_BYTES_MAX, VERSIONS_LISTED_MAX};
@@ -120,7 +120,8 @@ impl Store {
                 is_default, now
             ];
             let added = query_opt(tx, sql, row, |row| row.get(0))?;
-            let target = Target { who, kind, id: added.ok_or(StoreError::Exists(kind.0))? };
+            let target =
+                Target { who, kind, id: added.ok_or_else(|| taken(kind, new.slug.as_deref()))? };
             bounded(tx, "entities of this kind", ENTITIES_MAX, LISTED, params![who.id, kind.0])?;
             Event::of(who, "entity.add").subject(target.id).write(tx)?;
             Ok(find(tx, target)?.row)
@@ -137,7 +138,7 @@ impl Store {
             let EntityBody { name, slug, description, .. } = new;
             let row = params![target.who.id, target.id, name, slug, description, now_ms()];
             if execute(tx, sql, row)? == 0 {
-                return Err(StoreError::Exists(target.kind.0));
+                return Err(taken(target.kind, new.slug.as_deref()));
             }
             let list = params![target.who.id, target.kind.0];
             bounded(tx, "entities of this kind", ENTITIES_MAX, LISTED, list)?;
@@ -209,7 +210,7 @@ impl Store {
     pub fn add_entity_key(&self, target: Target<'_>, wrapped: &Key) -> Result<()> {
         self.write(|tx| match find(tx, target)?.wrapped_dek {
             Some(known) if known == **wrapped => Ok(()),
-            Some(_) => Err(StoreError::KeyExists("key")),
+            Some(_) => Err(StoreError::key_exists("key")),
             None => {
                 let sql = "UPDATE entities SET wrapped_dek = ?3 WHERE user_id = ?1 AND id = ?2";
                 execute(tx, sql, params![target.who.id, target.id, wrapped])?;
@@ -251,8 +252,18 @@ pub(super) fn bounded(
     let (count, bytes): (i64, i64) = query_one(connection, "row", sql, values, read)?;
     match count <= most && bytes <= LIST_BYTES_MAX {
         true => Ok(()),
-        false => Err(StoreError::TooMany(what)),
+        false => Err(StoreError::too_many(what)),
     }
+}
+
+/// Another live entity has the slug. The released client looks for "already exists".
+fn taken(kind: Kind, slug: Option<&str>) -> StoreError {
+    let (kind, slug) = (kind.0, slug.unwrap_or_default());
+    let sentence = format!(
+        "a {kind} with the slug '{slug}' already exists: use that one, choose another slug, or \
+         rename or delete that {kind} first"
+    );
+    StoreError::new(ErrorKind::Exists, sentence)
 }
 
 /// A live entity of this kind and user; Missing for any other, like for an unknown id.

@@ -54,7 +54,7 @@ impl Store {
             let count =
                 "SELECT count(*) FROM environments WHERE user_id = ?1 AND deleted_at IS NULL";
             if query_scalar::<i64>(tx, count, [who.id])? > ENVIRONMENTS_MAX {
-                return Err(StoreError::TooMany("environments"));
+                return Err(StoreError::too_many("environments"));
             }
             // As many deleted ones are kept, those deleted last.
             let sql = "DELETE FROM environments WHERE id IN (SELECT id FROM environments

@@ -1,4 +1,5 @@
-//! Everything that can go wrong below HTTP, with the sentence an operator reads.
+//! The one error of the store: its kind, which `app::error` maps to a status, and a sentence that
+//! the operator reads and, where it is the client's business, the client too.
 
 use std::fmt;
 use std::io;
@@ -7,129 +8,187 @@ use std::path::Path;
 /// Result of the store.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// An error of the store. Its sentence is printed by the command line and, where it is the
-/// client's business, sent by `http::error`, which maps each to a status.
-#[derive(Debug)]
-pub enum StoreError {
-    /// No such user, token or snapshot; the word says which.
-    Missing(&'static str),
-    /// There is one already; the word says what.
-    Exists(&'static str),
-    /// A different key is there already, and must stay.
-    KeyExists(&'static str),
+/// What kind of failure it is: all that a caller may decide by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// No such row; another user's row does not exist either.
+    NotFound,
+    /// No such snapshot.
+    NoSnapshot,
     /// The machine was never registered, or is hidden.
     MachineNotRegistered,
-    /// As many as there may be; the word says of what.
-    TooMany(&'static str),
+    /// The name is taken.
+    Exists,
+    /// A different key is stored and stays.
+    KeyExists,
+    /// As many rows as a list may have.
+    TooMany,
     /// The condition of a push does not hold.
     PreconditionFailed,
-    /// The push does not fit into the user's quota; both in bytes.
-    OverQuota {
-        /// Bytes stored now.
-        used: u64,
-        /// Bytes allowed.
-        allowed: u64,
-    },
-    /// The disk is full.
+    /// It does not fit into what the user may store.
+    QuotaExceeded,
+    /// The disk is full, or down to what is kept in reserve.
     DiskFull,
-    /// There would be less free disk than is kept in reserve; both in bytes.
-    LowDisk {
-        /// Bytes free now, without what uploads under way will need.
-        free: u64,
-        /// Bytes to be kept.
-        reserve: u64,
-    },
+    /// The credential does not count, or no longer.
+    Unauthorized(BadBearer),
     /// A stored file is missing or does not match its digest.
-    Damaged {
-        /// The row, such as `snapshot 52`.
-        what: String,
-        /// What is wrong with it.
-        reason: String,
-    },
+    Damaged,
     /// A lock was not to be had in time.
     Busy,
-    /// The data folder cannot be used as it is; the sentence says why.
-    Unusable(String),
-    /// SQLite failed.
-    Sqlite(rusqlite::Error),
-    /// The file system or the random source failed.
-    Io {
-        /// What was being done.
-        doing: String,
-        /// The system's error.
-        source: io::Error,
-    },
+    /// The data folder cannot be used as it is.
+    Unusable,
+    /// SQLite, the file system or the random source failed.
+    Internal,
+}
+
+/// Why a bearer is refused: for the log alone, the client is told the same about each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadBearer {
+    /// Missing, malformed, made up, or of a user who was removed.
+    Unknown,
+    /// Past its expiry.
+    Expired,
+    /// Revoked, or issued before the last change of the password.
+    Revoked,
+    /// Of a user who is disabled.
+    Disabled,
+}
+
+impl BadBearer {
+    /// Its word in the log.
+    pub fn word(self) -> &'static str {
+        match self {
+            BadBearer::Unknown => "unknown",
+            BadBearer::Expired => "expired",
+            BadBearer::Revoked => "revoked",
+            BadBearer::Disabled => "disabled",
+        }
+    }
+}
+
+/// An error of the store.
+#[derive(Debug)]
+pub struct StoreError {
+    /// What callers decide by.
+    pub kind: ErrorKind,
+    sentence: String,
 }
 
 impl StoreError {
-    /// An I/O error while `doing` something with `path`; a full disk gets its own variant.
+    /// An error of any kind.
+    pub fn new(kind: ErrorKind, sentence: impl Into<String>) -> StoreError {
+        StoreError { kind, sentence: sentence.into() }
+    }
+
+    /// There is no such row; the word says of what.
+    pub fn missing(what: &str) -> StoreError {
+        let kind = if what == "snapshot" { ErrorKind::NoSnapshot } else { ErrorKind::NotFound };
+        StoreError::new(kind, format!("there is no such {what}"))
+    }
+
+    /// As many as there may be.
+    pub fn too_many(what: &str) -> StoreError {
+        StoreError::new(
+            ErrorKind::TooMany,
+            format!("there are as many {what} as this server keeps"),
+        )
+    }
+
+    /// A different key is stored and stays.
+    pub fn key_exists(what: &str) -> StoreError {
+        let sentence =
+            format!("another {what} already exists and stays: what it encrypted needs it");
+        StoreError::new(ErrorKind::KeyExists, sentence)
+    }
+
+    /// The credential does not count.
+    pub fn unauthorized(why: BadBearer) -> StoreError {
+        StoreError::new(
+            ErrorKind::Unauthorized(why),
+            "this token is revoked, expired or unknown: get a new one with `configsync-server \
+             token create`, then `configsync login`",
+        )
+    }
+
+    /// The push does not fit into the user's quota; both in bytes.
+    pub fn over_quota(used: u64, allowed: u64) -> StoreError {
+        let sentence = format!(
+            "this does not fit: {used} of {allowed} bytes are used; ask the operator to prune old \
+             snapshots or to raise the quota"
+        );
+        StoreError::new(ErrorKind::QuotaExceeded, sentence)
+    }
+
+    /// There would be less free disk than is kept in reserve; both in bytes.
+    pub fn low_disk(free: u64, reserve: u64) -> StoreError {
+        let sentence = format!(
+            "the server is short of disk space: {free} bytes are free and {reserve} are kept \
+             (--min-free); ask the operator to free some or to prune old snapshots"
+        );
+        StoreError::new(ErrorKind::DiskFull, sentence)
+    }
+
+    /// The file of a row, such as `snapshot 52`, is not what the row says.
+    pub fn damaged(what: &str, reason: &str) -> StoreError {
+        let sentence = format!(
+            "{what} is damaged and not served ({reason}): use another one, and have the operator \
+             run `configsync-server check`"
+        );
+        StoreError::new(ErrorKind::Damaged, sentence)
+    }
+
+    /// A lock was not to be had in time.
+    pub fn busy() -> StoreError {
+        StoreError::new(ErrorKind::Busy, "the database is busy; try again")
+    }
+
+    /// The data folder cannot be used as it is; the sentence says why.
+    pub fn unusable(sentence: impl Into<String>) -> StoreError {
+        StoreError::new(ErrorKind::Unusable, sentence)
+    }
+
+    /// An I/O error while `doing` something with `path`.
     pub fn io(doing: &str, path: &Path, source: io::Error) -> StoreError {
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::DiskFull,
-            _ => StoreError::Io { doing: format!("{doing} {}", path.display()), source },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => disk_full(),
+            _ => {
+                let sentence = format!("could not {doing} {}: {source}", path.display());
+                StoreError::new(ErrorKind::Internal, sentence)
+            }
         }
     }
+}
+
+fn disk_full() -> StoreError {
+    StoreError::new(ErrorKind::DiskFull, "the disk is full: free some space and try again")
 }
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> StoreError {
         use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull};
         match error.sqlite_error_code() {
-            Some(DiskFull) => StoreError::DiskFull,
-            Some(DatabaseBusy | DatabaseLocked) => StoreError::Busy,
-            _ => StoreError::Sqlite(error),
+            Some(DiskFull) => disk_full(),
+            Some(DatabaseBusy | DatabaseLocked) => StoreError::busy(),
+            _ => {
+                let sentence = format!(
+                    "the database failed: {error}; if that stays, stop the server, run \
+                     `configsync-server check`, and restore a backup if it reports damage"
+                );
+                StoreError::new(ErrorKind::Internal, sentence)
+            }
         }
     }
 }
 
 impl From<getrandom::Error> for StoreError {
     fn from(error: getrandom::Error) -> StoreError {
-        StoreError::Io { doing: "draw random bytes".into(), source: io::Error::other(error) }
+        StoreError::new(ErrorKind::Internal, format!("could not draw random bytes: {error}"))
     }
 }
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            StoreError::Missing(what) => write!(f, "there is no such {what}"),
-            StoreError::Exists(what) => write!(f, "a {what} of this name already exists"),
-            StoreError::KeyExists(what) => {
-                write!(f, "another {what} already exists and stays: what it encrypted needs it")
-            }
-            StoreError::MachineNotRegistered => f.write_str(
-                "this machine is not registered: register it with POST /api/machines first",
-            ),
-            StoreError::TooMany(what) => {
-                write!(f, "there are as many {what} as this server keeps")
-            }
-            StoreError::PreconditionFailed => f.write_str(
-                "the newest snapshot is not the one the condition names: pull, then push again",
-            ),
-            StoreError::OverQuota { used, allowed } => write!(
-                f,
-                "this push does not fit: {used} of {allowed} bytes are used; ask the operator to \
-                 prune old snapshots or to raise the quota"
-            ),
-            StoreError::DiskFull => f.write_str("the disk is full: free some space and try again"),
-            StoreError::LowDisk { free, reserve } => write!(
-                f,
-                "the server is short of disk space: {free} bytes are free and {reserve} are kept \
-                 (--min-free); ask the operator to free some or to prune old snapshots"
-            ),
-            StoreError::Damaged { what, reason } => write!(
-                f,
-                "{what} is damaged and not served ({reason}): use another one, and have the \
-                 operator run `configsync-server check`"
-            ),
-            StoreError::Busy => f.write_str("the database is busy; try again"),
-            StoreError::Unusable(reason) => f.write_str(reason),
-            StoreError::Sqlite(error) => write!(
-                f,
-                "the database failed: {error}; if that stays, stop the server, run \
-                 `configsync-server check`, and restore a backup if it reports damage"
-            ),
-            StoreError::Io { doing, source } => write!(f, "could not {doing}: {source}"),
-        }
+        f.write_str(&self.sentence)
     }
 }
 

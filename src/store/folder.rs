@@ -30,7 +30,7 @@ impl Folder {
         let folder = Folder::at(root);
         match folder.has_database() {
             true => Ok(folder),
-            false => Err(StoreError::Unusable(format!(
+            false => Err(StoreError::unusable(format!(
                 "{} is no data folder (it has no configsync.db): name one with --data, \
                  or make one with `configsync-server serve`",
                 root.display()
@@ -55,7 +55,7 @@ impl Folder {
         };
         match stored {
             false => Ok(()),
-            true => Err(StoreError::Unusable(format!(
+            true => Err(StoreError::unusable(format!(
                 "{} has snapshots but no database: put configsync.db back from a backup (see \
                  `configsync-server restore --help`), or move snapshots/ away to begin anew",
                 self.root.display()
@@ -81,7 +81,7 @@ impl Folder {
             fs::metadata(path).map(|m| m.dev()).map_err(|e| StoreError::io("look at", path, e))
         };
         if device(&folder.tmp())? != device(&folder.snapshots())? {
-            return Err(StoreError::Unusable(format!(
+            return Err(StoreError::unusable(format!(
                 "{} and {} must be on one file system: an upload could not be renamed into place",
                 folder.tmp().display(),
                 folder.snapshots().display()
@@ -154,7 +154,7 @@ impl Folder {
     pub fn lock_server(&self) -> Result<File> {
         self.try_lock("server.lock")?.ok_or_else(|| {
             let root = self.root.display();
-            StoreError::Unusable(format!("another configsync-server is running on {root}"))
+            StoreError::unusable(format!("another configsync-server is running on {root}"))
         })
     }
 
@@ -211,7 +211,7 @@ impl Folder {
         }
         let bytes = fs::read(&path).map_err(|e| StoreError::io("read", &path, e))?;
         bytes.try_into().map_err(|_| {
-            StoreError::Unusable(format!(
+            StoreError::unusable(format!(
                 "{} must hold 32 bytes; remove it to make a new one (every JWT then ends)",
                 path.display()
             ))

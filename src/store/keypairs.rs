@@ -46,7 +46,7 @@ impl Store {
             match query_scalar(tx, sql, params![who.id, public, private, salt, rounds, algorithm])?
             {
                 true => Ok(()),
-                false => Err(StoreError::KeyExists("keypair")),
+                false => Err(StoreError::key_exists("keypair")),
             }
         })
     }

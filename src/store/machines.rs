@@ -66,7 +66,7 @@ pub(super) fn upsert(
     if machine_ref(tx, who.id, machine)?.is_none()
         && query_scalar::<i64>(tx, count, [who.id])? >= MACHINES_PER_USER_MAX
     {
-        return Err(StoreError::TooMany("machines"));
+        return Err(StoreError::too_many("machines"));
     }
     let sql = "INSERT INTO machines (user_id, machine_id, name, platform, arch, cli_version,
                                      created_at, updated_at, last_seen_at)

@@ -77,7 +77,7 @@ pub fn refuse_newer(database: &Path) -> Result<()> {
 }
 
 fn newer(found: i64) -> StoreError {
-    StoreError::Unusable(format!(
+    StoreError::unusable(format!(
         "the database has schema version {found}, this program knows {VERSION}: \
          use the newer configsync-server that wrote it"
     ))

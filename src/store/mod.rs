@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::{Row, Transaction};
 
-pub use error::{Result, StoreError};
+pub use error::{ErrorKind, Result, StoreError};
 pub use files::Upload;
 pub use folder::Folder;
 
@@ -56,7 +56,7 @@ impl Policy {
     /// Refuses to add anything with so many bytes of disk free.
     pub fn check_free(&self, free: u64) -> Result<()> {
         match self.free_bytes_min {
-            reserve if free < reserve => Err(StoreError::LowDisk { free, reserve }),
+            reserve if free < reserve => Err(StoreError::low_disk(free, reserve)),
             _ => Ok(()),
         }
     }
@@ -130,7 +130,7 @@ impl Store {
     fn refuse_damage(&self) -> Result<()> {
         match self.db.read(|c| db::query_scalar::<String>(c, "PRAGMA quick_check(1)", []))? {
             ok if ok == "ok" => Ok(()),
-            damage => Err(StoreError::Unusable(format!(
+            damage => Err(StoreError::unusable(format!(
                 "the database is damaged ({damage}): run `configsync-server check` to see how much, \
                  and restore a backup (`configsync-server restore --help`)"
             ))),

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::audit::Event;
 use super::blobs::Blob;
 use super::db::{query_rows, query_scalar};
-use super::error::{Result, StoreError};
+use super::error::{ErrorKind, Result, StoreError};
 use super::files::Upload;
 use super::machines::{machine_ref, upsert};
 use super::prune::{Pruned, keep_newest};
@@ -109,7 +109,9 @@ impl Store {
                 }
                 let newest = newest(tx, who.id, None)?.map(|s| s.blob.digest.to_string());
                 if !condition.holds(newest.as_deref()) {
-                    return Err(StoreError::PreconditionFailed);
+                    let sentence = "the newest snapshot is not the one the condition names: \
+                                    pull, then push again";
+                    return Err(StoreError::new(ErrorKind::PreconditionFailed, sentence));
                 }
             }
             self.check_room(tx, who.id, blob.size)?;
@@ -127,7 +129,7 @@ impl Store {
                 keep_newest(tx, machine_ref, self.policy.keep)?;
             }
             let stored = newest(tx, who.id, Some(machine))?;
-            Ok((stored.ok_or(StoreError::Missing("snapshot"))?, true))
+            Ok((stored.ok_or_else(|| StoreError::missing("snapshot"))?, true))
         })?;
         // The push is done, whatever becomes of older files: a later prune takes what stays now.
         if self.policy.keep > 0
@@ -150,7 +152,7 @@ impl Store {
     /// Finds the newest snapshot that matches; Missing also for another user's.
     pub fn snapshot(&self, user: i64, which: &Selector) -> Result<Snapshot> {
         let found = self.db.read(|c| first_of(c, user, which))?;
-        found.ok_or(StoreError::Missing("snapshot"))
+        found.ok_or_else(|| StoreError::missing("snapshot"))
     }
 
     /// Opens a snapshot's file after its digest was compared.
@@ -187,7 +189,10 @@ impl Store {
 fn admit(tx: &Transaction<'_>, who: &User, machine: &MachineId, rules: &Rules) -> Result<i64> {
     match (machine_ref(tx, who.id, machine)?, rules) {
         (Some((machine_ref, false)), _) => Ok(machine_ref),
-        (_, Rules::Strict(_)) => Err(StoreError::MachineNotRegistered),
+        (_, Rules::Strict(_)) => Err(StoreError::new(
+            ErrorKind::MachineNotRegistered,
+            "this machine is not registered: register it with POST /api/machines first",
+        )),
         (_, Rules::Always) => upsert(tx, who, machine, None),
     }
 }

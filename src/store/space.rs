@@ -58,8 +58,8 @@ impl Reservations {
             let waits = conditional || high == 0 || store.could_be_repeated(user_id, low, high)?;
             if full || !waits {
                 return Err(match over {
-                    Some(allowed) => StoreError::OverQuota { used, allowed },
-                    None => StoreError::LowDisk { free: room, reserve },
+                    Some(allowed) => StoreError::over_quota(used, allowed),
+                    None => StoreError::low_disk(room, reserve),
                 });
             }
             promised = lock(&self.promised);

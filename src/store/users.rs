@@ -5,7 +5,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::audit::Event;
 use super::db::{execute, query_one, query_opt, query_scalar, query_strings};
-use super::error::{Result, StoreError};
+use super::error::{ErrorKind, Result, StoreError};
 use super::prune::Pruned;
 use super::tokens::Principal;
 use super::{Store, User};
@@ -91,7 +91,9 @@ pub(super) fn add(
                VALUES (?1, ?2, ?3, ?3) ON CONFLICT DO NOTHING RETURNING id, email";
     let added =
         query_opt(connection, sql, params![email, password_hash, now_ms()], User::from_row)?;
-    let who = added.ok_or(StoreError::Exists("user"))?;
+    let who = added.ok_or_else(|| {
+        StoreError::new(ErrorKind::Exists, format!("the user {email} already exists"))
+    })?;
     Event::of(&who, "user.add").write(connection)?;
     Ok(who.id)
 }
