@@ -20,6 +20,7 @@ mod disk;
 mod fixture;
 mod folder;
 mod gate;
+mod house;
 mod login;
 mod machines;
 mod operator;
