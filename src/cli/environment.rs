@@ -1,13 +1,13 @@
 //! `environment …`: looks at environments and brings deleted ones back.
 
 use super::args::Args;
-use super::{Done, open_store, print, print_lines};
+use super::{Done, open_store, print, print_table};
 
 /// `environment list EMAIL`.
 pub fn list(mut args: Args) -> Done {
     let deleted = args.flag("--deleted");
     let email = args.email()?;
-    print_lines(&open_store(args)?.environment_lines(&email, deleted)?)
+    print_table(&open_store(args)?.environment_list(&email, deleted)?)
 }
 
 /// `environment restore EMAIL NAME`.

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use crate::store::{Store, StoreError};
 use crate::util::log;
+use crate::util::types::visible;
 use args::Args;
 
 /// Why a command did not do its work.
@@ -151,6 +152,12 @@ fn print_lines(lines: &[String]) -> Done {
         std::io::ErrorKind::BrokenPipe => CliError::Closed,
         _ => could_not(PRINT)(error),
     })
+}
+
+/// Prints rows with tabs between the cells, in which no character acts on the terminal.
+fn print_table<const N: usize>(rows: &[[String; N]]) -> Done {
+    let line = |row: &[String; N]| row.each_ref().map(|cell| visible(cell)).join("\t");
+    print_lines(&rows.iter().map(line).collect::<Vec<_>>())
 }
 
 /// Shows on a terminal how far a long command is; elsewhere nothing.

@@ -184,7 +184,7 @@ fn watch_signals(second: &Arc<AtomicBool>) -> std::io::Result<signal_hook::itera
 /// On a folder without users: makes the first one and its token, and shows how to sign in.
 fn init_user(store: &Store, email: Option<&Email>, address: SocketAddr) -> Done {
     let Some(email) = email else { return Ok(()) };
-    if !store.user_lines()?.is_empty() {
+    if !store.user_list()?.is_empty() {
         return Ok(());
     }
     let token = new_token(store, email, "first token", None, true)?;

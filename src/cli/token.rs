@@ -1,7 +1,7 @@
 //! `token …`: creates, lists and revokes API tokens.
 
 use super::args::Args;
-use super::{CliError, Done, open_store, print, print_lines};
+use super::{CliError, Done, open_store, print, print_table};
 use crate::auth::token::ApiToken;
 use crate::store::Store;
 use crate::store::tokens::NewToken;
@@ -43,7 +43,7 @@ pub fn new_token(
 /// `token list`, of all users or of one.
 pub fn list(mut args: Args) -> Done {
     let email = args.optional("EMAIL")?.map(|value| value.email()).transpose()?;
-    print_lines(&open_store(args)?.token_lines(email.as_ref())?)
+    print_table(&open_store(args)?.token_list(email.as_ref())?)
 }
 
 /// `token revoke ID`.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 
 use super::args::Args;
-use super::{CliError, Done, could_not, open_store, print, print_lines};
+use super::{CliError, Done, could_not, open_store, print, print_table};
 use crate::auth::password;
 use crate::store::Store;
 use crate::store::users::Change;
@@ -81,7 +81,7 @@ pub fn remove(mut args: Args) -> Done {
 
 /// `user list`.
 pub fn list(args: Args) -> Done {
-    print_lines(&open_store(args)?.user_lines()?)
+    print_table(&open_store(args)?.user_list()?)
 }
 
 /// Where a password comes from: never an argument, which other users of the host can read.

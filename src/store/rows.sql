@@ -1,6 +1,6 @@
 -- What the API and the command line show, rendered by SQLite: temporary views of every
 -- connection, so that a change here is no change of the stored schema. moment() is ours: RFC 3339.
--- Each has the columns that queries select by, and `row`: a JSON object, or a line of a list.
+-- Each has the columns that queries select by, and `row`: a JSON object.
 
 CREATE TEMP VIEW machine_rows AS
   SELECT id, user_id, hidden_at, last_seen_at, json_object(
@@ -74,31 +74,6 @@ CREATE TEMP VIEW keypair_rows AS
     'key_version', 1,
     'created_at', moment(created_at)) AS row
   FROM keypairs;
-
--- Lists of the command line: fields with tabs between them.
-
-CREATE TEMP VIEW user_lines AS
-  SELECT id, concat_ws(char(9), id, email,
-    iif(disabled_at IS NULL, 'enabled', 'disabled'),
-    iif(password_hash IS NULL, 'token only', 'password'), stored_bytes,
-    moment(created_at), 'quota ' || coalesce(quota_bytes, 'default')) AS row
-  FROM users;
-
-CREATE TEMP VIEW token_lines AS
-  SELECT t.id, t.user_id, concat_ws(char(9), t.id, u.email, t.name, t.prefix,
-    moment(t.created_at),
-    coalesce(moment(t.last_used_at), 'never used'),
-    coalesce('revoked ' || moment(t.revoked_at),
-             'expires ' || moment(t.expires_at),
-             'never expires')) AS row
-  FROM api_tokens t JOIN users u ON u.id = t.user_id;
-
-CREATE TEMP VIEW environment_lines AS
-  SELECT user_id, name, deleted_at, concat_ws(char(9), name, tier, coalesce(color, '-'),
-    iif(protect, 'protected', 'open'),
-    coalesce('deleted ' || moment(deleted_at), 'live'))
-    AS row
-  FROM environments;
 
 CREATE TEMP VIEW audit_rows AS
   SELECT id, created_at, event, user_email, json_object(
