@@ -13,9 +13,9 @@ use crate::app::{HandlerResult, Work};
 use crate::auth::password;
 use crate::auth::throttle::Attempt;
 use crate::auth::token::ApiToken;
-use crate::store::User;
 use crate::store::audit::Event;
-use crate::store::tokens::Principal;
+use crate::store::credentials::Principal;
+use crate::store::{ErrorKind, User};
 use crate::util::limits::{EMAIL_CHARS_MAX, HASH_WAIT_S, PASSWORD_BYTES_MAX};
 use crate::util::log::{self, Level};
 use crate::util::time::{now_ms, rfc3339};
@@ -37,11 +37,14 @@ pub fn login(app: &Arc<App>, request: &Request) -> Result<Work, Error> {
     let peer = request.peer;
     match body {
         Login { token: Some(token), .. } => {
-            let find = |token: ApiToken| app.store.bearer_by_token(token.digest());
-            let found = ApiToken::parse(&token).map(find).transpose()?;
-            let Some(bearer) = found.flatten() else {
+            let find = |token: ApiToken| app.store.principal_by_token(token.digest());
+            let bearer = match ApiToken::parse(&token).map(find).transpose() {
+                Ok(Some(bearer)) => bearer,
+                Err(error) if !matches!(error.kind, ErrorKind::Unauthorized(_)) => {
+                    return Err(error.into());
+                }
                 // Counted as a password is, the token standing for an account; a good one is not.
-                return Err(attempt(&context, peer, &token)?.failed(None));
+                _ => return Err(attempt(&context, peer, &token)?.failed(None)),
             };
             Ok(Box::new(move || welcome(&context, peer, &bearer)))
         }
@@ -111,8 +114,8 @@ fn attempt(app: &Arc<App>, peer: IpAddr, account: &str) -> Result<Counted, Error
     let wait_s = refused.retry_after.as_secs().saturating_add(1);
     app.metrics.login_failures.add(1);
     if refused.first {
-        let known = app.store.credentials(account).ok().flatten();
-        let user = known.map(|(bearer, _)| bearer.who);
+        let known = app.store.password_of(account).ok().flatten();
+        let user = known.map(|(bearer, _)| bearer.user);
         report(app, peer, "login.throttled", "throttled", user);
     }
     let message = format!("too many failed logins: try again in {wait_s} seconds");
@@ -121,7 +124,7 @@ fn attempt(app: &Arc<App>, peer: IpAddr, account: &str) -> Result<Counted, Error
 
 fn by_password(email: &str, password: &str, counted: Counted) -> HandlerResult {
     let context = Arc::clone(&counted.context);
-    let (known, hash) = context.store.credentials(email)?.unzip();
+    let (known, hash) = context.store.password_of(email)?.unzip();
     // For an unknown user, one without a password and a disabled one the same work is done.
     let right = password::verify(password.as_bytes(), hash.flatten().as_deref());
     let right = right.map_err(|error| {
@@ -134,7 +137,7 @@ fn by_password(email: &str, password: &str, counted: Counted) -> HandlerResult {
             counted.succeeded();
             welcome(&context, peer, &bearer)
         }
-        known => Err(counted.failed(known.map(|bearer| bearer.who))),
+        known => Err(counted.failed(known.map(|bearer| bearer.user))),
     }
 }
 
@@ -144,8 +147,8 @@ fn welcome(app: &App, peer: IpAddr, bearer: &Principal) -> HandlerResult {
     // A JWT never outlives the API token it was traded for.
     let token_ends_s = bearer.token_expires_at.map_or(i64::MAX, |ms| ms / 1000);
     let expires_s = now_s.saturating_add(app.jwt_lifetime_s).min(token_ends_s);
-    let (who, jwt) = (&bearer.who, &app.accounts.jwt);
-    let jwt = jwt.issue(who.id, bearer.generation, bearer.token_id, now_s, expires_s);
+    let (who, jwt) = (&bearer.user, &app.accounts.jwt);
+    let jwt = jwt.issue(who.id, bearer.generation, who.token_id, now_s, expires_s);
     let jwt = jwt.map_err(|_| Error::internal())?;
     app.store.audit_later(Event::of(who, "login.ok").peer(peer));
     Ok(Response::json(

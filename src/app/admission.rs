@@ -116,7 +116,7 @@ impl Server {
         }
         let field = head.field("authorization");
         let bearer = self.context.accounts.authenticate(&self.context.store, field)?;
-        Ok(Some(User { peer: Some(peer), ..bearer.who }))
+        Ok(Some(User { peer: Some(peer), ..bearer.user }))
     }
 }
 

@@ -1,6 +1,6 @@
 //! The one error of HTTP handlers, its JSON, and the one mapping from store errors to statuses.
 
-use crate::store::{ErrorKind, StoreError};
+use crate::store::{BadBearer, ErrorKind, StoreError};
 use crate::util::limits::RETRY_AFTER_S;
 use crate::util::log;
 
@@ -34,13 +34,7 @@ impl Error {
 
     /// 401: no credentials, or none that count (RFC 6750, section 3).
     pub fn unauthorized() -> Error {
-        Error::new(
-            401,
-            "unauthorized",
-            "sign in first: send `Authorization: Bearer` with an API token or a JWT that is \
-             neither expired nor revoked",
-        )
-        .with("WWW-Authenticate", "Bearer")
+        StoreError::unauthorized(BadBearer::Unknown).into()
     }
 
     /// 404 for a path that is no route.
@@ -85,7 +79,11 @@ impl From<StoreError> for Error {
             ErrorKind::PreconditionFailed => (412, "precondition_failed"),
             ErrorKind::QuotaExceeded => (507, "quota_exceeded"),
             ErrorKind::DiskFull => (507, "disk_full"),
-            ErrorKind::Unauthorized(_) => return Error::unauthorized(),
+            // Why is for the log; the client is told the same about each.
+            ErrorKind::Unauthorized(_) => {
+                return Error::new(401, "unauthorized", error.to_string())
+                    .with("WWW-Authenticate", "Bearer");
+            }
             ErrorKind::Busy => return Error::overloaded(&error.to_string()),
             ErrorKind::Damaged => {
                 log::error(&error.to_string());

@@ -10,6 +10,8 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, deco
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
+use crate::store::BadBearer;
+
 /// What a JWT of this server says.
 #[derive(Debug, Serialize, Deserialize)]
 struct Claims {
@@ -85,26 +87,31 @@ impl JwtKey {
         encode(&Header::new(Algorithm::HS256), &claims, &self.signing)
     }
 
-    /// What a JWT says, if every rule holds. Why one does not is nobody's business.
-    pub fn verify(&self, jwt: &str) -> Option<Verified> {
+    /// What a JWT says, if every rule holds.
+    pub fn verify(&self, jwt: &str) -> Result<Verified, BadBearer> {
         if jwt.len() > JWT_BYTES_MAX {
-            return None;
+            return Err(BadBearer::Unknown);
         }
-        let jwt = decode::<Claims>(jwt, &self.verifying, &self.rules).ok()?;
+        let decoded = decode::<Claims>(jwt, &self.verifying, &self.rules);
+        let jwt = decoded.map_err(|error| match error.kind() {
+            // The signature was right, or this would not have been looked at.
+            ErrorKind::ExpiredSignature => BadBearer::Expired,
+            _ => BadBearer::Unknown,
+        })?;
         // RFC 7515, section 4.1.11: extensions that are not understood must be refused. The
         // library reads the field and goes on.
         if jwt.header.crit.is_some() {
-            return None;
+            return Err(BadBearer::Unknown);
         }
         // Issued by a clock that stood ahead, it would live longer than it should.
         let now_s = i64::try_from(jsonwebtoken::get_current_timestamp()).unwrap_or(i64::MAX);
         if jwt.claims.iat > now_s.saturating_add(IAT_AHEAD_S) {
-            return None;
+            return Err(BadBearer::Unknown);
         }
         // The number parser alone would take a sign.
         let digits = jwt.claims.sub.bytes().all(|b| b.is_ascii_digit());
-        let user_id = jwt.claims.sub.parse().ok().filter(|_| digits)?;
-        Some(Verified { user_id, generation: jwt.claims.generation, token_id: jwt.claims.tid })
+        let user_id = jwt.claims.sub.parse().ok().filter(|_| digits).ok_or(BadBearer::Unknown)?;
+        Ok(Verified { user_id, generation: jwt.claims.generation, token_id: jwt.claims.tid })
     }
 }
 
@@ -210,7 +217,7 @@ mod tests {
     }
 
     fn accepted(jwt: &str) -> bool {
-        JwtKey::new(KEY).verify(jwt).is_some()
+        JwtKey::new(KEY).verify(jwt).is_ok()
     }
 
     fn accepted_claims(claims: &Value) -> bool {
@@ -223,7 +230,7 @@ mod tests {
         for token_id in [None, Some(9)] {
             let jwt = key.issue(42, 3, token_id, now_s(), now_s() + 60).unwrap();
             let expected = Verified { user_id: 42, generation: 3, token_id };
-            assert_eq!(key.verify(&jwt), Some(expected));
+            assert_eq!(key.verify(&jwt), Ok(expected));
         }
         assert!(accepted_claims(&claims()));
     }
@@ -239,7 +246,7 @@ mod tests {
 
     #[test]
     fn another_key_verifies_nothing() {
-        assert_eq!(JwtKey::new([8; 32]).verify(&issued()), None);
+        assert_eq!(JwtKey::new([8; 32]).verify(&issued()), Err(BadBearer::Unknown));
     }
 
     #[test]
@@ -317,6 +324,8 @@ mod tests {
             let jwt = JwtKey::new(KEY).issue(42, 3, None, 0, past).unwrap();
             assert!(!accepted(&jwt), "{past}");
         }
+        let past = JwtKey::new(KEY).issue(42, 3, None, 0, now_s() - 1).unwrap();
+        assert_eq!(JwtKey::new(KEY).verify(&past), Err(BadBearer::Expired));
         for future in [now_s() + 10, i64::MAX] {
             assert!(accepted_claims(&with("exp", json!(future))), "{future}");
         }

@@ -7,9 +7,8 @@ pub mod token;
 
 use std::sync::Arc;
 
-use crate::app::Error;
-use crate::store::Store;
-use crate::store::tokens::Principal;
+use crate::store::credentials::Principal;
+use crate::store::{BadBearer, Result, Store, StoreError};
 use jwt::JwtKey;
 use password::Permits;
 use throttle::Throttle;
@@ -35,18 +34,17 @@ impl Accounts {
         }
     }
 
-    /// Whom an `Authorization` field belongs to. One indexed look-up, every time: a revocation
-    /// counts from the next request, whichever process made it.
-    pub fn authenticate(&self, store: &Store, field: Option<&str>) -> Result<Principal, Error> {
-        let credential = field.and_then(bearer).ok_or_else(Error::unauthorized)?;
-        let found = match ApiToken::parse(credential) {
-            Some(token) => store.bearer_by_token(token.digest())?,
-            None => match self.jwt.verify(credential) {
-                Some(jwt) => store.bearer_by_claims(jwt.user_id, jwt.generation, jwt.token_id)?,
-                None => None,
-            },
-        };
-        found.ok_or_else(Error::unauthorized)
+    /// Whom an `Authorization` field belongs to.
+    pub fn authenticate(&self, store: &Store, field: Option<&str>) -> Result<Principal> {
+        let bad = StoreError::unauthorized;
+        let credential = field.and_then(bearer).ok_or_else(|| bad(BadBearer::Unknown))?;
+        match ApiToken::parse(credential) {
+            Some(token) => store.principal_by_token(token.digest()),
+            None => {
+                let jwt = self.jwt.verify(credential).map_err(bad)?;
+                store.principal_by_claims(jwt.user_id, jwt.generation, jwt.token_id)
+            }
+        }
     }
 }
 

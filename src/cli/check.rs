@@ -1,13 +1,16 @@
 //! `check`: verifies a data folder.
 
 use super::args::Args;
-use super::output::{print, progress};
-use super::{CliError, Done, open_store};
+use super::{CliError, Done, open_store, print, progress};
 
-pub fn run(args: Args) -> Done {
+pub fn run(mut args: Args) -> Done {
+    let repair = args.flag("--repair");
     let store = open_store(args)?;
-    let total = store.totals().map_or(0, |(bytes, _)| bytes);
-    let report = store.check(&mut progress("verified", total))?;
+    if repair {
+        let moved = store.repair()?;
+        print(format_args!("{moved} files without a row moved into lost+found/\n"))?;
+    }
+    let report = store.check(&mut progress("verified"))?;
     for sentence in &report.database {
         print(format_args!("database: {sentence}\n"))?;
     }

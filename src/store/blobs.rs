@@ -6,10 +6,10 @@ use std::io;
 
 use rusqlite::{Connection, Transaction};
 
-use super::Store;
 use super::db::{query_one, query_scalar};
 use super::error::{ErrorKind, Result, StoreError};
 use super::files::{Upload, open_verified, reason};
+use super::{Store, User};
 use crate::util::types::{Digest, RandomId};
 
 /// A file as its row names it.
@@ -40,12 +40,13 @@ impl Store {
     /// Makes an upload durable, then runs the transaction that names it. `work` says whether it
     /// did; if not, or if it failed, the file goes again.
     pub(super) fn store_blob<T>(
-        &self, upload: Upload, work: impl FnOnce(&Transaction<'_>, Blob) -> Result<(T, bool)>,
+        &self, user: &User, upload: Upload,
+        work: impl FnOnce(&Transaction<'_>, Blob) -> Result<(T, bool)>,
     ) -> Result<(T, bool)> {
         let blob = upload.place(&self.folder)?;
         // Whether a row that names the file went into COMMIT.
         let mut named = false;
-        let done = self.write(|tx| {
+        let done = self.write_as(user, |tx| {
             let done = work(tx, blob)?;
             named = done.1;
             Ok(done)

@@ -103,7 +103,7 @@ impl Store {
 
     /// Adds an entity; Exists if its slug is taken.
     pub fn add_entity(&self, who: &User, kind: Kind, new: &EntityBody) -> Result<String> {
-        self.write(|tx| {
+        self.write_as(who, |tx| {
             let is_default = kind == Kind::PROFILE && new.is_default == Some(true);
             if is_default {
                 let sql = "UPDATE entities SET is_default = 0 WHERE user_id = ?1 AND kind = ?2";
@@ -130,7 +130,7 @@ impl Store {
 
     /// Renames an entity; id, versions and key stay.
     pub fn change_entity(&self, target: Target<'_>, new: &EntityBody) -> Result<String> {
-        self.write(|tx| {
+        self.write_as(target.who, |tx| {
             find(tx, target)?;
             let sql = "UPDATE OR IGNORE entities SET name = coalesce(?3, name),
                          slug = coalesce(?4, slug), description = coalesce(?5, description),
@@ -149,7 +149,7 @@ impl Store {
 
     /// Marks an entity deleted. Row and files stay until they are pruned.
     pub fn delete_entity(&self, target: Target<'_>) -> Result<()> {
-        self.write(|tx| {
+        self.write_as(target.who, |tx| {
             find(tx, target)?;
             let sql = "UPDATE entities SET deleted_at = ?3, is_default = 0
                         WHERE user_id = ?1 AND id = ?2";
@@ -162,7 +162,7 @@ impl Store {
     pub fn push_version(
         &self, target: Target<'_>, about: &VersionBody, upload: Upload,
     ) -> Result<String> {
-        let (row, _) = self.store_blob(upload, |tx, blob| {
+        let (row, _) = self.store_blob(target.who, upload, |tx, blob| {
             let number = find(tx, target)?.current_version + 1;
             self.check_room(tx, target.who.id, blob.size)?;
             let sql = "INSERT INTO entity_versions (entity_id, user_id, version, file, size_bytes,
@@ -208,7 +208,7 @@ impl Store {
     /// Stores the user's wrapped data key. The first stays: replacing it would make every
     /// version unreadable.
     pub fn add_entity_key(&self, target: Target<'_>, wrapped: &Key) -> Result<()> {
-        self.write(|tx| match find(tx, target)?.wrapped_dek {
+        self.write_as(target.who, |tx| match find(tx, target)?.wrapped_dek {
             Some(known) if known == **wrapped => Ok(()),
             Some(_) => Err(StoreError::key_exists("key")),
             None => {
@@ -227,7 +227,7 @@ impl Store {
             true => "INSERT INTO profile_workspaces VALUES (?1, ?2) ON CONFLICT DO NOTHING",
             false => "DELETE FROM profile_workspaces WHERE profile_id = ?1 AND workspace_id = ?2",
         };
-        self.write(|tx| {
+        self.write_as(profile.who, |tx| {
             find(tx, profile)?;
             if member {
                 find(tx, Target { kind: Kind::WORKSPACE, id: workspace, ..profile })?;

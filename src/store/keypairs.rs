@@ -32,7 +32,7 @@ impl Store {
         let algorithm = new.key_algorithm.as_deref().unwrap_or("x25519");
         let (public, private) = (&new.public_key, &new.encrypted_private_key);
         let (salt, rounds) = (&new.kek_salt, new.kek_iterations);
-        self.write(|tx| {
+        self.write_as(who, |tx| {
             let sql = "INSERT INTO keypairs (user_id, public_key, encrypted_private_key, kek_salt,
                                              kek_iterations, key_algorithm, created_at)
                        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";

@@ -49,7 +49,7 @@ impl Store {
     pub fn link_project(
         &self, on: OnMachine<'_>, project: i64, path: Option<&str>,
     ) -> Result<String> {
-        self.write(|tx| {
+        self.write_as(on.who, |tx| {
             let version = find(tx, on.project(project))?.current_version;
             let sql = "INSERT INTO machine_projects (machine_ref, project_id, local_path,
                                                      last_synced_version)
@@ -66,7 +66,7 @@ impl Store {
     pub fn change_link(
         &self, on: OnMachine<'_>, project: i64, path: Option<Option<&str>>, synced: Option<i64>,
     ) -> Result<String> {
-        self.write(|tx| {
+        self.write_as(on.who, |tx| {
             find(tx, on.project(project))?;
             let sql = "UPDATE machine_projects
                           SET local_path = iif(?3, ?4, local_path),
@@ -81,7 +81,7 @@ impl Store {
 
     /// Marks a profile active on a machine, or not; each profile has its own mark.
     pub fn set_profile_active(&self, on: OnMachine<'_>, profile: i64, active: bool) -> Result<()> {
-        self.write(|tx| {
+        self.write_as(on.who, |tx| {
             find(tx, Target { kind: Kind::PROFILE, ..on.project(profile) })?;
             let sql = "INSERT INTO machine_profiles (machine_ref, profile_id, active)
                        VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET active = excluded.active";
@@ -107,7 +107,7 @@ impl Store {
         let sql = "UPDATE machine_projects SET last_synced_version = ?3
                     WHERE project_id = ?2 AND machine_ref =
                       (SELECT id FROM machines WHERE user_id = ?1 AND machine_id = ?4)";
-        self.write(|tx| {
+        self.write_as(on.who, |tx| {
             for (project, version) in updates {
                 execute(tx, sql, params![on.who.id, project, version, on.machine])?;
             }

@@ -1,10 +1,12 @@
 //! Machines of a user.
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, Row, Transaction, params};
 use serde::Deserialize;
 
 use super::audit::Event;
-use super::db::{execute_one, query_each, query_opt, query_scalar};
+use super::db::{
+    execute, execute_one, query_each, query_one, query_opt, query_scalar, query_table,
+};
 use super::error::{Result, StoreError};
 use super::prune::Pruned;
 use super::{RowSink, Store, User, users};
@@ -27,7 +29,7 @@ pub struct Registration {
 impl Store {
     /// Adds a machine, or updates it; a hidden one comes back. Its row, and true if it is new.
     pub fn register_machine(&self, who: &User, new: &Registration) -> Result<(String, bool)> {
-        self.write(|tx| {
+        self.write_as(who, |tx| {
             let known = machine_ref(tx, who.id, &new.machine_id)?.is_some();
             let id = upsert(tx, who, &new.machine_id, Some(new))?;
             Ok((query_scalar(tx, "SELECT row FROM machine_rows WHERE id = ?1", [id])?, !known))
@@ -36,7 +38,7 @@ impl Store {
 
     /// Hides a machine from lists; its snapshots stay, and registering it brings it back.
     pub fn hide_machine(&self, who: &User, machine: &MachineId) -> Result<()> {
-        self.write(|tx| {
+        self.write_as(who, |tx| {
             let sql = "UPDATE machines SET hidden_at = ?3
                         WHERE user_id = ?1 AND machine_id = ?2 AND hidden_at IS NULL";
             execute_one(tx, "machine", sql, params![who.id, machine, now_ms()])?;
@@ -44,28 +46,48 @@ impl Store {
         })
     }
 
-    /// Removes a machine with all its snapshots and links: rows first, then files. Returns how many
-    /// snapshots it had.
-    pub fn remove_machine(&self, email: &Email, machine: &MachineId) -> Result<i64> {
-        let count = self.write(|tx| {
-            let who = users::find(tx, email)?;
-            let count =
-                "SELECT snapshot_count FROM machines WHERE user_id = ?1 AND machine_id = ?2";
-            let count = query_opt(tx, count, params![who.id, machine], |row| row.get(0))?;
-            let sql = "DELETE FROM machines WHERE user_id = ?1 AND machine_id = ?2";
-            execute_one(tx, "machine", sql, params![who.id, machine])?;
-            Event::of(&who, "machine.remove").machine(machine).write(tx)?;
-            Ok(count.unwrap_or(0))
-        })?;
-        self.unlink_deleted(&mut Pruned::default())?;
-        Ok(count)
-    }
-
     /// The user's machines, newest activity first; `hidden` ones too if asked for.
     pub fn machines(&self, user: i64, hidden: bool, rows: RowSink<'_>) -> Result<()> {
         let sql = "SELECT row FROM machine_rows WHERE user_id = ?1 AND (?2 OR hidden_at IS NULL)
                     ORDER BY last_seen_at DESC, id DESC";
         self.db.read(|c| query_each(c, sql, params![user, hidden], rows))
+    }
+
+    /// All machines, or those of one user: user, machine id, name, platform, snapshots, bytes,
+    /// last push, and whether it is listed or hidden.
+    #[allow(dead_code)]
+    pub fn machine_list(&self, email: Option<&Email>) -> Result<Vec<[String; 8]>> {
+        let sql = "SELECT u.email, m.machine_id, m.name, coalesce(m.platform, '-'),
+                          m.snapshot_count || '',
+                          (SELECT coalesce(sum(size_bytes), 0) FROM state_snapshots
+                            WHERE machine_ref = m.id) || '',
+                          coalesce(moment(m.last_push_at), 'never'),
+                          iif(m.hidden_at IS NULL, 'listed', 'hidden')
+                     FROM machines m JOIN users u ON u.id = m.user_id
+                    WHERE ?1 IS NULL OR u.id = ?1 ORDER BY u.id, m.id";
+        self.db.read(|c| {
+            let user = email.map(|email| users::find(c, email)).transpose()?;
+            query_table(c, sql, [user.map(|user| user.id)])
+        })
+    }
+
+    /// Removes a machine with its snapshots and links: rows first, then files; returns how many
+    /// snapshots. Any text may be asked for: an old folder can hold a machine of a reserved name.
+    #[allow(dead_code)]
+    pub fn remove_machine(&self, email: &Email, machine: &str) -> Result<u64> {
+        let snapshots = self.write(|tx| {
+            let user = users::find(tx, email)?;
+            let sql = "SELECT id, snapshot_count FROM machines
+                        WHERE user_id = ?1 AND machine_id = ?2";
+            let read = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get(1)?));
+            let values = params![user.id, machine];
+            let (id, snapshots) = query_one(tx, "machine", sql, values, read)?;
+            execute(tx, "DELETE FROM machines WHERE id = ?1", [id])?;
+            Event::of(&user, "machine.remove").machine(machine).subject(id).write(tx)?;
+            Ok(snapshots)
+        })?;
+        self.unlink_deleted(&mut Pruned::default())?;
+        Ok(snapshots)
     }
 
     /// How many snapshots the user has.

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod backup;
 mod blobs;
 pub mod check;
+pub mod credentials;
 mod db;
 pub mod entities;
 pub mod environments;
@@ -18,23 +19,22 @@ mod pending;
 pub mod prune;
 pub mod snapshots;
 pub mod space;
-pub mod status;
 pub mod tokens;
 pub mod users;
 pub mod variables;
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rusqlite::{Row, Transaction};
+use rusqlite::Transaction;
 
-pub use error::{ErrorKind, Result, StoreError};
+pub use error::{BadBearer, ErrorKind, Result, StoreError};
 pub use files::Upload;
 pub use folder::Folder;
+pub use users::User;
 
 use crate::util::log;
 use crate::util::types::RandomId;
@@ -68,24 +68,6 @@ pub type RowSink<'a> = &'a mut dyn FnMut(&str) -> Result<()>;
 
 /// Told now and then how many files and bytes are done.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
-
-/// Who does something: rows are theirs, and the audit log names them.
-#[derive(Debug, Clone)]
-pub struct User {
-    /// The user's id.
-    pub id: i64,
-    /// The user's address.
-    pub email: String,
-    /// Where from; None for the operator's commands.
-    pub peer: Option<IpAddr>,
-}
-
-impl User {
-    /// From the columns id and email of a user, which come first.
-    fn from_row(row: &Row<'_>) -> rusqlite::Result<User> {
-        Ok(User { id: row.get(0)?, email: row.get(1)?, peer: None })
-    }
-}
 
 /// One data folder, open.
 pub struct Store {
@@ -203,10 +185,23 @@ impl Store {
         self.db.write(work)
     }
 
+    /// The same for a request of a user, whose credential is asked again: one that was revoked
+    /// while the body came writes nothing.
+    fn write_as<T>(
+        &self, user: &User, work: impl FnOnce(&Transaction<'_>) -> Result<T>,
+    ) -> Result<T> {
+        self.write(|tx| {
+            credentials::confirm(tx, user)?;
+            work(tx)
+        })
+    }
+
     /// The same for rows that can be many and long: refused like a push where the disk is short.
-    fn write_more<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+    fn write_more<T>(
+        &self, user: &User, work: impl FnOnce(&Transaction<'_>) -> Result<T>,
+    ) -> Result<T> {
         self.policy.check_free(self.free_bytes()?)?;
-        self.write(work)
+        self.write_as(user, work)
     }
 
     /// The names of all files that rows speak of, those that wait to be unlinked included.

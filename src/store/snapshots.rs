@@ -98,7 +98,7 @@ impl Store {
             Rules::Strict(_) => self.whole_newest(who.id, machine, upload.digest())?,
             Rules::Always => None,
         };
-        let done = self.store_blob(upload, |tx, blob| {
+        let done = self.store_blob(who, upload, |tx, blob| {
             let machine_ref = admit(tx, who, machine, rules)?;
             if let Rules::Strict(condition) = rules {
                 // The order of these questions is part of the contract.

@@ -45,9 +45,9 @@ fn do_everything(store: &Store) {
     let email = Email::parse("a@example.com").unwrap();
     let token = NewToken { digest: Digest([1; 32]), prefix: "cs_", name: "t", expires_at: None };
     let token_id = store.add_token(&email, &token, true).unwrap();
-    let who = store.bearer_by_token(Digest([1; 32])).unwrap().unwrap().who;
-    store.bearer_by_claims(who.id, 1, Some(token_id)).unwrap().unwrap();
-    store.credentials(&email).unwrap().unwrap();
+    let who = store.principal_by_token(Digest([1; 32])).unwrap().user;
+    store.principal_by_claims(who.id, 1, Some(token_id)).unwrap();
+    store.password_of(&email).unwrap().unwrap();
     let machine: MachineId = "m".to_owned().try_into().unwrap();
     let registration = serde_json::from_str(r#"{"machine_id": "m", "name": "m"}"#).unwrap();
     lock(&SEEN).clear();

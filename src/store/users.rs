@@ -1,16 +1,40 @@
 //! Users: added, changed and removed by the operator.
 
+use std::net::IpAddr;
+
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params};
 
+use super::Store;
 use super::audit::Event;
-use super::db::{execute, query_one, query_opt, query_scalar};
+use super::db::{execute, query_one, query_opt, query_scalar, query_table};
 use super::error::{ErrorKind, Result, StoreError};
 use super::prune::Pruned;
-use super::tokens::Principal;
-use super::{Store, User};
 use crate::util::time::now_ms;
 use crate::util::types::Email;
+
+/// Who does something: rows are theirs, and the audit log names them.
+#[derive(Debug, Clone)]
+pub struct User {
+    /// The user's id.
+    pub id: i64,
+    /// The user's address.
+    pub email: String,
+    /// Where from; None for the operator's commands.
+    pub peer: Option<IpAddr>,
+    /// Of the JWT they came with. None with an API token, which outlives a change of the password.
+    pub generation: Option<i64>,
+    /// The API token they came with, or traded for their JWT.
+    pub token_id: Option<i64>,
+}
+
+impl User {
+    /// From the columns id and email of a user, which come first.
+    pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<User> {
+        let (id, email) = (row.get(0)?, row.get(1)?);
+        Ok(User { id, email, peer: None, generation: None, token_id: None })
+    }
+}
 
 /// What a change of a user does.
 pub enum Change<'a> {
@@ -27,7 +51,7 @@ pub enum Change<'a> {
 impl Store {
     /// Adds a user.
     pub fn add_user(&self, email: &Email, password_hash: Option<&str>) -> Result<i64> {
-        self.write(|tx| add(tx, email, password_hash))
+        self.write(|tx| insert(tx, email, password_hash))
     }
 
     /// Changes a user.
@@ -46,51 +70,50 @@ impl Store {
             Change::Quota(bytes) => ("user.quota", "quota_bytes = ?3", (*bytes).into()),
         };
         self.write(|tx| {
-            let who = find(tx, email)?;
+            let user = find(tx, email)?;
             let sql = format!("UPDATE users SET updated_at = ?2, {sets} WHERE id = ?1");
-            execute(tx, &sql, params![who.id, now, new])?;
-            Event::of(&who, event).write(tx)
+            execute(tx, &sql, params![user.id, now, new])?;
+            Event::of(&user, event).write(tx)
         })
     }
 
-    /// Removes a user with all that is theirs: rows first, then files; says how many files.
+    /// Removes a user with all that is theirs: rows first, then files; returns how many files.
     pub fn remove_user(&self, email: &Email) -> Result<u64> {
         let files = self.write(|tx| {
-            let who = find(tx, email)?;
+            let user = find(tx, email)?;
             let sql = "SELECT count(*) FROM stored_files WHERE user_id = ?1";
-            let files = query_scalar(tx, sql, [who.id])?;
-            execute(tx, "DELETE FROM users WHERE id = ?1", [who.id])?;
-            Event::of(&who, "user.remove").write(tx)?;
+            let files = query_scalar(tx, sql, [user.id])?;
+            execute(tx, "DELETE FROM users WHERE id = ?1", [user.id])?;
+            Event::of(&user, "user.remove").write(tx)?;
             Ok(files)
         })?;
         self.unlink_deleted(&mut Pruned::default())?;
         Ok(files)
     }
 
-    /// What a login by password needs: whom it would sign in, and the argon2id PHC string, which
-    /// a disabled user has none of. None for an unknown address.
-    pub fn credentials(&self, email: &str) -> Result<Option<(Principal, Option<String>)>> {
-        let sql = "SELECT id, email, generation, NULL, NULL,
-                          iif(disabled_at IS NULL, password_hash, NULL)
-                     FROM users WHERE email = ?1";
-        let read = |row: &Row<'_>| Ok((Principal::from_row(row)?, row.get(5)?));
-        self.db.read(|c| query_opt(c, sql, [email], read))
+    /// All users, oldest first: id, email, state, sign-in, stored bytes, quota, created.
+    pub fn user_list(&self) -> Result<Vec<[String; 7]>> {
+        let sql = "SELECT id || '', email, iif(disabled_at IS NULL, 'enabled', 'disabled'),
+                          iif(password_hash IS NULL, 'token only', 'password'), stored_bytes || '',
+                          coalesce(quota_bytes || '', 'default'), moment(created_at)
+                     FROM users ORDER BY id";
+        self.db.read(|c| query_table(c, sql, []))
     }
 }
 
-/// Adds a user and says the id.
-pub(super) fn add(
+/// Adds a user and returns the id.
+pub(super) fn insert(
     connection: &Connection, email: &Email, password_hash: Option<&str>,
 ) -> Result<i64> {
     let sql = "INSERT INTO users (email, password_hash, created_at, updated_at)
                VALUES (?1, ?2, ?3, ?3) ON CONFLICT DO NOTHING RETURNING id, email";
-    let added =
-        query_opt(connection, sql, params![email, password_hash, now_ms()], User::from_row)?;
-    let who = added.ok_or_else(|| {
+    let values = params![email, password_hash, now_ms()];
+    let added = query_opt(connection, sql, values, User::from_row)?;
+    let user = added.ok_or_else(|| {
         StoreError::new(ErrorKind::Exists, format!("the user {email} already exists"))
     })?;
-    Event::of(&who, "user.add").write(connection)?;
-    Ok(who.id)
+    Event::of(&user, "user.add").write(connection)?;
+    Ok(user.id)
 }
 
 /// A user by address, for the operator's commands.

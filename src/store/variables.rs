@@ -72,7 +72,7 @@ impl Store {
             Visibility::Personal => format!("personal:{id}:{tier}:{}", project.who.id),
             Visibility::Shared | Visibility::Restricted => format!("shared:{id}:{tier}"),
         };
-        self.write_more(|tx| {
+        self.write_more(project.who, |tx| {
             find(tx, project)?;
             let sql = "INSERT INTO variables (project_id, environment_tier, name, visibility,
                          value_source, encrypted_value, description, required, layer_key,
@@ -122,7 +122,7 @@ impl Store {
     ) -> Result<()> {
         let sql = "DELETE FROM variables WHERE project_id = ?1 AND environment_tier = ?2
                       AND visibility = ?3 AND name = ?4";
-        self.write(|tx| {
+        self.write_as(project.who, |tx| {
             find(tx, project)?;
             execute_one(tx, "variable", sql, params![project.id, tier, visibility.word(), name])
         })
@@ -135,7 +135,7 @@ impl Store {
                    VALUES (?1, ?2, ?3, ?4, 1 + (SELECT coalesce(max(upload), 0) FROM layer_keys
                                                  WHERE project_id = ?1 AND layer_id = ?2))
                    ON CONFLICT DO UPDATE SET upload = excluded.upload";
-        self.write_more(|tx| {
+        self.write_more(project.who, |tx| {
             find(tx, project)?;
             execute(tx, insert, params![project.id, new.layer_id, new.wrapped_dek, now_ms()])?;
             let sql =

@@ -1,7 +1,7 @@
 //! Values that are checked once, where they enter, and cannot be wrong afterwards.
 
 use std::fmt;
-use std::ops::Deref;
+use std::ops::{Deref, RangeInclusive};
 
 use base64::Engine as _;
 use serde::Deserialize;
@@ -138,6 +138,42 @@ pub fn plain(text: &str, max: usize) -> Result<(), Rule> {
     }
 }
 
+/// Text for a terminal: characters that act on it, turn its direction of reading or cannot be seen
+/// are written as `\u{202e}`.
+pub fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c.is_control() || UNSEEN.iter().any(|range| range.contains(&c)) {
+            true => shown.extend(c.escape_unicode()),
+            false => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// Default_Ignorable_Code_Point of Unicode 16 (DerivedCoreProperties.txt), the line and paragraph
+/// separators, the interlinear annotations and the blank Braille pattern.
+const UNSEEN: [RangeInclusive<char>; 18] = [
+    '\u{ad}'..='\u{ad}',
+    '\u{34f}'..='\u{34f}',
+    '\u{61c}'..='\u{61c}',
+    '\u{115f}'..='\u{1160}',
+    '\u{17b4}'..='\u{17b5}',
+    '\u{180b}'..='\u{180f}',
+    '\u{200b}'..='\u{200f}',
+    '\u{2028}'..='\u{202e}',
+    '\u{2060}'..='\u{206f}',
+    '\u{2800}'..='\u{2800}',
+    '\u{3164}'..='\u{3164}',
+    '\u{fe00}'..='\u{fe0f}',
+    '\u{feff}'..='\u{feff}',
+    '\u{ffa0}'..='\u{ffa0}',
+    '\u{fff0}'..='\u{fffb}',
+    '\u{1bca0}'..='\u{1bca3}',
+    '\u{1d173}'..='\u{1d17a}',
+    '\u{e0000}'..='\u{e0fff}',
+];
+
 fn canonical(text: &str) -> Result<(), Rule> {
     let decoded = base64::engine::general_purpose::STANDARD.decode(text);
     decoded.map(drop).map_err(|_| "must be canonical base64".into())
@@ -224,6 +260,15 @@ mod tests {
         for bad in ["", "AA", "AA=", "AB==", "A A=", "AA==\n", "_w=="] {
             assert!(Key::try_from(bad.to_owned()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn text_for_a_terminal_shows_what_would_act_on_it_turn_it_or_hide_in_it() {
+        let hidden = "a\u{1b}[2J\u{202e}b\u{200b}c\u{2066}\u{feff}\u{ad}\u{e0041}\u{9b}\n";
+        let shown = r"a\u{1b}[2J\u{202e}b\u{200b}c\u{2066}\u{feff}\u{ad}\u{e0041}\u{9b}\u{a}";
+        assert_eq!(visible(hidden), shown);
+        let plain = "Jürgens Läptop – 東京 עברית 🖥 a\\b";
+        assert_eq!(visible(plain), plain);
     }
 
     #[test]

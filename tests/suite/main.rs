@@ -20,11 +20,11 @@ mod disk;
 mod fixture;
 mod folder;
 mod gate;
+mod house;
 mod login;
 mod machines;
 mod operator;
 mod rules;
-mod settings;
 mod snapshots;
 
 use fixture as support;
