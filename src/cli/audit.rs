@@ -1,26 +1,34 @@
 //! `audit`: prints the audit log.
 
-use super::args::Args;
-use super::{Done, print_lines};
+use super::args::{Args, Value};
+use super::output::print_lines;
+use super::{CliError, Done, settings};
 use crate::store::Store;
-use crate::store::audit::{Filter, moment};
+use crate::store::audit::{EVENTS, Filter, moment};
 
 pub fn run(mut args: Args) -> Done {
-    let since = args.value("--since")?;
-    let user = args.value("--user")?;
-    let event = args.value("--event")?.map(|event| event.text);
-    let format = args.value("--format")?;
-    let data = args.finish()?;
-    let rule = "use a time such as 2026-11-23T16:08:00Z, or a date";
-    let since = since.map(|since| moment(&since.text).ok_or_else(|| since.refuse(rule)));
-    let since = since.transpose()?;
-    let formats = [("jsonl", false), ("text", true)];
-    let text = format.map_or(Ok(false), |format| format.choice(formats))?;
-    let user = user.map(|user| user.email()).transpose()?;
+    let time = |value: Option<Value>, otherwise| {
+        let read = |value: Value| {
+            moment(&value.text).ok_or_else(|| value.refuse(settings::takes("RFC3339")))
+        };
+        value.map_or(Ok(otherwise), read)
+    };
+    let since = time(args.value("--since", "RFC3339")?, i64::MIN)?;
+    let until = time(args.value("--until", "RFC3339")?, i64::MAX)?;
+    let user = args.value("--user", "EMAIL")?.map(|user| user.email()).transpose()?;
+    let event = args.value("--event", "NAME")?.map(event).transpose()?;
+    let store = Store::open(&args.finish()?)?;
     let mut printed = Ok(());
-    Store::open(&data)?.each_audit_row(&Filter { since, user, event, text }, |rows| {
+    store.each_audit_row(&Filter { since, until, user, event }, |rows| {
         printed = print_lines(rows);
         printed.is_ok()
     })?;
     printed
+}
+
+fn event(value: Value) -> Result<String, CliError> {
+    match EVENTS.contains(&value.text.as_str()) {
+        true => Ok(value.text),
+        false => Err(value.refuse(format_args!("one of {}", EVENTS.join(", ")))),
+    }
 }

@@ -3,16 +3,17 @@
 use std::path::Path;
 
 use super::args::Args;
-use super::{CliError, Done, open_store, print, progress};
+use super::output::{print, progress};
+use super::{CliError, Done, open_store};
 use crate::store::backup::{self, Copied};
 
 pub fn run(mut args: Args) -> Done {
     let hard_link = args.flag("--hard-link");
-    let older = args.value("--incremental-from")?;
+    let older = args.value("--incremental-from", "OLD")?;
     let dest = args.positional("DEST")?;
     let store = open_store(args)?;
     let older = older.as_ref().map(|older| Path::new(&older.text));
-    let (to, mut told) = (Path::new(&dest.text), progress("copied"));
+    let (to, mut told) = (Path::new(&dest.text), progress("copied", store.totals()?.0));
     let copied = store.backup(to, older, hard_link, &mut told)?;
     report(&copied, &dest.text)
 }
@@ -20,7 +21,7 @@ pub fn run(mut args: Args) -> Done {
 pub fn restore(mut args: Args) -> Done {
     let from = args.positional("SRC")?;
     let to = args.finish()?;
-    let copied = backup::restore(Path::new(&from.text), &to, &mut progress("restored"))?;
+    let copied = backup::restore(Path::new(&from.text), &to, &mut progress("restored", 0))?;
     report(&copied, &to.display().to_string())
 }
 

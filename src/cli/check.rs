@@ -1,16 +1,13 @@
 //! `check`: verifies a data folder.
 
 use super::args::Args;
-use super::{CliError, Done, open_store, print, progress};
+use super::output::{print, progress};
+use super::{CliError, Done, open_store};
 
-pub fn run(mut args: Args) -> Done {
-    let repair = args.flag("--repair");
+pub fn run(args: Args) -> Done {
     let store = open_store(args)?;
-    if repair {
-        let moved = store.repair()?;
-        print(format_args!("{moved} files without a row moved into lost+found/\n"))?;
-    }
-    let report = store.check(&mut progress("verified"))?;
+    let total = store.totals().map_or(0, |(bytes, _)| bytes);
+    let report = store.check(&mut progress("verified", total))?;
     for sentence in &report.database {
         print(format_args!("database: {sentence}\n"))?;
     }

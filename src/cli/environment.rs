@@ -1,13 +1,15 @@
 //! `environment …`: looks at environments and brings deleted ones back.
 
 use super::args::Args;
-use super::{Done, open_store, print, print_table};
+use super::output::{print, print_table};
+use super::{Done, open_store};
+use crate::util::types::visible;
 
 /// `environment list EMAIL`.
 pub fn list(mut args: Args) -> Done {
     let deleted = args.flag("--deleted");
     let email = args.email()?;
-    print_table(&open_store(args)?.environment_list(&email, deleted)?)
+    print_table(&open_store(args)?.environment_table(&email, deleted)?)
 }
 
 /// `environment restore EMAIL NAME`.
@@ -15,5 +17,5 @@ pub fn restore(mut args: Args) -> Done {
     let email = args.email()?;
     let name = args.positional("NAME")?;
     open_store(args)?.restore_environment(&email, &name.text)?;
-    print(format_args!("environment {} restored\n", name.text.escape_debug()))
+    print(format_args!("environment {} restored\n", visible(&name.text)))
 }

@@ -5,13 +5,13 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use super::args::Args;
-use super::{CliError, Done, print};
+use super::output::print;
+use super::{CliError, Done};
 use crate::util::limits::HEALTHCHECK_TIMEOUT_S;
 
 pub fn run(mut args: Args) -> Done {
-    let url = args.setting("--url")?;
-    let listen: SocketAddr =
-        args.parsed("--listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8787)))?;
+    let url = args.value_or_variable("--url", "URL")?;
+    let listen: SocketAddr = args.parsed("--listen")?;
     let ip = if listen.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { listen.ip() };
     let here = || format!("http://{}", SocketAddr::from((ip, listen.port())));
     let url = url.map_or_else(here, |url| url.text);

@@ -6,21 +6,24 @@ mod backup;
 mod check;
 mod environment;
 mod healthcheck;
+mod help;
+mod machine;
 mod notify;
+mod output;
 mod prune;
 mod serve;
+mod settings;
+mod status;
 mod token;
 mod user;
 
-use std::fmt::Display;
-use std::io::{BufWriter, IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use crate::store::{Store, StoreError};
 use crate::util::log;
-use crate::util::types::visible;
 use args::Args;
+use output::print;
 
 /// Why a command did not do its work.
 #[derive(Debug)]
@@ -41,33 +44,32 @@ impl From<StoreError> for CliError {
     }
 }
 
-/// What `--help` prints: a part for the program, then one for each command, which begins with the
-/// command itself.
-const HELP: &str = include_str!("help.txt");
+/// What a command is called, and what runs it.
+type Command = (&'static str, fn(Args) -> Done);
 
-/// A command, the word after it if it is a group of commands, and what runs it.
-type Command = (&'static str, &'static str, fn(Args) -> Done);
-
-const COMMANDS: [Command; 19] = [
-    ("serve", "", serve::run),
-    ("user", "add", user::add),
-    ("user", "passwd", user::passwd),
-    ("user", "quota", user::quota),
-    ("user", "list", user::list),
-    ("user", "disable", user::disable),
-    ("user", "enable", user::enable),
-    ("user", "remove", user::remove),
-    ("token", "create", token::create),
-    ("token", "list", token::list),
-    ("token", "revoke", token::revoke),
-    ("backup", "", backup::run),
-    ("restore", "", backup::restore),
-    ("check", "", check::run),
-    ("prune", "", prune::run),
-    ("audit", "", audit::run),
-    ("healthcheck", "", healthcheck::run),
-    ("environment", "list", environment::list),
-    ("environment", "restore", environment::restore),
+const COMMANDS: [Command; 22] = [
+    ("serve", serve::run),
+    ("user add", user::add),
+    ("user passwd", user::passwd),
+    ("user quota", user::quota),
+    ("user list", user::list),
+    ("user disable", user::disable),
+    ("user enable", user::enable),
+    ("user remove", user::remove),
+    ("token create", token::create),
+    ("token list", token::list),
+    ("token revoke", token::revoke),
+    ("machine list", machine::list),
+    ("machine remove", machine::remove),
+    ("status", status::run),
+    ("check", check::run),
+    ("backup", backup::run),
+    ("restore", backup::restore),
+    ("prune", prune::run),
+    ("audit", audit::run),
+    ("environment list", environment::list),
+    ("environment restore", environment::restore),
+    ("healthcheck", healthcheck::run),
 ];
 
 /// Runs the command line of this process.
@@ -95,81 +97,39 @@ fn run(mut args: Args) -> Done {
         return print(format_args!("configsync-server {}\n", env!("CARGO_PKG_VERSION")));
     }
     args.take_data()?;
-    let Some(command) = args.subcommand()? else {
-        if help {
-            return print(help_of(""));
-        }
-        args.finish()?;
-        return Err(CliError::Usage("a command is needed; see --help".into()));
-    };
-    let mut known = COMMANDS.iter().filter(|(first, ..)| *first == command).peekable();
-    let Some((_, second, _)) = known.peek() else {
-        return Err(CliError::Usage(format!("unknown command {command}; see --help")));
-    };
-    if help {
-        return print(help_of(&command));
+    let mut name = args.subcommand()?.unwrap_or_default();
+    let asked = help || name == "help";
+    if name == "help" {
+        name = args.subcommand()?.unwrap_or_default();
     }
-    let chosen = if second.is_empty() { Some(String::new()) } else { args.subcommand()? };
-    let Some(chosen) = chosen else {
-        args.finish()?;
-        return Err(CliError::Usage(format!("{command} needs a command; see {command} --help")));
-    };
-    let unknown =
-        || CliError::Usage(format!("unknown command {command} {chosen}; see {command} --help"));
-    let (.., run) = known.find(|(_, second, _)| *second == chosen).ok_or_else(unknown)?;
-    run(args)
-}
-
-/// The part of a command, or, for none, that of the program.
-fn help_of(command: &str) -> String {
-    let mut parts = HELP.split("\n----\n");
-    let of_command = |part: &&str| part.split(' ').nth(1) == Some(command);
-    let part = match command {
-        "" => parts.next(),
-        _ => parts.skip(1).find(of_command),
-    };
-    format!("{}\n", part.unwrap_or(HELP).trim_end())
-}
-
-/// Writes to standard output; a closed one is an error, not a panic.
-fn print(text: impl Display) -> Done {
-    let mut out = std::io::stdout().lock();
-    write!(out, "{text}").and_then(|()| out.flush()).map_err(could_not(PRINT))
-}
-
-const PRINT: &str = "write to standard output";
-
-/// What failed, with the system's reason.
-fn could_not(what: impl Display) -> impl FnOnce(std::io::Error) -> CliError {
-    move |error| CliError::Failed(format!("could not {what}: {error}"))
-}
-
-/// Prints each line; a reader that has enough is no error.
-fn print_lines(lines: &[String]) -> Done {
-    let mut out = BufWriter::new(std::io::stdout().lock());
-    let written = lines.iter().try_for_each(|line| writeln!(out, "{line}"));
-    written.and_then(|()| out.flush()).map_err(|error| match error.kind() {
-        std::io::ErrorKind::BrokenPipe => CliError::Closed,
-        _ => could_not(PRINT)(error),
-    })
-}
-
-/// Prints rows with tabs between the cells, in which no character acts on the terminal.
-fn print_table<const N: usize>(rows: &[[String; N]]) -> Done {
-    let line = |row: &[String; N]| row.each_ref().map(|cell| visible(cell)).join("\t");
-    print_lines(&rows.iter().map(line).collect::<Vec<_>>())
-}
-
-/// Shows on a terminal how far a long command is; elsewhere nothing.
-fn progress(done: &'static str) -> impl FnMut(u64, u64) {
-    let shown = std::io::stderr().is_terminal();
-    let mut last = Instant::now();
-    move |files, bytes| {
-        if shown && last.elapsed() >= Duration::from_millis(200) {
-            last = Instant::now();
-            let mib = bytes / (1024 * 1024);
-            let _ = write!(std::io::stderr(), "\r{files} files, {mib} MiB {done}\x1b[K\r");
+    let is_group = COMMANDS.iter().any(|(known, _)| known.starts_with(&format!("{name} ")));
+    if is_group && let Some(second) = args.subcommand()? {
+        name = format!("{name} {second}");
+    }
+    let unfinished = name.is_empty() || is_group && !name.contains(' ');
+    match COMMANDS.iter().find(|(known, _)| *known == name) {
+        Some(_) if asked => print(help::command(&name)),
+        Some((_, run)) => {
+            // `serve` does it once its log has its format.
+            if name != "serve" && name != "healthcheck" {
+                warn_of_unknown_variables();
+            }
+            run(args)
         }
+        None if asked && unfinished => print(help::list(&name)),
+        None if unfinished => {
+            // A flag that does not exist is the likelier mistake.
+            args.finish()?;
+            Err(CliError::Usage(format!("{name} needs a command; see --help").trim_start().into()))
+        }
+        None => Err(CliError::Usage(format!("unknown command {name}; see --help"))),
+    }
+}
+
+/// What is set and read by nothing is probably mistyped.
+fn warn_of_unknown_variables() {
+    for name in settings::unknown_variables() {
+        log::warn(&format!("the variable {name} is not a setting; see serve --help"));
     }
 }
 

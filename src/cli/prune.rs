@@ -1,15 +1,17 @@
 //! `prune`: deletes what nobody needs any more.
 
-use std::num::NonZeroU32;
-
-use super::args::Args;
-use super::{CliError, Done, print};
+use super::args::{Args, Value};
+use super::output::print;
+use super::{CliError, Done};
 use crate::store::Store;
 use crate::store::prune::{Pruned, Rules};
 
 pub fn run(mut args: Args) -> Done {
-    let keep = args.number::<NonZeroU32>("--keep")?.map(NonZeroU32::get);
-    let older_than_days = args.number("--older-than-days")?;
+    let number = |value: Option<Value>, least| {
+        value.map(|value| value.number(least..=u64::from(u32::MAX))).transpose()
+    };
+    let keep = number(args.value("--keep", "N")?, 1)?;
+    let older_than_days = number(args.value("--older-than-days", "N")?, 0)?;
     let dry_run = args.flag("--dry-run");
     let data = args.finish()?;
     if keep.is_none() && older_than_days.is_none() {

@@ -11,8 +11,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::args::Args;
 use super::notify::notify;
+use super::output::{could_not, print};
 use super::token::new_token;
-use super::{CliError, Done, could_not, print};
+use super::{CliError, Done, warn_of_unknown_variables};
 use crate::app::App;
 use crate::app::admission::Server;
 use crate::app::server::Workers;
@@ -27,9 +28,6 @@ use crate::util::log::{self, Format};
 use crate::util::metrics::Metrics;
 use crate::util::types::Email;
 
-/// A hundred years: RFC 3339 has four digits for a year.
-const JWT_HOURS_MAX: u32 = 876_000;
-
 struct Settings {
     data: PathBuf,
     listen: SocketAddr,
@@ -40,13 +38,14 @@ struct Settings {
     policy: Policy,
     gate: Config,
     audit_days: u32,
-    metrics: bool,
+    metrics: Option<SocketAddr>,
     log_format: Format,
 }
 
 pub fn run(args: Args) -> Done {
     let mut settings = settings(args)?;
     log::start(settings.log_format);
+    warn_of_unknown_variables();
     settings.gate.connections_max = carried(settings.gate.connections_max);
     let second = Arc::new(AtomicBool::new(false));
     let mut signals = watch_signals(&second).map_err(could_not("watch for signals"))?;
@@ -67,7 +66,7 @@ pub fn run(args: Args) -> Done {
         body_bytes_max: settings.body_bytes_max,
         jwt_lifetime_s: settings.jwt_lifetime_s,
         metrics: Arc::new(Metrics::default()),
-        metrics_served: settings.metrics,
+        metrics_served: settings.metrics.is_some(),
     });
     init_user(&context.store, settings.init_user.as_ref(), address)?;
     context.store.audit_later(Event::new("server.start", "ok"));
@@ -113,47 +112,37 @@ fn settle(context: &Arc<App>, longest: Duration) {
 }
 
 fn settings(mut args: Args) -> Result<Settings, CliError> {
-    let seconds = |args: &mut Args, name, default| {
-        let s: u32 = args.positive(name, u32::try_from(default).unwrap_or(u32::MAX))?;
-        Ok::<_, CliError>(Duration::from_secs(u64::from(s)))
-    };
-    let hours: u32 = args.positive("--token-hours", limits::JWT_HOURS as u32)?;
-    let settings = Settings {
-        listen: args.parsed("--listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8787)))?,
+    let seconds = |args: &mut Args, flag| args.number(flag).map(Duration::from_secs);
+    // Read here so that it is checked; there is no page yet.
+    args.switch("--no-page")?;
+    Ok(Settings {
+        listen: args.parsed("--listen")?,
         init_user: args.setting("--init-user")?.map(|value| value.email()).transpose()?,
-        body_bytes_max: args.positive("--max-body", limits::BODY_BYTES_MAX)?,
-        stop_timeout: seconds(&mut args, "--stop-timeout", limits::STOP_TIMEOUT_S)?,
-        jwt_lifetime_s: i64::from(hours) * 3600,
+        body_bytes_max: args.number("--max-body")?,
+        stop_timeout: seconds(&mut args, "--stop-timeout")?,
+        jwt_lifetime_s: args.number::<i64>("--token-hours")?.saturating_mul(3600),
         policy: Policy {
-            quota_bytes: args.parsed("--quota", 0)?,
-            free_bytes_min: args.parsed("--min-free", limits::FREE_BYTES_MIN)?,
-            keep: args.parsed("--keep", 0)?,
+            quota_bytes: args.number("--quota")?,
+            free_bytes_min: args.number("--min-free")?,
+            keep: args.number("--keep")?,
         },
         gate: Config {
-            connections_max: args.positive("--max-connections", limits::CONNECTIONS_MAX)?,
-            connections_per_peer_max: args
-                .positive("--max-connections-per-ip", limits::CONNECTIONS_PER_PEER_MAX)?,
-            head_timeout: seconds(&mut args, "--head-timeout", limits::HEAD_TIMEOUT_S)?,
-            idle_timeout: seconds(&mut args, "--idle-timeout", limits::IDLE_TIMEOUT_S)?,
-            body_grace: seconds(&mut args, "--body-grace", limits::BODY_GRACE_S)?,
+            connections_max: args.number("--max-connections")?,
+            connections_per_peer_max: args.number("--max-connections-per-ip")?,
+            head_timeout: seconds(&mut args, "--head-timeout")?,
+            idle_timeout: seconds(&mut args, "--idle-timeout")?,
+            body_grace: seconds(&mut args, "--body-grace")?,
             trusted_proxies: args
                 .repeated::<IpAddr>("--trusted-proxy")?
                 .iter()
                 .map(IpAddr::to_canonical)
                 .collect(),
         },
-        audit_days: args.parsed("--audit-days", limits::AUDIT_DAYS)?,
-        metrics: args.switch("--metrics")?,
-        log_format: match args.setting("--log-format")? {
-            None => Format::Text,
-            Some(word) => word.choice([("text", Format::Text), ("json", Format::Json)])?,
-        },
+        audit_days: args.number("--audit-days")?,
+        metrics: args.optional_setting("--metrics")?,
+        log_format: args.parsed("--log-format")?,
         data: args.finish()?,
-    };
-    if hours > JWT_HOURS_MAX {
-        return Err(CliError::Usage(format!("--token-hours {hours}: at most {JWT_HOURS_MAX}")));
-    }
-    Ok(settings)
+    })
 }
 
 /// No more connections than the descriptor limit of this process carries.
@@ -184,7 +173,7 @@ fn watch_signals(second: &Arc<AtomicBool>) -> std::io::Result<signal_hook::itera
 /// On a folder without users: makes the first one and its token, and shows how to sign in.
 fn init_user(store: &Store, email: Option<&Email>, address: SocketAddr) -> Done {
     let Some(email) = email else { return Ok(()) };
-    if !store.user_list()?.is_empty() {
+    if !store.user_table()?.rows.is_empty() {
         return Ok(());
     }
     let token = new_token(store, email, "first token", None, true)?;

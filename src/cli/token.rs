@@ -1,30 +1,26 @@
 //! `token …`: creates, lists and revokes API tokens.
 
 use super::args::Args;
-use super::{CliError, Done, open_store, print, print_table};
+use super::output::{print, print_table};
+use super::{CliError, Done, open_store};
 use crate::auth::token::ApiToken;
 use crate::store::Store;
 use crate::store::tokens::NewToken;
 use crate::util::time::{DAY_MS, now_ms};
 use crate::util::types::{Email, Name};
 
-const EXPIRY_DAYS_MAX: i64 = 36_500;
+const EXPIRY_DAYS_MAX: u64 = 36_500;
 
 /// `token create EMAIL`: prints the token, this once.
 pub fn create(mut args: Args) -> Done {
-    let name = args.value("--name")?;
-    let expires_days = args.value("--expires-days")?;
+    let name = args.value("--name", "NAME")?;
+    let expires_days = args.value("--expires-days", "N")?;
     let email = args.email()?;
     let data = args.finish()?;
     let name = name.ok_or_else(|| CliError::Usage("token create needs --name NAME".into()))?;
     let name: Name = name.checked()?;
-    let expires_at = match expires_days {
-        None => None,
-        Some(days) => match days.parse::<i64>()? {
-            n @ 1..=EXPIRY_DAYS_MAX => Some(now_ms() + n * DAY_MS),
-            _ => return Err(days.refuse(&format!("use 1 to {EXPIRY_DAYS_MAX}"))),
-        },
-    };
+    let days = expires_days.map(|days| days.number(1..=EXPIRY_DAYS_MAX)).transpose()?;
+    let expires_at = days.map(|days: i64| now_ms() + days * DAY_MS);
     let token = new_token(&Store::open(&data)?, &email, &name, expires_at, false)?;
     print(format_args!("{}\n", token.as_str()))
 }
@@ -42,8 +38,8 @@ pub fn new_token(
 
 /// `token list`, of all users or of one.
 pub fn list(mut args: Args) -> Done {
-    let email = args.optional("EMAIL")?.map(|value| value.email()).transpose()?;
-    print_table(&open_store(args)?.token_list(email.as_ref())?)
+    let email = args.optional_email()?;
+    print_table(&open_store(args)?.token_table(email.as_ref())?)
 }
 
 /// `token revoke ID`.

@@ -1,10 +1,10 @@
 //! `user …`: adds, changes, lists and removes users.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, Read};
 
 use super::args::Args;
-use super::{CliError, Done, could_not, open_store, print, print_table};
+use super::output::{could_not, print, print_table};
+use super::{CliError, Done, open_store, settings};
 use crate::auth::password;
 use crate::store::Store;
 use crate::store::users::Change;
@@ -12,40 +12,37 @@ use crate::util::limits::PASSWORD_BYTES_MAX;
 
 /// `user add EMAIL`.
 pub fn add(mut args: Args) -> Done {
-    let password = Source::take(&mut args)?;
+    let with_password = args.flag("--password-stdin");
     let email = args.email()?;
     let store = open_store(args)?;
-    let hash = password.map(Source::read).transpose()?;
+    let hash = with_password.then(read_password).transpose()?;
     let id = store.add_user(&email, hash.as_deref())?;
     print(format_args!("user {id} {email} added\n"))
 }
 
 /// `user passwd EMAIL`.
 pub fn passwd(mut args: Args) -> Done {
-    let password = Source::take(&mut args)?;
+    let with_password = args.flag("--password-stdin");
     let email = args.email()?;
     let data = args.finish()?;
-    let Some(password) = password else {
-        let rule = "user passwd needs --password-stdin or --password-file FILE";
-        return Err(CliError::Usage(rule.into()));
-    };
+    if !with_password {
+        return Err(CliError::Usage("user passwd needs --password-stdin".into()));
+    }
     let store = Store::open(&data)?;
-    store.change_user(&email, &Change::Password(&password.read()?))?;
+    store.change_user(&email, &Change::Password(&read_password()?))?;
     print(format_args!("password of {email} set; its JWTs are void\n"))
 }
 
 /// `user quota EMAIL BYTES`.
 pub fn quota(mut args: Args) -> Done {
     let email = args.email()?;
-    let bytes = args.positional("BYTES")?;
+    let bytes = args.positional("BYTES|default")?;
     let data = args.finish()?;
     let quota = match bytes.text.as_str() {
         "default" => None,
-        _ => Some(bytes.parse::<u64>()?),
+        _ => Some(bytes.number(0..=settings::most("BYTES"))?),
     };
-    let stored = quota.map(i64::try_from).transpose();
-    let stored = stored.map_err(|_| bytes.refuse("this is too large"))?;
-    Store::open(&data)?.change_user(&email, &Change::Quota(stored))?;
+    Store::open(&data)?.change_user(&email, &Change::Quota(quota))?;
     print(format_args!("quota of {email} is {}\n", bytes.text))
 }
 
@@ -81,45 +78,24 @@ pub fn remove(mut args: Args) -> Done {
 
 /// `user list`.
 pub fn list(args: Args) -> Done {
-    print_table(&open_store(args)?.user_list()?)
+    print_table(&open_store(args)?.user_table()?)
 }
 
-/// Where a password comes from: never an argument, which other users of the host can read.
-enum Source {
-    Stdin,
-    File(String),
-}
-
-impl Source {
-    fn take(args: &mut Args) -> Result<Option<Source>, CliError> {
-        let stdin = args.flag("--password-stdin").then_some(Source::Stdin);
-        match (stdin, args.value("--password-file")?) {
-            (Some(_), Some(_)) => {
-                Err(CliError::Usage("give --password-stdin or --password-file, not both".into()))
-            }
-            (stdin, file) => Ok(stdin.or(file.map(|file| Source::File(file.text)))),
-        }
+/// The hash of the password on the first line of standard input, which is read no further. A password
+/// is never an argument: other users of the host could read it.
+fn read_password() -> Result<String, CliError> {
+    let mut line = Vec::new();
+    // Room for one byte too many and a line end, so that a longer one is noticed.
+    let most = PASSWORD_BYTES_MAX as u64 + 3;
+    let read = std::io::stdin().lock().take(most).read_until(b'\n', &mut line);
+    read.map_err(could_not("read the password"))?;
+    let password = line.strip_suffix(b"\n").unwrap_or(&line);
+    let password = password.strip_suffix(b"\r").unwrap_or(password);
+    let fits = (1..=PASSWORD_BYTES_MAX).contains(&password.len());
+    if !fits || std::str::from_utf8(password).is_err() {
+        return Err(CliError::Failed(format!(
+            "the first line must be a password of 1 to {PASSWORD_BYTES_MAX} bytes of UTF-8"
+        )));
     }
-
-    /// The hash of the password on the first line, which is read no further.
-    fn read(self) -> Result<String, CliError> {
-        let mut line = Vec::new();
-        // Room for one byte too many and a line end, so that a longer one is noticed.
-        let most = PASSWORD_BYTES_MAX as u64 + 3;
-        let read = match &self {
-            Source::Stdin => std::io::stdin().lock().take(most).read_until(b'\n', &mut line),
-            Source::File(path) => File::open(path)
-                .and_then(|file| BufReader::new(file.take(most)).read_until(b'\n', &mut line)),
-        };
-        read.map_err(could_not("read the password"))?;
-        let password = line.strip_suffix(b"\n").unwrap_or(&line);
-        let password = password.strip_suffix(b"\r").unwrap_or(password);
-        let fits = (1..=PASSWORD_BYTES_MAX).contains(&password.len());
-        if !fits || std::str::from_utf8(password).is_err() {
-            return Err(CliError::Failed(format!(
-                "the first line must be a password of 1 to {PASSWORD_BYTES_MAX} bytes of UTF-8"
-            )));
-        }
-        password::hash(password).map_err(|e| CliError::Failed(e.to_string()))
-    }
+    password::hash(password).map_err(|e| CliError::Failed(e.to_string()))
 }

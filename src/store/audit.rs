@@ -75,17 +75,27 @@ impl Event {
     }
 }
 
+/// Every name of an event.
+pub const EVENTS: [&str; 30] = [
+    "audit.limited", "backup", "entity.add", "entity.change", "entity.key", "entity.pull",
+    "entity.push", "entity.remove", "environment.restore", "environment.sync", "keypair.add",
+    "login.failed", "login.ok", "login.throttled", "machine.register", "machine.remove", "prune",
+    "server.start", "server.stop", "snapshot.prune", "snapshot.pull", "snapshot.push",
+    "token.create", "token.revoke", "user.add", "user.disable", "user.enable", "user.passwd",
+    "user.quota", "user.remove",
+];
+
 /// Which rows of the audit log to read: those that match every part given.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Filter {
     /// Not before this moment, milliseconds since 1970.
-    pub since: Option<i64>,
+    pub since: i64,
+    /// Not after this moment.
+    pub until: i64,
     /// Of the user of this address, removed or not.
     pub user: Option<Email>,
     /// Of this event.
     pub event: Option<String>,
-    /// Lines with tabs between the fields instead of JSON.
-    pub text: bool,
 }
 
 impl Store {
@@ -94,18 +104,16 @@ impl Store {
     pub fn each_audit_row(
         &self, filter: &Filter, mut work: impl FnMut(&[String]) -> bool,
     ) -> Result<()> {
-        let form = if filter.text { "line" } else { "row" };
-        let sql = format!(
-            "SELECT {form}, created_at, id FROM audit_rows WHERE (created_at, id) > (?1, ?2)
-               AND (?3 IS NULL OR user_email = ?3) AND (?4 IS NULL OR event = ?4)
-              ORDER BY created_at, id LIMIT 1000"
-        );
+        let sql = "SELECT row, created_at, id FROM audit_rows
+                    WHERE (created_at, id) > (?1, ?2) AND created_at <= ?3
+                      AND (?4 IS NULL OR user_email = ?4) AND (?5 IS NULL OR event = ?5)
+                    ORDER BY created_at, id LIMIT 1000";
         let (user, event) = (filter.user.as_deref(), filter.event.as_deref());
-        let mut after = (filter.since.unwrap_or(i64::MIN), i64::MIN);
+        let mut after = (filter.since, i64::MIN);
         loop {
-            let values = params![after.0, after.1, user, event];
+            let values = params![after.0, after.1, filter.until, user, event];
             let read = |row: &Row<'_>| Ok((row.get(0)?, (row.get(1)?, row.get(2)?)));
-            let found = self.db.read(|c| query_rows(c, &sql, values, read))?;
+            let found = self.db.read(|c| query_rows(c, sql, values, read))?;
             let (lines, keys): (Vec<String>, Vec<_>) = found.into_iter().unzip();
             let Some(last) = keys.last() else { return Ok(()) };
             after = *last;

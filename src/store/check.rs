@@ -12,7 +12,6 @@ use super::db::{query_rows, query_strings};
 
 use super::error::Result;
 use super::files::{open_verified, reason};
-use super::folder::make_dir;
 use super::{Progress, Store};
 use crate::util::limits::{COPY_ROWS, ORPHAN_AGE_S};
 
@@ -105,13 +104,6 @@ impl Store {
         let dangling = ask("PRAGMA foreign_key_check");
         found.extend(dangling.iter().map(|t| format!("rows that refer to nothing: {t}")));
         found
-    }
-
-    /// Sets files without a row aside; says how many. The caller makes sure that no server runs.
-    pub fn repair(&self) -> Result<usize> {
-        let _lock = self.folder.lock_server()?;
-        make_dir(&self.folder.lost_and_found())?;
-        self.folder.move_orphans(&self.file_names()?)
     }
 
     /// Runs `work` for every file that a row names, page by page: so a check of a large folder holds

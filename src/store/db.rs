@@ -121,19 +121,6 @@ pub fn query_strings(
     query_rows(connection, sql, values, |row| row.get(0))
 }
 
-/// All rows of a query for `N` text columns; a null is an empty text.
-pub fn query_table<const N: usize>(
-    connection: &Connection, sql: &str, values: impl Params,
-) -> Result<Vec<[String; N]>> {
-    query_rows(connection, sql, values, |row| {
-        let mut cells = [const { String::new() }; N];
-        for (n, cell) in cells.iter_mut().enumerate() {
-            *cell = row.get::<_, Option<String>>(n)?.unwrap_or_default();
-        }
-        Ok(cells)
-    })
-}
-
 /// Hands the first column of each row, a text, to `rows`: a list of any length takes no memory.
 pub fn query_each(
     connection: &Connection, sql: &str, values: impl Params, rows: RowSink<'_>,

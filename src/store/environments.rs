@@ -4,7 +4,7 @@ use rusqlite::params;
 use serde::Deserialize;
 
 use super::audit::Event;
-use super::db::{execute, execute_one, query_each, query_scalar, query_table};
+use super::db::{execute, execute_one, query_each, query_scalar};
 use super::error::{Result, StoreError};
 use super::{RowSink, Store, User, users};
 use crate::util::limits::ENVIRONMENTS_MAX;
@@ -63,15 +63,6 @@ impl Store {
             execute(tx, sql, [who.id, ENVIRONMENTS_MAX])?;
             Event::of(who, "environment.sync").write(tx)
         })
-    }
-
-    /// A line for each of a user's environments, deleted ones too if asked for.
-    pub fn environment_list(&self, email: &Email, deleted: bool) -> Result<Vec<[String; 5]>> {
-        let sql = "SELECT name, tier, coalesce(color, '-'), iif(protect, 'protected', 'open'),
-                          coalesce('deleted ' || moment(deleted_at), 'live')
-                     FROM environments
-                    WHERE user_id = ?1 AND (?2 OR deleted_at IS NULL) ORDER BY name";
-        self.db.read(|c| query_table(c, sql, params![users::find(c, email)?.id, deleted]))
     }
 
     /// Brings a deleted environment back.

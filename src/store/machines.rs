@@ -4,9 +4,7 @@ use rusqlite::{Connection, Row, Transaction, params};
 use serde::Deserialize;
 
 use super::audit::Event;
-use super::db::{
-    execute, execute_one, query_each, query_one, query_opt, query_scalar, query_table,
-};
+use super::db::{execute, execute_one, query_each, query_one, query_opt, query_scalar};
 use super::error::{Result, StoreError};
 use super::prune::Pruned;
 use super::{RowSink, Store, User, users};
@@ -53,27 +51,8 @@ impl Store {
         self.db.read(|c| query_each(c, sql, params![user, hidden], rows))
     }
 
-    /// All machines, or those of one user: user, machine id, name, platform, snapshots, bytes,
-    /// last push, and whether it is listed or hidden.
-    #[allow(dead_code)]
-    pub fn machine_list(&self, email: Option<&Email>) -> Result<Vec<[String; 8]>> {
-        let sql = "SELECT u.email, m.machine_id, m.name, coalesce(m.platform, '-'),
-                          m.snapshot_count || '',
-                          (SELECT coalesce(sum(size_bytes), 0) FROM state_snapshots
-                            WHERE machine_ref = m.id) || '',
-                          coalesce(moment(m.last_push_at), 'never'),
-                          iif(m.hidden_at IS NULL, 'listed', 'hidden')
-                     FROM machines m JOIN users u ON u.id = m.user_id
-                    WHERE ?1 IS NULL OR u.id = ?1 ORDER BY u.id, m.id";
-        self.db.read(|c| {
-            let user = email.map(|email| users::find(c, email)).transpose()?;
-            query_table(c, sql, [user.map(|user| user.id)])
-        })
-    }
-
     /// Removes a machine with its snapshots and links: rows first, then files; returns how many
     /// snapshots. Any text may be asked for: an old folder can hold a machine of a reserved name.
-    #[allow(dead_code)]
     pub fn remove_machine(&self, email: &Email, machine: &str) -> Result<u64> {
         let snapshots = self.write(|tx| {
             let user = users::find(tx, email)?;

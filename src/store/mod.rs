@@ -19,6 +19,7 @@ mod pending;
 pub mod prune;
 pub mod snapshots;
 pub mod space;
+pub mod status;
 pub mod tokens;
 pub mod users;
 pub mod variables;

@@ -3,7 +3,7 @@
 use rusqlite::params;
 
 use super::audit::Event;
-use super::db::{execute, query_one, query_scalar, query_table};
+use super::db::{execute, query_one, query_scalar};
 use super::error::Result;
 use super::{Store, User, users};
 use crate::util::time::now_ms;
@@ -49,22 +49,6 @@ impl Store {
             let sql = "UPDATE api_tokens SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1";
             execute(tx, sql, params![id, now_ms()])?;
             Event::of(&user, "token.revoke").subject(id).write(tx)
-        })
-    }
-
-    /// All tokens, or those of one user, oldest first: id, user, name, first characters, created,
-    /// last used, expiry.
-    pub fn token_list(&self, email: Option<&Email>) -> Result<Vec<[String; 7]>> {
-        let sql = "SELECT t.id || '', u.email, t.name, t.prefix, moment(t.created_at),
-                          coalesce(moment(t.last_used_at), 'never used'),
-                          CASE WHEN t.revoked_at IS NOT NULL THEN 'revoked'
-                               WHEN t.expires_at <= ?2 THEN 'expired'
-                               ELSE coalesce(moment(t.expires_at), 'never') END
-                     FROM api_tokens t JOIN users u ON u.id = t.user_id
-                    WHERE ?1 IS NULL OR u.id = ?1 ORDER BY t.id";
-        self.db.read(|c| {
-            let user = email.map(|email| users::find(c, email)).transpose()?;
-            query_table(c, sql, params![user.map(|user| user.id), now_ms()])
         })
     }
 }

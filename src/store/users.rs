@@ -7,7 +7,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::Store;
 use super::audit::Event;
-use super::db::{execute, query_one, query_opt, query_scalar, query_table};
+use super::db::{execute, query_one, query_opt, query_scalar};
 use super::error::{ErrorKind, Result, StoreError};
 use super::prune::Pruned;
 use crate::util::time::now_ms;
@@ -89,15 +89,6 @@ impl Store {
         })?;
         self.unlink_deleted(&mut Pruned::default())?;
         Ok(files)
-    }
-
-    /// All users, oldest first: id, email, state, sign-in, stored bytes, quota, created.
-    pub fn user_list(&self) -> Result<Vec<[String; 7]>> {
-        let sql = "SELECT id || '', email, iif(disabled_at IS NULL, 'enabled', 'disabled'),
-                          iif(password_hash IS NULL, 'token only', 'password'), stored_bytes || '',
-                          coalesce(quota_bytes || '', 'default'), moment(created_at)
-                     FROM users ORDER BY id";
-        self.db.read(|c| query_table(c, sql, []))
     }
 }
 

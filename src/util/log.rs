@@ -2,6 +2,7 @@
 //! so that a reader that does not read delays nobody. Nothing secret is ever handed to it.
 
 use std::io::Write;
+use std::str::FromStr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -19,6 +20,18 @@ pub enum Format {
     Text,
     /// A JSON object a line with `time`, `level`, `msg` and the fields.
     Json,
+}
+
+impl FromStr for Format {
+    type Err = ();
+
+    fn from_str(word: &str) -> Result<Format, ()> {
+        match word {
+            "text" => Ok(Format::Text),
+            "json" => Ok(Format::Json),
+            _ => Err(()),
+        }
+    }
 }
 
 /// How much a line matters, by its word in the line.

@@ -24,7 +24,7 @@ fn filled(pattern: &str, id: &str) -> String {
 
 #[test]
 fn every_route_but_login_registration_and_health_needs_credentials() {
-    let server = serve(&["--metrics"]);
+    let server = serve(&["--metrics", "127.0.0.1:0"]);
     let (open, closed): (Vec<_>, Vec<_>) =
         routes().into_iter().partition(|(_, pattern)| OPEN.contains(pattern));
     assert!(open.len() == OPEN.len() && closed.len() > 35, "{}", closed.len());

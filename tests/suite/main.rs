@@ -25,6 +25,7 @@ mod login;
 mod machines;
 mod operator;
 mod rules;
+mod settings;
 mod snapshots;
 
 use fixture as support;

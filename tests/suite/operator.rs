@@ -232,7 +232,7 @@ fn start_and_stop_are_noted() {
 
 #[test]
 fn metrics_are_served_only_where_asked_for_and_only_to_this_host() {
-    let server = serve(&["--metrics"]);
+    let server = serve(&["--metrics", "127.0.0.1:0"]);
     let user = server.user("a@example.org");
     user.register("m");
     user.stored("m", &[7; 1000]);

@@ -1,0 +1,135 @@
+//! What commands print: lists, sizes, progress. A terminal gets columns, colour and progress; a pipe
+//! gets tabs and bytes.
+
+use std::fmt::Display;
+use std::io::{BufWriter, ErrorKind, IsTerminal, Write, stderr, stdout};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{CliError, Done};
+use crate::store::status::Table;
+use crate::util::time::rfc3339;
+use crate::util::types::visible;
+
+const PRINT: &str = "write to standard output";
+
+/// Writes to standard output; a closed one is an error, not a panic.
+pub fn print(text: impl Display) -> Done {
+    let mut out = stdout().lock();
+    write!(out, "{text}").and_then(|()| out.flush()).map_err(could_not(PRINT))
+}
+
+/// What failed, with the system's reason.
+pub fn could_not(what: impl Display) -> impl FnOnce(std::io::Error) -> CliError {
+    move |error| CliError::Failed(format!("could not {what}: {error}"))
+}
+
+/// Prints each line; a reader that has enough is not an error.
+pub fn print_lines(lines: &[String]) -> Done {
+    let mut out = BufWriter::new(stdout().lock());
+    let written = lines.iter().try_for_each(|line| writeln!(out, "{line}"));
+    written.and_then(|()| out.flush()).map_err(|error| match error.kind() {
+        ErrorKind::BrokenPipe => CliError::Closed,
+        _ => could_not(PRINT)(error),
+    })
+}
+
+/// Prints a list: on a terminal in columns with a header.
+pub fn print_table(table: &Table) -> Done {
+    print_lines(&lines(table, stdout().is_terminal()))
+}
+
+/// The lines of a list: columns with a header for a person, else fields with tabs between them.
+pub fn lines(table: &Table, human: bool) -> Vec<String> {
+    let cells = |row: &Vec<Value>| -> Vec<String> {
+        row.iter().zip(&table.columns).map(|(value, name)| cell(name, value, human)).collect()
+    };
+    let mut rows: Vec<Vec<String>> = table.rows.iter().map(cells).collect();
+    if !human || rows.is_empty() {
+        return rows.iter().map(|row| row.join("\t")).collect();
+    }
+    rows.insert(0, table.columns.iter().map(|name| header(name)).collect());
+    let width = |n: usize| {
+        let of_row = |row: &Vec<String>| row.get(n).map_or(0, |cell| cell.chars().count());
+        rows.iter().map(of_row).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..table.columns.len()).map(width).collect();
+    let padded = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}  "));
+        cells.collect::<String>().trim_end().to_owned()
+    };
+    rows.iter().map(padded).collect()
+}
+
+/// A column's name ends with its unit: `stored_bytes` is a size, `created_at` a time.
+fn cell(column: &str, value: &Value, human: bool) -> String {
+    match value {
+        Value::Null if column.ends_with("_at") => "never".into(),
+        Value::Null => "-".into(),
+        Value::Number(n) if column.ends_with("_at") => rfc3339(n.as_i64().unwrap_or_default()),
+        Value::Number(n) if column.ends_with("_bytes") => {
+            size(n.as_u64().unwrap_or_default(), human)
+        }
+        Value::String(text) => visible(text),
+        other => other.to_string(),
+    }
+}
+
+fn header(column: &str) -> String {
+    let name = column.strip_suffix("_at").or(column.strip_suffix("_bytes")).unwrap_or(column);
+    name.replace('_', " ").to_uppercase()
+}
+
+/// A number of bytes, for a person with a unit.
+pub fn size(bytes: u64, human: bool) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut units = UNITS.into_iter();
+    let (mut number, mut unit) = (bytes as f64, units.next());
+    while number >= 1023.95 && units.len() > 0 {
+        number /= 1024.0;
+        unit = units.next();
+    }
+    match unit {
+        Some(unit) if human && bytes >= 1024 => format!("{number:.1} {unit}"),
+        _ if human => format!("{bytes} B"),
+        _ => bytes.to_string(),
+    }
+}
+
+/// Shows on a terminal how far a long command is: bytes, percent, time left. Elsewhere nothing.
+pub fn progress(done: &'static str, total: u64) -> impl FnMut(u64, u64) {
+    let (shown, start) = (stderr().is_terminal(), Instant::now());
+    let mut last = start;
+    move |_, bytes| {
+        if shown && last.elapsed() >= Duration::from_millis(200) {
+            last = Instant::now();
+            let text = progress_line(done, bytes, total, start.elapsed());
+            let _ = write!(stderr(), "\r{text}\x1b[K\r");
+        }
+    }
+}
+
+fn progress_line(done: &str, bytes: u64, total: u64, took: Duration) -> String {
+    // More than was there at the start: a server goes on storing.
+    let total = total.max(bytes).max(1);
+    let part = bytes as f64 / total as f64;
+    let left = took.as_secs_f64() * (1.0 - part) / part.max(f64::EPSILON);
+    let (bytes, total) = (size(bytes, true), size(total, true));
+    let percent = part * 100.0;
+    format!("{bytes} of {total} {done}, {percent:.0} %, {} left", span(left as u64))
+}
+
+/// A length of time, as a person says it.
+pub fn span(seconds: u64) -> String {
+    let (n, unit) = match seconds {
+        0..120 => (seconds, "second"),
+        120..7_200 => (seconds / 60, "minute"),
+        7_200..172_800 => (seconds / 3600, "hour"),
+        _ => (seconds / 86_400, "day"),
+    };
+    format!("{n} {unit}{}", if n == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! The settings of `serve`, each once: its flag, variable, check, default and line of help.
+
+use std::str::FromStr;
+
+use crate::util::limits::{
+    AUDIT_DAYS, BODY_BYTES_MAX, BODY_GRACE_S, CONNECTIONS_MAX, CONNECTIONS_PER_PEER_MAX,
+    FREE_BYTES_MIN, HEAD_TIMEOUT_S, IDLE_TIMEOUT_S, JWT_HOURS, STOP_TIMEOUT_S,
+};
+
+/// One setting of `serve`.
+pub struct Setting {
+    /// Its environment variable has the same name: `--max-body` is `CONFIGSYNC_MAX_BODY`.
+    pub flag: &'static str,
+    /// Stands for the value in the help and says how one is read; empty for a switch.
+    pub kind: &'static str,
+    /// Empty if there is none.
+    pub default: String,
+    /// Of a number.
+    pub least: u64,
+    help: &'static str,
+}
+
+/// Every setting, in the order of the help.
+pub fn all() -> [Setting; 19] {
+    let row = |flag, kind, default: &dyn ToString, least, help| {
+        let default = default.to_string();
+        Setting { flag, kind, default, least, help }
+    };
+    [
+        row("--data", "DIR", &"configsync-data", 0, "the data folder, made if missing"),
+        row("--listen", "ADDR:PORT", &"127.0.0.1:8787", 0, "port 0 picks a free one"),
+        row("--init-user", "EMAIL", &"", 0, "where no user is: create one, print a token"),
+        row("--max-body", "BYTES", &BODY_BYTES_MAX, 1, "one request body"),
+        row("--max-connections", "N", &CONNECTIONS_MAX, 1, "open at once"),
+        row("--max-connections-per-ip", "N", &CONNECTIONS_PER_PEER_MAX, 1, "IPv6: per /64"),
+        row("--head-timeout", "SECONDS", &HEAD_TIMEOUT_S, 1, "first to last byte of a head"),
+        row("--idle-timeout", "SECONDS", &IDLE_TIMEOUT_S, 1, "wait for the next request"),
+        row("--body-grace", "SECONDS", &BODY_GRACE_S, 1, "after that, 1 KiB/s is the least"),
+        row("--stop-timeout", "SECONDS", &STOP_TIMEOUT_S, 1, "for requests in flight at a stop"),
+        row("--token-hours", "HOURS", &JWT_HOURS, 1, "lifetime of a JWT"),
+        row("--keep", "N", &0, 0, "snapshots kept per machine; 0 keeps all"),
+        row("--quota", "BYTES", &0, 0, "stored bytes per user; 0 is no limit"),
+        row("--min-free", "BYTES", &FREE_BYTES_MIN, 0, "refuse pushes below this free space"),
+        row("--audit-days", "N", &AUDIT_DAYS, 0, "days that audit rows are kept; 0 keeps all"),
+        row("--trusted-proxy", "ADDR[/BITS]", &"", 0, "believe X-Forwarded-For; repeatable"),
+        row("--metrics", "ADDR:PORT", &"", 0, "a second listener, for /metrics alone"),
+        row("--no-page", "", &"", 0, "no page at /"),
+        row("--log-format", "text|json", &"text", 0, "of the log on standard error"),
+    ]
+}
+
+/// Variables that no flag of `serve` has.
+const OTHER_VARIABLES: [&str; 2] = ["CONFIGSYNC_URL", "CONFIGSYNC_JWT_KEY_FILE"];
+
+/// The lines of the flags in the help of `serve`.
+pub fn help() -> String {
+    let line = |setting: &Setting| {
+        let Setting { flag, kind, default, help, .. } = setting;
+        let left = format!("{flag} {kind}");
+        match default.as_str() {
+            "" => format!("  {left:<30}{help}\n"),
+            default => format!("  {left:<30}{help} [{default}]\n"),
+        }
+    };
+    all().iter().map(line).collect()
+}
+
+/// The environment variable of a flag.
+pub fn variable(flag: &str) -> String {
+    format!("CONFIGSYNC{}", flag.to_ascii_uppercase().replace("--", "_").replace('-', "_"))
+}
+
+/// Variables of this process that look like settings and are none: probably mistyped.
+pub fn unknown_variables() -> Vec<String> {
+    let known: Vec<String> = all().iter().map(|setting| variable(setting.flag)).collect();
+    let is_known = |name: &str| known.iter().any(|k| k == name) || OTHER_VARIABLES.contains(&name);
+    let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with("CONFIGSYNC_") && !is_known(name)).collect()
+}
+
+/// What a value of this kind may be: a message ends with it.
+pub fn takes(kind: &str) -> &'static str {
+    match kind {
+        "BYTES" => "a size such as 500M or 5G",
+        "BYTES|default" => "a size such as 500M or 5G, or the word default",
+        "SECONDS" => "a number of seconds such as 30",
+        "N" | "ID" | "HOURS" => "a whole number such as 10",
+        "ADDR:PORT" => "an address and port such as 127.0.0.1:8787 or [::1]:8787",
+        "ADDR[/BITS]" => "an address or network such as 127.0.0.1 or 10.0.0.0/8",
+        "RFC3339" => "a time such as 2026-11-23T16:08:00Z, or a date",
+        "text|json" => "text or json",
+        "DIR" => "a folder",
+        _ => "1 or 0, true or false, yes or no, on or off",
+    }
+}
+
+/// The highest value of a number of this kind.
+pub fn most(kind: &str) -> u64 {
+    match kind {
+        // SQLite's integers.
+        "BYTES" => i64::MAX.unsigned_abs(),
+        // A hundred years: RFC 3339 has four digits for a year.
+        "HOURS" => 876_000,
+        _ => u64::from(u32::MAX),
+    }
+}
+
+/// A size: K, M, G and T (and KiB, MiB, …) are powers of 1024; KB, MB, … are powers of 1000.
+pub struct Bytes(pub u64);
+
+impl FromStr for Bytes {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Bytes, ()> {
+        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+        let unit = text.strip_prefix(digits).unwrap_or_default().trim_start().to_ascii_uppercase();
+        let base: u64 = if unit.len() == 2 && unit.ends_with('B') { 1000 } else { 1024 };
+        let prefix = unit.strip_suffix("IB").or(unit.strip_suffix('B')).unwrap_or(&unit);
+        let power = match prefix {
+            "" if unit.len() < 2 => 0,
+            "K" => 1,
+            "M" => 2,
+            "G" => 3,
+            "T" => 4,
+            _ => return Err(()),
+        };
+        let number: u64 = digits.parse().map_err(drop)?;
+        number.checked_mul(base.pow(power)).map(Bytes).ok_or(())
+    }
+}
+
+/// On or off.
+pub struct Switch(pub bool);
+
+impl FromStr for Switch {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Switch, ()> {
+        match text.to_ascii_lowercase().as_str() {
+            "1" | "true" | "yes" | "on" => Ok(Switch(true)),
+            "0" | "false" | "no" | "off" => Ok(Switch(false)),
+            _ => Err(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_bytes_or_has_a_unit() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("7", 7),
+            ("7B", 7),
+            ("1K", 1024),
+            ("500M", 500 << 20),
+            ("5G", 5 << 30),
+            ("1GiB", 1 << 30),
+            ("2 tib", 2 << 40),
+            ("1KB", 1000),
+            ("3mb", 3_000_000),
+        ] {
+            assert_eq!(text.parse::<Bytes>().map(|b| b.0), Ok(bytes), "{text}");
+        }
+        for bad in [
+            "", "M", "1X", "-1", "1.5G", "1MM", "1iB", "1BB", "1KiBB", "0x1", "1E", "16777216T",
+            "1 2",
+        ] {
+            assert!(bad.parse::<Bytes>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_switch_takes_four_pairs_of_words() {
+        for (words, on) in
+            [(["1", "true", "Yes", "ON"], true), (["0", "False", "no", "off"], false)]
+        {
+            assert!(words.iter().all(|word| word.parse::<Switch>().is_ok_and(|s| s.0 == on)));
+        }
+        assert!(["", "2", "y"].iter().all(|word| word.parse::<Switch>().is_err()));
+    }
+}

@@ -1,0 +1,90 @@
+//! What the operator's lists and `status` show.
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Params, Row, params};
+use serde_json::Value;
+
+use super::db::query_rows;
+use super::error::Result;
+use super::{Store, users};
+use crate::util::time::now_ms;
+use crate::util::types::Email;
+
+/// Rows of a list. A column's name ends with its unit: `_bytes`, or `_at` for milliseconds since 1970.
+#[derive(Debug, Default)]
+pub struct Table {
+    pub columns: Vec<String>,
+    pub rows: Vec<Vec<Value>>,
+}
+
+const USERS: &str = "SELECT id, email, iif(disabled_at IS NULL, 'enabled', 'disabled') AS state,
+    iif(password_hash IS NULL, 'token only', 'password') AS sign_in, stored_bytes,
+    CASE quota_bytes WHEN 0 THEN 'none' ELSE coalesce(quota_bytes, 'default') END AS quota_bytes,
+    created_at
+  FROM users ORDER BY id";
+
+const TOKENS: &str =
+    "SELECT t.id, u.email AS user, t.name, t.prefix AS first_characters, t.created_at,
+    coalesce(moment(t.last_used_at), 'never used') AS last_used_at,
+    CASE WHEN t.revoked_at IS NOT NULL THEN 'revoked' WHEN t.expires_at <= ?2 THEN 'expired'
+         ELSE coalesce(moment(t.expires_at), 'never') END AS expiry
+  FROM api_tokens t JOIN users u ON u.id = t.user_id
+ WHERE ?1 IS NULL OR t.user_id = ?1 ORDER BY t.id";
+
+const MACHINES: &str =
+    "SELECT u.email AS user, m.machine_id, m.name, m.platform, m.snapshot_count AS
+    snapshots, (SELECT coalesce(sum(size_bytes), 0) FROM state_snapshots WHERE machine_ref = m.id)
+    AS stored_bytes, m.last_push_at, iif(m.hidden_at IS NULL, 'listed', 'hidden') AS state
+  FROM machines m JOIN users u ON u.id = m.user_id
+ WHERE ?1 IS NULL OR m.user_id = ?1 ORDER BY u.id, m.id";
+
+const ENVIRONMENTS: &str =
+    "SELECT name, tier, color, iif(protect, 'protected', 'open') AS protection,
+    coalesce('deleted ' || moment(deleted_at), 'live') AS state
+  FROM environments WHERE user_id = ?1 AND (?2 OR deleted_at IS NULL) ORDER BY name";
+
+impl Store {
+    /// All users, oldest first.
+    pub fn user_table(&self) -> Result<Table> {
+        self.table(USERS, [])
+    }
+
+    /// API tokens, oldest first, of all users or of one.
+    pub fn token_table(&self, email: Option<&Email>) -> Result<Table> {
+        self.table(TOKENS, params![self.only(email)?, now_ms()])
+    }
+
+    /// Machines, hidden ones too, of all users or of one.
+    pub fn machine_table(&self, email: Option<&Email>) -> Result<Table> {
+        self.table(MACHINES, [self.only(email)?])
+    }
+
+    /// Environments of a user, also those deleted before where asked for.
+    pub fn environment_table(&self, email: &Email, deleted: bool) -> Result<Table> {
+        self.table(ENVIRONMENTS, params![self.only(Some(email))?, deleted])
+    }
+
+    fn only(&self, email: Option<&Email>) -> Result<Option<i64>> {
+        let find = |email| self.db.read(|c| users::find(c, email));
+        Ok(email.map(find).transpose()?.map(|user| user.id))
+    }
+
+    fn table(&self, sql: &str, values: impl Params) -> Result<Table> {
+        let mut table = Table::default();
+        let read = |row: &Row<'_>| {
+            let names = row.as_ref().column_names();
+            table.columns = names.map(str::to_owned).collect();
+            (0..table.columns.len()).map(|n| Ok(json(row.get_ref(n)?))).collect()
+        };
+        let rows = self.db.read(|c| query_rows(c, sql, values, read))?;
+        Ok(Table { rows, ..table })
+    }
+}
+
+fn json(value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Integer(n) => n.into(),
+        ValueRef::Text(text) => String::from_utf8_lossy(text).into(),
+        _ => Value::Null,
+    }
+}

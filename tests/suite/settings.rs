@@ -1,0 +1,273 @@
+//! Settings from flags and environment, and the help that is made from the same table.
+
+use std::process::Command;
+
+use super::support::{BINARY, Ran, Setup, run, run_with, serve};
+
+/// Runs `serve` with settings that must be refused.
+fn refused(args: &[&str], env: &[(&str, &str)]) -> Ran {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut command = Command::new(BINARY);
+    command.current_dir(&scratch).arg("serve").args(args).envs(env.iter().copied());
+    let ran = run_with(&mut command, "");
+    assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{args:?} {env:?} {ran:?}");
+    assert_eq!(ran.err.lines().count(), 1, "{ran:?}");
+    let left = std::fs::read_dir(&scratch).unwrap().count();
+    assert_eq!(left, 0, "{args:?} {env:?}: something was touched");
+    ran
+}
+
+#[test]
+fn a_refused_value_says_what_would_be_taken() {
+    for (flag, value, takes) in [
+        ("--max-body", "1X", "a size such as 500M or 5G"),
+        ("--quota", "-1", "a size such as 500M or 5G"),
+        ("--head-timeout", "1m", "a number of seconds such as 30"),
+        ("--keep", "all", "a whole number such as 10"),
+        ("--listen", "8787", "an address and port such as 127.0.0.1:8787 or [::1]:8787"),
+        ("--metrics", "yes", "an address and port such as 127.0.0.1:8787 or [::1]:8787"),
+        ("--log-format", "xml", "text or json"),
+        ("--init-user", "nobody", "must be an address such as you@example.com"),
+        ("--max-connections", "0", "from 1 to 4294967295"),
+        ("--token-hours", "876001", "from 1 to 876000"),
+        ("--quota", "9T9", "a size such as 500M or 5G"),
+        ("--max-body", "16777216T", "a size such as 500M or 5G"),
+        ("--max-body", "8388608T", "from 1 to 9223372036854775807"),
+    ] {
+        let ran = refused(&[flag, value], &[]);
+        let wanted = format!("configsync-server: {flag}: invalid value `{value}`: {takes}\n");
+        assert_eq!(ran.err, wanted);
+    }
+    let ran = refused(&["--trusted-proxy", "home"], &[]);
+    assert!(ran.err.contains("--trusted-proxy: invalid value `home`: an address"), "{ran:?}");
+}
+
+#[test]
+fn a_variable_is_named_where_its_value_is_refused() {
+    for (name, value) in [
+        ("CONFIGSYNC_MAX_BODY", "1X"),
+        ("CONFIGSYNC_NO_PAGE", "maybe"),
+        ("CONFIGSYNC_TRUSTED_PROXY", "10.0.0.1,nowhere"),
+        ("CONFIGSYNC_BODY_GRACE", "0"),
+    ] {
+        let ran = refused(&[], &[(name, value)]);
+        assert!(ran.err.starts_with(&format!("configsync-server: {name}: ")), "{ran:?}");
+    }
+}
+
+#[test]
+fn an_empty_data_folder_is_refused_and_the_flag_wins_over_the_variable() {
+    for (args, env) in [
+        (&["--data", ""][..], &[][..]),
+        (&["--data="], &[]),
+        (&[], &[("CONFIGSYNC_DATA", "")]),
+        (&["--data", ""], &[("CONFIGSYNC_DATA", "data")]),
+    ] {
+        assert!(refused(args, env).err.contains("--data"));
+    }
+    let server = serve(&[]);
+    let list = |name, value| {
+        let data = server.data();
+        let mut command = Command::new(BINARY);
+        command.args(["user", "list", "--data"]).arg(data).env(name, value);
+        run_with(&mut command, "")
+    };
+    assert_eq!(list("CONFIGSYNC_DATA", "").code, 0);
+    assert_eq!(list("CONFIGSYNC_DATA", "/nowhere").code, 0);
+    for command in [&["status"][..], &["user", "list"], &["backup", "x"], &["restore", "x"]] {
+        assert_eq!(run(&[command, &["--data", ""]].concat(), "").code, 2, "{command:?}");
+    }
+}
+
+#[test]
+fn sizes_and_switches_have_the_usual_spellings() {
+    for no in ["0", "false", "No", "off"] {
+        let setup = Setup::new().flags(&["--max-body", "1K", "--quota=1GiB"]);
+        let server = setup.env("CONFIGSYNC_NO_PAGE", no).env("CONFIGSYNC_MIN_FREE", "1MiB").start();
+        let user = server.user("a@example.org");
+        user.register("m");
+        assert_eq!(user.push("m", &[7; 1024], "").status, 201);
+        assert_eq!(user.push("m", &[7; 1025], "").status, 413);
+        assert_eq!(user.read("/api/usage")["quota_bytes"], 1 << 30);
+    }
+}
+
+#[test]
+fn a_variable_that_is_not_a_setting_is_warned_of_by_name() {
+    let setup = Setup::new().flags(&[]).env("CONFIGSYNC_MAX_BODDY", "1").env("CONFIGSYNC_URL", "");
+    let server = setup.env("CONFIGSYNC_KEEP", "").start();
+    super::support::eventually("the warning is logged", || {
+        let lines = server.log_lines();
+        lines.iter().any(|l| l.contains(r#""level":"warn""#) && l.contains("CONFIGSYNC_MAX_BODDY"))
+    });
+    for known in ["CONFIGSYNC_URL", "CONFIGSYNC_KEEP"] {
+        assert!(!server.log_lines().iter().any(|line| line.contains(known)));
+    }
+    let mut command = Command::new(BINARY);
+    command.args(["user", "list", "--data"]).arg(server.data()).env("CONFIGSYNC_KEEPS", "1");
+    let ran = run_with(&mut command, "");
+    assert!(ran.code == 0 && ran.err.contains("CONFIGSYNC_KEEPS"), "{ran:?}");
+}
+
+/// Every flag of the contract, with its default.
+const FLAGS: [(&str, &str); 19] = [
+    ("--data", "configsync-data"),
+    ("--listen", "127.0.0.1:8787"),
+    ("--init-user", ""),
+    ("--max-body", "67108864"),
+    ("--max-connections", "256"),
+    ("--max-connections-per-ip", "32"),
+    ("--head-timeout", "10"),
+    ("--idle-timeout", "30"),
+    ("--body-grace", "10"),
+    ("--stop-timeout", "10"),
+    ("--token-hours", "24"),
+    ("--keep", "0"),
+    ("--quota", "0"),
+    ("--min-free", "67108864"),
+    ("--audit-days", "365"),
+    ("--trusted-proxy", ""),
+    ("--metrics", ""),
+    ("--no-page", ""),
+    ("--log-format", "text"),
+];
+
+#[test]
+fn the_help_of_serve_has_every_flag_with_its_default() {
+    let help = run(&["serve", "--help"], "").out;
+    for (flag, default) in FLAGS {
+        let begins = format!("  {flag} ");
+        let line = help.lines().find(|line| line.starts_with(&begins));
+        let line = line.unwrap_or_else(|| panic!("{flag} in {help}"));
+        match default {
+            "" => assert!(!line.ends_with(']'), "{line}"),
+            _ => assert!(line.ends_with(&format!("[{default}]")), "{line}"),
+        }
+    }
+    assert_eq!(help.lines().filter(|line| line.starts_with("  --")).count(), FLAGS.len());
+    assert!(help.lines().all(|line| line.chars().count() <= 104), "{help}");
+}
+
+#[test]
+fn the_help_of_a_command_shows_that_command_alone() {
+    for args in [["user", "add", "--help"], ["help", "user", "add"], ["user", "--help", "add"]] {
+        let help = run(&args, "");
+        assert_eq!((help.code, help.err.as_str()), (0, ""));
+        assert!(help.out.starts_with("configsync-server user add EMAIL [--password-stdin]"));
+        assert!(!help.out.contains("passwd") && !help.out.contains("token create"), "{help:?}");
+    }
+    let group = run(&["user", "--help"], "").out;
+    assert!(group.contains("user add") && group.contains("user remove"));
+    assert!(!group.contains("token create"));
+    let all = run(&["help"], "").out;
+    assert_eq!(all, run(&["--help"], "").out);
+    let commands = all.lines().filter_map(|line| line.strip_prefix("  "));
+    let names: Vec<&str> = commands.map(|line| line.split("  ").next().unwrap()).collect();
+    assert!(names.len() >= 22);
+    for name in names {
+        let words: Vec<&str> = name.split(' ').chain(["--help"]).collect();
+        let ran = run(&words, "");
+        let begins = format!("configsync-server {name}");
+        assert!(ran.code == 0 && ran.out.starts_with(&begins), "{name}: {ran:?}");
+        assert!(ran.out.lines().count() >= 3, "it says what it does: {ran:?}");
+    }
+}
+
+#[test]
+fn what_is_gone_is_refused_by_name() {
+    let server = serve(&[]);
+    for (args, named) in [
+        (&["action", "add", "a@example.org", "m", "x", "{}"][..], "action"),
+        (&["export", "there"], "export"),
+        (&["check", "--repair"], "--repair"),
+        (&["audit", "--format", "text"], "--format"),
+        (&["user", "add", "a@example.org", "--password-file", "x"], "--password-file"),
+        (&["user", "fly", "--help"], "user fly"),
+        (&["help", "fly"], "fly"),
+    ] {
+        let ran = server.cli(args);
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{args:?} {ran:?}");
+        assert!(ran.err.lines().count() == 1 && ran.err.contains(named), "{args:?} {ran:?}");
+    }
+    assert_eq!(server.count("SELECT count(*) FROM users"), 0);
+}
+
+#[test]
+fn an_unknown_event_is_refused_with_the_list_and_every_event_of_the_code_is_in_it() {
+    let server = serve(&[]);
+    let ran = server.cli(&["audit", "--event", "user.fly"]);
+    assert_eq!((ran.code, ran.err.lines().count()), (2, 1), "{ran:?}");
+    let listed = |name: &str| ran.err.split([' ', ',', '\n']).any(|word| word == name);
+    for name in ["login.ok", "user.remove", "snapshot.push", "machine.remove", "backup"] {
+        assert!(listed(name), "{name}: {ran:?}");
+    }
+    for file in super::support::files(std::path::Path::new("src")) {
+        let code = std::fs::read_to_string(&file).unwrap();
+        for text in code.split(['"', '\'']).filter(|text| is_event(text)) {
+            assert!(listed(text), "{text} of {}", file.display());
+        }
+    }
+}
+
+/// True for a text that looks like the name of an event.
+fn is_event(text: &str) -> bool {
+    const AREAS: [&str; 9] = [
+        "login", "user", "token", "machine", "snapshot", "entity", "keypair", "environment",
+        "audit",
+    ];
+    text.split_once('.').is_some_and(|(area, what)| {
+        AREAS.contains(&area) && !what.is_empty() && what.bytes().all(|b| b.is_ascii_lowercase())
+    })
+}
+
+#[test]
+fn the_audit_log_ends_where_until_says() {
+    let server = serve(&[]);
+    server.user("a@example.org");
+    let rows = server.ok(&["audit", "--event", "token.create"]);
+    let row: serde_json::Value = serde_json::from_str(&rows).unwrap();
+    let time = row["time"].as_str().unwrap();
+    let until = server.ok(&["audit", "--until", time]);
+    assert!(until.contains("user.add") && until.contains("token.create"), "{until}");
+    server
+        .database()
+        .execute(
+            "UPDATE audit_log SET created_at = created_at + 60000 WHERE event = 'token.create'",
+            [],
+        )
+        .unwrap();
+    let until = server.ok(&["audit", "--until", time]);
+    assert!(until.contains("user.add") && !until.contains("token.create"), "{until}");
+    assert_eq!(server.ok(&["audit", "--since", time, "--until", "1970-01-01"]), "");
+    assert_eq!(server.cli(&["audit", "--until", "tomorrow"]).code, 2);
+}
+
+#[test]
+fn machines_are_listed_and_removed_with_all_they_stored() {
+    let server = serve(&[]);
+    let (a, b) = (server.user("a@example.org"), server.user("b@example.org"));
+    for user in [&a, &b] {
+        user.register("m");
+        user.stored("m", b"state");
+    }
+    a.register("quiet");
+    a.delete("/api/machines/quiet");
+    let list = server.ok(&["machine", "list"]);
+    let rows: Vec<Vec<&str>> = list.lines().map(|line| line.split('\t').collect()).collect();
+    assert_eq!(rows.len(), 3);
+    assert_eq!(rows[0][..6], ["a@example.org", "m", "m", "-", "1", "5"]);
+    assert!(rows[0][6].ends_with('Z') && rows[0][7] == "listed", "{list}");
+    assert_eq!(rows[1][..], ["a@example.org", "quiet", "quiet", "-", "0", "0", "never", "hidden"]);
+    assert_eq!(server.ok(&["machine", "list", "b@example.org"]).lines().count(), 1);
+    assert_eq!(server.cli(&["machine", "list", "x@example.org"]).code, 1);
+
+    let sure = server.cli(&["machine", "remove", "a@example.org", "m"]);
+    assert!(sure.code == 2 && sure.err.contains("--yes"), "{sure:?}");
+    let said = server.ok(&["machine", "remove", "a@example.org", "m", "--yes"]);
+    assert!(said.contains("1 snapshots"), "{said}");
+    assert_eq!((a.history(), b.history()), (vec![], vec![2]), "another user's stays");
+    assert_eq!(server.files("snapshots"), 1);
+    assert_eq!(a.read("/api/usage")["stored_bytes"], 0);
+    let again = server.cli(&["machine", "remove", "a@example.org", "m", "--yes"]);
+    assert!(again.code == 1 && again.err.contains("no such machine"), "{again:?}");
+}
