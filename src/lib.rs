@@ -37,5 +37,5 @@ pub mod fuzzing {
     pub use crate::app::{Error, Piece, Response};
     pub use crate::gate::Broken;
     pub use crate::gate::head;
-    pub use crate::gate::json::take_apart;
+    pub use crate::gate::json::split_upload_json;
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde::de::DeserializeOwned;
 
 use super::Error;
+use crate::gate::json::check_nesting;
 use crate::store::Upload;
 use crate::store::snapshots::{Condition, Etags};
 use crate::util::types::Rule;
@@ -103,6 +104,7 @@ fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     if text.trim_ascii_start().starts_with('[') {
         return Err(Error::malformed("the body must be a JSON object"));
     }
+    check_nesting(bytes)?;
     serde_json::from_str(text).map_err(|error| {
         use serde_json::error::Category::{Data, Eof, Io, Syntax};
         let what = match error.classify() {

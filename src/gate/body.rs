@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use super::json::take_apart;
+use super::json::split_upload_json;
 use super::pace::Paced;
 use crate::app::{Body, Error, Response};
 use crate::store::Upload;
@@ -80,7 +80,7 @@ pub fn receive(
         },
         Sink::JsonFile { mut upload, field, skip } => {
             let store = |bytes: &[u8]| Ok(upload.write(bytes)?);
-            let rest = take_apart(source, field, skip, SMALL_BODY_BYTES_MAX, store)?;
+            let rest = split_upload_json(source, field, skip, SMALL_BODY_BYTES_MAX, store)?;
             Ok(Body::JsonFile { rest, upload })
         }
     }

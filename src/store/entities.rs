@@ -68,11 +68,6 @@ pub struct EntityBody {
 pub struct VersionBody {
     content_hash: Option<Short>,
     pushed_from_machine_id: Option<Short>,
-    // Taken out while the body arrived, as in a push of a snapshot.
-    #[serde(rename = "ciphertext")]
-    _ciphertext: Option<()>,
-    #[serde(rename = "metadata")]
-    _metadata: Option<()>,
 }
 
 /// Which entity a call is about, and whose it must be.

@@ -70,12 +70,6 @@ pub struct About {
     pub message: Option<Message>,
     /// As the client wrote it.
     pub timestamp: Option<Short>,
-    // Both were taken out while the body arrived and left null behind; named here so that a
-    // second one, also under an escaped name, is found to be a duplicate.
-    #[serde(rename = "encrypted_state")]
-    _state: Option<()>,
-    #[serde(rename = "metadata")]
-    _metadata: Option<()>,
 }
 
 /// The rules of a push.
