@@ -29,12 +29,12 @@ pub fn push(app: &App, request: &Request, who: &User, upload: Upload) -> Handler
 
 /// What a raw push says beside its bytes.
 fn from_query(request: &Request) -> Result<About, Error> {
-    let mut about = About::default();
-    about.machine_id = request.query.parsed("machine_id")?;
-    about.version = request.query.parsed("version")?;
-    about.message = request.query.parsed("message")?;
-    about.timestamp = request.query.parsed("timestamp")?;
-    Ok(about)
+    Ok(About {
+        machine_id: request.query.parsed("machine_id")?,
+        version: request.query.parsed("version")?,
+        message: request.query.parsed("message")?,
+        timestamp: request.query.parsed("timestamp")?,
+    })
 }
 
 /// GET /api/machines/snapshot.

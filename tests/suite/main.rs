@@ -21,6 +21,7 @@ mod fixture;
 mod folder;
 mod gate;
 mod house;
+mod json_escapes;
 mod login;
 mod machines;
 mod operator;

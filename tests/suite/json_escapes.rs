@@ -1,0 +1,64 @@
+//! Any escape of JSON, in names and in base64: it means what RFC 8259 says.
+
+use super::support::{refused, serve};
+
+const PATH: &str = "/api/machines/snapshot";
+
+#[test]
+fn an_upload_may_spell_names_and_base64_with_any_escape() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    for (n, (name, base64)) in [
+        ("encrypted_state", r"+/8B"),
+        ("encrypted_state", r"\u002B\/8C"),
+        ("encrypted_state", r"\u002b\u002f\u0038D"),
+        ("encrypted\\u005fstate", r"+\u002FA\u003D"),
+        ("\\u0065ncrypted_state", r"\u0041\u0041\u003d\u003D"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let body =
+            format!(r#"{{"machine\u005fid":"\u006d","meta\u0064ata":0,"{name}":"{base64}"}}"#);
+        assert_eq!(user.raw("POST", PATH, "", body.as_bytes()).status, 201, "{body}");
+        let stored = user.read(PATH)["encrypted_state"].as_str().unwrap().to_owned();
+        let meant: String = serde_json::from_str(&format!("\"{base64}\"")).unwrap();
+        assert_eq!(stored, meant, "{n}");
+    }
+}
+
+#[test]
+fn a_member_that_appears_twice_in_two_spellings_is_refused() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    for twice in [
+        r#""encrypted_state":"AAAA","encrypted\u005fstate":"AAAA""#,
+        r#""encrypted_state":"AAAA","metadata":1,"met\u0061data":1"#,
+        r#""encrypted_state":"AAAA","machine_i\u0064":"m""#,
+    ] {
+        let body = format!(r#"{{"machine_id":"m",{twice}}}"#);
+        refused(&user.raw("POST", PATH, "", body.as_bytes()), 400, "bad_request");
+    }
+    assert!(user.history().is_empty());
+}
+
+#[test]
+fn json_nests_128_deep_on_every_route_and_no_deeper() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    let nested = |n: usize| format!(r#"{}0{}"#, "[".repeat(n), "]".repeat(n));
+    for (path, rest) in [
+        ("/api/machines", r#""machine_id":"m","name":"n""#),
+        (PATH, r#""machine_id":"m","encrypted_state":"AAAA""#),
+    ] {
+        for (depth, name, fits) in
+            [(127, "x", true), (128, "x", false), (127, "metadata", true), (128, "metadata", false)]
+        {
+            let body = format!(r#"{{"{name}":{},{rest}}}"#, nested(depth));
+            let status = user.raw("POST", path, "", body.as_bytes()).status;
+            assert_eq!(status < 300, fits, "{path} {depth} {name}: {status}");
+        }
+    }
+}
