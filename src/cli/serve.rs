@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::args::Args;
@@ -22,6 +23,7 @@ use crate::gate::{Config, Gate};
 use crate::store::audit::Event;
 use crate::store::prune::{Pruned, Rules};
 use crate::store::space::Reservations;
+use crate::store::status::Fact;
 use crate::store::{Policy, Store};
 use crate::util::limits;
 use crate::util::log::{self, Format};
@@ -70,6 +72,11 @@ pub fn run(args: Args) -> Done {
     });
     init_user(&context.store, settings.init_user.as_ref(), address)?;
     context.store.audit_later(Event::new("server.start", "ok"));
+    let Policy { quota_bytes, free_bytes_min, .. } = settings.policy;
+    let start = json!({ "quota_bytes": quota_bytes, "min_free_bytes": free_bytes_min });
+    if let Err(error) = context.store.note(Fact::Start, &start) {
+        log::warn(&format!("`status` will show settings of an earlier start: {error}"));
+    }
     keep_house(&context, settings.policy.keep, settings.audit_days)
         .map_err(could_not("start a thread"))?;
     let server = Arc::new(Server::new(Arc::clone(&context), Arc::clone(&workers)));

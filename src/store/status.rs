@@ -1,10 +1,10 @@
 //! What the operator's lists and `status` show.
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Params, Row, params};
+use rusqlite::{Connection, Params, Row, params};
 use serde_json::Value;
 
-use super::db::query_rows;
+use super::db::{execute, query_opt, query_rows};
 use super::error::Result;
 use super::{Store, users};
 use crate::util::time::now_ms;
@@ -64,6 +64,20 @@ impl Store {
         self.table(ENVIRONMENTS, params![self.only(Some(email))?, deleted])
     }
 
+    /// A fact that was left, and when, in milliseconds since 1970.
+    #[allow(dead_code)]
+    pub fn noted(&self, fact: Fact) -> Result<Option<(Value, i64)>> {
+        let sql = "SELECT value, updated_at FROM server_state WHERE name = ?1";
+        let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get(1)?));
+        let found = self.db.read(|c| query_opt(c, sql, [fact.name()], read))?;
+        Ok(found.map(|(text, at)| (serde_json::from_str(&text).unwrap_or_default(), at)))
+    }
+
+    /// Leaves a fact in a transaction of its own.
+    pub fn note(&self, fact: Fact, value: &Value) -> Result<()> {
+        self.write(|tx| note(tx, fact, value))
+    }
+
     fn only(&self, email: Option<&Email>) -> Result<Option<i64>> {
         let find = |email| self.db.read(|c| users::find(c, email));
         Ok(email.map(find).transpose()?.map(|user| user.id))
@@ -79,6 +93,39 @@ impl Store {
         let rows = self.db.read(|c| query_rows(c, sql, values, read))?;
         Ok(Table { rows, ..table })
     }
+}
+
+/// Facts that one process leaves for another, in `server_state`. Each is a JSON object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(dead_code)] // backup, check and status are about to use them
+pub enum Fact {
+    /// Of the last start of a server: `min_free_bytes`, `quota_bytes`.
+    Start,
+    /// The last backup that is whole: `files`, `bytes`. The copy holds it too: it tells when the copy
+    /// was made.
+    GoodBackup,
+    /// The last backup that failed: `reason`.
+    FailedBackup,
+    /// The last check: `damaged`, `orphans`, `database`, each a number of findings.
+    Check,
+}
+
+impl Fact {
+    fn name(self) -> &'static str {
+        match self {
+            Fact::Start => "last_start",
+            Fact::GoodBackup => "last_backup",
+            Fact::FailedBackup => "failed_backup",
+            Fact::Check => "last_check",
+        }
+    }
+}
+
+/// Leaves a fact, in the transaction of what it is about.
+pub fn note(connection: &Connection, fact: Fact, value: &Value) -> Result<()> {
+    let sql = "INSERT INTO server_state (name, value, updated_at) VALUES (?1, ?2, ?3)
+               ON CONFLICT (name) DO UPDATE SET value = ?2, updated_at = ?3";
+    execute(connection, sql, params![fact.name(), value.to_string(), now_ms()]).map(drop)
 }
 
 fn json(value: ValueRef<'_>) -> Value {
