@@ -1,8 +1,9 @@
-//! The six endpoints of the self-hosting API, health and metrics: one file each.
+//! The six endpoints of the self-hosting API, health, metrics and the page: one file each.
 
 pub mod health;
 pub mod history;
 pub mod login;
 pub mod machines;
 pub mod metrics;
+pub mod page;
 pub mod snapshots;

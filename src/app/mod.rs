@@ -41,4 +41,6 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// `/metrics` is a route (`--metrics`).
     pub metrics_served: bool,
+    /// `/` is a page for browsers (not with `--no-page`).
+    pub page: bool,
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::api::snapshots::{METADATA, STATE};
-use crate::api::{health, history, login, machines, metrics, snapshots};
+use crate::api::{health, history, login, machines, metrics, page, snapshots};
 use crate::app::request::percent_decode;
 use crate::app::{App, HandlerResult, Work};
 use crate::app::{Error, Request};
@@ -81,6 +81,7 @@ const VERSION_UPLOAD: Payload = Payload::Upload { field: CIPHERTEXT, skip: METAD
 
 /// All routes.
 pub static ROUTES: &[Route] = &[
+    route("GET", "/", Nothing, Public(page::page)),
     route("GET", "/healthz", Nothing, Public(health::healthz)),
     route("GET", "/metrics", Nothing, Local(metrics::metrics)),
     route("POST", "/api/auth/login", Json, Login(login::login)),

@@ -41,6 +41,7 @@ struct Settings {
     gate: Config,
     audit_days: u32,
     metrics: Option<SocketAddr>,
+    page: bool,
     log_format: Format,
 }
 
@@ -69,6 +70,7 @@ pub fn run(args: Args) -> Done {
         jwt_lifetime_s: settings.jwt_lifetime_s,
         metrics: Arc::new(Metrics::default()),
         metrics_served: settings.metrics.is_some(),
+        page: settings.page,
     });
     init_user(&context.store, settings.init_user.as_ref(), address)?;
     context.store.audit_later(Event::new("server.start", "ok"));
@@ -120,8 +122,6 @@ fn settle(context: &Arc<App>, longest: Duration) {
 
 fn settings(mut args: Args) -> Result<Settings, CliError> {
     let seconds = |args: &mut Args, flag| args.number(flag).map(Duration::from_secs);
-    // Read here so that it is checked; there is no page yet.
-    args.switch("--no-page")?;
     Ok(Settings {
         listen: args.parsed("--listen")?,
         init_user: args.setting("--init-user")?.map(|value| value.email()).transpose()?,
@@ -147,6 +147,7 @@ fn settings(mut args: Args) -> Result<Settings, CliError> {
         },
         audit_days: args.number("--audit-days")?,
         metrics: args.optional_setting("--metrics")?,
+        page: !args.switch("--no-page")?,
         log_format: args.parsed("--log-format")?,
         data: args.finish()?,
     })

@@ -25,6 +25,7 @@ mod json_escapes;
 mod login;
 mod machines;
 mod operator;
+mod page;
 mod rules;
 mod settings;
 mod snapshots;
