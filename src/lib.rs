@@ -34,8 +34,7 @@ mod util;
 /// What the fuzz targets and the benchmark link; not an interface to build on.
 #[doc(hidden)]
 pub mod fuzzing {
-    pub use crate::app::{Error, Piece, Response};
-    pub use crate::gate::Broken;
+    pub use crate::gate::error::{Error, RequestError};
     pub use crate::gate::head;
     pub use crate::gate::json::split_upload_json;
 }

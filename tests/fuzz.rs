@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use configsync_server::fuzzing::head::Head;
-use configsync_server::fuzzing::{
-    Broken, Error as ApiError, Piece, Response, head, split_upload_json,
-};
+use configsync_server::fuzzing::{Error as ApiError, RequestError, head, split_upload_json};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -187,7 +185,7 @@ fn compare_head(bytes: &[u8], random: &mut Random) -> bool {
         Ok(None) => panic!("httparse found an end of {shown}"),
         Err(error) => {
             let same = match expected {
-                Err(Some(expected)) => Response::from(error.clone()).status == expected,
+                Err(Some(expected)) => error.status == expected,
                 Err(None) => true,
                 Ok(()) => false,
             };
@@ -360,13 +358,8 @@ fn scan(decode: bool, doc: &[u8], size: usize) -> Scanned {
     });
     match rest {
         Ok(rest) => Ok((rest, out)),
-        Err(Broken::Gone) => panic!("a document in memory has not gone"),
-        Err(Broken::Refused(response)) => match &response.pieces[..] {
-            [Piece::Bytes(text)] => {
-                Err((response.status, String::from_utf8_lossy(text).into_owned()))
-            }
-            other => panic!("{other:?}"),
-        },
+        Err(RequestError::Rejected(error)) => Err((error.status, error.sentence)),
+        Err(error) => panic!("a document in memory arrives: {error:?}"),
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::app::App;
 use crate::app::HandlerResult;
-use crate::app::{Error, Request, Response};
+use crate::app::{Error, Request};
 use crate::store::snapshots::Selector;
 use crate::store::{RowSink, User};
 use crate::util::limits::{HISTORY_PAGE_ROWS, HISTORY_PAGE_ROWS_MAX};
@@ -16,7 +16,7 @@ pub fn history(app: &App, request: &Request, who: &User) -> HandlerResult {
     let which = Selector { id: None, machine, before };
     let (rows, next) = app.store.history(who.id, &which, limit)?;
     let list = |sink: RowSink<'_>| rows.iter().try_for_each(|row| sink(row));
-    Response::rows_and("snapshots", list, &format!(",\"next_before\":{}", json!(next)))
+    app.rows_and(who, "snapshots", list, &format!(",\"next_before\":{}", json!(next)))
 }
 
 /// At least 1; more than a page counts as a page, also a number too large to hold.

@@ -1,16 +1,15 @@
 //! POST /api/auth/login: a JWT for a password or for an API token.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::app::App;
+use crate::app::HandlerResult;
 use crate::app::{Error, Request, Response};
-use crate::app::{HandlerResult, Work};
-use crate::auth::password;
+use crate::auth::password::{self, Permit};
 use crate::auth::throttle::Attempt;
 use crate::auth::token::ApiToken;
 use crate::store::audit::Event;
@@ -28,25 +27,37 @@ struct Login {
     token: Option<String>,
 }
 
-/// Begins to sign in, on the connection's own thread: what is malformed or throttled is refused
-/// there, and a password waits there for its permit to hash, so that a flood of logins holds up
-/// neither workers nor the trade of tokens.
-pub fn login(app: &Arc<App>, request: &Request) -> Result<Work, Error> {
-    let body = request.json::<Login>()?;
-    let context = Arc::clone(app);
+/// The path of this route.
+pub const PATTERN: &str = "/api/auth/login";
+
+/// A permit to hash for a login by password. It is waited for on the connection's own thread, so
+/// that a flood of logins holds up neither workers nor the trade of tokens.
+pub fn permit(app: &App, body: &[u8]) -> Result<Option<Permit>, Error> {
+    match serde_json::from_slice(body) {
+        Ok(Login { password: Some(_), token: None, .. }) => {
+            let busy = || Error::overloaded("too many logins at once; try again");
+            let permit = app.accounts.permits.acquire(Duration::from_secs(HASH_WAIT_S));
+            permit.map(Some).ok_or_else(busy)
+        }
+        // What is malformed, the handler refuses.
+        _ => Ok(None),
+    }
+}
+
+/// Signs in.
+pub fn login(app: &App, request: &Request) -> HandlerResult {
     let peer = request.peer;
-    match body {
+    match request.json::<Login>()? {
         Login { token: Some(token), .. } => {
             let find = |token: ApiToken| app.store.principal_by_token(token.digest());
-            let bearer = match ApiToken::parse(&token).map(find).transpose() {
-                Ok(Some(bearer)) => bearer,
+            match ApiToken::parse(&token).map(find).transpose() {
+                Ok(Some(bearer)) => welcome(app, peer, &bearer),
                 Err(error) if !matches!(error.kind, ErrorKind::Unauthorized(_)) => {
-                    return Err(error.into());
+                    Err(error.into())
                 }
                 // Counted as a password is, the token standing for an account; a good one is not.
-                _ => return Err(attempt(&context, peer, &token)?.failed(None)),
-            };
-            Ok(Box::new(move || welcome(&context, peer, &bearer)))
+                _ => Err(attempt(app, peer, &token)?.failed(None)),
+            }
         }
         Login { email: Some(email), password: Some(password), .. } => {
             plain(&email, EMAIL_CHARS_MAX)
@@ -56,15 +67,7 @@ pub fn login(app: &Arc<App>, request: &Request) -> Result<Work, Error> {
                 return Err(Error::malformed(rule));
             }
             let email = email.to_lowercase();
-            // Counted before the hash, so that guesses sent at once cannot exceed the limit.
-            let attempt = attempt(&context, peer, &email)?;
-            let permit = app.accounts.permits.acquire(Duration::from_secs(HASH_WAIT_S));
-            let busy = || Error::overloaded("too many logins at once; try again");
-            let permit = permit.ok_or_else(busy)?;
-            Ok(Box::new(move || {
-                let _held = permit;
-                by_password(&email, &password, attempt)
-            }))
+            by_password(&email, &password, attempt(app, peer, &email)?)
         }
         _ => Err(Error::malformed("send email and password, or token")),
     }
@@ -72,13 +75,13 @@ pub fn login(app: &Arc<App>, request: &Request) -> Result<Work, Error> {
 
 /// A login under way that counts in the throttle. Dropped without a word it does not: then nobody
 /// looked at the password.
-struct Counted {
-    context: Arc<App>,
+struct Counted<'a> {
+    context: &'a App,
     peer: IpAddr,
     attempt: Option<Attempt>,
 }
 
-impl Counted {
+impl Counted<'_> {
     fn succeeded(mut self) {
         if let Some(attempt) = self.attempt.take() {
             self.context.accounts.throttle.succeeded(attempt);
@@ -90,13 +93,13 @@ impl Counted {
         // An attempt that is let go counts as a failure.
         self.attempt = None;
         self.context.metrics.login_failures.add(1);
-        report(&self.context, self.peer, "login.failed", "failed", user);
+        report(self.context, self.peer, "login.failed", "failed", user);
         Error::new(401, "invalid_credentials", "email and password, or the token, do not match")
             .with("WWW-Authenticate", "Bearer")
     }
 }
 
-impl Drop for Counted {
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
         if let Some(attempt) = self.attempt.take() {
             self.context.accounts.throttle.withdraw(attempt);
@@ -104,10 +107,10 @@ impl Drop for Counted {
     }
 }
 
-fn attempt(app: &Arc<App>, peer: IpAddr, account: &str) -> Result<Counted, Error> {
+fn attempt<'a>(app: &'a App, peer: IpAddr, account: &str) -> Result<Counted<'a>, Error> {
     let refused = match app.accounts.throttle.attempt(account, peer.into(), Instant::now()) {
         Ok(attempt) => {
-            return Ok(Counted { context: Arc::clone(app), peer, attempt: Some(attempt) });
+            return Ok(Counted { context: app, peer, attempt: Some(attempt) });
         }
         Err(refused) => refused,
     };
@@ -122,8 +125,8 @@ fn attempt(app: &Arc<App>, peer: IpAddr, account: &str) -> Result<Counted, Error
     Err(Error::new(429, "too_many_attempts", message).with("Retry-After", wait_s.to_string()))
 }
 
-fn by_password(email: &str, password: &str, counted: Counted) -> HandlerResult {
-    let context = Arc::clone(&counted.context);
+fn by_password(email: &str, password: &str, counted: Counted<'_>) -> HandlerResult {
+    let context = counted.context;
     let (known, hash) = context.store.password_of(email)?.unzip();
     // For an unknown user, one without a password and a disabled one the same work is done.
     let right = password::verify(password.as_bytes(), hash.flatten().as_deref());
@@ -135,7 +138,7 @@ fn by_password(email: &str, password: &str, counted: Counted) -> HandlerResult {
         Some(bearer) if right => {
             let peer = counted.peer;
             counted.succeeded();
-            welcome(&context, peer, &bearer)
+            welcome(context, peer, &bearer)
         }
         known => Err(counted.failed(known.map(|bearer| bearer.user))),
     }

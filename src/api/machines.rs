@@ -17,5 +17,5 @@ pub fn register(app: &App, request: &Request, who: &User) -> HandlerResult {
 pub fn list(app: &App, _request: &Request, who: &User) -> HandlerResult {
     let user = json!({ "id": who.id, "email": who.email });
     let list = |rows: RowSink<'_>| app.store.machines(who.id, false, rows);
-    Response::rows_and("machines", list, &format!(",\"user\":{user}"))
+    app.rows_and(who, "machines", list, &format!(",\"user\":{user}"))
 }

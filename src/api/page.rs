@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha2::{Digest, Sha256};
 
-use crate::app::{App, Error, HandlerResult, Request, Response};
+use crate::app::{App, HandlerResult, Request, Response};
 
 const PAGE: &str = include_str!("page.html");
 
@@ -21,10 +21,8 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-pub fn page(app: &App, _request: &Request) -> HandlerResult {
-    if !app.page {
-        return Err(Error::no_route());
-    }
+/// The page. Admission knows whether it is served at all (`--no-page`).
+pub fn page(_app: &App, _request: &Request) -> HandlerResult {
     Ok(Response::plain(200, "text/html; charset=utf-8", PAGE)
         .with("Content-Security-Policy", POLICY.as_str())
         .with("X-Frame-Options", "DENY")

@@ -2,8 +2,7 @@
 
 use crate::app::App;
 use crate::app::HandlerResult;
-use crate::app::response::row_with_file_len;
-use crate::app::{Body, Error, Request, Response};
+use crate::app::{Error, Request, Response};
 use crate::store::audit::Event;
 use crate::store::snapshots::{About, Rules, Selector};
 use crate::store::{Upload, User};
@@ -16,10 +15,7 @@ pub const METADATA: &str = "metadata";
 /// Stores a snapshot.
 pub fn push(app: &App, request: &Request, who: &User, upload: Upload) -> HandlerResult {
     let rules = Rules::Strict(request.condition()?);
-    let about = match request.body {
-        Body::Bytes(_) => request.json()?,
-        _ => from_query(request)?,
-    };
+    let about = if request.raw { from_query(request)? } else { request.json()? };
     let machine = about.machine_id.as_ref();
     let machine = machine.ok_or_else(|| Error::malformed("machine_id is needed"))?;
     let (snapshot, stored) = app.store.push(who, machine, &about, &rules, upload)?;
@@ -49,11 +45,7 @@ pub fn send(app: &App, request: &Request, who: &User, which: &Selector) -> Handl
     let (size, digest) = (snapshot.blob.size, snapshot.blob.digest.to_string());
     let etag = format!("\"{digest}\"");
     if request.has_already(&digest)? {
-        let length = match request.wants_bytes {
-            true => size,
-            false => row_with_file_len(&snapshot.row, STATE, size),
-        };
-        return Ok(Response::not_modified(length).with("ETag", etag));
+        return Ok(Response::empty(304).with("ETag", etag));
     }
     let file = app.store.open_snapshot(&snapshot)?;
     if !request.head {
@@ -61,7 +53,7 @@ pub fn send(app: &App, request: &Request, who: &User, which: &Selector) -> Handl
         app.store.audit_later(event.subject(snapshot.id));
         app.metrics.pulls.add(1);
     }
-    let response = match request.wants_bytes {
+    let response = match request.wants_bytes() {
         true => Response::file(file, size)
             .with("X-Snapshot-Id", snapshot.id.to_string())
             .with("X-Machine-Id", snapshot.machine_id),

@@ -1,224 +1,213 @@
-//! What the gate asks before it reads a body: is there such a route, who is it, may it be that
-//! large, is there room; and who answers it.
+//! What the gate asks before it reads a body: is there such a route, who asks, may the body be
+//! that large, is there room for it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::app::routes::{self, Handler, Payload, Route};
-use crate::app::server::Workers;
-use crate::app::{App, Work};
-use crate::app::{Body, Error, Query, Request, Response};
+use super::request::{Media, media_type};
+use super::routes::{self, Handler, Payload, Route};
+use super::{App, Error};
+use crate::api::login;
+use crate::auth::password::Permit;
 use crate::gate::access_log::AccessRecord;
 use crate::gate::head::Head;
-use crate::gate::{Answer, Sink, Vet};
-use crate::store::User;
-use crate::store::space::{Announced, Reservation};
+use crate::gate::spool::Spool;
+use crate::gate::{self, Admitted, Client};
+use crate::store::space::{DeclaredSize, Reservation};
+use crate::store::{Upload, User};
 use crate::util::limits::{LONG_JSON_BYTES_MAX, SMALL_BODY_BYTES_MAX};
-use crate::util::types::RandomId;
 
-/// The program behind the gate.
-pub struct Server {
-    context: Arc<App>,
-    workers: Arc<Workers>,
+/// Where a request came in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Listener {
+    /// The one of `--listen`.
+    Main,
+    /// The one of `--metrics`: it serves metrics and health, and nothing else.
+    Metrics,
 }
 
-impl Server {
-    /// Serves from this context, with these workers.
-    pub fn new(context: Arc<App>, workers: Arc<Workers>) -> Server {
-        Server { context, workers }
-    }
+/// Admits requests of one listener.
+pub struct Admission {
+    /// What the decisions need.
+    pub app: Arc<App>,
+    /// Whose requests these are.
+    pub listener: Listener,
+}
 
-    /// What makes the answer once the body is there.
-    fn answer(
-        &self, id: RandomId, route: &'static Route, mut request: Request, who: Option<User>,
-        reservation: Option<Reservation>,
-    ) -> Answer {
-        let (context, workers) = (Arc::clone(&self.context), Arc::clone(&self.workers));
-        Box::new(move |body| {
-            request.body = body;
-            let work: Work = match route.handler {
-                Handler::Login(begin) => match begin(&context, &request) {
-                    Ok(work) => work,
-                    Err(error) => return error.into(),
-                },
-                Handler::Public(run) | Handler::Local(run) => {
-                    Box::new(move || run(&context, &request))
-                }
-                Handler::User(run) => Box::new(move || {
-                    let _held = reservation;
-                    run(&context, &request, who.as_ref().ok_or_else(Error::unauthorized)?)
-                }),
-                Handler::Upload(run) => Box::new(move || {
-                    let _held = reservation;
-                    let upload = uploaded(&mut request)?;
-                    run(&context, &request, who.as_ref().ok_or_else(Error::unauthorized)?, upload)
-                }),
-            };
-            let job = Box::new(move || work().unwrap_or_else(Response::from));
-            workers.run(id, route.pattern, job)
-        })
-    }
+/// What a worker needs to know of an admitted request and no header field can carry.
+pub struct Ticket {
+    /// The client's address.
+    pub peer: IpAddr,
+    /// Who asks, on routes that are for users.
+    pub user: Option<User>,
+    /// The body, on routes that take a file.
+    pub upload: Option<Upload>,
+    /// The room that was promised to it, until the request is answered.
+    _reservation: Option<Reservation>,
+    /// The permission to hash a password.
+    _permit: Option<Permit>,
+}
 
-    /// Where the body goes, if it may come.
-    fn sink(
-        &self, route: &Route, head: &Head, who: Option<&User>,
-    ) -> Result<(Sink, Option<Reservation>), Error> {
-        let length = head.content_length.unwrap_or(0);
-        let kind = kind(head);
-        match (route.payload, kind) {
-            (Payload::Nothing, _) | (Payload::Json | Payload::LongJson, Kind::Json) => {
-                let of_route = match route.payload {
-                    Payload::LongJson => LONG_JSON_BYTES_MAX,
-                    _ => SMALL_BODY_BYTES_MAX,
-                };
-                let (most, route) = (self.context.body_bytes_max, of_route as u64);
-                match length <= route.min(most) {
-                    true => Ok((Sink::Memory, None)),
-                    false if most < route => Err(Error::too_large(most, " (--max-body)")),
-                    false => Err(Error::too_large(route, " of this route, below --max-body")),
-                }
+impl gate::Ticket for Ticket {
+    fn store(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let upload = self.upload.as_mut().ok_or_else(Error::internal)?;
+        Ok(upload.write(bytes)?)
+    }
+}
+
+impl gate::Admission for Admission {
+    type Ticket = Ticket;
+
+    fn admit(
+        &self, head: &Head, client: Client, record: &mut AccessRecord<'_>,
+    ) -> Result<Admitted<Ticket>, Error> {
+        if head.path.starts_with("/api/") {
+            refuse_cross_site(head, client)?;
+        }
+        let route = self.route(head, client)?;
+        record.route = route.pattern;
+        check_fields(head)?;
+        let user = match route.handler {
+            Handler::Public(_) | Handler::Metrics(_) => None,
+            Handler::User(_) | Handler::Upload(_) => {
+                let field = head.field("authorization");
+                let principal = self.app.accounts.authenticate(&self.app.store, field)?;
+                Some(User { peer: Some(client.address), ..principal.user })
             }
-            (Payload::Upload { field, skip, raw }, Kind::Json | Kind::Bytes)
-                if raw || kind == Kind::Json =>
-            {
-                let limit = self.context.body_bytes_max;
-                if length > limit {
-                    return Err(Error::too_large(limit, " (--max-body)"));
-                }
-                // base64 takes four bytes for three, and a JSON body may be mostly metadata.
-                let (low, high) = match kind {
-                    Kind::Bytes => (length, length),
-                    _ => (1, length / 4 * 3),
-                };
-                let conditional =
-                    head.field("if-match").or_else(|| head.field("if-none-match")).is_some();
-                let announced = Announced { low, high, conditional };
-                let user_id = who.map(|who| who.id).ok_or_else(Error::unauthorized)?;
-                let store = &self.context.store;
-                let reservation = self.context.reservations.promise(store, user_id, announced)?;
-                let upload = store.upload()?;
-                let sink = match kind {
-                    Kind::Bytes => Sink::RawFile(upload),
-                    _ => Sink::JsonFile { upload, field, skip },
-                };
-                Ok((sink, Some(reservation)))
+        };
+        record.user = user.as_ref().map(|user| user.id);
+        let (spool, room) = self.spool(route, head, user.as_ref())?;
+        let (upload, reservation) = room.unzip();
+        let peer = client.address;
+        let ticket = Ticket { peer, user, upload, _reservation: reservation, _permit: None };
+        Ok(Admitted { spool, ticket })
+    }
+
+    fn prepare(&self, ticket: &mut Ticket, route: &'static str, body: &[u8]) -> Result<(), Error> {
+        if route == login::PATTERN {
+            ticket._permit = login::permit(&self.app, body)?;
+        }
+        Ok(())
+    }
+}
+
+impl Admission {
+    /// The route of a request, if this listener has it.
+    fn route(&self, head: &Head, client: Client) -> Result<&'static Route, Error> {
+        let (route, _) = routes::find(&head.method, &head.path).map_err(|error| {
+            if error.status == 404 { nothing_here(head, client) } else { error }
+        })?;
+        let of_metrics = matches!(route.handler, Handler::Metrics(_));
+        let here = match self.listener {
+            Listener::Main => !of_metrics && (self.app.page || route.pattern != "/"),
+            Listener::Metrics => of_metrics || route.pattern == "/healthz",
+        };
+        if !here {
+            return Err(nothing_here(head, client));
+        }
+        if of_metrics && !names_an_address(head.field("host").unwrap_or_default()) {
+            let rule = "metrics are served to a Host that is an address or localhost alone";
+            return Err(Error::new(403, "forbidden_host", rule));
+        }
+        Ok(route)
+    }
+
+    /// Where the body goes, if it may come; an upload with the room it was promised.
+    fn spool(
+        &self, route: &Route, head: &Head, user: Option<&User>,
+    ) -> Result<(Spool, Option<(Upload, Reservation)>), Error> {
+        let length = head.content_length.unwrap_or(0);
+        let media = media_type(head.field("content-type"));
+        let max = self.app.body_bytes_max;
+        let small = |bound: usize| match bound as u64 {
+            bound if length <= bound.min(max) => Ok((Spool::Memory, None)),
+            bound if max >= bound => {
+                Err(Error::too_large(bound, " of this route, below --max-body"))
+            }
+            _ => Err(Error::too_large(max, " (--max-body)")),
+        };
+        let (spool, size) = match (route.payload, media) {
+            (Payload::Nothing, _) | (Payload::Json, Media::Json) => {
+                return small(SMALL_BODY_BYTES_MAX);
+            }
+            (Payload::LongJson, Media::Json) => return small(LONG_JSON_BYTES_MAX),
+            (Payload::Upload { raw: true, .. }, Media::Bytes) => {
+                (Spool::Upload, DeclaredSize { min: length, max: length })
+            }
+            // base64 takes four bytes for three, and a JSON body may be mostly metadata.
+            (Payload::Upload { field, skip, .. }, Media::Json) => {
+                (Spool::UploadJson { field, skip }, DeclaredSize { min: 1, max: length / 4 * 3 })
             }
             (Payload::Upload { raw: true, .. }, _) => {
-                Err(unsupported("send application/json, or the bytes as application/octet-stream"))
+                let rule = "send application/json, or the bytes as application/octet-stream";
+                return Err(Error::unsupported(rule));
             }
-            _ => Err(unsupported("send the body as application/json")),
-        }
-    }
-
-    fn who(&self, route: &Route, head: &Head, peer: IpAddr) -> Result<Option<User>, Error> {
-        if !matches!(route.handler, Handler::User(_) | Handler::Upload(_)) {
-            return Ok(None);
-        }
-        let field = head.field("authorization");
-        let bearer = self.context.accounts.authenticate(&self.context.store, field)?;
-        Ok(Some(User { peer: Some(peer), ..bearer.user }))
-    }
-}
-
-impl Vet for Server {
-    fn vet(&self, head: &Head, record: &mut AccessRecord<'_>) -> Result<(Sink, Answer), Error> {
-        let peer = record.peer;
-        let local = self.context.metrics_served && is_local(head, peer);
-        let (route, params) = routes::find(&head.method, &head.path, local)?;
-        record.route = route.pattern;
-        if matches!(&*head.method, "POST" | "PUT" | "PATCH") && head.content_length.is_none() {
-            let needed = "send the body with a Content-Length (0 for none)";
-            return Err(Error::new(411, "length_required", needed));
-        }
-        let who = self.who(route, head, peer)?;
-        record.user = who.as_ref().map(|who| who.id);
-        let request = Request {
-            params,
-            query: Query::parse(head.query.as_deref().unwrap_or_default())?,
-            head: head.method == "HEAD",
-            wants_bytes: accepts_bytes(head),
-            if_match: joined(head, "if-match"),
-            if_none_match: joined(head, "if-none-match"),
-            peer,
-            body: Body::Empty,
+            _ => return Err(Error::unsupported("send the body as application/json")),
         };
-        let (sink, reservation) = self.sink(route, head, who.as_ref())?;
-        let answer = self.answer(record.id, route, request, who, reservation);
-        Ok((sink, answer))
+        if length > max {
+            return Err(Error::too_large(max, " (--max-body)"));
+        }
+        let store = &self.app.store;
+        let user_id = user.map(|user| user.id).ok_or_else(Error::internal)?;
+        // Where a retry or a condition may answer otherwise, a refusal waits for the transaction.
+        let repeatable = matches!(route.payload, Payload::Upload { raw: true, .. });
+        let conditional = head.field("if-match").or_else(|| head.field("if-none-match")).is_some();
+        let reservation =
+            self.app.reservations.promise(store, user_id, size, repeatable, conditional)?;
+        Ok((spool, Some((store.upload()?, reservation))))
     }
 }
 
-/// The file that came with a request; an empty one is none.
-fn uploaded(request: &mut Request) -> Result<crate::store::Upload, Error> {
-    let body = std::mem::take(&mut request.body);
-    let (body, upload) = match body {
-        Body::File(upload) => (Body::Empty, upload),
-        Body::JsonFile { rest, upload } => (Body::Bytes(rest), upload),
-        _ => return Err(Error::malformed("the encrypted bytes are missing or empty")),
-    };
-    request.body = body;
-    match upload.is_empty() {
-        true => Err(Error::malformed("the encrypted bytes are missing or empty")),
-        false => Ok(upload),
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Json,
-    Bytes,
-    Other,
-}
-
-/// The media type of a body; none means JSON.
-fn kind(head: &Head) -> Kind {
-    let field = head.field("content-type").unwrap_or_default();
-    if field.is_empty() {
-        return Kind::Json;
-    }
-    let mut parts = field.split(';').map(str::trim);
-    let media_type = parts.next().unwrap_or_default();
-    let charset = parts.find_map(|part| {
-        let (name, value) = part.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))
+/// What a browser sends for a page of another site (Fetch Metadata; RFC 6454, section 7).
+fn refuse_cross_site(head: &Head, client: Client) -> Result<(), Error> {
+    let elsewhere = head.field("sec-fetch-site") == Some("cross-site");
+    let host = head.field("host");
+    let forwarded = head.field("x-forwarded-host").filter(|_| client.through_proxy);
+    let foreign = head.field("origin").is_some_and(|origin| {
+        let origin = origin.split_once("://").map(|(_, authority)| authority);
+        ![host, forwarded]
+            .into_iter()
+            .flatten()
+            .any(|host| origin.is_some_and(|origin| origin.eq_ignore_ascii_case(host)))
     });
-    let utf8 = charset.is_none_or(|charset| charset.eq_ignore_ascii_case("utf-8"));
-    if media_type.eq_ignore_ascii_case("application/json") && utf8 {
-        Kind::Json
-    } else if media_type.eq_ignore_ascii_case("application/octet-stream") {
-        Kind::Bytes
-    } else {
-        Kind::Other
+    match elsewhere || foreign {
+        true => Err(Error::new(403, "cross_site", "a page of another site may not call this API")),
+        false => Ok(()),
     }
 }
 
-fn unsupported(message: &str) -> Error {
-    Error::new(415, "unsupported_media_type", message)
+/// The rules of the head that no route can be without.
+fn check_fields(head: &Head) -> Result<(), Error> {
+    if matches!(&*head.method, "POST" | "PUT" | "PATCH") && head.content_length.is_none() {
+        let needed = "send the body with a Content-Length (0 for none)";
+        return Err(Error::new(411, "length_required", needed));
+    }
+    if head.field("content-range").is_some() {
+        return Err(Error::malformed("Content-Range is not taken: send the whole body"));
+    }
+    // Stored as it came, a coded body would come back as if it were not (RFC 9110, section 8.4).
+    if head.fields("content-encoding").any(|coding| !coding.eq_ignore_ascii_case("identity")) {
+        let rule = "the body must not be compressed: send it without Content-Encoding";
+        return Err(Error::unsupported(rule).with("Accept-Encoding", "identity"));
+    }
+    Ok(())
 }
 
-/// Only where the type is named, and not with the weight 0, which excludes it (RFC 9110, section
-/// 12.4.2): `*/*` means JSON.
-fn accepts_bytes(head: &Head) -> bool {
-    head.fields("accept").flat_map(|line| line.split(',')).any(|range| {
-        let mut parts = range.split(';').map(str::trim);
-        let named =
-            parts.next().unwrap_or_default().eq_ignore_ascii_case("application/octet-stream");
-        let weight = parts.find_map(|part| part.strip_prefix(['q', 'Q'])?.strip_prefix('='));
-        named && !weight.is_some_and(|weight| weight.parse() == Ok(0.0))
-    })
+/// 404 for a path that is no route, which is mostly a wrong base URL.
+fn nothing_here(head: &Head, client: Client) -> Error {
+    let host = head.field("host").unwrap_or("HOST");
+    let scheme = if client.through_proxy { "https" } else { "http" };
+    let sentence = format!("there is nothing at this path: the API URL is {scheme}://{host}");
+    Error::new(404, "not_found", sentence)
 }
 
-/// From this host, with no sign of a proxy that speaks for somebody else.
-fn is_local(head: &Head, peer: IpAddr) -> bool {
-    let forwards = |name: &str| {
-        let name = name.to_ascii_lowercase();
-        name.starts_with("x-forwarded-") || matches!(&*name, "forwarded" | "via" | "x-real-ip")
+/// True for `127.0.0.1:9100`, `[::1]` and `localhost`: a page of another site that has its own
+/// name point here cannot send such a Host (DNS rebinding).
+fn names_an_address(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
     };
-    peer.is_loopback() && !head.lines.iter().any(|(name, _)| forwards(name))
-}
-
-/// A list field that may stand on several lines (RFC 9110, section 5.3).
-fn joined(head: &Head, name: &'static str) -> Option<String> {
-    let lines: Vec<&str> = head.fields(name).collect();
-    (!lines.is_empty()).then(|| lines.join(", "))
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
 }

@@ -7,23 +7,22 @@ pub mod request;
 pub mod response;
 pub mod routes;
 pub mod server;
+mod spooled;
 
 use std::sync::Arc;
 
 pub use error::Error;
-pub use request::{Body, Query, Request};
-pub use response::{Piece, Response};
+pub use request::Request;
+pub use response::Response;
 
 use crate::auth::Accounts;
 use crate::store::Store;
 use crate::store::space::Reservations;
 use crate::util::metrics::Metrics;
+use spooled::ResponseSpace;
 
 /// What a handler returns.
 pub type HandlerResult = Result<Response, Error>;
-
-/// What is left for a worker of a request.
-pub type Work = Box<dyn FnOnce() -> HandlerResult + Send>;
 
 /// One server's state and settings, shared by all handlers.
 pub struct App {
@@ -33,14 +32,14 @@ pub struct App {
     pub accounts: Accounts,
     /// Room promised to uploads under way.
     pub reservations: Arc<Reservations>,
+    /// Room that responses take in files until they are read.
+    pub responses: Arc<ResponseSpace>,
     /// Bytes of one request body (`--max-body`).
     pub body_bytes_max: u64,
     /// Lifetime of a JWT in seconds (`--token-hours`).
     pub jwt_lifetime_s: i64,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// `/metrics` is a route (`--metrics`).
-    pub metrics_served: bool,
-    /// `/` is a page for browsers (not with `--no-page`).
+    /// The page at `/` is served (unless `--no-page`).
     pub page: bool,
 }

@@ -6,7 +6,6 @@ use serde::de::DeserializeOwned;
 
 use super::Error;
 use crate::gate::json::check_nesting;
-use crate::store::Upload;
 use crate::store::snapshots::{Condition, Etags};
 use crate::util::types::Rule;
 
@@ -18,45 +17,36 @@ pub struct Request {
     pub query: Query,
     /// The method is HEAD: nothing may change.
     pub head: bool,
-    /// `Accept` names raw bytes.
-    pub wants_bytes: bool,
+    /// `Accept`, as sent.
+    pub accept: Option<String>,
+    /// The body was an upload of raw bytes, without JSON around it.
+    pub raw: bool,
     /// `If-Match`, as sent.
     pub if_match: Option<String>,
     /// `If-None-Match`, as sent.
     pub if_none_match: Option<String>,
     /// Address of the client.
     pub peer: IpAddr,
-    /// The body.
-    pub body: Body,
-}
-
-/// A request's body, as the sink of its route left it.
-#[derive(Default)]
-pub enum Body {
-    /// There was none.
-    #[default]
-    Empty,
-    /// A small one.
-    Bytes(Vec<u8>),
-    /// Raw bytes, in a file.
-    File(Upload),
-    /// A JSON object whose one large member was decoded into a file; `rest` is the object with
-    /// null in its place.
-    JsonFile {
-        /// JSON.
-        rest: Vec<u8>,
-        /// The decoded bytes.
-        upload: Upload,
-    },
+    /// The body; of an upload in JSON, what was beside the file.
+    pub body: Vec<u8>,
 }
 
 impl Request {
     /// The body as JSON of this shape. Unknown members are ignored.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        match &self.body {
-            Body::Bytes(bytes) | Body::JsonFile { rest: bytes, .. } => parse_json(bytes),
-            Body::Empty | Body::File(_) => parse_json(b""),
-        }
+        parse_json(&self.body)
+    }
+
+    /// `Accept` names raw bytes, and not with the weight 0, which excludes them (RFC 9110, section
+    /// 12.4.2): `*/*` means JSON.
+    pub fn wants_bytes(&self) -> bool {
+        self.accept.iter().flat_map(|line| line.split(',')).any(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            let named =
+                parts.next().unwrap_or_default().eq_ignore_ascii_case("application/octet-stream");
+            let weight = parts.find_map(|part| part.strip_prefix(['q', 'Q'])?.strip_prefix('='));
+            named && !weight.is_some_and(|weight| weight.parse() == Ok(0.0))
+        })
     }
 
     /// The conditions of a push.
@@ -88,6 +78,34 @@ impl Request {
     /// A path segment that is a value of this type.
     pub fn param_as<T: TryFrom<String, Error = Rule>>(&self, n: usize) -> Result<T, Error> {
         checked("a part of the path", self.param(n))
+    }
+}
+
+/// The media type of a body.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Media {
+    /// `application/json` in UTF-8, or none named.
+    Json,
+    /// `application/octet-stream`.
+    Bytes,
+    /// Any other.
+    Other,
+}
+
+/// What a `Content-Type` field names.
+pub fn media_type(field: Option<&str>) -> Media {
+    let Some(field) = field.filter(|field| !field.is_empty()) else { return Media::Json };
+    let mut parts = field.split(';').map(str::trim);
+    let media_type = parts.next().unwrap_or_default();
+    let charset = parts.find_map(|part| {
+        let (name, value) = part.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))
+    });
+    let utf8 = charset.is_none_or(|charset| charset.eq_ignore_ascii_case("utf-8"));
+    match media_type {
+        json if json.eq_ignore_ascii_case("application/json") && utf8 => Media::Json,
+        bytes if bytes.eq_ignore_ascii_case("application/octet-stream") => Media::Bytes,
+        _ => Media::Other,
     }
 }
 

@@ -1,12 +1,10 @@
 //! The table of routes: each declared once with its method, path, body and handler; the kind of
 //! handler says who may call it.
 
-use std::sync::Arc;
-
 use crate::api::snapshots::{METADATA, STATE};
 use crate::api::{health, history, login, machines, metrics, page, snapshots};
 use crate::app::request::percent_decode;
-use crate::app::{App, HandlerResult, Work};
+use crate::app::{App, HandlerResult};
 use crate::app::{Error, Request};
 use crate::dialect::entities::CIPHERTEXT;
 use crate::dialect::{entities, environments, legacy, links, variables};
@@ -34,16 +32,14 @@ pub enum Payload {
     },
 }
 
-/// Who may call a route, and what answers.
+/// What answers, and who may call it: a handler that is given no user cannot know one, and one
+/// that is given a user is never called without.
 #[derive(Clone, Copy)]
 pub enum Handler {
     /// Anybody.
     Public(fn(&App, &Request) -> HandlerResult),
-    /// Anybody. What needs no hash is answered, and one of the few permits to hash is waited for,
-    /// before a worker is taken for the rest.
-    Login(fn(&Arc<App>, &Request) -> Result<Work, Error>),
-    /// Programs on this host, without a proxy between, if `serve --metrics` allows it.
-    Local(fn(&App, &Request) -> HandlerResult),
+    /// Anybody, on the listener of `--metrics` alone.
+    Metrics(fn(&App, &Request) -> HandlerResult),
     /// Who holds an API token or a JWT.
     User(fn(&App, &Request, &Owner) -> HandlerResult),
     /// The same, with the file that came in the body.
@@ -72,7 +68,7 @@ const fn route(
 }
 
 use Handler::Upload as Uploads;
-use Handler::{Local, Login, Public, User};
+use Handler::{Metrics, Public, User};
 use Payload::{Json, LongJson, Nothing};
 
 /// As [`STATE_UPLOAD`] in JSON alone.
@@ -83,8 +79,8 @@ const VERSION_UPLOAD: Payload = Payload::Upload { field: CIPHERTEXT, skip: METAD
 pub static ROUTES: &[Route] = &[
     route("GET", "/", Nothing, Public(page::page)),
     route("GET", "/healthz", Nothing, Public(health::healthz)),
-    route("GET", "/metrics", Nothing, Local(metrics::metrics)),
-    route("POST", "/api/auth/login", Json, Login(login::login)),
+    route("GET", "/metrics", Nothing, Metrics(metrics::metrics)),
+    route("POST", "/api/auth/login", Json, Public(login::login)),
     route("GET", "/api/machines", Nothing, User(machines::list)),
     route("POST", "/api/machines", Json, User(machines::register)),
     route("GET", "/api/machines/snapshot", Nothing, User(snapshots::pull)),
@@ -133,13 +129,11 @@ pub static ROUTES: &[Route] = &[
     route("POST", "/api/{kinds}/{}/keys", Json, User(entities::add_key)),
 ];
 
-/// The route of a method and path with the decoded segments that stand for `{}`. Routes for
-/// programs on this host do not exist for others.
-pub fn find(method: &str, path: &str, local: bool) -> Result<(&'static Route, Vec<String>), Error> {
+/// The route of a method and path with the decoded segments that stand for `{}`.
+pub fn find(method: &str, path: &str) -> Result<(&'static Route, Vec<String>), Error> {
     let wanted = if method == "HEAD" { "GET" } else { method };
     let mut allowed: Vec<&str> = Vec::new();
-    let open = |route: &&Route| local || !matches!(route.handler, Local(_));
-    for route in ROUTES.iter().filter(|route| matches(route.pattern, path)).filter(open) {
+    for route in ROUTES.iter().filter(|route| matches(route.pattern, path)) {
         if route.method == wanted {
             return Ok((route, params(route.pattern, path)?));
         }
@@ -149,10 +143,10 @@ pub fn find(method: &str, path: &str, local: bool) -> Result<(&'static Route, Ve
     if allowed.is_empty() {
         // A path that cannot be decoded is no path at all.
         percent_decode(path)?;
-        return Err(Error::no_route());
+        return Err(Error::new(404, "not_found", "there is nothing at this path"));
     }
-    let message = format!("this path takes {}", allowed.join(", "));
-    Err(Error::new(405, "method_not_allowed", message).with("Allow", allowed.join(", ")))
+    let sentence = format!("this path takes {}", allowed.join(", "));
+    Err(Error::new(405, "method_not_allowed", sentence).with("Allow", allowed.join(", ")))
 }
 
 fn matches(pattern: &str, path: &str) -> bool {
@@ -214,8 +208,8 @@ mod tests {
 
     #[test]
     fn a_known_path_with_another_method_names_what_it_takes() {
-        let refusal =
-            find("DELETE", "/api/machines", false).err().map(|e| format!("{e:?}")).unwrap();
-        assert!(refusal.contains("405") && refusal.contains("GET, HEAD, POST"), "{refusal}");
+        let refusal = find("DELETE", "/api/machines").err().unwrap();
+        assert_eq!(refusal.status, 405);
+        assert_eq!(refusal.fields, [("Allow", "GET, HEAD, POST".to_owned())]);
     }
 }

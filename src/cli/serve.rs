@@ -16,10 +16,10 @@ use super::output::{could_not, print};
 use super::token::new_token;
 use super::{CliError, Done, warn_of_unknown_variables};
 use crate::app::App;
-use crate::app::admission::Server;
-use crate::app::server::Workers;
+use crate::app::admission::{Admission, Listener};
+use crate::app::server;
 use crate::auth::{Accounts, password};
-use crate::gate::{Config, Gate};
+use crate::gate::{Config, Gate, Service};
 use crate::store::audit::Event;
 use crate::store::prune::{Pruned, Rules};
 use crate::store::space::Reservations;
@@ -58,10 +58,13 @@ pub fn run(args: Args) -> Done {
     }
     let listen = settings.listen;
     let listener = TcpListener::bind(listen).map_err(could_not(format!("listen on {listen}")))?;
+    let metrics_listener = settings.metrics.map(|address| {
+        TcpListener::bind(address).map_err(could_not(format!("listen on {address}")))
+    });
+    let metrics_listener = metrics_listener.transpose()?;
     let address = listener.local_addr().map_err(could_not("read the listening address"))?;
     let socket = store.folder().socket_path("http.sock")?;
     let store_run = store.folder().run();
-    let workers = Workers::start(&socket).map_err(could_not("start the workers"))?;
     let context = Arc::new(App {
         accounts: Accounts::new(jwt_key(&store)?),
         store,
@@ -69,7 +72,7 @@ pub fn run(args: Args) -> Done {
         body_bytes_max: settings.body_bytes_max,
         jwt_lifetime_s: settings.jwt_lifetime_s,
         metrics: Arc::new(Metrics::default()),
-        metrics_served: settings.metrics.is_some(),
+        responses: Arc::default(),
         page: settings.page,
     });
     init_user(&context.store, settings.init_user.as_ref(), address)?;
@@ -81,29 +84,52 @@ pub fn run(args: Args) -> Done {
     }
     keep_house(&context, settings.policy.keep, settings.audit_days)
         .map_err(could_not("start a thread"))?;
-    let server = Arc::new(Server::new(Arc::clone(&context), Arc::clone(&workers)));
-    let gate = Gate::start(listener, server, Arc::clone(&context.metrics), settings.gate)
-        .map_err(could_not("start accepting"))?;
+    let handle = signals.handle();
+    let upstream = server::start(&context, &socket, move || handle.close());
+    let upstream = Arc::new(upstream.map_err(could_not("start the workers"))?);
+    let service = |listener| Service {
+        admission: Admission { app: Arc::clone(&context), listener },
+        upstream: Arc::clone(&upstream),
+    };
+    let start = |socket: TcpListener, listener| {
+        let metrics = Arc::clone(&context.metrics);
+        Gate::start(socket, service(listener), metrics, settings.gate.clone())
+    };
+    let gate = start(listener, Listener::Main).map_err(could_not("start accepting"))?;
+    if let Some(socket) = &metrics_listener {
+        let address = socket.local_addr().map_err(could_not("read the metrics address"))?;
+        log::info(&format!("metrics on http://{address}/metrics"));
+    }
+    let metrics_gate = metrics_listener.map(|socket| start(socket, Listener::Metrics)).transpose();
+    let metrics_gate = metrics_gate.map_err(could_not("start accepting"))?;
     print(format_args!("configsync-server listening on http://{address}\n"))?;
     notify("READY=1");
 
-    // Until the first signal; the second one ends the process in its handler.
-    let _ = signals.forever().next();
+    // Until the first signal; the second one ends the process in its handler. Without a signal it
+    // ends where tiny_http does.
+    let stopped = signals.forever().next().is_some();
     notify("STOPPING=1");
     log::info("stopping: finishing the requests in flight");
     let end = Instant::now() + settings.stop_timeout;
-    if !gate.stop(settings.stop_timeout) {
+    let ended = gate.stop(settings.stop_timeout);
+    if let Some(gate) = metrics_gate {
+        gate.stop(Duration::ZERO);
+    }
+    if !ended {
         log::warn("--stop-timeout reached: some requests were cut off");
     }
     let least = Duration::from_millis(limits::SETTLE_MS);
     settle(&context, end.saturating_duration_since(Instant::now()).max(least));
-    workers.remove_socket();
+    let _ = std::fs::remove_file(&socket);
     // A folder that was made for the socket alone goes with it.
     if let Some(dir) = socket.parent().filter(|dir| *dir != store_run) {
         let _ = std::fs::remove_dir(dir);
     }
     log::flush();
-    Ok(())
+    match stopped {
+        true => Ok(()),
+        false => Err(CliError::Failed("the application stopped; the log says why".into())),
+    }
 }
 
 /// Leaves one whole database behind, unless the disk or another process holds that up for too long:
@@ -144,6 +170,7 @@ fn settings(mut args: Args) -> Result<Settings, CliError> {
                 .iter()
                 .map(IpAddr::to_canonical)
                 .collect(),
+            phrase: server::reason_phrase,
         },
         audit_days: args.number("--audit-days")?,
         metrics: args.optional_setting("--metrics")?,

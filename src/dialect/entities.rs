@@ -20,7 +20,7 @@ pub const CIPHERTEXT: &str = "ciphertext";
 pub fn list(app: &App, request: &Request, who: &User) -> HandlerResult {
     let kind = kind(request)?;
     let git_url = request.query.one("git_url")?.filter(|_| kind == Kind::PROJECT);
-    Response::rows(request.param(0), |rows| app.store.entities(who.id, kind, git_url, rows))
+    app.rows(who, request.param(0), |rows| app.store.entities(who.id, kind, git_url, rows))
 }
 
 /// POST /api/{kind}s.
@@ -68,7 +68,7 @@ pub fn push(app: &App, request: &Request, who: &User, upload: Upload) -> Handler
 /// GET /api/{kind}s/{id}/versions.
 pub fn versions(app: &App, request: &Request, who: &User) -> HandlerResult {
     let target = target(request, who)?;
-    Response::rows("versions", |rows| app.store.versions(target, rows))
+    app.rows(who, "versions", |rows| app.store.versions(target, rows))
 }
 
 /// GET /api/{kind}s/{id}/blob: the newest version, as it is.
@@ -126,7 +126,7 @@ pub fn remove_workspace(app: &App, request: &Request, who: &User) -> HandlerResu
 }
 
 fn kind(request: &Request) -> Result<Kind, Error> {
-    Kind::from_plural(request.param(0)).ok_or_else(Error::no_route)
+    Kind::from_plural(request.param(0)).ok_or_else(Error::internal)
 }
 
 fn target<'a>(request: &Request, who: &'a User) -> Result<Target<'a>, Error> {

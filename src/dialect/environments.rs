@@ -4,13 +4,13 @@ use serde::Deserialize;
 
 use crate::app::App;
 use crate::app::HandlerResult;
-use crate::app::{Request, Response};
+use crate::app::Request;
 use crate::store::User;
 use crate::store::environments::EnvironmentBody;
 
 /// GET /api/environments.
 pub fn list(app: &App, _request: &Request, who: &User) -> HandlerResult {
-    Response::rows("environments", |rows| app.store.environments(who.id, rows))
+    app.rows(who, "environments", |rows| app.store.environments(who.id, rows))
 }
 
 #[derive(Deserialize)]

@@ -83,8 +83,8 @@ pub fn snapshot(app: &App, request: &Request, who: &User) -> HandlerResult {
 }
 
 /// GET /api/machines/{mid}/actions: nothing on this server queues changes for a machine.
-pub fn no_actions(_app: &App, _request: &Request, _who: &User) -> HandlerResult {
-    Response::rows("actions", |_| Ok(()))
+pub fn no_actions(app: &App, _request: &Request, who: &User) -> HandlerResult {
+    app.rows(who, "actions", |_| Ok(()))
 }
 
 /// DELETE /api/machines/{mid}/actions, which a client sends after it applied what it was given.
@@ -93,11 +93,11 @@ pub fn clear_actions(_app: &App, _request: &Request, _who: &User) -> HandlerResu
 }
 
 /// GET /api/machines/{mid}/configs and /modules: no command reads them.
-pub fn no_configs(_app: &App, _request: &Request, _who: &User) -> HandlerResult {
-    Response::rows("configs", |_| Ok(()))
+pub fn no_configs(app: &App, _request: &Request, who: &User) -> HandlerResult {
+    app.rows(who, "configs", |_| Ok(()))
 }
 
 /// As [`no_configs`].
-pub fn no_modules(_app: &App, _request: &Request, _who: &User) -> HandlerResult {
-    Response::rows("modules", |_| Ok(()))
+pub fn no_modules(app: &App, _request: &Request, who: &User) -> HandlerResult {
+    app.rows(who, "modules", |_| Ok(()))
 }

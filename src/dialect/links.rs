@@ -13,7 +13,7 @@ use crate::util::types::{Long, MachineId};
 /// GET /api/machines/{mid}/projects: each project merged with its link.
 pub fn list(app: &App, request: &Request, who: &User) -> HandlerResult {
     let machine = &request.param_as(0)?;
-    Response::rows("projects", |rows| app.store.linked_projects(OnMachine { who, machine }, rows))
+    app.rows(who, "projects", |rows| app.store.linked_projects(OnMachine { who, machine }, rows))
 }
 
 #[derive(Deserialize)]

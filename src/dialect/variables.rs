@@ -18,7 +18,7 @@ pub fn add_key(app: &App, request: &Request, who: &User) -> HandlerResult {
 pub fn keys(app: &App, request: &Request, who: &User) -> HandlerResult {
     let layer = request.query.one("layer_id")?;
     let project = project(request, who)?;
-    Response::rows("keys", |rows| app.store.layer_keys(project, layer, rows))
+    app.rows(who, "keys", |rows| app.store.layer_keys(project, layer, rows))
 }
 
 /// PUT /api/projects/{id}/env/{name}.
@@ -35,7 +35,7 @@ pub fn list(app: &App, request: &Request, who: &User) -> HandlerResult {
     let tier = request.query.one("env")?.filter(|tier| !tier.is_empty());
     let visibility = visibility(request)?;
     let project = project(request, who)?;
-    Response::rows("variables", |rows| app.store.variables(project, tier, visibility, rows))
+    app.rows(who, "variables", |rows| app.store.variables(project, tier, visibility, rows))
 }
 
 /// DELETE /api/projects/{id}/env/{name}?env=…&visibility=….

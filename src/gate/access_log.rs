@@ -28,6 +28,10 @@ pub struct AccessRecord<'a> {
     pub started: Instant,
     /// Who asked, if known.
     pub user: Option<i64>,
+    /// The machine word of a refusal.
+    pub code: Option<String>,
+    /// Why a bearer token is refused.
+    pub reason: Option<&'static str>,
     /// The client's address.
     pub peer: IpAddr,
     metrics: &'a Metrics,
@@ -36,18 +40,18 @@ pub struct AccessRecord<'a> {
 impl<'a> AccessRecord<'a> {
     /// Of a request that nothing is known of yet.
     pub fn new(id: RandomId, peer: IpAddr, metrics: &'a Metrics) -> Self {
-        let (status, bytes_in, bytes_out, started, user) = (499, 0, 0, Instant::now(), None);
-        let (method, path, route) = ("-", "-", "");
         AccessRecord {
             id,
-            method,
-            path,
-            route,
-            status,
-            bytes_in,
-            bytes_out,
-            started,
-            user,
+            method: "-",
+            path: "-",
+            route: "",
+            status: 499,
+            bytes_in: 0,
+            bytes_out: 0,
+            started: Instant::now(),
+            user: None,
+            code: None,
+            reason: None,
             peer,
             metrics,
         }
@@ -74,6 +78,8 @@ impl Drop for AccessRecord<'_> {
                 ("user", self.user.into()),
                 ("peer", self.peer.to_string().into()),
                 ("request_id", self.id.to_string().into()),
+                ("code", self.code.clone().into()),
+                ("reason", self.reason.into()),
             ],
         );
     }

@@ -1,63 +1,66 @@
-//! One connection: head, decision, body, worker, answer, and again while all is in order.
+//! One connection: head, admission, body, application, response, and again while all is in order.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::body::{Broken, receive};
+use super::access_log::AccessRecord;
+use super::error::{Error, RequestError};
 use super::head::{Head, find_end, parse};
+use super::response::Response;
 use super::send::send;
 use super::slots::Slot;
-use super::{Vet, peer};
-use crate::app::{Body, Response};
-use crate::gate::access_log::AccessRecord;
+use super::spool::receive;
+use super::{Admission, Service, peer};
 use crate::util::limits::{
     HEAD_READ_BYTES, LINGER_BYTES, LINGER_MS, LINGER_USER_BYTES, LINGER_USER_MS, SEND_WAIT_MS,
 };
 use crate::util::types::RandomId;
 
-struct Connection<'a> {
+struct Connection<'a, A: Admission> {
     slot: &'a Slot,
-    vet: &'a dyn Vet,
+    service: &'a Service<A>,
     /// What was read with one request and is not part of it waits here for the next.
     incoming: BufReader<&'a TcpStream>,
 }
 
 /// Serves a connection until it ends.
-pub fn serve(slot: &Slot, vet: &dyn Vet) -> io::Result<()> {
+pub fn serve<A: Admission>(slot: &Slot, service: &Service<A>) -> io::Result<()> {
     let stream = &*slot.stream;
     stream.set_write_timeout(Some(Duration::from_millis(SEND_WAIT_MS)))?;
-    // An answer must not wait for an acknowledgement of the one before (Nagle's algorithm).
+    // A response must not wait for the acknowledgement of the one before (Nagle's algorithm).
     stream.set_nodelay(true)?;
     let incoming = BufReader::with_capacity(HEAD_READ_BYTES, stream);
-    let mut connection = Connection { slot, vet, incoming };
+    let mut connection = Connection { slot, service, incoming };
     while slot.wait() && connection.exchange().is_some() {}
     Ok(())
 }
 
-impl Connection<'_> {
+impl<A: Admission> Connection<'_, A> {
     /// Serves one request; None once the connection is over.
     fn exchange(&mut self) -> Option<()> {
-        let slots = &self.slot.slots;
-        let head = self.read_head();
-        if matches!(head, Err(Broken::Gone)) {
-            return None;
-        }
-        let mut record = AccessRecord::new(RandomId::draw().ok()?, self.slot.peer, &slots.metrics);
-        let (made, keep) = match head {
-            Ok(ref head) => (self.request(head, &mut record), head.keep_alive()),
-            Err(broken) => (Err(broken), false),
+        let (slot, slots) = (self.slot, &self.slot.slots);
+        let head = match self.read_head() {
+            Ok(head) => Ok(head),
+            Err(error) => Err(error.in_phase("request head", "--head-timeout")?),
         };
-        let (response, keep) = match made {
-            Ok(response) => (response, keep && !slots.stopping()),
-            Err(Broken::Refused(response)) => (response, false),
-            Err(Broken::Gone) => return None,
+        let mut record = AccessRecord::new(RandomId::draw().ok()?, slot.peer, &slots.metrics);
+        let (result, keep_alive) = match &head {
+            Ok(head) => (self.respond(head, &mut record), head.keep_alive()),
+            Err(error) => (Err(error.clone().into()), false),
+        };
+        let keep = keep_alive && result.is_ok() && !slots.stopping();
+        let response = match result {
+            Ok(response) => response,
+            Err(error) => record.refused(error.in_phase("request body", "--body-grace")?),
         };
         record.status = response.status;
-        let head = response.head(record.id, !keep);
-        let pieces = if record.method == "HEAD" { vec![] } else { response.pieces };
-        let sent = send(&self.slot.stream, head, pieces, slots.config.body_grace);
-        record.bytes_out = *sent.as_ref().unwrap_or(&0);
+        record.code = response.code.clone();
+        let head = response.head(record.id, (slots.config.phrase)(response.status), !keep);
+        let without_body = record.method == "HEAD";
+        let grace = slots.config.body_grace;
+        let (bytes, sent) = send(&slot.stream, &head, response, without_body, grace);
+        record.bytes_out = bytes;
         let signed_in = record.user.is_some();
         drop(record);
         sent.ok()?;
@@ -68,12 +71,12 @@ impl Connection<'_> {
     }
 
     /// Waits for a head. It may take its time to begin, and only so long to end.
-    fn read_head(&mut self) -> Result<Head, Broken> {
+    fn read_head(&mut self) -> Result<Head, RequestError> {
         let Slot { slots, stream, .. } = self.slot;
         stream.set_read_timeout(Some(slots.config.idle_timeout))?;
         let (mut head, mut first) = (Vec::new(), [0]);
         // Nothing was asked: nothing is answered.
-        self.incoming.read_exact(&mut first).map_err(|_| Broken::Gone)?;
+        self.incoming.read_exact(&mut first).map_err(|_| RequestError::Disconnected)?;
         let deadline = Instant::now() + slots.config.head_timeout;
         loop {
             let seen = head.len();
@@ -86,53 +89,74 @@ impl Connection<'_> {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(io::Error::from(ErrorKind::TimedOut).into());
+                return Err(RequestError::TooSlow);
             }
             stream.set_read_timeout(Some(left))?;
             self.incoming.read_exact(&mut first)?;
         }
     }
 
-    /// Has the answer made.
-    fn request<'h>(
+    /// Has a request admitted, receives its body, and has the application answer it. An error
+    /// leaves the connection in the middle of the request.
+    fn respond<'h>(
         &mut self, head: &'h Head, record: &mut AccessRecord<'h>,
-    ) -> Result<Response, Broken> {
+    ) -> Result<Response, RequestError> {
         let config = &self.slot.slots.config;
         (record.method, record.path) = (&head.method, &head.path);
-        record.peer = peer::client(self.slot.peer, &config.trusted_proxies, head);
-        let vetted = self.slot.serve(record.peer).and_then(|()| self.vet.vet(head, record));
+        let client = peer::client(self.slot.peer, &config.trusted_proxies, head);
+        record.peer = client.address;
+        let admission = &self.service.admission;
+        let admitted =
+            self.slot.serve(client.address).and_then(|()| admission.admit(head, client, record));
         let length = head.content_length.unwrap_or(0);
-        let (sink, answer) = match vetted {
+        let mut admitted = match admitted {
             Ok(admitted) => admitted,
-            Err(error) if length == 0 => return Ok(error.into()),
+            Err(error) if length == 0 => return Ok(record.refused(error)),
             Err(error) => return Err(error.into()),
         };
-        let mut body = Body::Empty;
+        let mut body = Vec::new();
         if length > 0 {
-            // RFC 9110, section 10.1.1: only once the head was found good.
-            if head.expects_continue() && self.incoming.buffer().is_empty() {
-                let sent = (&*self.slot.stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
-                sent.map_err(|_| Broken::Gone)?;
-            }
-            body = receive(&mut self.incoming, length, sink, config.body_grace)?;
+            self.send_continue(head)?;
+            let ticket = &mut admitted.ticket;
+            body = receive(&mut self.incoming, length, admitted.spool, ticket, config.body_grace)?;
         }
         record.bytes_in = length;
-        Ok(answer(body))
+        let forwarded = admission
+            .prepare(&mut admitted.ticket, record.route, &body)
+            .and_then(|()| self.service.upstream.forward(record.id, head, admitted.ticket, &body));
+        Ok(forwarded.unwrap_or_else(|error| record.refused(error)))
+    }
+
+    /// Tells a client that waits for it that its body may come (RFC 9110, section 10.1.1).
+    fn send_continue(&self, head: &Head) -> Result<(), RequestError> {
+        if head.expects_continue() && self.incoming.buffer().is_empty() {
+            let sent = (&*self.slot.stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+            sent.map_err(|_| RequestError::Disconnected)?;
+        }
+        Ok(())
     }
 
     /// Ends an answered connection: closing it with something unread would reset it, and the reset
-    /// could overtake the answer (RFC 9112, section 9.6).
+    /// could overtake the response (RFC 9112, section 9.6).
     fn linger(&mut self, user: bool) {
-        let (bytes, longest) = match user {
+        let (bytes, timeout) = match user {
             true => (LINGER_USER_BYTES, Duration::from_millis(LINGER_USER_MS)),
             false => (LINGER_BYTES, Duration::from_millis(LINGER_MS)),
         };
         let (begin, brief) = (Instant::now(), Duration::from_millis(LINGER_MS));
         let _ = self.slot.stream.shutdown(Shutdown::Write);
         let _ = self.slot.stream.set_read_timeout(Some(brief));
-        let limit = || if self.slot.slots.stopping() { brief } else { longest };
+        let limit = || if self.slot.slots.stopping() { brief } else { timeout };
         let (mut unread, mut piece) = (self.incoming.by_ref().take(bytes), [0; 256]);
         let again = |error: io::Error| error.kind() == ErrorKind::Interrupted;
         while begin.elapsed() < limit() && unread.read(&mut piece).map_or_else(again, |n| n > 0) {}
+    }
+}
+
+impl AccessRecord<'_> {
+    /// Notes why a request is refused.
+    fn refused(&mut self, error: Error) -> Response {
+        self.reason = error.reason;
+        error.into()
     }
 }

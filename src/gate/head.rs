@@ -2,7 +2,7 @@
 //! passes (RFC 9110, RFC 9112), so that nothing before or behind this server can disagree on
 //! where a request ends or what it asks for.
 
-use crate::app::Error;
+use super::error::Error;
 use crate::util::limits::{HEAD_BYTES_MAX, HEAD_FIELDS_MAX};
 
 /// One request head that passed every rule. It may hold credentials and is not `Debug`.
@@ -186,7 +186,6 @@ mod tests {
     use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
     use super::*;
-    use crate::app::Response;
 
     const GOOD: &[u8] = b"GET /a?b HTTP/1.1\r\nHost: h\r\n\r\n";
 
@@ -216,7 +215,7 @@ mod tests {
 
     /// The status of a refusal.
     fn status<T>(result: &Result<T, Error>) -> Option<u16> {
-        result.as_ref().err().map(|error| Response::from(error.clone()).status)
+        result.as_ref().err().map(|error| error.status)
     }
 
     fn is_malformed<T>(result: &Result<T, Error>) -> bool {

@@ -7,8 +7,7 @@ use std::io::{self, BufRead, Read};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::body::Broken as RequestError;
-use crate::app::Error;
+use super::error::{Error, RequestError};
 
 /// Objects and arrays inside each other at most. serde_json bounds only what it keeps: what it
 /// ignores may nest to any depth.

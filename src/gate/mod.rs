@@ -1,16 +1,22 @@
-//! The gate: the only code that reads what strangers send. It accepts connections within fixed
-//! bounds, parses heads strictly, lets `vet` refuse before a byte of body is read, streams
-//! bodies to where their route wants them, and sends answers; workers never wait for a network.
+//! The gate: a hardening reverse proxy in front of the application, and the only code that reads
+//! what unauthenticated clients send.
+//!
+//! It accepts connections within fixed bounds, parses heads strictly, asks the application for
+//! admission before a byte of a body is read, spools the body, forwards one canonical request to
+//! tiny_http, and sends the response. It knows HTTP, nothing of users, machines or snapshots.
 
 pub mod access_log;
-mod body;
 mod connection;
+pub mod error;
 pub mod head;
 pub mod json;
-mod pace;
+mod min_rate;
 mod peer;
+pub mod response;
 mod send;
 mod slots;
+pub mod spool;
+pub mod upstream;
 
 use std::io::{self, Read};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
@@ -18,29 +24,62 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle, sleep};
 use std::time::Duration;
 
-use crate::app::{Body, Error, Response};
-use crate::gate::access_log::AccessRecord;
 use crate::util::limits::{ACCEPT_PAUSE_MS, BACKLOG, CONNECTION_STACK_BYTES};
 use crate::util::log;
 use crate::util::metrics::Metrics;
 use crate::util::types::RandomId;
+use access_log::AccessRecord;
+use error::Error;
 use head::Head;
+use response::Response;
 use slots::Slots;
+use spool::Spool;
+use upstream::Upstream;
 
-pub use body::{Broken, Sink};
+pub use peer::Client;
 
-/// The program behind the gate.
-pub trait Vet: Send + Sync + 'static {
-    /// Decides on a head alone, before a byte of its body is read, and notes what it finds out.
-    /// Of an admitted request it says where the body goes and what answers it then.
-    fn vet(&self, head: &Head, record: &mut AccessRecord<'_>) -> Result<(Sink, Answer), Error>;
+/// What the gate asks of the application.
+pub trait Admission: Send + Sync + 'static {
+    /// What the application knows of an admitted request and no header field can carry.
+    type Ticket: Ticket;
+
+    /// Decides on a head alone, before a byte of its body is read, and notes in the access log
+    /// what it finds out.
+    fn admit(
+        &self, head: &Head, client: Client, record: &mut AccessRecord<'_>,
+    ) -> Result<Admitted<Self::Ticket>, Error>;
+
+    /// Gets what a worker must not wait for, once a small body is there. It runs on the
+    /// connection's own thread and may wait.
+    fn prepare(
+        &self, ticket: &mut Self::Ticket, route: &'static str, body: &[u8],
+    ) -> Result<(), Error>;
 }
 
-/// Makes the answer once the body is there. It runs on the connection's own thread and may wait.
-pub type Answer = Box<dyn FnOnce(Body) -> Response>;
+/// What travels beside a request to the application.
+pub trait Ticket: Send + 'static {
+    /// Takes the next bytes of the upload.
+    fn store(&mut self, bytes: &[u8]) -> Result<(), Error>;
+}
+
+/// A request that may come in.
+pub struct Admitted<T> {
+    /// Where its body goes.
+    pub spool: Spool,
+    /// What the application needs to know of it.
+    pub ticket: T,
+}
+
+/// The application as a connection sees it.
+pub struct Service<A: Admission> {
+    /// Decides what comes in.
+    pub admission: A,
+    /// The way to its workers.
+    pub upstream: Arc<Upstream<A::Ticket>>,
+}
 
 /// What `serve` was told about connections.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// Connections at once.
     pub connections_max: usize,
@@ -54,9 +93,11 @@ pub struct Config {
     pub body_grace: Duration,
     /// Peers whose `X-Forwarded-For` counts.
     pub trusted_proxies: Vec<IpAddr>,
+    /// The standard phrase of a status.
+    pub phrase: fn(u16) -> &'static str,
 }
 
-/// The running gate.
+/// A running gate.
 pub struct Gate {
     listener: TcpListener,
     slots: Arc<Slots>,
@@ -64,16 +105,19 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Starts to accept on `listener`.
-    pub fn start(
-        listener: TcpListener, vet: Arc<dyn Vet>, metrics: Arc<Metrics>, config: Config,
+    /// Starts to accept on `listener`. It fails where the system has no thread for a connection.
+    pub fn start<A: Admission>(
+        listener: TcpListener, service: Service<A>, metrics: Arc<Metrics>, config: Config,
     ) -> io::Result<Gate> {
         // A second listen on the same socket only sets its backlog; std's is 128.
         rustix::net::listen(&listener, BACKLOG)?;
         let slots = Arc::new(Slots::new(config, metrics));
-        let (accepts_on, of_thread) = (listener.try_clone()?, Arc::clone(&slots));
+        let probe = connection_thread().spawn(|| {})?;
+        let _ = probe.join();
+        let (accepts_on, of_thread, service) =
+            (listener.try_clone()?, Arc::clone(&slots), Arc::new(service));
         let thread = Builder::new().name("accept".into());
-        let accepting = thread.spawn(move || accept_all(&accepts_on, &of_thread, &vet))?;
+        let accepting = thread.spawn(move || accept_all(&accepts_on, &of_thread, &service))?;
         Ok(Gate { listener, slots, accepting })
     }
 
@@ -88,35 +132,41 @@ impl Gate {
     }
 }
 
+fn connection_thread() -> Builder {
+    Builder::new().stack_size(CONNECTION_STACK_BYTES)
+}
+
 /// Never ends before a stop: on any error, such as no free descriptor, it waits and goes on.
-fn accept_all(listener: &TcpListener, slots: &Arc<Slots>, vet: &Arc<dyn Vet>) {
+fn accept_all<A: Admission>(listener: &TcpListener, slots: &Arc<Slots>, service: &Arc<Service<A>>) {
     while !slots.stopping() {
         match listener.accept() {
-            Ok((stream, address)) => admit(slots, vet, stream, address.ip().to_canonical()),
+            Ok((stream, address)) => take_in(slots, service, stream, address.ip().to_canonical()),
             Err(_) if slots.stopping() => return,
             Err(_) => sleep(Duration::from_millis(ACCEPT_PAUSE_MS)),
         }
     }
 }
 
-fn admit(slots: &Arc<Slots>, vet: &Arc<dyn Vet>, stream: TcpStream, peer: IpAddr) {
+fn take_in<A: Admission>(
+    slots: &Arc<Slots>, service: &Arc<Service<A>>, stream: TcpStream, peer: IpAddr,
+) {
     let stream = Arc::new(stream);
-    let Some(slot) = slots.take(&stream, peer) else { return refuse(&stream) };
-    let (vet, thread) = (Arc::clone(vet), Builder::new().stack_size(CONNECTION_STACK_BYTES));
+    let Some(slot) = slots.take(&stream, peer) else { return refuse(&stream, &slots.config) };
+    let service = Arc::clone(service);
     // Without a thread the closure is dropped, and with it the connection and its slot.
-    if let Err(error) = thread.spawn(move || connection::serve(&slot, &*vet)) {
+    if let Err(error) = connection_thread().spawn(move || connection::serve(&slot, &*service)) {
         log::error(&format!("no thread for a connection: {error}"));
     }
 }
 
 /// Answers 503 without waiting for anything: the accept loop calls it.
-fn refuse(mut stream: &TcpStream) {
+fn refuse(mut stream: &TcpStream, config: &Config) {
     let Ok(id) = RandomId::draw() else { return };
     let response = Response::from(Error::overloaded("too many connections; try again"));
     let _ = stream.set_nonblocking(true);
-    let head = response.head(id, true);
-    let _ = send::send(stream, head, response.pieces, Duration::from_millis(1));
+    let head = response.head(id, (config.phrase)(response.status), true);
+    let _ = send::send(stream, &head, response, false, Duration::from_millis(1));
     let _ = stream.shutdown(Shutdown::Write);
-    // What has arrived is read, or the close would be a reset that can overtake the answer.
+    // What has arrived is read, or the close would be a reset that can overtake the response.
     let _ = stream.read(&mut [0; 4096]);
 }

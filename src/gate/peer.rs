@@ -8,11 +8,20 @@ use crate::util::log;
 
 static HINT: Once = Once::new();
 
+/// Who asks, as far as the network tells.
+#[derive(Debug, Clone, Copy)]
+pub struct Client {
+    /// The address.
+    pub address: IpAddr,
+    /// A trusted proxy speaks for it, and may say more of the request in `X-Forwarded-…` fields.
+    pub through_proxy: bool,
+}
+
 /// The client's address: the socket's peer, or, if that is a trusted proxy, the rightmost address
 /// in `X-Forwarded-For` that is not itself one. Everything left of it was written by the client
 /// and proves nothing, not even that the list is no list. Something malformed in its place falls
 /// back to the socket's peer.
-pub fn client(peer: IpAddr, trusted: &[IpAddr], head: &Head) -> IpAddr {
+pub fn client(peer: IpAddr, trusted: &[IpAddr], head: &Head) -> Client {
     let lines = head.fields("x-forwarded-for");
     if !trusted.contains(&peer) {
         if peer.is_loopback() && lines.count() > 0 {
@@ -24,12 +33,13 @@ pub fn client(peer: IpAddr, trusted: &[IpAddr], head: &Head) -> IpAddr {
                 ));
             });
         }
-        return peer;
+        return Client { address: peer, through_proxy: false };
     }
     let address = |entry: &str| entry.trim().parse().map(|ip: IpAddr| ip.to_canonical());
     let mut from_right = lines.rev().flat_map(|line| line.rsplit(',')).map(address);
     let client = from_right.find(|ip| !ip.as_ref().is_ok_and(|ip| trusted.contains(ip)));
-    client.and_then(Result::ok).unwrap_or(peer)
+    let address = client.and_then(Result::ok).unwrap_or(peer);
+    Client { address, through_proxy: true }
 }
 
 #[cfg(test)]
@@ -40,7 +50,7 @@ mod tests {
     fn seen(fields: &str) -> String {
         let head = parse(format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n").as_bytes()).unwrap();
         let trusted = ["127.0.0.1".parse().unwrap(), "10.0.0.1".parse().unwrap()];
-        client(trusted[0], &trusted, &head).to_string()
+        client(trusted[0], &trusted, &head).address.to_string()
     }
 
     #[test]
@@ -73,6 +83,6 @@ mod tests {
     fn a_stranger_cannot_name_another_address() {
         let head = parse(b"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 1.2.3.4\r\n\r\n").unwrap();
         let peer = "192.0.2.9".parse().unwrap();
-        assert_eq!(client(peer, &["127.0.0.1".parse().unwrap()], &head), peer);
+        assert_eq!(client(peer, &["127.0.0.1".parse().unwrap()], &head).address, peer);
     }
 }

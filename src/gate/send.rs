@@ -1,4 +1,4 @@
-//! Sends an answer piece by piece, at a minimum rate, without holding its body in memory.
+//! Sends a response piece by piece, at a minimum rate, without holding a file in memory.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -7,53 +7,75 @@ use std::time::Duration;
 
 use base64::engine::general_purpose::STANDARD;
 use base64::write::EncoderWriter;
+use rustix::net::sockopt::set_tcp_cork;
 
-use super::pace::Paced;
-use crate::app::Piece;
+use super::min_rate::MinRate;
+use super::response::{Attachment, Content, Response};
 use crate::util::limits::{PIECE_BYTES, SEGMENT_BYTES, SENDFILE_BYTES};
 
-/// Sends a head and the pieces of its body; says how many bytes of body went.
+/// Sends a head and, unless the request was HEAD, the body. Returns how many bytes of the body
+/// went into the socket, and whether that was all.
 pub fn send(
-    stream: &TcpStream, head: String, pieces: Vec<Piece>, grace: Duration,
-) -> io::Result<u64> {
-    // Head and small pieces leave in one segment. The socket's own time-out is short, so that the
-    // pace is asked in time.
-    let mut out = BufWriter::with_capacity(SEGMENT_BYTES, Paced::new(stream, grace));
-    out.write_all(head.as_bytes())?;
-    let length = pieces.iter().map(Piece::wire_len).fold(0, u64::saturating_add);
-    for piece in pieces {
-        match piece {
-            Piece::Bytes(bytes) => out.write_all(&bytes)?,
-            Piece::File { file, len } => {
-                out.flush()?;
-                out.get_mut().send_file(&file, len)?;
-            }
-            Piece::Base64OfFile { file, len } => {
-                let mut file = BufReader::with_capacity(PIECE_BYTES, file.take(len));
-                let out = BufWriter::with_capacity(PIECE_BYTES, &mut out);
-                let mut encoder = EncoderWriter::new(out, &STANDARD);
-                not_cut(io::copy(&mut file, &mut encoder)? == len)?;
-                encoder.finish()?.flush()?;
-            }
-        }
+    stream: &TcpStream, head: &str, response: Response, without_body: bool, grace: Duration,
+) -> (u64, io::Result<()>) {
+    let body = if without_body { &[][..] } else { &response.body };
+    let file = response.attachment.filter(|_| !without_body);
+    // With the cork in, the kernel sends full segments alone: else a blocking sender would sleep
+    // and be woken for every few of them. Small responses leave in one write anyway.
+    let corked = file.is_some() && set_tcp_cork(stream, true).is_ok();
+    // The socket's own time-out is short, so that the rate is looked at in time.
+    let mut out = BufWriter::with_capacity(SEGMENT_BYTES, MinRate::new(stream, grace));
+    let sent = send_all(&mut out, head, body, file);
+    if corked {
+        let _ = set_tcp_cork(stream, false);
     }
-    out.flush()?;
-    Ok(length)
+    let written = out.get_ref().transferred();
+    (written.saturating_sub(head.len() as u64), sent)
 }
 
-impl Paced<&TcpStream> {
+type Out<'a> = BufWriter<MinRate<&'a TcpStream>>;
+
+fn send_all(
+    out: &mut Out<'_>, head: &str, body: &[u8], file: Option<Attachment>,
+) -> io::Result<()> {
+    out.write_all(head.as_bytes())?;
+    let offset = file.as_ref().map_or(body.len(), |file| file.offset);
+    let (before, after) = body.split_at_checked(offset).ok_or(io::ErrorKind::InvalidData)?;
+    out.write_all(before)?;
+    match file {
+        None => {}
+        Some(Attachment { content: Content::Memory(bytes), .. }) => out.write_all(&bytes)?,
+        Some(Attachment { content: Content::File(file), len, base64: false, held, .. }) => {
+            out.flush()?;
+            out.get_mut().send_file(&file, len)?;
+            drop(held);
+        }
+        Some(Attachment { content: Content::File(file), len, .. }) => send_base64(out, file, len)?,
+    }
+    out.write_all(after)?;
+    out.flush()
+}
+
+fn send_base64(out: &mut Out<'_>, file: File, len: u64) -> io::Result<()> {
+    let mut file = BufReader::with_capacity(PIECE_BYTES, file.take(len));
+    let mut encoder = EncoderWriter::new(BufWriter::with_capacity(PIECE_BYTES, out), &STANDARD);
+    whole(io::copy(&mut file, &mut encoder)? == len)?;
+    encoder.finish()?.flush()
+}
+
+impl MinRate<&TcpStream> {
     fn send_file(&mut self, file: &File, len: u64) -> io::Result<()> {
         let mut offset = 0;
         while offset < len {
             let most = usize::try_from(len - offset).unwrap_or(usize::MAX).min(SENDFILE_BYTES);
             let send = |s: &mut _| Ok(rustix::fs::sendfile(s, file, Some(&mut offset), most)?);
-            not_cut(self.moves(send)? > 0)?;
+            whole(self.transfer(send)? > 0)?;
         }
         Ok(())
     }
 }
 
-/// A file that was cut since it was verified cannot complete its answer, which is broken off.
-fn not_cut(whole: bool) -> io::Result<()> {
+/// A file that was cut since it was verified cannot complete its response, which is broken off.
+fn whole(whole: bool) -> io::Result<()> {
     if whole { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }

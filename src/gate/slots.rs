@@ -9,13 +9,13 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use super::Config;
-use crate::app::Error;
+use super::error::Error;
+
 use crate::util::metrics::Metrics;
 use crate::util::net::Network;
 use crate::util::sync::{lock, wait_for};
 
 /// The slots of one gate.
-#[derive(Default)]
 pub struct Slots {
     /// How many there are.
     pub config: Config,
@@ -50,7 +50,13 @@ pub struct Slot {
 impl Slots {
     /// None is taken.
     pub fn new(config: Config, metrics: Arc<Metrics>) -> Slots {
-        Slots { config, metrics, ..Slots::default() }
+        Slots {
+            config,
+            metrics,
+            open: Mutex::default(),
+            closed: Condvar::new(),
+            stopping: AtomicBool::new(false),
+        }
     }
 
     /// A slot for a connection from `peer`, if there is one.
@@ -146,9 +152,12 @@ mod tests {
             connections_max,
             connections_per_peer_max,
             trusted_proxies,
-            ..Config::default()
+            head_timeout: Duration::ZERO,
+            idle_timeout: Duration::ZERO,
+            body_grace: Duration::ZERO,
+            phrase: |_| "",
         };
-        let slots = Arc::new(Slots { config, ..Slots::default() });
+        let slots = Arc::new(Slots::new(config, Arc::default()));
         Fixture { slots, listener: TcpListener::bind("127.0.0.1:0").unwrap() }
     }
 

@@ -16,7 +16,7 @@ use super::error::{Result, StoreError};
 use super::folder::{Folder, private_file};
 use super::migrations;
 use crate::util::limits::{READERS, SQLITE_BUSY_MS, SQLITE_CACHE_KIB, WAL_BYTES_MAX};
-use crate::util::sync::{Place, Pool};
+use crate::util::sync::{Pool, PoolGuard};
 use crate::util::time::rfc3339;
 use crate::util::types::{Base64, Email, Key, Long, MachineId, Message, Name, Short};
 
@@ -54,7 +54,7 @@ impl Database {
         let database =
             Database { writer: Pool::new(1), readers: Pool::new(READERS), folder: folder.clone() };
         if let Some(mut place) = database.writer.take(WAIT) {
-            place.thing = Some(writer);
+            place.value = Some(writer);
         }
         Ok(database)
     }
@@ -84,8 +84,10 @@ impl Database {
         Ok(writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
     }
 
-    fn connection<'a>(&self, place: &'a mut Place<'_, Connection>) -> Result<&'a mut Connection> {
-        match &mut place.thing {
+    fn connection<'a>(
+        &self, place: &'a mut PoolGuard<'_, Connection>,
+    ) -> Result<&'a mut Connection> {
+        match &mut place.value {
             Some(connection) => Ok(connection),
             empty => Ok(empty.insert(connect(&self.folder.database())?)),
         }

@@ -149,6 +149,15 @@ impl Store {
         Upload::create(&self.folder, &self.uploaded)
     }
 
+    /// An unlinked file in `tmp/` for a response that is too long to wait in memory.
+    pub fn response_file(&self) -> Result<File> {
+        let path = self.folder.tmp().join(RandomId::draw()?.to_string());
+        let made = File::options().read(true).write(true).create_new(true).open(&path);
+        let file = made.map_err(|e| StoreError::io("create", &path, e))?;
+        std::fs::remove_file(&path).map_err(|e| StoreError::io("remove", &path, e))?;
+        Ok(file)
+    }
+
     /// Free bytes of the disk for this process.
     pub fn free_bytes(&self) -> Result<u64> {
         let root = self.folder.root();

@@ -21,15 +21,13 @@ pub struct Reservation {
     bytes: u64,
 }
 
-/// The size of an announced upload, as far as its head tells.
+/// The size of an upload in bytes, as far as its head tells.
 #[derive(Clone, Copy)]
-pub struct Announced {
-    /// Bytes it has at least.
-    pub low: u64,
-    /// Bytes it has at most.
-    pub high: u64,
-    /// It has a condition, which is answered before room is.
-    pub conditional: bool,
+pub struct DeclaredSize {
+    /// It has at least so many.
+    pub min: u64,
+    /// It has at most so many.
+    pub max: u64,
 }
 
 impl Reservations {
@@ -37,7 +35,8 @@ impl Reservations {
     /// transaction where that may have another answer: to nothing at all, to a condition, to what
     /// repeats a newest snapshot. What the disk cannot hold is refused all the same.
     pub fn promise(
-        self: &Arc<Self>, store: &Store, user_id: i64, announced: Announced,
+        self: &Arc<Self>, store: &Store, user_id: i64, size: DeclaredSize, repeatable: bool,
+        conditional: bool,
     ) -> Result<Reservation, StoreError> {
         let (used, allowed) = store.usage(user_id)?;
         // What was promised is partly written already.
@@ -46,16 +45,16 @@ impl Reservations {
         let of_user = promised.get(&user_id).copied().unwrap_or(0);
         let reserve = store.free_bytes_min();
         let room = promised.values().fold(free, |room, bytes| room.saturating_sub(*bytes));
-        let full = room < announced.high;
-        let short = room < announced.high.saturating_add(reserve);
-        let over = allowed.filter(|allowed| {
-            used.saturating_add(of_user).saturating_add(announced.low) > *allowed
-        });
+        let full = room < size.max;
+        let short = room < size.max.saturating_add(reserve);
+        let over = allowed
+            .filter(|allowed| used.saturating_add(of_user).saturating_add(size.min) > *allowed);
         if short || over.is_some() {
             // Released first: the question goes to the database.
             drop(promised);
-            let Announced { low, high, conditional } = announced;
-            let waits = conditional || high == 0 || store.could_be_repeated(user_id, low, high)?;
+            let DeclaredSize { min, max } = size;
+            let waits = repeatable
+                && (conditional || max == 0 || store.could_be_repeated(user_id, min, max)?);
             if full || !waits {
                 return Err(match over {
                     Some(allowed) => StoreError::over_quota(used, allowed),
@@ -65,9 +64,9 @@ impl Reservations {
             promised = lock(&self.promised);
         }
         let of_user = promised.entry(user_id).or_default();
-        *of_user = of_user.saturating_add(announced.high);
+        *of_user = of_user.saturating_add(size.max);
         let reservations = Arc::clone(self);
-        Ok(Reservation { reservations, user_id, bytes: announced.high })
+        Ok(Reservation { reservations, user_id, bytes: size.max })
     }
 }
 

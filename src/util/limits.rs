@@ -81,9 +81,17 @@ pub const WORKERS: usize = 6;
 pub const WORKER_WAIT_S: u64 = 10;
 /// Seconds a worker may take for one request before the gate gives up on it: above SQLite's
 /// busy timeout and a slow disk's fsync.
-pub const WORKER_ANSWER_S: u64 = 60;
-/// Bytes of tiny_http's own answer, which carries nothing but a status line and a few fields.
-pub const RELAY_ANSWER_BYTES_MAX: usize = 4 * 1024;
+pub const WORKER_RESPONSE_S: u64 = 60;
+/// Milliseconds in which each private link must be answered once at a start.
+pub const LINK_START_MS: u64 = 2000;
+/// Bytes of the head of the application's response.
+pub const UPSTREAM_HEAD_BYTES_MAX: u64 = 16 * 1024;
+/// Bytes of a refusal's sentence in the status line: clients cut long ones off.
+pub const SENTENCE_BYTES_MAX: usize = 200;
+/// Bytes of a response that wait in memory for their reader; above that they wait in a file.
+pub const RESPONSE_MEMORY_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of responses that wait in files for the readers of one user, over all connections.
+pub const RESPONSE_FILE_BYTES_PER_USER_MAX: u64 = 128 * 1024 * 1024;
 /// Bytes of a private socket's path: `sun_path` holds 108 on Linux, 104 on other systems.
 pub const SOCKET_PATH_BYTES_MAX: usize = 100;
 /// Seconds that `healthcheck` waits to connect, and for an answer.

@@ -37,10 +37,10 @@ struct Line<T> {
 }
 
 /// A taken place; free again when it goes, in a panic too.
-pub struct Place<'a, T> {
+pub struct PoolGuard<'a, T> {
     pool: &'a Pool<T>,
     /// None until it is made, and again if it proves unusable.
-    pub thing: Option<T>,
+    pub value: Option<T>,
 }
 
 impl<T> Pool<T> {
@@ -51,10 +51,10 @@ impl<T> Pool<T> {
     }
 
     /// A place, the one used last first; None if none came free within `wait`.
-    pub fn take(&self, wait: Duration) -> Option<Place<'_, T>> {
+    pub fn take(&self, wait: Duration) -> Option<PoolGuard<'_, T>> {
         let first = lock(&self.line).free.pop();
-        let thing = match first {
-            Some(thing) => thing,
+        let value = match first {
+            Some(value) => value,
             None => {
                 lock(&self.line).waiting += 1;
                 let found = wait_for(&self.line, &self.freed, wait, |line| line.free.pop());
@@ -62,14 +62,14 @@ impl<T> Pool<T> {
                 found?
             }
         };
-        Some(Place { pool: self, thing })
+        Some(PoolGuard { pool: self, value })
     }
 }
 
-impl<T> Drop for Place<'_, T> {
+impl<T> Drop for PoolGuard<'_, T> {
     fn drop(&mut self) {
         let mut line = lock(&self.pool.line);
-        line.free.push(self.thing.take());
+        line.free.push(self.value.take());
         // To wake nobody is a system call too.
         if line.waiting > 0 {
             drop(line);
@@ -87,9 +87,9 @@ mod tests {
         let pool = Pool::new(2);
         let (mut first, second) = (pool.take(Duration::ZERO).unwrap(), pool.take(Duration::ZERO));
         assert!(pool.take(Duration::from_millis(20)).is_none());
-        first.thing = Some(7);
+        first.value = Some(7);
         drop((second, first));
-        assert_eq!(pool.take(Duration::ZERO).unwrap().thing, Some(7));
+        assert_eq!(pool.take(Duration::ZERO).unwrap().value, Some(7));
     }
 
     #[test]

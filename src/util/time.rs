@@ -28,26 +28,6 @@ pub fn rfc3339(ms: i64) -> String {
     text
 }
 
-/// The date of a `Date` header field (RFC 9110, section 5.6.7): `Mon, 23 Nov 2026 16:08:00 GMT`.
-pub fn http_date(ms: i64) -> String {
-    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let c = Civil::from_ms(ms);
-    let weekday = usize::try_from(ms.div_euclid(DAY_MS).rem_euclid(7)).unwrap_or(0);
-    let month = usize::try_from(c.month - 1).unwrap_or(0);
-    format!(
-        "{}, {:02} {} {:04} {:02}:{:02}:{:02} GMT",
-        DAYS.get(weekday).unwrap_or(&"Thu"),
-        c.day,
-        MONTHS.get(month).unwrap_or(&"Jan"),
-        c.year,
-        c.hour,
-        c.minute,
-        c.second
-    )
-}
-
 struct Civil {
     year: i64,
     month: i64,
@@ -91,6 +71,5 @@ mod tests {
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(rfc3339(1_795_450_080_007), "2026-11-23T16:08:00.007Z");
         assert_eq!(rfc3339(951_782_400_000), "2000-02-29T00:00:00.000Z");
-        assert_eq!(http_date(784_111_777_000), "Sun, 06 Nov 1994 08:49:37 GMT");
     }
 }

@@ -24,12 +24,14 @@ fn filled(pattern: &str, id: &str) -> String {
 
 #[test]
 fn every_route_but_login_registration_and_health_needs_credentials() {
-    let server = serve(&["--metrics", "127.0.0.1:0"]);
+    let server = serve(&[]);
     let (open, closed): (Vec<_>, Vec<_>) =
         routes().into_iter().partition(|(_, pattern)| OPEN.contains(pattern));
     assert!(open.len() == OPEN.len() && closed.len() > 35, "{}", closed.len());
     for (method, pattern) in open {
-        assert_ne!(server.ask(method, pattern, "", b"").status, 404, "{pattern}");
+        // On this listener there are no metrics.
+        let answer = server.ask(method, pattern, "", b"");
+        assert_eq!(answer.status == 404, pattern == "/metrics", "{pattern}");
     }
     for (method, pattern) in closed {
         for field in ["", "Authorization: Bearer x\r\n", "Authorization: Basic YTpi\r\n"] {

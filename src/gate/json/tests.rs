@@ -4,7 +4,6 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::*;
-use crate::app::{Piece, Response};
 
 const REST_MAX: usize = 1 << 20;
 
@@ -43,14 +42,10 @@ fn split_pieces<'a>(rest_max: usize, pieces: impl IntoIterator<Item = &'a [u8]>)
         decoded.extend_from_slice(bytes);
         Ok(())
     });
-    let shown = |response: Response| match &response.pieces[..] {
-        [Piece::Bytes(text)] => (response.status, String::from_utf8(text.clone()).unwrap()),
-        other => panic!("{other:?}"),
-    };
     match rest {
         Ok(rest) => Ok((String::from_utf8(rest).unwrap(), decoded)),
-        Err(RequestError::Gone) => panic!("a whole document has not gone"),
-        Err(RequestError::Refused(response)) => Err(shown(response)),
+        Err(RequestError::Rejected(error)) => Err((error.status, error.sentence)),
+        Err(error) => panic!("a document in memory arrives: {error:?}"),
     }
 }
 

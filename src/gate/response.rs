@@ -1,0 +1,123 @@
+//! A response on its way out: what the application or the gate itself says, and the one place that
+//! writes a head.
+
+use std::fs::File;
+use std::time::SystemTime;
+
+use super::error::Error;
+use crate::util::limits::SENTENCE_BYTES_MAX;
+use crate::util::types::RandomId;
+
+/// A response, its body partly in memory and partly a file.
+#[derive(Default)]
+pub struct Response {
+    /// RFC 9110 status code.
+    pub status: u16,
+    /// What follows the standard phrase in the status line; empty for nothing.
+    pub sentence: String,
+    /// The machine word of a refusal, for the log.
+    pub code: Option<String>,
+    /// Fields beside those that every response has.
+    pub fields: Vec<(String, String)>,
+    /// The body that is in memory.
+    pub body: Vec<u8>,
+    /// Bytes of the body in memory; for HEAD, what they would be.
+    pub length: u64,
+    /// The file that stands in the body.
+    pub attachment: Option<Attachment>,
+}
+
+/// A file that is a part of a body.
+pub struct Attachment {
+    /// Open for reading.
+    pub content: Content,
+    /// Bytes of it to send.
+    pub len: u64,
+    /// It is sent as base64.
+    pub base64: bool,
+    /// Bytes of the body in memory that go before it.
+    pub offset: usize,
+    /// What is held until it is sent, such as the room it was promised.
+    pub held: Option<Box<dyn Send>>,
+}
+
+/// Where the bytes of an attachment are.
+pub enum Content {
+    /// In a file.
+    File(File),
+    /// In memory, since the disk refused them.
+    Memory(Vec<u8>),
+}
+
+impl Attachment {
+    /// Bytes that this puts on the wire.
+    pub fn wire_len(&self) -> u64 {
+        if self.base64 { self.len.div_ceil(3).saturating_mul(4) } else { self.len }
+    }
+}
+
+impl Response {
+    /// A response without a body.
+    pub fn new(status: u16) -> Response {
+        Response { status, ..Response::default() }
+    }
+
+    /// The length of the whole body in bytes.
+    pub fn content_length(&self) -> u64 {
+        self.length.saturating_add(self.attachment.as_ref().map_or(0, Attachment::wire_len))
+    }
+
+    /// The head as it is sent, with the fields that every response has. `phrase` is the standard
+    /// one of the status.
+    ///
+    /// Nothing else writes a head to a client, and nothing gets into it but printable ASCII: no
+    /// value can begin a second line.
+    pub fn head(&self, id: RandomId, phrase: &str, close: bool) -> String {
+        let mut head = format!("HTTP/1.1 {} {phrase}", self.status);
+        if !self.sentence.is_empty() {
+            head.push_str(": ");
+            head.extend(printable(&self.sentence).take(SENTENCE_BYTES_MAX));
+        }
+        let date = httpdate::fmt_http_date(SystemTime::now());
+        let mut field = |name: &str, value: &str| {
+            head.push_str("\r\n");
+            head.extend(printable(name).chain(": ".chars()).chain(printable(value)));
+        };
+        field("Date", &date);
+        // RFC 9110, section 8.6: never with 204; with 304 it may be left out.
+        if !matches!(self.status, 204 | 304) {
+            field("Content-Length", &self.content_length().to_string());
+        }
+        self.fields.iter().for_each(|(name, value)| field(name, value));
+        field("Cache-Control", "no-store");
+        field("X-Content-Type-Options", "nosniff");
+        field("X-Request-Id", &id.to_string());
+        if close {
+            field("Connection", "close");
+        }
+        head.push_str("\r\n\r\n");
+        head
+    }
+}
+
+impl From<Error> for Response {
+    fn from(error: Error) -> Response {
+        let body = serde_json::json!({ "error": error.sentence, "code": error.code }).to_string();
+        let mut fields = vec![("Content-Type".to_owned(), "application/json".to_owned())];
+        fields.extend(error.fields.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        Response {
+            status: error.status,
+            sentence: error.sentence,
+            code: Some(error.code.to_owned()),
+            fields,
+            length: body.len() as u64,
+            body: body.into_bytes(),
+            attachment: None,
+        }
+    }
+}
+
+/// The text with every character that may not stand in a head replaced.
+fn printable(text: &str) -> impl Iterator<Item = char> {
+    text.chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' })
+}

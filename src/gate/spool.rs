@@ -1,0 +1,60 @@
+//! Receives a body into the place that admission chose, in pieces, at a minimum rate.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use super::Ticket;
+use super::error::RequestError;
+use super::json::split_upload_json;
+use super::min_rate::MinRate;
+use crate::util::limits::{PIECE_BYTES, SMALL_BODY_BYTES_MAX};
+
+/// Where the body of a request goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spool {
+    /// Into memory; admission bounded its length.
+    Memory,
+    /// Into the ticket's upload, as it is.
+    Upload,
+    /// A JSON object: the base64 of `field` is decoded into the ticket's upload, the value of
+    /// `skip` is dropped unread, the rest stays in memory.
+    UploadJson {
+        /// The member that is the upload.
+        field: &'static str,
+        /// The member that is never kept.
+        skip: &'static str,
+    },
+}
+
+/// Receives `length` bytes and returns what stays in memory. A body cut short is an error, never
+/// a short body.
+pub fn receive(
+    stream: &mut BufReader<&TcpStream>, length: u64, spool: Spool, ticket: &mut impl Ticket,
+    grace: Duration,
+) -> Result<Vec<u8>, RequestError> {
+    stream.get_ref().set_read_timeout(Some(grace))?;
+    let piece = usize::try_from(length).unwrap_or(usize::MAX).min(PIECE_BYTES);
+    let limited = MinRate::new(stream.take(length), grace);
+    let mut source = BufReader::with_capacity(piece, limited);
+    let mut small = Vec::new();
+    match spool {
+        Spool::Memory => {
+            source.read_to_end(&mut small)?;
+        }
+        Spool::Upload => loop {
+            let piece = source.fill_buf()?;
+            if piece.is_empty() {
+                break;
+            }
+            ticket.store(piece)?;
+            let stored = piece.len();
+            source.consume(stored);
+        },
+        Spool::UploadJson { field, skip } => {
+            let store = |bytes: &[u8]| Ok(ticket.store(bytes)?);
+            small = split_upload_json(source, field, skip, SMALL_BODY_BYTES_MAX, store)?;
+        }
+    }
+    Ok(small)
+}

@@ -1,0 +1,191 @@
+//! The way to the application and back: a fixed set of links to tiny_http on a private socket.
+//!
+//! Over a link goes one canonical request at a time: printable ASCII that the gate wrote itself, a
+//! whole body of at most 1 MiB, one unguessable id. What cannot be a header field waits in one
+//! table under that id: the ticket of an admitted request, and on the way back a file that belongs
+//! to the response (as with X-Sendfile of nginx). Each is claimed once.
+
+use std::collections::HashMap;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::error::Error;
+use super::head::Head;
+use super::response::{Attachment, Response};
+use crate::util::limits::{
+    LINK_START_MS, UPSTREAM_HEAD_BYTES_MAX, WORKER_RESPONSE_S, WORKER_WAIT_S, WORKERS,
+};
+use crate::util::log;
+use crate::util::sync::{Pool, lock};
+use crate::util::types::RandomId;
+
+/// The field that carries the id of a request to the application, and to the client in the end.
+pub const ID_FIELD: &str = "X-Request-Id";
+/// Fields of the application's response that are for the gate alone: the sentence of the status
+/// line, and the machine word for the log.
+pub const SENTENCE_FIELD: &str = "X-Gate-Sentence";
+/// As [`SENTENCE_FIELD`].
+pub const CODE_FIELD: &str = "X-Gate-Code";
+
+/// The fields of a request that the application reads.
+const FORWARDED: [&str; 4] = ["Content-Type", "Accept", "If-Match", "If-None-Match"];
+
+/// What waits for its other half under the id of a request.
+pub struct Handoff<T>(Mutex<HashMap<RandomId, Parked<T>>>);
+
+enum Parked<T> {
+    Ticket(T),
+    File(Attachment),
+}
+
+impl<T> Default for Handoff<T> {
+    fn default() -> Self {
+        Handoff(Mutex::default())
+    }
+}
+
+impl<T> Handoff<T> {
+    /// The ticket of a request that arrived at a worker; None if it is not ours, or was claimed.
+    pub fn claim_ticket(&self, id: RandomId) -> Option<T> {
+        match lock(&self.0).remove(&id)? {
+            Parked::Ticket(ticket) => Some(ticket),
+            Parked::File(_) => None,
+        }
+    }
+
+    /// Leaves the file of a response for the gate.
+    pub fn park_file(&self, id: RandomId, file: Attachment) {
+        lock(&self.0).insert(id, Parked::File(file));
+    }
+
+    fn claim_file(&self, id: RandomId) -> Option<Attachment> {
+        match lock(&self.0).remove(&id)? {
+            Parked::File(file) => Some(file),
+            Parked::Ticket(_) => None,
+        }
+    }
+}
+
+/// The links to tiny_http.
+pub struct Upstream<T> {
+    socket: PathBuf,
+    handoff: Arc<Handoff<T>>,
+    links: Pool<BufReader<UnixStream>>,
+}
+
+impl<T> Upstream<T> {
+    /// Opens every link, one after the other: tiny_http's task pool can leave one of several
+    /// connections that arrive at once without a thread. Each must answer one request in time, so
+    /// that a server without its threads does not start.
+    pub fn connect(socket: &Path, handoff: Arc<Handoff<T>>) -> io::Result<Upstream<T>> {
+        let upstream = Upstream { socket: socket.to_owned(), handoff, links: Pool::new(WORKERS) };
+        let mut places = Vec::new();
+        for _ in 0..WORKERS {
+            // All are taken before one is given back: each place gets its link.
+            let mut place = upstream.links.take(Duration::ZERO).ok_or(io::ErrorKind::Other)?;
+            let mut link = upstream.open(Duration::from_millis(LINK_START_MS))?;
+            let probe = format!("GET / HTTP/1.1\r\nTE: identity\r\n{ID_FIELD}: {}\r\n\r\n", id()?);
+            exchange(&mut link, probe.as_bytes(), false)?;
+            link.get_ref().set_read_timeout(Some(Duration::from_secs(WORKER_RESPONSE_S)))?;
+            place.value = Some(link);
+            places.push(place);
+        }
+        drop(places);
+        Ok(upstream)
+    }
+
+    /// Has the application answer a request whose body is here.
+    pub fn forward(
+        &self, id: RandomId, head: &Head, ticket: T, body: &[u8],
+    ) -> Result<Response, Error> {
+        let wait = Duration::from_secs(WORKER_WAIT_S);
+        let busy = || Error::overloaded("all workers are busy; try again");
+        let mut place = self.links.take(wait).ok_or_else(busy)?;
+        lock(&self.handoff.0).insert(id, Parked::Ticket(ticket));
+        let request = [canonical(id, head, body.len()).as_bytes(), body].concat();
+        let link = place.value.take();
+        let link = link.map_or_else(|| self.open(Duration::from_secs(WORKER_RESPONSE_S)), Ok);
+        let response = link.and_then(|mut link| {
+            let response = exchange(&mut link, &request, head.method == "HEAD")?;
+            // A link that failed is dropped: what it still carries belongs to nobody.
+            place.value = Some(link);
+            Ok(response)
+        });
+        // A ticket is still there only if no worker took it: then its guards undo what it held.
+        let attachment = self.handoff.claim_file(id);
+        response.map(|response| Response { attachment, ..response }).map_err(|error| {
+            log::error(&format!("a worker did not answer: {error}"));
+            Error::internal()
+        })
+    }
+
+    fn open(&self, timeout: Duration) -> io::Result<BufReader<UnixStream>> {
+        let link = UnixStream::connect(&self.socket)?;
+        link.set_read_timeout(Some(timeout))?;
+        link.set_write_timeout(Some(timeout))?;
+        Ok(BufReader::new(link))
+    }
+}
+
+fn id() -> io::Result<RandomId> {
+    RandomId::draw().map_err(io::Error::other)
+}
+
+/// The head of the request that tiny_http sees. `TE: identity` makes it answer with a length;
+/// several lines of a list field are one here (RFC 9110, section 5.3).
+fn canonical(id: RandomId, head: &Head, length: usize) -> String {
+    let mut text = format!("{} {}", head.method, head.path);
+    for part in head.query.iter().flat_map(|query| ["?", query]) {
+        text.push_str(part);
+    }
+    text.push_str(" HTTP/1.1\r\nHost: application\r\nTE: identity\r\n");
+    for name in FORWARDED {
+        let lines: Vec<&str> = head.fields(name).collect();
+        if !lines.is_empty() {
+            text.push_str(&format!("{name}: {}\r\n", lines.join(", ")));
+        }
+    }
+    text.push_str(&format!("{ID_FIELD}: {id}\r\nContent-Length: {length}\r\n\r\n"));
+    text
+}
+
+/// Writes a request and reads the whole response to it.
+fn exchange(
+    link: &mut BufReader<UnixStream>, request: &[u8], of_head: bool,
+) -> io::Result<Response> {
+    link.get_mut().write_all(request)?;
+    let mut lines = link.by_ref().take(UPSTREAM_HEAD_BYTES_MAX).lines();
+    let mut line = || lines.next().unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()));
+    let status_line = line()?;
+    let status = status_line.split(' ').nth(1).and_then(|word| word.parse().ok());
+    let mut response = Response::new(status.ok_or_else(|| malformed("status line"))?);
+    let mut length = None;
+    loop {
+        let line = line()?;
+        if line.is_empty() {
+            break;
+        }
+        let (name, value) = line.split_once(": ").ok_or_else(|| malformed("field"))?;
+        match name {
+            "Content-Length" => length = value.parse().ok(),
+            SENTENCE_FIELD => response.sentence = value.to_owned(),
+            CODE_FIELD => response.code = Some(value.to_owned()),
+            // Every response gets these from the gate.
+            "Server" | "Date" => {}
+            _ => response.fields.push((name.to_owned(), value.to_owned())),
+        }
+    }
+    response.length = length.ok_or_else(|| malformed("length"))?;
+    if !(of_head || matches!(status, Some(204 | 304))) {
+        response.body = vec![0; usize::try_from(response.length).map_err(io::Error::other)?];
+        link.read_exact(&mut response.body)?;
+    }
+    Ok(response)
+}
+
+fn malformed(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("its response has no {what}"))
+}
