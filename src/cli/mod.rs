@@ -32,6 +32,8 @@ pub enum CliError {
     Usage(String),
     /// Anything else: exit code 1.
     Failed(String),
+    /// `status` found what needs attention, and said so: exit code 1.
+    Attention,
     /// Whoever read a list, such as `head`, has enough: exit code 0.
     Closed,
 }
@@ -79,6 +81,7 @@ pub fn main() -> ExitCode {
     log::install_panic_hook();
     match run(Args::from_env()) {
         Ok(()) | Err(CliError::Closed) => ExitCode::SUCCESS,
+        Err(CliError::Attention) => ExitCode::FAILURE,
         Err(CliError::Usage(message)) => fail(&message, 2),
         Err(CliError::Failed(message)) => fail(&message, 1),
     }

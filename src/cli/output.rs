@@ -37,13 +37,14 @@ pub fn print_lines(lines: &[String]) -> Done {
 
 /// Prints a list: on a terminal in columns with a header.
 pub fn print_table(table: &Table) -> Done {
-    print_lines(&lines(table, stdout().is_terminal()))
+    print_lines(&lines(table, stdout().is_terminal(), None))
 }
 
 /// The lines of a list: columns with a header for a person, else fields with tabs between them.
-pub fn lines(table: &Table, human: bool) -> Vec<String> {
+/// With `now`, times are shown as how long ago they were.
+pub fn lines(table: &Table, human: bool, now: Option<i64>) -> Vec<String> {
     let cells = |row: &Vec<Value>| -> Vec<String> {
-        row.iter().zip(&table.columns).map(|(value, name)| cell(name, value, human)).collect()
+        row.iter().zip(&table.columns).map(|(value, name)| cell(name, value, human, now)).collect()
     };
     let mut rows: Vec<Vec<String>> = table.rows.iter().map(cells).collect();
     if !human || rows.is_empty() {
@@ -63,11 +64,14 @@ pub fn lines(table: &Table, human: bool) -> Vec<String> {
 }
 
 /// A column's name ends with its unit: `stored_bytes` is a size, `created_at` a time.
-fn cell(column: &str, value: &Value, human: bool) -> String {
+fn cell(column: &str, value: &Value, human: bool, now: Option<i64>) -> String {
     match value {
         Value::Null if column.ends_with("_at") => "never".into(),
         Value::Null => "-".into(),
-        Value::Number(n) if column.ends_with("_at") => rfc3339(n.as_i64().unwrap_or_default()),
+        Value::Number(n) if column.ends_with("_at") => {
+            let at = n.as_i64().unwrap_or_default();
+            now.map_or_else(|| rfc3339(at), |now| ago(at, now))
+        }
         Value::Number(n) if column.ends_with("_bytes") => {
             size(n.as_u64().unwrap_or_default(), human)
         }
@@ -120,8 +124,22 @@ fn progress_line(done: &str, bytes: u64, total: u64, took: Duration) -> String {
     format!("{bytes} of {total} {done}, {percent:.0} %, {} left", span(left as u64))
 }
 
+/// How long ago a moment was; both in milliseconds since 1970.
+pub fn ago(at: i64, now: i64) -> String {
+    format!("{} ago", span(u64::try_from(now.saturating_sub(at) / 1000).unwrap_or(0)))
+}
+
+/// A line that asks for attention; red where that can be seen and is wanted.
+pub fn warning(sentence: &str) -> String {
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    match stdout().is_terminal() && !plain {
+        true => format!("\x1b[1;31m! {sentence}\x1b[0m"),
+        false => format!("! {sentence}"),
+    }
+}
+
 /// A length of time, as a person says it.
-pub fn span(seconds: u64) -> String {
+fn span(seconds: u64) -> String {
     let (n, unit) = match seconds {
         0..120 => (seconds, "second"),
         120..7_200 => (seconds / 60, "minute"),

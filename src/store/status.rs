@@ -1,11 +1,15 @@
 //! What the operator's lists and `status` show.
 
+use std::fs::File;
+use std::io::Read;
+
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Params, Row, params};
 use serde_json::Value;
 
+use super::audit::moment;
 use super::db::{execute, query_opt, query_rows};
-use super::error::Result;
+use super::error::{Result, StoreError};
 use super::{Store, users};
 use crate::util::time::now_ms;
 use crate::util::types::Email;
@@ -17,11 +21,24 @@ pub struct Table {
     pub rows: Vec<Vec<Value>>,
 }
 
+impl Table {
+    /// Each row as an object.
+    pub fn objects(&self) -> Vec<Value> {
+        let object =
+            |row: &Vec<Value>| self.columns.iter().cloned().zip(row.iter().cloned()).collect();
+        self.rows.iter().map(object).collect()
+    }
+}
+
 const USERS: &str = "SELECT id, email, iif(disabled_at IS NULL, 'enabled', 'disabled') AS state,
     iif(password_hash IS NULL, 'token only', 'password') AS sign_in, stored_bytes,
     CASE quota_bytes WHEN 0 THEN 'none' ELSE coalesce(quota_bytes, 'default') END AS quota_bytes,
     created_at
   FROM users ORDER BY id";
+
+/// `?1`: what the last start said of users without a quota of their own.
+const STORED: &str = "SELECT email, iif(disabled_at IS NULL, 'enabled', 'disabled') AS state,
+    stored_bytes, nullif(coalesce(quota_bytes, ?1), 0) AS quota_bytes FROM users ORDER BY id";
 
 const TOKENS: &str =
     "SELECT t.id, u.email AS user, t.name, t.prefix AS first_characters, t.created_at,
@@ -64,8 +81,33 @@ impl Store {
         self.table(ENVIRONMENTS, params![self.only(Some(email))?, deleted])
     }
 
+    /// Users with what they store and may store.
+    pub fn stored_table(&self) -> Result<Table> {
+        let start = self.noted(Fact::Start)?;
+        let quota = start.and_then(|(fact, _)| fact.get("quota_bytes")?.as_i64());
+        self.table(STORED, [quota.unwrap_or(0)])
+    }
+
+    /// When the last off-site copy was made, in milliseconds since 1970, by the file that its script
+    /// writes; None if there is none.
+    pub fn last_offsite(&self) -> Result<Option<i64>> {
+        let path = self.folder.root().join("offsite.last");
+        let mut text = String::new();
+        let read = File::open(&path).and_then(|file| file.take(64).read_to_string(&mut text));
+        match read {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            // What cannot be read as a time is long ago: somebody should look.
+            Ok(_) => Ok(Some(moment(text.trim()).unwrap_or(0))),
+            Err(e) => Err(StoreError::io("read", &path, e)),
+        }
+    }
+
+    /// True while a server runs on this folder.
+    pub fn server_runs(&self) -> Result<bool> {
+        Ok(self.folder.server_runs())
+    }
+
     /// A fact that was left, and when, in milliseconds since 1970.
-    #[allow(dead_code)]
     pub fn noted(&self, fact: Fact) -> Result<Option<(Value, i64)>> {
         let sql = "SELECT value, updated_at FROM server_state WHERE name = ?1";
         let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get(1)?));
@@ -97,7 +139,7 @@ impl Store {
 
 /// Facts that one process leaves for another, in `server_state`. Each is a JSON object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code)] // backup, check and status are about to use them
+#[allow(dead_code)] // backup and check are about to leave theirs
 pub enum Fact {
     /// Of the last start of a server: `min_free_bytes`, `quota_bytes`.
     Start,

@@ -29,6 +29,7 @@ mod page;
 mod rules;
 mod settings;
 mod snapshots;
+mod status;
 
 use fixture as support;
 use fixture::http as wire;

@@ -14,7 +14,7 @@ fn table() -> Table {
 
 #[test]
 fn a_pipe_gets_tabs_bytes_and_no_header() {
-    let found = lines(&table(), false);
+    let found = lines(&table(), false, None);
     let wanted = [
         "1\ta@example.org\t1536\t1970-01-01T00:00:00.000Z",
         "20\tb\\u{9}\\u{1b}[2J\\u{a}\t7\tnever",
@@ -24,7 +24,7 @@ fn a_pipe_gets_tabs_bytes_and_no_header() {
 
 #[test]
 fn a_terminal_gets_columns_and_a_header() {
-    let found = lines(&table(), true);
+    let found = lines(&table(), true, None);
     let wanted = [
         "ID  EMAIL                 STORED   CREATED",
         "1   a@example.org         1.5 KiB  1970-01-01T00:00:00.000Z",
