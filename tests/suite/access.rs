@@ -8,7 +8,7 @@ use super::support::{User, refused, serve};
 const OPEN: [&str; 4] = ["/healthz", "/metrics", "/api/auth/login", "/api/auth/register"];
 
 /// Method and pattern of every route, from the table itself.
-fn routes() -> Vec<(&'static str, &'static str)> {
+pub fn routes() -> Vec<(&'static str, &'static str)> {
     let table = include_str!("../../src/app/routes.rs");
     let rows = table.lines().filter_map(|line| line.trim().strip_prefix("route(\""));
     rows.map(|row| {
@@ -18,7 +18,7 @@ fn routes() -> Vec<(&'static str, &'static str)> {
     .collect()
 }
 
-fn filled(pattern: &str, id: &str) -> String {
+pub fn filled(pattern: &str, id: &str) -> String {
     pattern.replace("{kinds}", "projects").replace("{mid}", "m").replace("{}", id)
 }
 

@@ -4,32 +4,28 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::support::{User, noise, refused, serve};
+use crate::fixture::{User, assert_has, files, noise, refused, serve, with_user};
 
 const MID: &str = "16c78290597fde1e";
 
 fn register(user: &User, machine: &str) -> Value {
     let body = json!({ "machine_id": machine, "name": "laptop", "platform": "linux", "arch": "x64",
         "python_version": "v20.20.2" });
-    let answer = user.post("/api/machines/register", &body);
-    assert_eq!(answer.status, 200, "only 200 counts: {answer:?}");
-    answer.json()["machine"].clone()
+    user.post("/api/machines/register", &body).is(200)["machine"].clone()
 }
 
 fn push(user: &User, machine: &str, bytes: &[u8]) -> i64 {
     let body = json!({ "machine_id": machine, "encrypted_state": STANDARD.encode(bytes),
         "timestamp": "2026-03-01T10:21:00.344Z", "version": "1.0",
         "metadata": { "configs": [{ "source": "~/.zshrc" }], "machine_vars": { "K": "clear-1x9" } } });
-    let answer = user.post(&format!("/api/machines/{machine}/push"), &body);
-    assert_eq!(answer.status, 200, "{answer:?}");
-    assert_eq!(answer.json()["success"], true);
-    answer.json()["snapshot_id"].as_i64().unwrap()
+    let made = user.post(&format!("/api/machines/{machine}/push"), &body).is(200);
+    assert_eq!(made["success"], true);
+    made["snapshot_id"].as_i64().unwrap()
 }
 
 #[test]
 fn verify_tells_a_good_token_from_a_bad_one() {
-    let server = serve(&[]);
-    server.user("a@example.org");
+    let (server, _) = with_user(&[]);
     let user = server.user("b@example.org");
     let expected = json!({ "valid": true, "user_id": 2, "email": "b@example.org" });
     assert_eq!(user.read("/api/auth/verify"), expected);
@@ -47,24 +43,20 @@ fn there_is_no_sign_up() {
 
 #[test]
 fn a_login_for_the_first_time_and_again() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
-    assert_eq!(user.get("/api/auth/verify").status, 200);
-    let machine = register(&user, MID);
-    assert_eq!((&machine["machine_id"], &machine["user_id"]), (&json!(MID), &json!(1)));
+    let (_server, user) = with_user(&[]);
+    user.read("/api/auth/verify");
+    assert_has(&register(&user, MID), json!({ "machine_id": MID, "user_id": 1 }));
     refused(&user.get("/api/auth/keypair"), 404, "not_found");
     let keypair = json!({ "public_key": STANDARD.encode(noise(32)),
         "encrypted_private_key": STANDARD.encode(noise(60)),
         "kek_salt": STANDARD.encode(noise(32)), "kek_iterations": 600_000, "key_algorithm": "x25519" });
-    assert_eq!(user.post("/api/auth/keypair", &keypair).status, 201);
+    user.post("/api/auth/keypair", &keypair).is(201);
     let profile = json!({ "slug": "default", "name": "Default", "description": "Auto-created",
         "is_default": true });
-    assert_eq!(user.post("/api/profiles", &profile).status, 201);
+    user.post("/api/profiles", &profile).is(201);
 
     let stored = user.read("/api/auth/keypair");
-    for (name, value) in keypair.as_object().unwrap() {
-        assert_eq!(&stored[name], value, "{name}");
-    }
+    assert_has(&stored, keypair.clone());
     assert!(stored["created_at"].is_string() && stored["key_version"] == 1);
     assert_eq!(user.post("/api/auth/keypair", &keypair).status, 201, "the same again");
     for part in ["public_key", "encrypted_private_key", "kek_salt"] {
@@ -75,14 +67,12 @@ fn a_login_for_the_first_time_and_again() {
     assert_eq!(user.read("/api/auth/keypair"), stored);
     refused(&user.post("/api/profiles", &profile), 409, "conflict");
     let profiles = user.read("/api/profiles");
-    assert_eq!(profiles["profiles"][0]["slug"], "default");
-    assert_eq!(profiles["profiles"][0]["is_default"], true);
+    assert_has(&profiles["profiles"][0], json!({ "slug": "default", "is_default": true }));
 }
 
 #[test]
 fn a_keypair_that_is_none_is_refused() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
+    let (_server, user) = with_user(&[]);
     let good = json!({ "public_key": "AAAA", "encrypted_private_key": "AAAA", "kek_salt": "AAAA",
         "kek_iterations": 1 });
     for (part, bad) in [
@@ -102,8 +92,7 @@ fn a_keypair_that_is_none_is_refused() {
 
 #[test]
 fn a_push_is_always_a_new_snapshot_of_the_one_history() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
+    let (_server, user) = with_user(&[]);
     register(&user, MID);
     let (one, two) = (push(&user, MID, b"state"), push(&user, MID, b"state"));
     assert!(two > one, "equal content too");
@@ -113,9 +102,11 @@ fn a_push_is_always_a_new_snapshot_of_the_one_history() {
     let latest = user.read("/api/machines/latest");
     assert_eq!(latest["id"], three);
     let legacy = user.read(&format!("/api/machines/snapshot/{one}"));
-    assert_eq!(legacy["encrypted_state"], STANDARD.encode(b"state"));
-    assert_eq!(legacy["timestamp"], "2026-03-01T10:21:00.344Z");
-    assert_eq!((&legacy["machine_name"], &legacy["version"]), (&json!("laptop"), &json!("1.0")));
+    assert_has(
+        &legacy,
+        json!({ "encrypted_state": STANDARD.encode(b"state"), "version": "1.0",
+        "timestamp": "2026-03-01T10:21:00.344Z", "machine_name": "laptop" }),
+    );
     let page = user.read(&format!("/api/machines/history?limit=20&machine_id={MID}"));
     assert_eq!(page["snapshots"][0]["size_bytes"], 20);
     refused(&user.get("/api/machines/snapshot/99"), 404, "no_snapshot");
@@ -125,15 +116,11 @@ fn a_push_is_always_a_new_snapshot_of_the_one_history() {
 
 #[test]
 fn a_push_from_an_unknown_machine_registers_it_and_a_hidden_one_comes_back() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
+    let (_server, user) = with_user(&[]);
     push(&user, "new", b"one");
     let machines = || user.read("/api/machines")["machines"].as_array().unwrap().clone();
-    assert_eq!(
-        (&machines()[0]["machine_id"], &machines()[0]["name"]),
-        (&json!("new"), &json!("new"))
-    );
-    assert_eq!(user.delete("/api/machines/new").status, 200);
+    assert_has(&machines()[0], json!({ "machine_id": "new", "name": "new" }));
+    user.delete("/api/machines/new").is(200);
     assert!(machines().is_empty());
     refused(&user.delete("/api/machines/new"), 404, "not_found");
     assert_eq!(user.history().len(), 1, "its snapshots stay");
@@ -146,8 +133,7 @@ fn a_push_from_an_unknown_machine_registers_it_and_a_hidden_one_comes_back() {
 
 #[test]
 fn a_push_whose_body_names_another_machine_is_refused() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
+    let (server, user) = with_user(&[]);
     let body = json!({ "machine_id": "other", "encrypted_state": "AAAA" });
     refused(&user.post("/api/machines/one/push", &body), 400, "bad_request");
     let empty = json!({ "machine_id": "one", "encrypted_state": "" });
@@ -163,10 +149,9 @@ fn a_push_whose_body_names_another_machine_is_refused() {
 
 #[test]
 fn metadata_is_found_nowhere_afterwards() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
+    let (server, user) = with_user(&[]);
     push(&user, MID, b"state");
-    for file in super::support::files(&server.data()).into_iter().filter(|file| file.is_file()) {
+    for file in files(&server.data()).into_iter().filter(|file| file.is_file()) {
         let bytes = std::fs::read(&file).unwrap();
         assert!(!bytes.windows(9).any(|window| window == b"clear-1x9"), "{}", file.display());
     }
@@ -174,8 +159,7 @@ fn metadata_is_found_nowhere_afterwards() {
 
 #[test]
 fn no_action_is_ever_queued() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
+    let (_server, user) = with_user(&[]);
     let path = format!("/api/machines/{MID}/actions");
     assert_eq!(user.read(&path), json!({ "actions": [] }), "a machine never registered");
     assert_eq!(user.delete(&path).json(), json!({ "ok": true }));
@@ -183,8 +167,7 @@ fn no_action_is_ever_queued() {
 
 #[test]
 fn environments_are_replaced_as_a_whole_and_the_operator_brings_them_back() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
+    let (server, user) = with_user(&[]);
     assert_eq!(user.read("/api/environments"), json!({ "environments": [] }));
     let dev = json!({ "name": "dev", "tier": "development", "color": "#22c55e", "protect": false });
     let prod = json!({ "name": "prod", "tier": "production", "color": null, "protect": true });
@@ -196,9 +179,8 @@ fn environments_are_replaced_as_a_whole_and_the_operator_brings_them_back() {
         list.as_array().unwrap().iter().map(|e| e["name"].as_str().unwrap().to_owned()).collect()
     };
     let both = sync(json!([dev, prod]), true);
-    assert_eq!(names(&both), ["dev", "prod"]);
-    assert_eq!((&both[1]["protect"], &both[1]["tier"]), (&json!(true), &json!("production")));
-    assert_eq!((&both[0]["color"], &both[1]["color"]), (&json!("#22c55e"), &Value::Null));
+    assert_has(&both[0], dev);
+    assert_has(&both[1], prod);
     let changed = json!({ "name": "dev", "tier": "custom", "color": null, "protect": true });
     assert_eq!(sync(json!([changed]), false)[0]["tier"], "custom");
     assert_eq!(names(&user.read("/api/environments")["environments"]), ["dev", "prod"]);
@@ -221,8 +203,7 @@ fn environments_are_replaced_as_a_whole_and_the_operator_brings_them_back() {
 
 #[test]
 fn a_user_sees_what_is_used() {
-    let server = serve(&["--quota", "5000"]);
-    let user = server.user("a@example.org");
+    let (_server, user) = with_user(&["--quota", "5000"]);
     push(&user, MID, &[7; 100]);
     push(&user, "other", &[7; 10]);
     let expected = json!({ "stored_bytes": 110, "snapshots": 2, "quota_bytes": 5000 });
@@ -231,8 +212,7 @@ fn a_user_sees_what_is_used() {
 
 #[test]
 fn routes_that_no_command_reads_answer_empty_lists() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
+    let (_server, user) = with_user(&[]);
     assert_eq!(user.read("/api/machines/m/configs"), json!({ "configs": [] }));
     assert_eq!(user.read("/api/machines/m/modules"), json!({ "modules": [] }));
 }

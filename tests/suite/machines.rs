@@ -2,40 +2,32 @@
 
 use serde_json::json;
 
-use super::support::{refused, serve};
+use crate::fixture::{assert_has, refused, with_machine, with_user};
 
 #[test]
 fn a_machine_is_registered_once_and_updated_afterwards() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
+    let (_server, user) = with_user(&[]);
     let body = json!({ "machine_id": "A.z_0:9-", "name": "laptop", "platform": "linux",
         "arch": "arm64", "cli_version": "2.0", "unknown": [1] });
-    let first = user.post("/api/machines", &body);
-    assert_eq!(first.status, 201);
-    let machine = &first.json()["machine"];
-    assert_eq!(machine["machine_id"], "A.z_0:9-");
-    assert_eq!(machine["user_id"], 1);
-    assert_eq!(machine["platform"], "linux");
-    for null in ["last_push_at", "latest_snapshot_id"] {
-        assert!(machine[null].is_null(), "{null}");
-    }
-    assert_eq!(machine["snapshot_count"], 0);
-    let again = user.post("/api/machines", &json!({ "machine_id": "A.z_0:9-", "name": "desk" }));
-    assert_eq!(again.status, 200);
-    let renamed = &again.json()["machine"];
-    assert_eq!((&renamed["id"], &renamed["name"]), (&machine["id"], &json!("desk")));
-    assert_eq!(renamed["arch"], "arm64", "what the client leaves out keeps its value");
+    let machine = user.post("/api/machines", &body).is(201)["machine"].clone();
+    let expected = json!({ "machine_id": "A.z_0:9-", "user_id": 1, "platform": "linux",
+        "cli_version": "2.0", "last_push_at": null, "latest_snapshot_id": null,
+        "snapshot_count": 0 });
+    assert_has(&machine, expected);
+    let again = json!({ "machine_id": "A.z_0:9-", "name": "desk" });
+    let renamed = user.post("/api/machines", &again).is(200)["machine"].clone();
+    // What the client leaves out keeps its value.
+    assert_has(&renamed, json!({ "id": machine["id"], "name": "desk", "arch": "arm64" }));
 }
 
 #[test]
 fn what_a_client_never_sent_is_null_and_times_are_rfc_3339_in_utc_with_milliseconds() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
+    let (_server, user) = with_user(&[]);
     let body = json!({ "machine_id": "m", "name": "x" });
-    let machine = user.post("/api/machines", &body).json()["machine"].clone();
-    for null in ["platform", "arch", "cli_version", "last_push_at"] {
-        assert!(machine[null].is_null(), "{null}");
-    }
+    let machine = user.post("/api/machines", &body).is(201)["machine"].clone();
+    let nulls =
+        json!({ "platform": null, "arch": null, "cli_version": null, "last_push_at": null });
+    assert_has(&machine, nulls);
     for time in ["created_at", "updated_at", "last_seen_at"] {
         let text = machine[time].as_str().unwrap();
         assert_eq!((text.len(), &text[10..11], &text[19..20], &text[23..]), (24, "T", ".", "Z"));
@@ -44,67 +36,55 @@ fn what_a_client_never_sent_is_null_and_times_are_rfc_3339_in_utc_with_milliseco
 
 #[test]
 fn the_list_begins_with_the_newest_activity() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
-    for machine in ["one", "two", "three"] {
-        user.register(machine);
-    }
+    let (_server, user) = with_user(&[]);
+    ["one", "two", "three"].iter().for_each(|machine| user.register(machine));
     user.stored("one", b"state");
     let list = user.read("/api/machines");
-    let names: Vec<_> = list["machines"].as_array().unwrap().iter().map(|m| &m["name"]).collect();
-    assert_eq!(names[0], "one");
-    assert_eq!(names.len(), 3);
     assert_eq!(list["user"], json!({ "id": 1, "email": "a@example.org" }));
-    assert_eq!(list["machines"][0]["snapshot_count"], 1);
-    assert_eq!(list["machines"][0]["latest_snapshot_id"], 1);
-    assert!(list["machines"][0]["last_push_at"].is_string());
+    assert_eq!(list["machines"].as_array().unwrap().len(), 3);
+    let first = &list["machines"][0];
+    assert_has(first, json!({ "name": "one", "snapshot_count": 1, "latest_snapshot_id": 1 }));
+    assert!(first["last_push_at"].is_string());
 }
 
 #[test]
 fn two_users_with_the_same_machine_id_never_meet() {
-    let server = serve(&[]);
-    let (a, b) = (server.user("a@example.org"), server.user("b@example.org"));
-    a.register("shared");
-    refused(&b.push("shared", b"state", ""), 404, "machine_not_registered");
-    b.register("shared");
-    a.stored("shared", b"of a");
-    b.stored("shared", b"of b");
-    assert_eq!(a.pull("?machine_id=shared").body, b"of a");
-    assert_eq!(b.pull("?machine_id=shared").body, b"of b");
-    assert_eq!(a.history(), [1]);
-    assert_eq!(b.history(), [2]);
-    assert_eq!(b.read("/api/machines")["machines"][0]["snapshot_count"], 1);
+    let (server, a) = with_machine(&[]);
+    let b = server.user("b@example.org");
+    refused(&b.push("m", b"state", ""), 404, "machine_not_registered");
+    b.register("m");
+    for (user, state, id) in [(&a, b"of a", 1), (&b, b"of b", 2)] {
+        assert_eq!(user.stored("m", state), id);
+    }
+    for (user, state, id) in [(&a, b"of a", 1), (&b, b"of b", 2)] {
+        assert_eq!(user.pull("?machine_id=m").body, state);
+        assert_eq!(user.history(), [id]);
+        assert_eq!(user.read("/api/machines")["machines"][0]["snapshot_count"], 1);
+    }
 }
 
 #[test]
 fn a_bad_registration_names_what_is_wrong_and_stores_nothing() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
+    let (server, user) = with_user(&[]);
+    let refuse = |body| refused(&user.post("/api/machines", &body), 400, "bad_request");
     let long = "x".repeat(129);
-    let name = "x".repeat(256);
-    for bad in [
-        json!({ "name": "x" }),
-        json!({ "machine_id": "m" }),
-        json!({ "machine_id": null, "name": "x" }),
-        json!({ "machine_id": 3, "name": "x" }),
-        json!({ "machine_id": "", "name": "x" }),
-        json!({ "machine_id": "..", "name": "x" }),
-        json!({ "machine_id": "latest", "name": "x" }),
-        json!({ "machine_id": "a/b", "name": "x" }),
-        json!({ "machine_id": "é", "name": "x" }),
-        json!({ "machine_id": long, "name": "x" }),
-        json!({ "machine_id": "m", "name": "" }),
-        json!({ "machine_id": "m", "name": "  " }),
-        json!({ "machine_id": "m", "name": "a\u{7}" }),
-        json!({ "machine_id": "m", "name": name }),
-        json!({ "machine_id": "m", "name": "x", "platform": long }),
-        json!({ "machine_id": "m", "name": "x", "arch": "a\n" }),
-        json!({ "machine_id": "m", "name": "x", "cli_version": 2 }),
-        json!([]),
-        json!("m"),
-    ] {
-        let answer = user.post("/api/machines", &bad);
-        refused(&answer, 400, "bad_request");
+    for id in [json!(null), json!(3), json!(""), json!(".."), json!("a/b"), json!("é"), json!(long)]
+    {
+        refuse(json!({ "machine_id": id, "name": "x" }));
+    }
+    for word in ["register", "latest", "history", "snapshot", "."] {
+        refuse(json!({ "machine_id": word, "name": "x" }));
+    }
+    for name in ["", "  ", "a\u{7}", &"x".repeat(256)] {
+        refuse(json!({ "machine_id": "m", "name": name }));
+    }
+    for (field, value) in
+        [("platform", json!(long)), ("arch", json!("a\n")), ("cli_version", json!(2))]
+    {
+        refuse(json!({ "machine_id": "m", "name": "x", field: value }));
+    }
+    for body in [json!({ "name": "x" }), json!({ "machine_id": "m" }), json!([]), json!("m")] {
+        refuse(body);
     }
     assert_eq!(server.count("SELECT count(*) FROM machines"), 0);
 }
