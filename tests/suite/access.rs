@@ -5,7 +5,7 @@ use serde_json::json;
 use super::support::{User, refused, serve};
 
 /// Routes that need no credentials.
-const OPEN: [&str; 4] = ["/healthz", "/metrics", "/api/auth/login", "/api/auth/register"];
+const OPEN: [&str; 5] = ["/", "/healthz", "/metrics", "/api/auth/login", "/api/auth/register"];
 
 /// Method and pattern of every route, from the table itself.
 pub fn routes() -> Vec<(&'static str, &'static str)> {
