@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Tries the proxy configurations of this folder, word for word but for names, ports and
-# certificates, in front of a real server: bodies of 30 MiB, pulls, 304, HEAD, keep-alive after an
-# idle pause, chunked uploads, limits, and whose address is counted. Fails loudly.
+# certificates, over TLS in front of a real server: bodies of 30 MiB, pulls, 304, HEAD, keep-alive
+# after an idle pause, chunked uploads, limits, the page's requests and those of other web sites, and
+# whose address is counted. Fails loudly.
 #
 #   scripts/proxy/test.sh [path/to/configsync-server]
 #
-# Needs curl, and nginx or caddy (both are tried where both are installed).
+# Needs curl, openssl, and nginx or caddy (both are tried where both are installed). Exit code 77:
+# something is missing, and nothing was tried.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -20,6 +22,10 @@ trap finish EXIT
 fail() { echo "proxy test FAILED: $*" >&2; exit 1; }
 say() { echo "== $*"; }
 
+missing() { echo "skipped: $* is missing" >&2; exit 77; }
+for program in curl openssl python3; do command -v "$program" >/dev/null || missing "$program"; done
+command -v nginx >/dev/null || command -v caddy >/dev/null || missing "nginx or caddy"
+
 binary=${1:-}
 if [ -z "$binary" ]; then
   (cd "$root" && cargo build --release --quiet)
@@ -30,12 +36,15 @@ wait_for() { for _ in $(seq 100); do "$@" >/dev/null 2>&1 && return 0; sleep 0.1
 
 say "a server"
 "$binary" serve --data "$scratch/data" --listen 127.0.0.1:0 --init-user you@example.com \
-  --trusted-proxy 127.0.0.1 --idle-timeout 4 --metrics >"$scratch/out" 2>"$scratch/log" &
+  --trusted-proxy 127.0.0.1 --idle-timeout 4 >"$scratch/out" 2>"$scratch/log" &
 pids+=($!)
 wait_for grep -q '^configsync-server listening' "$scratch/out"
 server=$(sed -n 's/^configsync-server listening on http:\/\///p' "$scratch/out")
 token=$(grep -m1 '^cs_' "$scratch/out")
 head -c $((30 * 1024 * 1024)) /dev/urandom >"$scratch/state"
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost \
+  -addext subjectAltName=DNS:localhost -keyout "$scratch/key.pem" -out "$scratch/cert.pem" 2>/dev/null
+export CURL_CA_BUNDLE="$scratch/cert.pem"
 { printf '{"machine_id": "m", "encrypted_state": "'; head -c $((20 * 1024 * 1024)) /dev/urandom | base64 -w0; printf '"}'; } >"$scratch/json"
 
 status() { curl -sS -o /dev/null -w '%{http_code}' -H "Authorization: Bearer $token" "$@"; }
@@ -54,7 +63,7 @@ try() { # name url
   status -H 'Content-Type: application/json' --data-binary @"$scratch/json" "$url/api/machines/snapshot" | grep -q '20[01]' || fail "JSON push"
   expect 200 -H 'Content-Type: application/octet-stream' "$url/api/machines/snapshot?id=1"
 
-  say "$name: 304, HEAD, chunked upload, limit, /metrics"
+  say "$name: 304, HEAD, chunked upload, limit"
   newest=$(curl -sSI -H "Authorization: Bearer $token" "$url/api/machines/snapshot" | tr -d '\r' | sed -n 's/^[Ee][Tt][Aa][Gg]: //p')
   expect 304 -H "If-None-Match: $newest" "$url/api/machines/snapshot"
   expect 200 -I "$url/api/machines/history"
@@ -66,8 +75,16 @@ try() { # name url
   esac
   head -c $((65 * 1024 * 1024)) /dev/zero >"$scratch/large"
   expect 413 -H 'Content-Type: application/octet-stream' -H 'Expect:' --data-binary @"$scratch/large" "$url/api/machines/snapshot?machine_id=m"
-  expect 404 "$url/metrics"
-  expect 404 -H 'X-Forwarded-For:' "$url/metrics"
+
+  say "$name: the page and its own requests pass, those of other web sites do not"
+  curl -sS -D "$scratch/head" "$url/" | grep -q '<title>ConfigSync server</title>' || fail "no page"
+  grep -qi "^content-security-policy: default-src 'none'" "$scratch/head" || fail "no policy"
+  trade() { expect "$1" -H 'Content-Type: application/json' -d "{\"token\": \"$token\"}" "${@:2}" "$url/api/auth/login"; }
+  trade 200
+  trade 200 -H "Origin: $url" -H 'Sec-Fetch-Site: same-origin'
+  trade 403 -H 'Origin: https://elsewhere.example'
+  trade 403 -H 'Origin: https://elsewhere.example' -H 'X-Forwarded-Host: elsewhere.example'
+  trade 403 -H "Origin: $url" -H 'Sec-Fetch-Site: cross-site'
 
   say "$name: ten requests on one connection, and after a pause longer than the upstream's keep-alive"
   urls=(); for _ in $(seq 10); do urls+=(-o /dev/null "$url/api/machines"); done
@@ -90,7 +107,7 @@ try() { # name url
 tried=0
 if command -v nginx >/dev/null; then
   port=$(free_port)
-  sed -e "s/127.0.0.1:8787/$server/" -e "s/listen 443 ssl/listen 127.0.0.1:$port/" -e '/ssl_certificate/d' \
+  sed -e "s/127.0.0.1:8787/$server/" -e "s/listen 443 ssl/listen 127.0.0.1:$port ssl/" -e "s,/etc/ssl/sync.example.com.pem,$scratch/cert.pem," -e "s,/etc/ssl/sync.example.com.key,$scratch/key.pem," \
       -e 's/keepalive_timeout 20s/keepalive_timeout 2s/' "$here/nginx.conf" >"$scratch/site.conf"
   mkdir "$scratch/nginx"
   cat >"$scratch/nginx.conf" <<EOF
@@ -101,16 +118,16 @@ fastcgi_temp_path $scratch/nginx/f; uwsgi_temp_path $scratch/nginx/u; scgi_temp_
 include $scratch/site.conf; }
 EOF
   nginx -p "$scratch/nginx" -c "$scratch/nginx.conf" -e "$scratch/nginx/error.log" & pids+=($!)
-  wait_for curl -sf "http://127.0.0.1:$port/healthz"
-  try nginx "http://127.0.0.1:$port"; tried=1
+  wait_for curl -sf "https://localhost:$port/healthz"
+  try nginx "https://localhost:$port"; tried=1
 fi
 if command -v caddy >/dev/null; then
   port=$(free_port)
-  { printf '{\n\tadmin off\n\tauto_https off\n}\n'; sed -e "s/127.0.0.1:8787/$server/" -e "s/^sync.example.com/http:\/\/127.0.0.1:$port/" \
+  { printf '{\n\tadmin off\n\tauto_https off\n}\n'; sed -e "s/127.0.0.1:8787/$server/" -e "s,^sync.example.com {,https://localhost:$port {\n\tbind 127.0.0.1\n\ttls $scratch/cert.pem $scratch/key.pem," \
       -e 's/keepalive 20s/keepalive 2s/' "$here/Caddyfile"; } >"$scratch/Caddyfile"
   HOME="$scratch" XDG_DATA_HOME="$scratch" caddy run --config "$scratch/Caddyfile" --adapter caddyfile 2>"$scratch/caddy.log" & pids+=($!)
-  wait_for curl -sf "http://127.0.0.1:$port/healthz"
-  try caddy "http://127.0.0.1:$port"; tried=1
+  wait_for curl -sf "https://localhost:$port/healthz"
+  try caddy "https://localhost:$port"; tried=1
 fi
 [ "$tried" = 1 ] || fail "neither nginx nor caddy is installed"
 say "proxy test passed"
