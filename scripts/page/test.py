@@ -126,7 +126,7 @@ class Page:
         assert self.browser.run("return violations") == []
         # A refused login is on the console as a failed request; nothing else may be.
         logs = [entry["message"] for entry in self.browser.logs()
-                if "401 (Unauthorized)" not in entry["message"] and "ERR_CONNECTION" not in entry["message"]]
+                if "status of 401 (" not in entry["message"] and "ERR_CONNECTION" not in entry["message"]]
         assert logs == [], logs
         stored = self.browser.run("""
             return Promise.all([indexedDB.databases(), caches.keys(), navigator.serviceWorker.getRegistrations()])
