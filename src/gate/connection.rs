@@ -72,27 +72,42 @@ impl<A: Admission> Connection<'_, A> {
 
     /// Waits for a head. It may take its time to begin, and only so long to end.
     fn read_head(&mut self) -> Result<Head, RequestError> {
-        let Slot { slots, stream, .. } = self.slot;
-        stream.set_read_timeout(Some(slots.config.idle_timeout))?;
-        let (mut head, mut first) = (Vec::new(), [0]);
-        // Nothing was asked: nothing is answered.
-        self.incoming.read_exact(&mut first).map_err(|_| RequestError::Disconnected)?;
-        let deadline = Instant::now() + slots.config.head_timeout;
+        let config = &self.slot.slots.config;
+        let (mut head, mut deadline) = (Vec::new(), Instant::now() + config.idle_timeout);
         loop {
+            // Some clients send an empty line after a body. It asks nothing: nothing is answered.
+            let idle = b"\r\n".starts_with(&head);
+            let arrived = match self.wait_until(deadline) {
+                Err(_) if idle => return Err(RequestError::Disconnected),
+                arrived => arrived?,
+            };
             let seen = head.len();
-            head.extend(first);
-            head.extend_from_slice(self.incoming.buffer());
+            head.extend_from_slice(arrived);
             let end = find_end(&head, seen)?;
-            self.incoming.consume(end.unwrap_or(head.len()).saturating_sub(seen + first.len()));
+            self.incoming.consume(end.unwrap_or(head.len()).saturating_sub(seen));
             if let Some(end) = end {
                 return Ok(parse(head.get(..end).unwrap_or_default())?);
             }
+            if idle && !b"\r\n".starts_with(&head) {
+                deadline = Instant::now() + config.head_timeout;
+            }
+        }
+    }
+
+    /// Waits for bytes, at least one, and leaves them where they are.
+    fn wait_until(&mut self, deadline: Instant) -> io::Result<&[u8]> {
+        loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(RequestError::TooSlow);
+                return Err(ErrorKind::TimedOut.into());
             }
-            stream.set_read_timeout(Some(left))?;
-            self.incoming.read_exact(&mut first)?;
+            self.slot.stream.set_read_timeout(Some(left))?;
+            match self.incoming.fill_buf() {
+                Ok([]) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(_) => return Ok(self.incoming.buffer()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 

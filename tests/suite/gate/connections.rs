@@ -74,6 +74,19 @@ fn an_idle_connection_is_closed_without_a_word() {
 }
 
 #[test]
+fn an_empty_line_after_a_body_is_no_request() {
+    let server = serve(&["--idle-timeout", "1", "--head-timeout", "1"]);
+    let mut client = server.connect();
+    let post = server.post("/api/machines", r#"{"machine_id":"m","name":"n"}"#) + "\r\n";
+    client.send(&post);
+    assert_eq!(client.answer().status, 201);
+    client.send(&post);
+    assert_eq!(client.answer().status, 200, "the request after the empty line");
+    client.assert_closed("idle after an empty line");
+    assert_eq!(server.wait_for_requests(2).len(), 2);
+}
+
+#[test]
 fn a_head_that_does_not_end_in_time_is_answered_and_closed() {
     let server = serve(&["--head-timeout", "1"]);
     let half = "GET /healthz HTTP/1.1\r\nHost: t\r\nX: ";

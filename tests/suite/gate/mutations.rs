@@ -2,6 +2,7 @@
 
 use super::fixture::{Server, serve};
 use super::wire::{answers, request};
+use crate::fixture::random::Random;
 
 const CONNECTIONS: usize = 4000;
 
@@ -60,23 +61,7 @@ fn requests(server: &Server, random: &mut Random) -> Vec<u8> {
         };
         bytes.extend_from_slice(one.as_bytes());
     }
-    for _ in 0..random.below(4) {
-        let at = random.below(bytes.len() + 1);
-        let until = bytes.len().min(at + random.below(16));
-        match random.below(5) {
-            0 if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
-            1 => bytes.insert(at, random.below(256) as u8),
-            2 => drop(bytes.drain(at..until)),
-            3 => {
-                let copy = bytes[at..until].to_vec();
-                drop(bytes.splice(at..at, copy));
-            }
-            _ => {
-                let token = TOKENS[random.below(TOKENS.len())];
-                drop(bytes.splice(at..at, token.bytes()));
-            }
-        }
-    }
+    random.mutate(&mut bytes, &TOKENS);
     bytes
 }
 
@@ -85,20 +70,3 @@ const TOKENS: [&str; 20] = [
     "\r\nHost: a\r\n", "\r\nContent-Length: 5\r\n", "\r\nTransfer-Encoding: chunked\r\n",
     "\r\nExpect: 100-continue\r\n", "HTTP/2.0", "\r\nConnection: close\r\n",
 ];
-
-/// xorshift64: the same sequence on every run.
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Random {
-        Random(0x9e37_79b9_7f4a_7c15 ^ seed)
-    }
-
-    /// A number below `n`.
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) as usize % n
-    }
-}
