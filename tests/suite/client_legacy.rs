@@ -202,15 +202,6 @@ fn environments_are_replaced_as_a_whole_and_the_operator_brings_them_back() {
 }
 
 #[test]
-fn a_user_sees_what_is_used() {
-    let (_server, user) = with_user(&["--quota", "5000"]);
-    push(&user, MID, &[7; 100]);
-    push(&user, "other", &[7; 10]);
-    let expected = json!({ "stored_bytes": 110, "snapshots": 2, "quota_bytes": 5000 });
-    assert_eq!(user.read("/api/usage"), expected);
-}
-
-#[test]
 fn routes_that_no_command_reads_answer_empty_lists() {
     let (_server, user) = with_user(&[]);
     assert_eq!(user.read("/api/machines/m/configs"), json!({ "configs": [] }));
