@@ -289,3 +289,173 @@ CREATE TABLE server_state (
   value      TEXT    NOT NULL,                    -- JSON
   updated_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- How many changed, and the like.
+ALTER TABLE audit_log ADD COLUMN detail TEXT;
+
+-- What a row counts: the bytes of its text, and 1024 for itself, which is more than it takes on
+-- disk with its indexes, or in a list; 256 beside a file, which takes a block of the disk anyway.
+ALTER TABLE users ADD COLUMN text_bytes INTEGER NOT NULL DEFAULT 0; -- sum over the rows (triggers)
+ALTER TABLE machines ADD COLUMN text_bytes INTEGER AS (1024 + length(CAST(
+  machine_id || name || coalesce(platform, '') || coalesce(arch, '') || coalesce(cli_version, '')
+  AS BLOB)));
+ALTER TABLE state_snapshots ADD COLUMN text_bytes INTEGER AS (256 + length(CAST(
+  version || coalesce(message, '') || coalesce(client_timestamp, '') AS BLOB)));
+ALTER TABLE keypairs ADD COLUMN text_bytes INTEGER AS (1024 + length(CAST(
+  public_key || encrypted_private_key || kek_salt || key_algorithm AS BLOB)));
+ALTER TABLE entities ADD COLUMN text_bytes INTEGER AS (1024 + length(CAST(
+  slug || name || coalesce(description, '') || coalesce(git_url, '') || coalesce(git_branch, '')
+  || coalesce(source_hint, '') || coalesce(module_type, '') || coalesce(wrapped_dek, '')
+  AS BLOB)));
+ALTER TABLE entity_versions ADD COLUMN text_bytes INTEGER AS (256 + length(CAST(
+  coalesce(content_hash, '') || coalesce(pushed_from_machine_id, '') AS BLOB)));
+ALTER TABLE machine_projects ADD COLUMN text_bytes INTEGER AS (1024 + length(CAST(
+  coalesce(local_path, '') AS BLOB)));
+ALTER TABLE machine_profiles ADD COLUMN text_bytes INTEGER AS (1024);
+ALTER TABLE profile_workspaces ADD COLUMN text_bytes INTEGER AS (1024);
+ALTER TABLE layer_keys ADD COLUMN text_bytes INTEGER AS (1024 + length(CAST(
+  layer_id || wrapped_dek AS BLOB)));
+ALTER TABLE variables ADD COLUMN text_bytes INTEGER AS (1024 + length(CAST(
+  environment_tier || name || visibility || value_source || coalesce(encrypted_value, '')
+  || coalesce(description, '') AS BLOB)));
+ALTER TABLE environments ADD COLUMN text_bytes INTEGER AS (1024 + length(CAST(
+  name || tier || coalesce(color, '') AS BLOB)));
+
+-- The same sum, added up: what the triggers below keep is compared with it in a test.
+CREATE VIEW counted_texts AS
+  SELECT user_id, text_bytes FROM machines
+  UNION ALL SELECT user_id, text_bytes FROM state_snapshots
+  UNION ALL SELECT user_id, text_bytes FROM keypairs
+  UNION ALL SELECT user_id, text_bytes FROM entities
+  UNION ALL SELECT user_id, text_bytes FROM entity_versions
+  UNION ALL SELECT user_id, text_bytes FROM environments
+  UNION ALL SELECT m.user_id, l.text_bytes
+    FROM machine_projects l JOIN machines m ON m.id = l.machine_ref
+  UNION ALL SELECT m.user_id, l.text_bytes
+    FROM machine_profiles l JOIN machines m ON m.id = l.machine_ref
+  UNION ALL SELECT e.user_id, w.text_bytes
+    FROM profile_workspaces w JOIN entities e ON e.id = w.profile_id
+  UNION ALL SELECT e.user_id, k.text_bytes
+    FROM layer_keys k JOIN entities e ON e.id = k.project_id
+  UNION ALL SELECT e.user_id, v.text_bytes
+    FROM variables v JOIN entities e ON e.id = v.project_id;
+UPDATE users SET text_bytes =
+  (SELECT coalesce(sum(c.text_bytes), 0) FROM counted_texts c WHERE c.user_id = users.id);
+
+-- One trigger adds; where a row can change, one adds the difference; one takes away. What has no
+-- user of its own is deleted before its machine or entity is, while that still tells whose it was.
+CREATE TRIGGER machines_text_added AFTER INSERT ON machines BEGIN
+  UPDATE users SET text_bytes = text_bytes + NEW.text_bytes WHERE id = NEW.user_id;
+END;
+CREATE TRIGGER machines_text_changed AFTER UPDATE ON machines
+  WHEN NEW.text_bytes <> OLD.text_bytes BEGIN
+  UPDATE users SET text_bytes = text_bytes + NEW.text_bytes - OLD.text_bytes
+   WHERE id = NEW.user_id;
+END;
+CREATE TRIGGER machines_text_removed BEFORE DELETE ON machines BEGIN
+  DELETE FROM machine_projects WHERE machine_ref = OLD.id;
+  DELETE FROM machine_profiles WHERE machine_ref = OLD.id;
+  UPDATE users SET text_bytes = text_bytes - OLD.text_bytes WHERE id = OLD.user_id;
+END;
+
+CREATE TRIGGER state_snapshots_text_added AFTER INSERT ON state_snapshots BEGIN
+  UPDATE users SET text_bytes = text_bytes + NEW.text_bytes WHERE id = NEW.user_id;
+END;
+CREATE TRIGGER state_snapshots_text_removed AFTER DELETE ON state_snapshots BEGIN
+  UPDATE users SET text_bytes = text_bytes - OLD.text_bytes WHERE id = OLD.user_id;
+END;
+
+CREATE TRIGGER keypairs_text_added AFTER INSERT ON keypairs BEGIN
+  UPDATE users SET text_bytes = text_bytes + NEW.text_bytes WHERE id = NEW.user_id;
+END;
+
+CREATE TRIGGER entities_text_added AFTER INSERT ON entities BEGIN
+  UPDATE users SET text_bytes = text_bytes + NEW.text_bytes WHERE id = NEW.user_id;
+END;
+CREATE TRIGGER entities_text_changed AFTER UPDATE ON entities
+  WHEN NEW.text_bytes <> OLD.text_bytes BEGIN
+  UPDATE users SET text_bytes = text_bytes + NEW.text_bytes - OLD.text_bytes
+   WHERE id = NEW.user_id;
+END;
+CREATE TRIGGER entities_text_removed BEFORE DELETE ON entities BEGIN
+  DELETE FROM machine_projects WHERE project_id = OLD.id;
+  DELETE FROM machine_profiles WHERE profile_id = OLD.id;
+  DELETE FROM profile_workspaces WHERE profile_id = OLD.id OR workspace_id = OLD.id;
+  DELETE FROM variables WHERE project_id = OLD.id;
+  DELETE FROM layer_keys WHERE project_id = OLD.id;
+  UPDATE users SET text_bytes = text_bytes - OLD.text_bytes WHERE id = OLD.user_id;
+END;
+
+CREATE TRIGGER entity_versions_text_added AFTER INSERT ON entity_versions BEGIN
+  UPDATE users SET text_bytes = text_bytes + NEW.text_bytes WHERE id = NEW.user_id;
+END;
+CREATE TRIGGER entity_versions_text_removed AFTER DELETE ON entity_versions BEGIN
+  UPDATE users SET text_bytes = text_bytes - OLD.text_bytes WHERE id = OLD.user_id;
+END;
+
+CREATE TRIGGER environments_text_added AFTER INSERT ON environments BEGIN
+  UPDATE users SET text_bytes = text_bytes + NEW.text_bytes WHERE id = NEW.user_id;
+END;
+CREATE TRIGGER environments_text_changed AFTER UPDATE ON environments
+  WHEN NEW.text_bytes <> OLD.text_bytes BEGIN
+  UPDATE users SET text_bytes = text_bytes + NEW.text_bytes - OLD.text_bytes
+   WHERE id = NEW.user_id;
+END;
+CREATE TRIGGER environments_text_removed AFTER DELETE ON environments BEGIN
+  UPDATE users SET text_bytes = text_bytes - OLD.text_bytes WHERE id = OLD.user_id;
+END;
+
+CREATE TRIGGER machine_projects_text_added AFTER INSERT ON machine_projects BEGIN
+  UPDATE users SET text_bytes = text_bytes + NEW.text_bytes
+   WHERE id = (SELECT user_id FROM machines WHERE id = NEW.machine_ref);
+END;
+CREATE TRIGGER machine_projects_text_changed AFTER UPDATE ON machine_projects
+  WHEN NEW.text_bytes <> OLD.text_bytes BEGIN
+  UPDATE users SET text_bytes = text_bytes + NEW.text_bytes - OLD.text_bytes
+   WHERE id = (SELECT user_id FROM machines WHERE id = NEW.machine_ref);
+END;
+CREATE TRIGGER machine_projects_text_removed AFTER DELETE ON machine_projects BEGIN
+  UPDATE users SET text_bytes = text_bytes - OLD.text_bytes
+   WHERE id = (SELECT user_id FROM machines WHERE id = OLD.machine_ref);
+END;
+
+CREATE TRIGGER machine_profiles_text_added AFTER INSERT ON machine_profiles BEGIN
+  UPDATE users SET text_bytes = text_bytes + NEW.text_bytes
+   WHERE id = (SELECT user_id FROM machines WHERE id = NEW.machine_ref);
+END;
+CREATE TRIGGER machine_profiles_text_removed AFTER DELETE ON machine_profiles BEGIN
+  UPDATE users SET text_bytes = text_bytes - OLD.text_bytes
+   WHERE id = (SELECT user_id FROM machines WHERE id = OLD.machine_ref);
+END;
+
+CREATE TRIGGER profile_workspaces_text_added AFTER INSERT ON profile_workspaces BEGIN
+  UPDATE users SET text_bytes = text_bytes + NEW.text_bytes
+   WHERE id = (SELECT user_id FROM entities WHERE id = NEW.profile_id);
+END;
+CREATE TRIGGER profile_workspaces_text_removed AFTER DELETE ON profile_workspaces BEGIN
+  UPDATE users SET text_bytes = text_bytes - OLD.text_bytes
+   WHERE id = (SELECT user_id FROM entities WHERE id = OLD.profile_id);
+END;
+
+CREATE TRIGGER layer_keys_text_added AFTER INSERT ON layer_keys BEGIN
+  UPDATE users SET text_bytes = text_bytes + NEW.text_bytes
+   WHERE id = (SELECT user_id FROM entities WHERE id = NEW.project_id);
+END;
+CREATE TRIGGER layer_keys_text_removed AFTER DELETE ON layer_keys BEGIN
+  UPDATE users SET text_bytes = text_bytes - OLD.text_bytes
+   WHERE id = (SELECT user_id FROM entities WHERE id = OLD.project_id);
+END;
+
+CREATE TRIGGER variables_text_added AFTER INSERT ON variables BEGIN
+  UPDATE users SET text_bytes = text_bytes + NEW.text_bytes
+   WHERE id = (SELECT user_id FROM entities WHERE id = NEW.project_id);
+END;
+CREATE TRIGGER variables_text_changed AFTER UPDATE ON variables
+  WHEN NEW.text_bytes <> OLD.text_bytes BEGIN
+  UPDATE users SET text_bytes = text_bytes + NEW.text_bytes - OLD.text_bytes
+   WHERE id = (SELECT user_id FROM entities WHERE id = NEW.project_id);
+END;
+CREATE TRIGGER variables_text_removed AFTER DELETE ON variables BEGIN
+  UPDATE users SET text_bytes = text_bytes - OLD.text_bytes
+   WHERE id = (SELECT user_id FROM entities WHERE id = OLD.project_id);
+END;

@@ -16,6 +16,6 @@ pub fn register(app: &App, request: &Request, who: &User) -> HandlerResult {
 /// The user's machines.
 pub fn list(app: &App, _request: &Request, who: &User) -> HandlerResult {
     let user = json!({ "id": who.id, "email": who.email });
-    let list = |rows: RowSink<'_>| app.store.machines(who.id, false, rows);
+    let list = |rows: RowSink<'_>| app.store.machines(who.id, rows);
     app.rows_and(who, "machines", list, &format!(",\"user\":{user}"))
 }

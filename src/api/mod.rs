@@ -7,3 +7,4 @@ pub mod machines;
 pub mod metrics;
 pub mod page;
 pub mod snapshots;
+pub mod usage;

@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::app::HandlerResult;
 use crate::app::{Error, Request, Response};
 use crate::store::audit::Event;
-use crate::store::snapshots::{About, Rules, Selector};
+use crate::store::snapshots::{PushBody, PushMode, Selector};
 use crate::store::{Upload, User};
 
 /// The member of a JSON push that holds the state.
@@ -14,18 +14,18 @@ pub const METADATA: &str = "metadata";
 
 /// Stores a snapshot.
 pub fn push(app: &App, request: &Request, who: &User, upload: Upload) -> HandlerResult {
-    let rules = Rules::Strict(request.condition()?);
-    let about = if request.raw { from_query(request)? } else { request.json()? };
-    let machine = about.machine_id.as_ref();
+    let mode = PushMode::Idempotent(request.condition()?);
+    let body = if request.raw { from_query(request)? } else { request.json()? };
+    let machine = body.machine_id.as_ref();
     let machine = machine.ok_or_else(|| Error::malformed("machine_id is needed"))?;
-    let (snapshot, stored) = app.store.push(who, machine, &about, &rules, upload)?;
+    let (snapshot, stored) = app.store.push(who, machine, &body, &mode, upload)?;
     app.metrics.pushes.add(stored.into());
     Ok(Response::row(if stored { 201 } else { 200 }, "snapshot", &snapshot.row))
 }
 
 /// What a raw push says beside its bytes.
-fn from_query(request: &Request) -> Result<About, Error> {
-    Ok(About {
+fn from_query(request: &Request) -> Result<PushBody, Error> {
+    Ok(PushBody {
         machine_id: request.query.parsed("machine_id")?,
         version: request.query.parsed("version")?,
         message: request.query.parsed("message")?,

@@ -13,7 +13,6 @@ impl From<StoreError> for Error {
             ErrorKind::MachineNotRegistered => (404, "machine_not_registered"),
             ErrorKind::Exists => (409, "conflict"),
             ErrorKind::KeyExists => (409, "key_exists"),
-            ErrorKind::TooMany => (409, "too_many"),
             ErrorKind::PreconditionFailed => (412, "precondition_failed"),
             ErrorKind::QuotaExceeded => (507, "quota_exceeded"),
             ErrorKind::DiskFull => (507, "disk_full"),

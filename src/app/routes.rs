@@ -2,7 +2,7 @@
 //! handler says who may call it.
 
 use crate::api::snapshots::{METADATA, STATE};
-use crate::api::{health, history, login, machines, metrics, page, snapshots};
+use crate::api::{health, history, login, machines, metrics, page, snapshots, usage};
 use crate::app::request::percent_decode;
 use crate::app::{App, HandlerResult};
 use crate::app::{Error, Request};
@@ -91,7 +91,7 @@ pub static ROUTES: &[Route] = &[
     route("POST", "/api/auth/register", Json, Public(legacy::closed)),
     route("GET", "/api/auth/keypair", Nothing, User(legacy::keypair)),
     route("POST", "/api/auth/keypair", Json, User(legacy::add_keypair)),
-    route("GET", "/api/usage", Nothing, User(legacy::usage)),
+    route("GET", "/api/usage", Nothing, User(usage::usage)),
     route("POST", "/api/machines/register", Json, User(legacy::register)),
     route("GET", "/api/machines/latest", Nothing, User(legacy::latest)),
     route("GET", "/api/machines/snapshot/{}", Nothing, User(legacy::snapshot)),

@@ -3,13 +3,11 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::own;
-use crate::app::App;
-use crate::app::HandlerResult;
+use super::check_owner;
 use crate::app::request::percent_decode;
-use crate::app::{Error, Request, Response};
+use crate::app::{App, Error, HandlerResult, Request, Response};
 use crate::store::audit::Event;
-use crate::store::entities::{EntityBody, Kind, Target, VersionBody};
+use crate::store::entities::{EntityBody, Kind, Target};
 use crate::store::{Upload, User};
 use crate::util::types::Key;
 
@@ -17,14 +15,14 @@ use crate::util::types::Key;
 pub const CIPHERTEXT: &str = "ciphertext";
 
 /// GET /api/{kind}s.
-pub fn list(app: &App, request: &Request, who: &User) -> HandlerResult {
+pub fn list(app: &App, request: &Request, user: &User) -> HandlerResult {
     let kind = kind(request)?;
     let git_url = request.query.one("git_url")?.filter(|_| kind == Kind::PROJECT);
-    app.rows(who, request.param(0), |rows| app.store.entities(who.id, kind, git_url, rows))
+    app.rows(user, request.param(0), |rows| app.store.entities(user.id, kind, git_url, rows))
 }
 
 /// POST /api/{kind}s.
-pub fn add(app: &App, request: &Request, who: &User) -> HandlerResult {
+pub fn add(app: &App, request: &Request, user: &User) -> HandlerResult {
     let kind = kind(request)?;
     let new: EntityBody = request.json()?;
     if new.slug.is_none() || new.name.is_none() {
@@ -32,60 +30,58 @@ pub fn add(app: &App, request: &Request, who: &User) -> HandlerResult {
     }
     new.git_url.as_deref().map(safe_git_url).transpose()?;
     new.git_branch.as_deref().map(|branch| no_option("git_branch", branch)).transpose()?;
-    Ok(Response::row(201, kind.0, &app.store.add_entity(who, kind, &new)?))
+    Ok(Response::row(201, kind.0, &app.store.add_entity(user, kind, &new)?))
 }
 
 /// GET /api/{kind}s/{id}.
-pub fn show(app: &App, request: &Request, who: &User) -> HandlerResult {
-    let target = target(request, who)?;
+pub fn show(app: &App, request: &Request, user: &User) -> HandlerResult {
+    let target = target(request, user)?;
     let entity = app.store.entity(target)?;
     let (kind, row, key) = (target.kind.0, entity.row, json!(entity.wrapped_dek));
     Ok(Response::text(200, format!("{{\"{kind}\":{row},\"wrapped_dek\":{key}}}")))
 }
 
 /// PATCH /api/{kind}s/{id}.
-pub fn change(app: &App, request: &Request, who: &User) -> HandlerResult {
-    let target = target(request, who)?;
+pub fn change(app: &App, request: &Request, user: &User) -> HandlerResult {
+    let target = target(request, user)?;
     let row = app.store.change_entity(target, &request.json()?)?;
     Ok(Response::row(200, target.kind.0, &row))
 }
 
 /// DELETE /api/{kind}s/{id}.
-pub fn remove(app: &App, request: &Request, who: &User) -> HandlerResult {
-    app.store.delete_entity(target(request, who)?)?;
+pub fn remove(app: &App, request: &Request, user: &User) -> HandlerResult {
+    app.store.delete_entity(target(request, user)?)?;
     Ok(Response::done(200))
 }
 
 /// POST /api/{kind}s/{id}/versions.
-pub fn push(app: &App, request: &Request, who: &User, upload: Upload) -> HandlerResult {
-    let target = target(request, who)?;
-    let about: VersionBody = request.json()?;
-    let row = app.store.push_version(target, &about, upload)?;
+pub fn push(app: &App, request: &Request, user: &User, upload: Upload) -> HandlerResult {
+    let row = app.store.push_version(target(request, user)?, &request.json()?, upload)?;
     app.metrics.pushes.add(1);
     Ok(Response::text(201, row))
 }
 
 /// GET /api/{kind}s/{id}/versions.
-pub fn versions(app: &App, request: &Request, who: &User) -> HandlerResult {
-    let target = target(request, who)?;
-    app.rows(who, "versions", |rows| app.store.versions(target, rows))
+pub fn versions(app: &App, request: &Request, user: &User) -> HandlerResult {
+    let target = target(request, user)?;
+    app.rows(user, "versions", |rows| app.store.versions(target, rows))
 }
 
 /// GET /api/{kind}s/{id}/blob: the newest version, as it is.
-pub fn blob(app: &App, request: &Request, who: &User) -> HandlerResult {
-    send(app, request, who, None)
+pub fn blob(app: &App, request: &Request, user: &User) -> HandlerResult {
+    send(app, request, user, None)
 }
 
 /// GET /api/{kind}s/{id}/versions/{n}.
-pub fn version(app: &App, request: &Request, who: &User) -> HandlerResult {
-    send(app, request, who, Some(request.param_id(2)?))
+pub fn version(app: &App, request: &Request, user: &User) -> HandlerResult {
+    send(app, request, user, Some(request.param_id(2)?))
 }
 
-fn send(app: &App, request: &Request, who: &User, number: Option<i64>) -> HandlerResult {
-    let target = target(request, who)?;
+fn send(app: &App, request: &Request, user: &User, number: Option<i64>) -> HandlerResult {
+    let target = target(request, user)?;
     let (file, size) = app.store.open_version(target, number)?;
     if !request.head {
-        app.store.audit_later(Event::of(who, "entity.pull").subject(target.id));
+        app.store.audit_later(Event::of(user, "entity.pull").subject(target.id));
         app.metrics.pulls.add(1);
     }
     Ok(Response::file(file, size))
@@ -98,11 +94,10 @@ struct NewKey {
 }
 
 /// POST /api/{kind}s/{id}/keys: the first one stays.
-pub fn add_key(app: &App, request: &Request, who: &User) -> HandlerResult {
-    let target = target(request, who)?;
+pub fn add_key(app: &App, request: &Request, user: &User) -> HandlerResult {
     let NewKey { user_id, wrapped_dek } = request.json()?;
-    own(user_id, who)?;
-    app.store.add_entity_key(target, &wrapped_dek)?;
+    check_owner(user_id, user)?;
+    app.store.add_entity_key(target(request, user)?, &wrapped_dek)?;
     Ok(Response::done(201))
 }
 
@@ -112,16 +107,15 @@ struct Member {
 }
 
 /// POST /api/profiles/{id}/workspaces.
-pub fn add_workspace(app: &App, request: &Request, who: &User) -> HandlerResult {
+pub fn add_workspace(app: &App, request: &Request, user: &User) -> HandlerResult {
     let Member { workspace_id } = request.json()?;
-    app.store.set_profile_workspace(profile(request, who)?, workspace_id, true)?;
+    app.store.set_profile_workspace(profile(request, user)?, workspace_id, true)?;
     Ok(Response::done(201))
 }
 
 /// DELETE /api/profiles/{id}/workspaces/{wid}.
-pub fn remove_workspace(app: &App, request: &Request, who: &User) -> HandlerResult {
-    let workspace = request.param_id(1)?;
-    app.store.set_profile_workspace(profile(request, who)?, workspace, false)?;
+pub fn remove_workspace(app: &App, request: &Request, user: &User) -> HandlerResult {
+    app.store.set_profile_workspace(profile(request, user)?, request.param_id(1)?, false)?;
     Ok(Response::done(200))
 }
 
@@ -129,12 +123,12 @@ fn kind(request: &Request) -> Result<Kind, Error> {
     Kind::from_plural(request.param(0)).ok_or_else(Error::internal)
 }
 
-fn target<'a>(request: &Request, who: &'a User) -> Result<Target<'a>, Error> {
-    Ok(Target { who, kind: kind(request)?, id: request.param_id(1)? })
+fn target<'a>(request: &Request, user: &'a User) -> Result<Target<'a>, Error> {
+    Ok(Target { user, kind: kind(request)?, id: request.param_id(1)? })
 }
 
-fn profile<'a>(request: &Request, who: &'a User) -> Result<Target<'a>, Error> {
-    Ok(Target { who, kind: Kind::PROFILE, id: request.param_id(0)? })
+fn profile<'a>(request: &Request, user: &'a User) -> Result<Target<'a>, Error> {
+    Ok(Target { user, kind: Kind::PROFILE, id: request.param_id(0)? })
 }
 
 /// Other machines hand the URL to `git clone`. Git takes what begins with `-` as an option, and

@@ -2,15 +2,14 @@
 
 use serde::Deserialize;
 
-use crate::app::App;
-use crate::app::HandlerResult;
-use crate::app::Request;
+use super::check_entries;
+use crate::app::{App, HandlerResult, Request};
 use crate::store::User;
 use crate::store::environments::EnvironmentBody;
 
 /// GET /api/environments.
-pub fn list(app: &App, _request: &Request, who: &User) -> HandlerResult {
-    app.rows(who, "environments", |rows| app.store.environments(who.id, rows))
+pub fn list(app: &App, _request: &Request, user: &User) -> HandlerResult {
+    app.rows(user, "environments", |rows| app.store.environments(user.id, rows))
 }
 
 #[derive(Deserialize)]
@@ -21,8 +20,9 @@ struct Body {
 }
 
 /// PUT /api/environments/sync.
-pub fn sync(app: &App, request: &Request, who: &User) -> HandlerResult {
-    let body: Body = request.json()?;
-    app.store.sync_environments(who, &body.environments, body.delete_missing)?;
-    list(app, request, who)
+pub fn sync(app: &App, request: &Request, user: &User) -> HandlerResult {
+    let Body { environments, delete_missing } = request.json()?;
+    check_entries("environments", environments.len())?;
+    app.store.sync_environments(user, &environments, delete_missing)?;
+    list(app, request, user)
 }

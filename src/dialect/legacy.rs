@@ -3,16 +3,14 @@
 use serde_json::json;
 
 use crate::api::snapshots::send;
-use crate::app::App;
-use crate::app::HandlerResult;
-use crate::app::{Error, Request, Response};
-use crate::store::snapshots::{About, Rules, Selector};
-use crate::store::{Upload, User};
+use crate::app::{App, Error, HandlerResult, Request, Response};
+use crate::store::snapshots::{PushBody, PushMode, Selector};
+use crate::store::{StoreError, Upload, User};
 use crate::util::types::MachineId;
 
 /// GET /api/auth/verify: only the status is read.
-pub fn verify(_app: &App, _request: &Request, who: &User) -> HandlerResult {
-    let body = json!({ "valid": true, "user_id": who.id, "email": who.email });
+pub fn verify(_app: &App, _request: &Request, user: &User) -> HandlerResult {
+    let body = json!({ "valid": true, "user_id": user.id, "email": user.email });
     Ok(Response::json(200, &body))
 }
 
@@ -26,78 +24,71 @@ pub fn closed(_app: &App, _request: &Request) -> HandlerResult {
     ))
 }
 
-/// GET /api/usage.
-pub fn usage(app: &App, _request: &Request, who: &User) -> HandlerResult {
-    let (stored_bytes, quota_bytes) = app.store.usage(who.id)?;
-    let snapshots = app.store.snapshot_count(who.id)?;
-    let body =
-        json!({ "stored_bytes": stored_bytes, "snapshots": snapshots, "quota_bytes": quota_bytes });
-    Ok(Response::json(200, &body))
-}
-
 /// GET /api/auth/keypair.
-pub fn keypair(app: &App, _request: &Request, who: &User) -> HandlerResult {
-    Ok(Response::text(200, app.store.keypair(who.id)?))
+pub fn keypair(app: &App, _request: &Request, user: &User) -> HandlerResult {
+    Ok(Response::text(200, app.store.keypair(user.id)?))
 }
 
 /// POST /api/auth/keypair: the first one stays.
-pub fn add_keypair(app: &App, request: &Request, who: &User) -> HandlerResult {
-    app.store.add_keypair(who, &request.json()?)?;
+pub fn add_keypair(app: &App, request: &Request, user: &User) -> HandlerResult {
+    app.store.add_keypair(user, &request.json()?)?;
     Ok(Response::done(201))
 }
 
 /// POST /api/machines/register: as POST /api/machines, but 200 also the first time.
-pub fn register(app: &App, request: &Request, who: &User) -> HandlerResult {
-    let (row, _) = app.store.register_machine(who, &request.json()?)?;
+pub fn register(app: &App, request: &Request, user: &User) -> HandlerResult {
+    let (row, _) = app.store.register_machine(user, &request.json()?)?;
     Ok(Response::row(200, "machine", &row))
 }
 
 /// DELETE /api/machines/{mid}: hides it; its snapshots stay.
-pub fn remove_machine(app: &App, request: &Request, who: &User) -> HandlerResult {
-    app.store.hide_machine(who, &request.param_as(0)?)?;
+pub fn remove_machine(app: &App, request: &Request, user: &User) -> HandlerResult {
+    app.store.hide_machine(user, &request.param_as(0)?)?;
     Ok(Response::done(200))
 }
 
 /// POST /api/machines/{mid}/push: always a new snapshot, also from an unknown machine.
-pub fn push(app: &App, request: &Request, who: &User, upload: Upload) -> HandlerResult {
+pub fn push(app: &App, request: &Request, user: &User, upload: Upload) -> HandlerResult {
     let machine: MachineId = request.param_as(0)?;
-    let about: About = request.json()?;
-    if about.machine_id.as_ref().is_some_and(|id| *id != machine) {
+    let body: PushBody = request.json()?;
+    if body.machine_id.as_ref().is_some_and(|id| *id != machine) {
         return Err(Error::malformed("machine_id differs from the one in the path"));
     }
-    let (snapshot, _) = app.store.push(who, &machine, &about, &Rules::Always, upload)?;
+    let (snapshot, _) = app.store.push(user, &machine, &body, &PushMode::Append, upload)?;
     app.metrics.pushes.add(1);
     Ok(Response::json(200, &json!({ "success": true, "snapshot_id": snapshot.id })))
 }
 
 /// GET /api/machines/latest.
-pub fn latest(app: &App, request: &Request, who: &User) -> HandlerResult {
+pub fn latest(app: &App, request: &Request, user: &User) -> HandlerResult {
     let machine = request.query.parsed("machine_id")?;
-    send(app, request, who, &Selector { machine, ..Selector::default() })
+    send(app, request, user, &Selector { machine, ..Selector::default() })
 }
 
 /// GET /api/machines/snapshot/{id}.
-pub fn snapshot(app: &App, request: &Request, who: &User) -> HandlerResult {
-    let id = Some(request.param_id(0)?);
-    send(app, request, who, &Selector { id, ..Selector::default() })
+pub fn snapshot(app: &App, request: &Request, user: &User) -> HandlerResult {
+    // The client shows the status line alone: what is not an id is a snapshot that is not there.
+    let id = request.param_id(0).map_err(|_| StoreError::missing("snapshot"))?;
+    let id = Some(id);
+    send(app, request, user, &Selector { id, ..Selector::default() })
 }
 
 /// GET /api/machines/{mid}/actions: nothing on this server queues changes for a machine.
-pub fn no_actions(app: &App, _request: &Request, who: &User) -> HandlerResult {
-    app.rows(who, "actions", |_| Ok(()))
+pub fn no_actions(app: &App, _request: &Request, user: &User) -> HandlerResult {
+    app.rows(user, "actions", |_| Ok(()))
 }
 
 /// DELETE /api/machines/{mid}/actions, which a client sends after it applied what it was given.
-pub fn clear_actions(_app: &App, _request: &Request, _who: &User) -> HandlerResult {
+pub fn clear_actions(_app: &App, _request: &Request, _user: &User) -> HandlerResult {
     Ok(Response::done(200))
 }
 
 /// GET /api/machines/{mid}/configs and /modules: no command reads them.
-pub fn no_configs(app: &App, _request: &Request, who: &User) -> HandlerResult {
-    app.rows(who, "configs", |_| Ok(()))
+pub fn no_configs(app: &App, _request: &Request, user: &User) -> HandlerResult {
+    app.rows(user, "configs", |_| Ok(()))
 }
 
 /// As [`no_configs`].
-pub fn no_modules(app: &App, _request: &Request, who: &User) -> HandlerResult {
-    app.rows(who, "modules", |_| Ok(()))
+pub fn no_modules(app: &App, _request: &Request, user: &User) -> HandlerResult {
+    app.rows(user, "modules", |_| Ok(()))
 }

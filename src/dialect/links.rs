@@ -1,19 +1,20 @@
 //! Which projects and profiles a machine has, and the sync protocol over them.
 
-use serde::{Deserialize, Deserializer};
-use serde_json::{Value, json};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::json;
 
-use crate::app::App;
-use crate::app::HandlerResult;
-use crate::app::{Request, Response};
+use super::check_entries;
+use crate::app::{App, HandlerResult, Request, Response};
 use crate::store::User;
-use crate::store::links::OnMachine;
-use crate::util::types::{Long, MachineId};
+use crate::store::links::UserMachine;
+use crate::util::types::{Long, MachineId, Short};
 
 /// GET /api/machines/{mid}/projects: each project merged with its link.
-pub fn list(app: &App, request: &Request, who: &User) -> HandlerResult {
+pub fn list(app: &App, request: &Request, user: &User) -> HandlerResult {
     let machine = &request.param_as(0)?;
-    app.rows(who, "projects", |rows| app.store.linked_projects(OnMachine { who, machine }, rows))
+    app.rows(user, "projects", |rows| {
+        app.store.linked_projects(UserMachine { user, machine }, rows)
+    })
 }
 
 #[derive(Deserialize)]
@@ -23,10 +24,10 @@ struct New {
 }
 
 /// POST /api/machines/{mid}/projects.
-pub fn add(app: &App, request: &Request, who: &User) -> HandlerResult {
+pub fn add(app: &App, request: &Request, user: &User) -> HandlerResult {
     let machine = &request.param_as(0)?;
     let New { project_id, local_path } = request.json()?;
-    let on = OnMachine { who, machine };
+    let on = UserMachine { user, machine };
     let row = app.store.link_project(on, project_id, local_path.as_deref())?;
     Ok(Response::row(201, "link", &row))
 }
@@ -44,13 +45,12 @@ fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<Long>>, 
 }
 
 /// PATCH /api/machines/{mid}/projects/{id}.
-pub fn change(app: &App, request: &Request, who: &User) -> HandlerResult {
-    let machine = &request.param_as(0)?;
-    let id = request.param_id(1)?;
-    let body: Change = request.json()?;
-    let path = body.local_path.as_ref().map(Option::as_deref);
-    let synced = body.last_synced_version.map(i64::from);
-    let row = app.store.change_link(OnMachine { who, machine }, id, path, synced)?;
+pub fn change(app: &App, request: &Request, user: &User) -> HandlerResult {
+    let (machine, id) = (&request.param_as(0)?, request.param_id(1)?);
+    let Change { local_path, last_synced_version } = request.json()?;
+    let path = local_path.as_ref().map(Option::as_deref);
+    let on = UserMachine { user, machine };
+    let row = app.store.change_link(on, id, path, last_synced_version.map(i64::from))?;
     Ok(Response::row(200, "link", &row))
 }
 
@@ -60,11 +60,10 @@ struct Mark {
 }
 
 /// PATCH /api/machines/{mid}/profiles/{id}.
-pub fn mark_profile(app: &App, request: &Request, who: &User) -> HandlerResult {
-    let machine = &request.param_as(0)?;
-    let id = request.param_id(1)?;
+pub fn mark_profile(app: &App, request: &Request, user: &User) -> HandlerResult {
+    let (machine, id) = (&request.param_as(0)?, request.param_id(1)?);
     let Mark { active } = request.json()?;
-    app.store.set_profile_active(OnMachine { who, machine }, id, active)?;
+    app.store.set_profile_active(UserMachine { user, machine }, id, active)?;
     let link = json!({ "profile_id": id, "machine_id": &**machine, "active": active });
     Ok(Response::json(200, &json!({ "link": link })))
 }
@@ -78,40 +77,50 @@ struct Plan {
 #[derive(Deserialize)]
 struct Local {
     #[serde(rename = "type")]
-    kind: String,
+    kind: Short,
     id: i64,
     #[serde(default)]
     local_version: i64,
 }
 
-/// POST /api/sync/plan: what each project of a machine needs. Hashes are never looked at: the
-/// client's are of blobs that hold the time they were made.
-pub fn plan(app: &App, request: &Request, who: &User) -> HandlerResult {
-    let body: Plan = request.json()?;
-    let ids: Vec<i64> = body.entities.iter().map(|entity| entity.id).collect();
-    let states = app.store.sync_state(OnMachine { who, machine: &body.machine_id }, &ids)?;
-    let rows = body.entities.iter().zip(states).map(|(local, state)| {
-        let known = state.filter(|_| local.kind == "project");
-        let Some((current, synced)) = known else { return unknown(local) };
-        json!({
-            "type": local.kind,
-            "id": local.id,
-            "action": action(local.local_version, synced, current),
-            "current_version": current,
-            "last_synced_version": synced,
-        })
-    });
-    Ok(Response::json(200, &json!({ "actions": rows.collect::<Vec<_>>() })))
+/// What a plan says of one project.
+#[derive(Serialize)]
+struct Step<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    id: i64,
+    action: &'static str,
+    current_version: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_synced_version: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'static str>,
 }
 
-fn unknown(local: &Local) -> Value {
-    json!({
-        "type": local.kind,
-        "id": local.id,
-        "action": "error",
-        "error": "not found",
-        "current_version": 0,
+/// POST /api/sync/plan: what each project of a machine needs. Hashes are never looked at: the
+/// client's are of blobs that hold the time they were made.
+pub fn plan(app: &App, request: &Request, user: &User) -> HandlerResult {
+    let Plan { machine_id, entities } = request.json()?;
+    check_entries("entities", entities.len())?;
+    let on = UserMachine { user, machine: &machine_id };
+    app.rows(user, "actions", |rows| {
+        let mut locals = entities.iter();
+        app.store.sync_states(on, entities.iter().map(|local| local.id), |state| {
+            let Some(local) = locals.next() else { return Ok(()) };
+            rows(&serde_json::to_string(&step(local, state)).unwrap_or_default())
+        })
     })
+}
+
+fn step(local: &Local, state: Option<(i64, i64)>) -> Step<'_> {
+    let (kind, id) = (&*local.kind, local.id);
+    let (action, current_version, last_synced_version, error) = match state {
+        Some((current, synced)) if kind == "project" => {
+            (action(local.local_version, synced, current), current, Some(synced), None)
+        }
+        _ => ("error", 0, None, Some("not found")),
+    };
+    Step { kind, id, action, current_version, last_synced_version, error }
 }
 
 /// What a machine does that has version `local`, last synced `synced`, of a project at `current`.
@@ -133,18 +142,18 @@ struct Commit {
 
 #[derive(Deserialize)]
 struct Update {
-    entity_type: String,
+    entity_type: Short,
     entity_id: i64,
     new_last_synced_version: u32,
 }
 
 /// POST /api/sync/commit.
-pub fn commit(app: &App, request: &Request, who: &User) -> HandlerResult {
-    let body: Commit = request.json()?;
-    let projects = body.updates.iter().filter(|update| update.entity_type == "project");
-    let updates: Vec<_> =
-        projects.map(|u| (u.entity_id, i64::from(u.new_last_synced_version))).collect();
-    app.store.commit_sync(OnMachine { who, machine: &body.machine_id }, &updates)?;
+pub fn commit(app: &App, request: &Request, user: &User) -> HandlerResult {
+    let Commit { machine_id, updates } = request.json()?;
+    check_entries("updates", updates.len())?;
+    let projects = updates.iter().filter(|update| &*update.entity_type == "project");
+    let synced = projects.map(|update| (update.entity_id, update.new_last_synced_version));
+    app.store.commit_sync(UserMachine { user, machine: &machine_id }, synced)?;
     Ok(Response::done(200))
 }
 

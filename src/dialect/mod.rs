@@ -9,13 +9,24 @@ pub mod variables;
 
 use crate::app::Error;
 use crate::store::User;
+use crate::util::limits::REQUEST_ENTRIES_MAX;
 
 /// A key or value may only be stored for the caller.
-fn own(user_id: Option<i64>, who: &User) -> Result<(), Error> {
+fn check_owner(user_id: Option<i64>, user: &User) -> Result<(), Error> {
     match user_id {
-        Some(id) if id != who.id => {
+        Some(id) if id != user.id => {
             Err(Error::new(403, "not_yours", "user_id must be the one of the caller"))
         }
         _ => Ok(()),
+    }
+}
+
+/// A list in one request may have so many entries.
+fn check_entries(field: &str, entries: usize) -> Result<(), Error> {
+    match entries > REQUEST_ENTRIES_MAX {
+        true => Err(Error::malformed(format!(
+            "{field} may have {REQUEST_ENTRIES_MAX} entries: send the rest in another request"
+        ))),
+        false => Ok(()),
     }
 }

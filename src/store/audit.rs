@@ -10,6 +10,16 @@ use super::{Store, User};
 use crate::util::time::now_ms;
 use crate::util::types::Email;
 
+/// Every event that there is.
+pub const EVENTS: [&str; 32] = [
+    "audit.limited", "backup", "check", "entity.add", "entity.change", "entity.key", "entity.pull",
+    "entity.push", "entity.remove", "environment.restore", "environment.sync", "keypair.add",
+    "login.failed", "login.ok", "login.throttled", "machine.register", "machine.remove", "prune",
+    "restore", "server.start", "server.stop", "snapshot.prune", "snapshot.pull", "snapshot.push",
+    "token.create", "token.revoke", "user.add", "user.disable", "user.enable", "user.passwd",
+    "user.quota", "user.remove",
+];
+
 /// One row of the audit log, timed when it is made.
 #[derive(Debug, Clone)]
 pub struct Event {
@@ -20,22 +30,25 @@ pub struct Event {
     machine: Option<String>,
     peer: Option<IpAddr>,
     subject: Option<i64>,
+    detail: Option<String>,
 }
 
 impl Event {
     /// Something that happened, with its outcome.
     pub fn new(name: &'static str, outcome: &'static str) -> Event {
-        Event { at: now_ms(), name, outcome, user: None, machine: None, peer: None, subject: None }
+        debug_assert!(EVENTS.contains(&name), "{name} is not in the list");
+        let (user, machine, peer) = (None, None, None);
+        Event { at: now_ms(), name, outcome, user, machine, peer, subject: None, detail: None }
     }
 
     /// Something that this caller did.
-    pub fn of(who: &User, name: &'static str) -> Event {
-        Event { peer: who.peer, ..Event::new(name, "ok").user(who) }
+    pub fn of(user: &User, name: &'static str) -> Event {
+        Event { peer: user.peer, ..Event::new(name, "ok").user(user) }
     }
 
     /// Whom it concerns.
-    pub fn user(mut self, who: &User) -> Event {
-        self.user = Some((who.id, who.email.clone()));
+    pub fn user(mut self, user: &User) -> Event {
+        self.user = Some((user.id, user.email.clone()));
         self
     }
 
@@ -57,9 +70,32 @@ impl Event {
         self
     }
 
-    /// Of a row that anybody can cause without credentials: whether it speaks of a user.
-    pub(super) fn is_strangers(&self) -> Option<bool> {
-        (self.outcome != "ok").then_some(self.user.is_some())
+    /// How many, or why.
+    pub fn detail(mut self, detail: impl Into<String>) -> Event {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// The same that was not done.
+    pub(super) fn refused(self, why: &str) -> Event {
+        Event { outcome: "refused", ..self.detail(why) }
+    }
+
+    /// What stands in place of the first row too many of a user and day.
+    pub(super) fn limited(self, rows_max: u32) -> Event {
+        let (name, outcome) = ("audit.limited", "limited");
+        let detail = format!("{rows_max} rows are kept of one day");
+        Event { name, outcome, machine: None, subject: None, ..self.detail(detail) }
+    }
+
+    /// The id of the user that it concerns.
+    pub(super) fn user_id(&self) -> Option<i64> {
+        self.user.as_ref().map(|(id, _)| *id)
+    }
+
+    /// True for a row that anybody can cause without credentials.
+    pub(super) fn is_of_anybody(&self) -> bool {
+        matches!(self.outcome, "failed" | "throttled")
     }
 
     /// Writes the row with the transaction of what it speaks of.
@@ -67,23 +103,12 @@ impl Event {
         let (id, email) = self.user.as_ref().map_or((None, None), |(id, e)| (Some(id), Some(e)));
         let peer = self.peer.map(|peer| peer.to_string());
         let sql = "INSERT INTO audit_log (created_at, event, user_id, user_email, machine, peer,
-                     outcome, subject_id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-        let row =
-            params![self.at, self.name, id, email, self.machine, peer, self.outcome, self.subject];
-        execute(connection, sql, row)?;
-        Ok(())
+                     outcome, subject_id, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+        let Event { at, name, outcome, machine, subject, detail, .. } = self;
+        let row = params![at, name, id, email, machine, peer, outcome, subject, detail];
+        execute(connection, sql, row).map(drop)
     }
 }
-
-/// Every name of an event.
-pub const EVENTS: [&str; 30] = [
-    "audit.limited", "backup", "entity.add", "entity.change", "entity.key", "entity.pull",
-    "entity.push", "entity.remove", "environment.restore", "environment.sync", "keypair.add",
-    "login.failed", "login.ok", "login.throttled", "machine.register", "machine.remove", "prune",
-    "server.start", "server.stop", "snapshot.prune", "snapshot.pull", "snapshot.push",
-    "token.create", "token.revoke", "user.add", "user.disable", "user.enable", "user.passwd",
-    "user.quota", "user.remove",
-];
 
 /// Which rows of the audit log to read: those that match every part given.
 #[derive(Debug)]
@@ -99,8 +124,8 @@ pub struct Filter {
 }
 
 impl Store {
-    /// Hands every matching row to `work`, oldest first: rows of reads and logins are written later
-    /// than they happened, so their ids do not tell.
+    /// Hands every matching row to `work`, a page at a time until it returns false, oldest first:
+    /// rows of reads and logins are written later than they happened, so their ids do not tell.
     pub fn each_audit_row(
         &self, filter: &Filter, mut work: impl FnMut(&[String]) -> bool,
     ) -> Result<()> {

@@ -4,9 +4,9 @@
 use std::fs::{self, File};
 use std::io;
 
-use rusqlite::{Connection, Transaction};
+use rusqlite::Transaction;
 
-use super::db::{query_one, query_scalar};
+use super::db::query_scalar;
 use super::error::{ErrorKind, Result, StoreError};
 use super::files::{Upload, open_verified, reason};
 use super::{Store, User};
@@ -73,35 +73,6 @@ impl Store {
             }
             StoreError::damaged(&what(), &reason(&flaw))
         })
-    }
-
-    /// Bytes that a user has stored and may store at most (None: no limit).
-    pub fn usage(&self, user_id: i64) -> Result<(u64, Option<u64>)> {
-        self.db.read(|c| self.usage_on(c, user_id))
-    }
-
-    fn usage_on(&self, connection: &Connection, user_id: i64) -> Result<(u64, Option<u64>)> {
-        let sql = "SELECT stored_bytes, quota_bytes FROM users WHERE id = ?1";
-        let (used, own): (u64, Option<u64>) =
-            query_one(connection, "user", sql, [user_id], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        Ok((used, Some(own.unwrap_or(self.policy.quota_bytes)).filter(|quota| *quota > 0)))
-    }
-
-    /// Room for `size` more bytes of a user? They are on disk already, so the reserve is compared
-    /// with what is left now.
-    pub(super) fn check_room(
-        &self, connection: &Connection, user_id: i64, size: u64,
-    ) -> Result<()> {
-        let (used, allowed) = self.usage_on(connection, user_id)?;
-        if let Some(allowed) = allowed
-            && used.saturating_add(size) > allowed
-        {
-            return Err(StoreError::over_quota(used, allowed));
-        }
-        match self.free_bytes() {
-            Ok(free) => self.policy.check_free(free),
-            Err(_) => Ok(()),
-        }
     }
 
     /// True if a row names this file.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use rusqlite::{Connection, Params, Row, params};
+use rusqlite::{Connection, Row, Transaction, params};
 use serde::Deserialize;
 
 use super::audit::Event;
@@ -10,8 +10,10 @@ use super::blobs::Blob;
 use super::db::{execute, query_each, query_one, query_opt, query_scalar};
 use super::error::{ErrorKind, Result, StoreError};
 use super::files::Upload;
+use super::prune::Pruned;
 use super::{RowSink, Store, User};
-use crate::util::limits::{ENTITIES_MAX, LIST_BYTES_MAX, VERSIONS_LISTED_MAX};
+use crate::util::limits::DELETED_ROWS_MAX;
+use crate::util::log;
 use crate::util::time::now_ms;
 use crate::util::types::{Key, Long, Message, Name, Short};
 
@@ -74,7 +76,7 @@ pub struct VersionBody {
 #[derive(Clone, Copy)]
 pub struct Target<'a> {
     /// The user.
-    pub who: &'a User,
+    pub user: &'a User,
     /// Its kind.
     pub kind: Kind,
     /// Its id.
@@ -96,105 +98,130 @@ impl Store {
         self.db.read(|c| find(c, target))
     }
 
-    /// Adds an entity; Exists if its slug is taken.
-    pub fn add_entity(&self, who: &User, kind: Kind, new: &EntityBody) -> Result<String> {
-        self.write_as(who, |tx| {
+    /// Adds an entity. One of the same slug whose first version never came is taken over: no client
+    /// could get past it. If that one has a key it is deleted instead, since the client that put it
+    /// there may still encrypt for its id, and this one will bring another key.
+    pub fn add_entity(&self, user: &User, kind: Kind, new: &EntityBody) -> Result<String> {
+        let EntityBody { slug, name, description, git_url, git_branch, .. } = new;
+        self.write_as(user, |tx| {
+            let now = now_ms();
+            let abandoned = "UPDATE entities SET deleted_at = ?4, is_default = 0
+                WHERE user_id = ?1 AND kind = ?2 AND slug = ?3 AND deleted_at IS NULL
+                  AND current_version = 0 AND wrapped_dek IS NOT NULL";
+            execute(tx, abandoned, params![user.id, kind.0, slug, now])?;
             let is_default = kind == Kind::PROFILE && new.is_default == Some(true);
             if is_default {
                 let sql = "UPDATE entities SET is_default = 0 WHERE user_id = ?1 AND kind = ?2";
-                execute(tx, sql, params![who.id, kind.0])?;
+                execute(tx, sql, params![user.id, kind.0])?;
             }
             let sql = "INSERT INTO entities (user_id, kind, slug, name, description, git_url,
                          git_branch, source_hint, module_type, is_default, created_at, updated_at)
                        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11)
-                       ON CONFLICT DO NOTHING RETURNING id";
-            let EntityBody { slug, name, description, git_url, git_branch, .. } = new;
-            let (hint, module, now) = (&new.source_hint, &new.module_type, now_ms());
+                       ON CONFLICT (user_id, kind, slug) WHERE deleted_at IS NULL DO UPDATE SET
+                         name = excluded.name, description = excluded.description,
+                         git_url = excluded.git_url, git_branch = excluded.git_branch,
+                         source_hint = excluded.source_hint, module_type = excluded.module_type,
+                         is_default = excluded.is_default, updated_at = excluded.updated_at
+                       WHERE current_version = 0 RETURNING id";
+            let (hint, module) = (&new.source_hint, &new.module_type);
             let row = params![
-                who.id, kind.0, slug, name, description, git_url, git_branch, hint, module,
+                user.id, kind.0, slug, name, description, git_url, git_branch, hint, module,
                 is_default, now
             ];
             let added = query_opt(tx, sql, row, |row| row.get(0))?;
-            let target =
-                Target { who, kind, id: added.ok_or_else(|| taken(kind, new.slug.as_deref()))? };
-            bounded(tx, "entities of this kind", ENTITIES_MAX, LISTED, params![who.id, kind.0])?;
-            Event::of(who, "entity.add").subject(target.id).write(tx)?;
-            Ok(find(tx, target)?.row)
+            let id = added.ok_or_else(|| taken(kind, slug.as_deref()))?;
+            self.purge_entities(tx, user)?;
+            self.audit(tx, Event::of(user, "entity.add").subject(id))?;
+            Ok(find(tx, Target { user, kind, id })?.row)
         })
     }
 
     /// Renames an entity; id, versions and key stay.
     pub fn change_entity(&self, target: Target<'_>, new: &EntityBody) -> Result<String> {
-        self.write_as(target.who, |tx| {
+        let (user, EntityBody { name, slug, description, .. }) = (target.user, new);
+        self.write_as(user, |tx| {
             find(tx, target)?;
             let sql = "UPDATE OR IGNORE entities SET name = coalesce(?3, name),
                          slug = coalesce(?4, slug), description = coalesce(?5, description),
                          updated_at = ?6 WHERE user_id = ?1 AND id = ?2";
-            let EntityBody { name, slug, description, .. } = new;
-            let row = params![target.who.id, target.id, name, slug, description, now_ms()];
+            let row = params![user.id, target.id, name, slug, description, now_ms()];
             if execute(tx, sql, row)? == 0 {
-                return Err(taken(target.kind, new.slug.as_deref()));
+                return Err(taken(target.kind, slug.as_deref()));
             }
-            let list = params![target.who.id, target.kind.0];
-            bounded(tx, "entities of this kind", ENTITIES_MAX, LISTED, list)?;
-            Event::of(target.who, "entity.change").subject(target.id).write(tx)?;
+            self.audit(tx, Event::of(user, "entity.change").subject(target.id))?;
             Ok(find(tx, target)?.row)
         })
     }
 
-    /// Marks an entity deleted. Row and files stay until they are pruned.
+    /// Marks an entity deleted. Row and files stay until they are pruned, or until so many were
+    /// deleted after it.
     pub fn delete_entity(&self, target: Target<'_>) -> Result<()> {
-        self.write_as(target.who, |tx| {
+        let purged = self.write_as(target.user, |tx| {
             find(tx, target)?;
             let sql = "UPDATE entities SET deleted_at = ?3, is_default = 0
                         WHERE user_id = ?1 AND id = ?2";
-            execute(tx, sql, params![target.who.id, target.id, now_ms()])?;
-            Event::of(target.who, "entity.remove").subject(target.id).write(tx)
-        })
+            execute(tx, sql, params![target.user.id, target.id, now_ms()])?;
+            self.audit(tx, Event::of(target.user, "entity.remove").subject(target.id))?;
+            self.purge_entities(tx, target.user)
+        })?;
+        if purged > 0
+            && let Err(error) = self.unlink_deleted(&mut Pruned::default())
+        {
+            log::warn(&format!("files of deleted entities stay for now: {error}"));
+        }
+        Ok(())
     }
 
-    /// Stores the next version and says its row; its number is given in the transaction.
+    /// Deletes the rows of those deleted longest ago where there are too many.
+    fn purge_entities(&self, tx: &Transaction<'_>, user: &User) -> Result<usize> {
+        let sql = "DELETE FROM entities WHERE id IN (SELECT id FROM entities
+                     WHERE user_id = ?1 AND deleted_at IS NOT NULL
+                     ORDER BY deleted_at DESC, id DESC LIMIT -1 OFFSET ?2)";
+        execute(tx, sql, [user.id, DELETED_ROWS_MAX])
+    }
+
+    /// Stores the next version and returns its row; its number is given in the transaction.
     pub fn push_version(
-        &self, target: Target<'_>, about: &VersionBody, upload: Upload,
+        &self, target: Target<'_>, body: &VersionBody, upload: Upload,
     ) -> Result<String> {
-        let (row, _) = self.store_blob(target.who, upload, |tx, blob| {
+        let (user, id) = (target.user, target.id);
+        let done = self.store_blob(user, upload, |tx, blob| {
             let number = find(tx, target)?.current_version + 1;
-            self.check_room(tx, target.who.id, blob.size)?;
+            self.check_room(tx, user.id, blob.size)?;
             let sql = "INSERT INTO entity_versions (entity_id, user_id, version, file, size_bytes,
                          sha256, content_hash, pushed_from_machine_id, created_at)
                        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
             let (file, digest) = (blob.file.to_string(), blob.digest.0);
-            let (id, user, hash) = (target.id, target.who.id, &about.content_hash);
-            let (from, now) = (&about.pushed_from_machine_id, now_ms());
-            let row = params![id, user, number, file, blob.size, digest, hash, from, now];
+            let (hash, from, now) = (&body.content_hash, &body.pushed_from_machine_id, now_ms());
+            let row = params![id, user.id, number, file, blob.size, digest, hash, from, now];
             execute(tx, sql, row)?;
-            Event::of(target.who, "entity.push").subject(target.id).write(tx)?;
+            self.audit(tx, Event::of(user, "entity.push").subject(id))?;
             let sql = "SELECT row FROM version_rows WHERE entity_id = ?1 AND version = ?2";
-            Ok((query_scalar(tx, sql, [target.id, number])?, true))
-        })?;
+            Ok((query_scalar(tx, sql, [id, number])?, true))
+        });
+        let push = || Event::of(user, "entity.push").subject(id);
+        let (row, _) = done.inspect_err(|error| self.audit_refusal(push(), error))?;
         Ok(row)
     }
 
     /// The versions, newest first.
     pub fn versions(&self, target: Target<'_>, rows: RowSink<'_>) -> Result<()> {
-        let sql =
-            "SELECT row FROM version_rows WHERE entity_id = ?1 ORDER BY version DESC LIMIT ?2";
+        let sql = "SELECT row FROM version_rows WHERE entity_id = ?1 ORDER BY version DESC";
         self.db.read(|c| {
             find(c, target)?;
-            query_each(c, sql, params![target.id, VERSIONS_LISTED_MAX], rows)
+            query_each(c, sql, [target.id], rows)
         })
     }
 
-    /// Opens the ciphertext of a version (None: the newest) and says its length.
+    /// Opens the ciphertext of a version (None: the newest) and returns its length.
     pub fn open_version(&self, target: Target<'_>, number: Option<i64>) -> Result<(File, u64)> {
         let (number, blob) = self.db.read(|c| {
             let current = find(c, target)?.current_version;
             let number = number.unwrap_or(current);
             let sql = "SELECT file, size_bytes, sha256 FROM version_rows
                         WHERE entity_id = ?1 AND version = ?2";
-            let blob =
-                query_one(c, "version", sql, [target.id, number], |row| Blob::from_row(row, 0))?;
-            Ok((number, blob))
+            let read = |row: &Row<'_>| Blob::from_row(row, 0);
+            Ok((number, query_one(c, "version", sql, [target.id, number], read)?))
         })?;
         let what = || format!("{} {} version {number}", target.kind.0, target.id);
         Ok((self.open_blob(blob, what)?, blob.size))
@@ -203,18 +230,18 @@ impl Store {
     /// Stores the user's wrapped data key. The first stays: replacing it would make every
     /// version unreadable.
     pub fn add_entity_key(&self, target: Target<'_>, wrapped: &Key) -> Result<()> {
-        self.write_as(target.who, |tx| match find(tx, target)?.wrapped_dek {
+        self.write_as(target.user, |tx| match find(tx, target)?.wrapped_dek {
             Some(known) if known == **wrapped => Ok(()),
             Some(_) => Err(StoreError::key_exists("key")),
             None => {
                 let sql = "UPDATE entities SET wrapped_dek = ?3 WHERE user_id = ?1 AND id = ?2";
-                execute(tx, sql, params![target.who.id, target.id, wrapped])?;
-                Event::of(target.who, "entity.key").subject(target.id).write(tx)
+                execute(tx, sql, params![target.user.id, target.id, wrapped])?;
+                self.audit(tx, Event::of(target.user, "entity.key").subject(target.id))
             }
         })
     }
 
-    /// Puts a workspace into a profile, or takes it out; either twice is as good.
+    /// Puts a workspace into a profile, or takes it out; repeating either changes nothing.
     pub fn set_profile_workspace(
         &self, profile: Target<'_>, workspace: i64, member: bool,
     ) -> Result<()> {
@@ -222,32 +249,13 @@ impl Store {
             true => "INSERT INTO profile_workspaces VALUES (?1, ?2) ON CONFLICT DO NOTHING",
             false => "DELETE FROM profile_workspaces WHERE profile_id = ?1 AND workspace_id = ?2",
         };
-        self.write_as(profile.who, |tx| {
+        self.write_as(profile.user, |tx| {
             find(tx, profile)?;
             if member {
                 find(tx, Target { kind: Kind::WORKSPACE, id: workspace, ..profile })?;
             }
-            execute(tx, sql, [profile.id, workspace])?;
-            Ok(())
+            execute(tx, sql, [profile.id, workspace]).map(drop)
         })
-    }
-}
-
-/// The rows and bytes of text of the list that an entity of this kind stands in.
-const LISTED: &str = "SELECT count(*), coalesce(sum(octet_length(concat(slug, name, description,
-                               git_url, git_branch, source_hint))), 0)
-                        FROM entities WHERE user_id = ?1 AND kind = ?2 AND deleted_at IS NULL";
-
-/// After a row was written: refuses, and so undoes it, where a list has more than `most` of them or
-/// is too long; `sql` counts both.
-pub(super) fn bounded(
-    connection: &Connection, what: &'static str, most: i64, sql: &str, values: impl Params,
-) -> Result<()> {
-    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-    let (count, bytes): (i64, i64) = query_one(connection, "row", sql, values, read)?;
-    match count <= most && bytes <= LIST_BYTES_MAX {
-        true => Ok(()),
-        false => Err(StoreError::too_many(what)),
     }
 }
 
@@ -265,7 +273,7 @@ fn taken(kind: Kind, slug: Option<&str>) -> StoreError {
 pub(super) fn find(connection: &Connection, target: Target<'_>) -> Result<Entity> {
     let sql = "SELECT row, current_version, wrapped_dek FROM entity_rows
                 WHERE id = ?1 AND user_id = ?2 AND kind = ?3";
-    let values = params![target.id, target.who.id, target.kind.0];
+    let values = params![target.id, target.user.id, target.kind.0];
     query_one(connection, target.kind.0, sql, values, |row| {
         Ok(Entity { row: row.get(0)?, current_version: row.get(1)?, wrapped_dek: row.get(2)? })
     })

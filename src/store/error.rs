@@ -21,8 +21,6 @@ pub enum ErrorKind {
     Exists,
     /// A different key is stored and stays.
     KeyExists,
-    /// As many rows as a list may have.
-    TooMany,
     /// The condition of a push does not hold.
     PreconditionFailed,
     /// It does not fit into what the user may store.
@@ -84,14 +82,6 @@ impl StoreError {
     pub fn missing(what: &str) -> StoreError {
         let kind = if what == "snapshot" { ErrorKind::NoSnapshot } else { ErrorKind::NotFound };
         StoreError::new(kind, format!("there is no such {what}"))
-    }
-
-    /// As many as there may be.
-    pub fn too_many(what: &str) -> StoreError {
-        StoreError::new(
-            ErrorKind::TooMany,
-            format!("there are as many {what} as this server keeps"),
-        )
     }
 
     /// A different key is stored and stays.

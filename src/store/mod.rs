@@ -21,6 +21,7 @@ pub mod snapshots;
 pub mod space;
 pub mod status;
 pub mod tokens;
+mod usage;
 pub mod users;
 pub mod variables;
 
@@ -193,25 +194,6 @@ impl Store {
     /// Runs `work` in a transaction; when this returns Ok, it is on disk.
     fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         self.db.write(work)
-    }
-
-    /// The same for a request of a user, whose credential is asked again: one that was revoked
-    /// while the body came writes nothing.
-    fn write_as<T>(
-        &self, user: &User, work: impl FnOnce(&Transaction<'_>) -> Result<T>,
-    ) -> Result<T> {
-        self.write(|tx| {
-            credentials::confirm(tx, user)?;
-            work(tx)
-        })
-    }
-
-    /// The same for rows that can be many and long: refused like a push where the disk is short.
-    fn write_more<T>(
-        &self, user: &User, work: impl FnOnce(&Transaction<'_>) -> Result<T>,
-    ) -> Result<T> {
-        self.policy.check_free(self.free_bytes()?)?;
-        self.write_as(user, work)
     }
 
     /// The names of all files that rows speak of, those that wait to be unlinked included.

@@ -1,52 +1,33 @@
 //! Rows that no request waits for: last uses of tokens and audit rows of reads and logins. They
-//! are kept in a bounded queue and written in batches by the housekeeper, twice a second.
+//! are kept in a bounded queue and written in batches by the housekeeper, twice a second. And how
+//! many audit rows there may be.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
 use super::Store;
 use super::audit::Event;
 use super::db::execute;
+use super::error::{ErrorKind, Result, StoreError};
 use crate::util::limits::{
-    AUDIT_STRANGER_ROW_MS, AUDIT_STRANGER_ROWS_MAX, PENDING_ROWS_MAX, TOKEN_USE_INTERVAL_MS,
+    AUDIT_CHANGES_PER_DAY_MAX, AUDIT_FAILURE_INTERVAL_MS, AUDIT_FAILURES_BURST,
+    AUDIT_READS_PER_DAY_MAX, PENDING_ROWS_MAX, TOKEN_USE_INTERVAL_MS,
 };
 use crate::util::log;
 use crate::util::sync::lock;
+use crate::util::time::{DAY_MS, now_ms};
 
-/// What waits for the next batch.
+/// What waits for the next batch, and how much was written already.
 #[derive(Default)]
 pub struct Pending {
     queue: Mutex<Queue>,
-    /// Of failures at accounts that there are, and at made-up ones, which cannot drown the others.
-    strangers: Mutex<[Budget; 2]>,
-}
-
-/// How many audit rows strangers may cause: many at once, few in the long run.
-#[derive(Default)]
-struct Budget {
-    /// When all rows will have been given back, one after the other; None before the first.
-    whole: Option<Instant>,
-}
-
-impl Budget {
-    /// Takes one row; says in the log when there is no more.
-    fn take(&mut self) -> bool {
-        let each = Duration::from_millis(AUDIT_STRANGER_ROW_MS.unsigned_abs());
-        let now = Instant::now();
-        let whole = self.whole.unwrap_or(now).max(now) + each;
-        let last = now + each * AUDIT_STRANGER_ROWS_MAX;
-        if whole > last {
-            return false;
-        }
-        if whole + each > last {
-            log::warn("so many failed logins that some are in this log alone");
-        }
-        self.whole = Some(whole);
-        true
-    }
+    /// Failed logins at accounts that there are, and at made-up ones, which cannot drown the others.
+    failures: Mutex<[RateLimit; 2]>,
+    reads: Mutex<Daily>,
+    changes: Mutex<Daily>,
 }
 
 #[derive(Default)]
@@ -55,6 +36,59 @@ struct Queue {
     uses: HashMap<i64, i64>,
     events: Vec<Event>,
     dropped: u64,
+}
+
+/// A burst of rows, and few in the long run, by the theoretical arrival time of the next one (the
+/// generic cell rate algorithm).
+#[derive(Default)]
+struct RateLimit {
+    arrival: Option<Instant>,
+}
+
+impl RateLimit {
+    /// Takes one row; says in the log when there is no more.
+    fn take(&mut self) -> bool {
+        let interval = Duration::from_millis(AUDIT_FAILURE_INTERVAL_MS);
+        let now = Instant::now();
+        let latest = now + interval * AUDIT_FAILURES_BURST;
+        let next = self.arrival.unwrap_or(now).max(now) + interval;
+        if next > latest {
+            return false;
+        }
+        if next + interval > latest {
+            log::warn("so many failed logins that some are in this log alone");
+        }
+        self.arrival = Some(next);
+        true
+    }
+}
+
+/// How many rows each user caused since midnight (UTC) or the start of this process.
+#[derive(Default)]
+struct Daily {
+    day: i64,
+    rows: HashMap<i64, u32>,
+}
+
+impl Daily {
+    /// The row; in place of the first one too many, a row that says so; then nothing.
+    fn admit(&mut self, event: Event, rows_max: u32) -> Option<Event> {
+        let Some(user) = event.user_id() else { return Some(event) };
+        let day = now_ms() / DAY_MS;
+        if self.day != day {
+            *self = Daily { day, rows: HashMap::new() };
+        }
+        let rows = self.rows.entry(user).or_default();
+        match *rows {
+            n if n > rows_max => return None,
+            n => *rows = n + 1,
+        }
+        if *rows <= rows_max {
+            return Some(event);
+        }
+        log::warn(&format!("no more audit rows of this kind of user {user} today"));
+        Some(event.limited(rows_max))
+    }
 }
 
 impl Pending {
@@ -72,19 +106,37 @@ impl Pending {
 }
 
 impl Store {
+    /// Writes an audit row with the change that a user makes.
+    pub(super) fn audit(&self, connection: &Connection, event: Event) -> Result<()> {
+        let event = lock(&self.pending.changes).admit(event, AUDIT_CHANGES_PER_DAY_MAX);
+        event.map_or(Ok(()), |event| event.write(connection))
+    }
+
     /// Hands over an audit row for the next batch.
     pub fn audit_later(&self, event: Event) {
-        if let Some(known) = event.is_strangers() {
-            let [of_users, of_nobody] = &mut *lock(&self.pending.strangers);
-            if !(if known { of_users } else { of_nobody }).take() {
-                return;
+        let admitted = match event.is_of_anybody() {
+            true => {
+                let [of_users, of_nobody] = &mut *lock(&self.pending.failures);
+                let limit = if event.user_id().is_some() { of_users } else { of_nobody };
+                limit.take().then_some(event)
             }
-        }
+            false => lock(&self.pending.reads).admit(event, AUDIT_READS_PER_DAY_MAX),
+        };
+        let Some(event) = admitted else { return };
         let mut queue = lock(&self.pending.queue);
         if queue.events.len() < PENDING_ROWS_MAX {
             queue.events.push(event);
         } else {
             queue.dropped += 1;
+        }
+    }
+
+    /// Notes a push that found no room; other failures of it are no events.
+    pub fn audit_refusal(&self, push: Event, error: &StoreError) {
+        match error.kind {
+            ErrorKind::QuotaExceeded => self.audit_later(push.refused("quota_exceeded")),
+            ErrorKind::DiskFull => self.audit_later(push.refused("disk_full")),
+            _ => {}
         }
     }
 

@@ -79,5 +79,5 @@ CREATE TEMP VIEW audit_rows AS
   SELECT id, created_at, event, user_email, json_object(
     'id', id, 'time', moment(created_at),
     'event', event, 'user', user_email, 'user_id', user_id, 'machine', machine, 'peer', peer,
-    'outcome', outcome, 'subject_id', subject_id) AS row
+    'outcome', outcome, 'subject_id', subject_id, 'detail', detail) AS row
   FROM audit_log;

@@ -10,7 +10,7 @@ use super::blobs::Blob;
 use super::db::{query_rows, query_scalar};
 use super::error::{ErrorKind, Result, StoreError};
 use super::files::Upload;
-use super::machines::{machine_ref, upsert};
+use super::machines::machine_ref;
 use super::prune::{Pruned, keep_newest};
 use super::{Store, User};
 use crate::util::log;
@@ -61,7 +61,7 @@ pub struct Selector {
 
 /// What a push says beside its bytes.
 #[derive(Debug, Default, Deserialize)]
-pub struct About {
+pub struct PushBody {
     /// The machine it comes from; the older route has it in the path.
     pub machine_id: Option<MachineId>,
     /// Of the client's state format.
@@ -72,59 +72,60 @@ pub struct About {
     pub timestamp: Option<Short>,
 }
 
-/// The rules of a push.
-pub enum Rules {
+/// What a push may do.
+pub enum PushMode {
     /// Of the six endpoints: the machine must be registered, the same bytes again as its newest
     /// snapshot are a retry and store nothing, and the condition must hold.
-    Strict(Condition),
+    Idempotent(Condition),
     /// Of the older route: an unknown machine is registered, a hidden one comes back, and each
     /// push is a new snapshot.
-    Always,
+    Append,
 }
 
 impl Store {
     /// Stores a snapshot. When this returns Ok, its bytes and its row are on disk. False if these
     /// bytes were the machine's newest snapshot already: then nothing is stored.
     pub fn push(
-        &self, who: &User, machine: &MachineId, about: &About, rules: &Rules, upload: Upload,
+        &self, user: &User, machine: &MachineId, body: &PushBody, mode: &PushMode, upload: Upload,
     ) -> Result<(Snapshot, bool)> {
-        let whole = match rules {
-            Rules::Strict(_) => self.whole_newest(who.id, machine, upload.digest())?,
-            Rules::Always => None,
+        let damaged = match mode {
+            PushMode::Idempotent(_) => self.damaged_newest(user.id, machine, upload.digest())?,
+            PushMode::Append => None,
         };
-        let done = self.store_blob(who, upload, |tx, blob| {
-            let machine_ref = admit(tx, who, machine, rules)?;
-            if let Rules::Strict(condition) = rules {
+        let done = self.store_blob(user, upload, |tx, blob| {
+            let machine_ref = target_machine(self, tx, user, machine, mode)?;
+            if let PushMode::Idempotent(condition) = mode {
                 // The order of these questions is part of the contract.
-                if let Some(newest) = newest(tx, who.id, Some(machine))?
-                    && whole == Some(newest.id)
+                if let Some(newest) = newest(tx, user.id, Some(machine))?
+                    && newest.blob.digest == blob.digest
+                    && damaged != Some(newest.id)
                 {
                     return Ok((newest, false));
                 }
-                let newest = newest(tx, who.id, None)?.map(|s| s.blob.digest.to_string());
+                let newest = newest(tx, user.id, None)?.map(|s| s.blob.digest.to_string());
                 if !condition.holds(newest.as_deref()) {
-                    let sentence = "the newest snapshot is not the one the condition names: \
-                                    pull, then push again";
-                    return Err(StoreError::new(ErrorKind::PreconditionFailed, sentence));
+                    return Err(precondition_failed());
                 }
             }
-            self.check_room(tx, who.id, blob.size)?;
+            self.check_room(tx, user.id, blob.size)?;
             let sql = "INSERT INTO state_snapshots (user_id, machine_ref, file, size_bytes, sha256,
                          version, message, client_timestamp, created_at)
                        VALUES (?1, ?2, ?3, ?4, ?5, coalesce(?6, '1.0'), ?7, ?8, ?9)
                        RETURNING id";
             let (file, digest) = (blob.file.to_string(), blob.digest.0);
-            let About { version, message, timestamp, .. } = about;
-            let (user, on, now) = (who.id, machine_ref, now_ms());
-            let row = params![user, on, file, blob.size, digest, version, message, timestamp, now];
+            let PushBody { version, message, timestamp, .. } = body;
+            let (id, on, now) = (user.id, machine_ref, now_ms());
+            let row = params![id, on, file, blob.size, digest, version, message, timestamp, now];
             let id = query_scalar(tx, sql, row)?;
-            Event::of(who, "snapshot.push").machine(machine).subject(id).write(tx)?;
+            self.audit(tx, Event::of(user, "snapshot.push").machine(machine).subject(id))?;
             if self.policy.keep > 0 {
                 keep_newest(tx, machine_ref, self.policy.keep)?;
             }
-            let stored = newest(tx, who.id, Some(machine))?;
+            let stored = newest(tx, user.id, Some(machine))?;
             Ok((stored.ok_or_else(|| StoreError::missing("snapshot"))?, true))
-        })?;
+        });
+        let push = || Event::of(user, "snapshot.push").machine(machine);
+        let done = done.inspect_err(|error| self.audit_refusal(push(), error))?;
         // The push is done, whatever becomes of older files: a later prune takes what stays now.
         if self.policy.keep > 0
             && let Err(error) = self.unlink_deleted(&mut Pruned::default())
@@ -134,13 +135,16 @@ impl Store {
         Ok(done)
     }
 
-    /// The id of a machine's newest snapshot if it has this digest and its file is whole: what was
-    /// damaged since is stored once more, not acknowledged as it is. Looked at before the
-    /// transaction, which must not wait for a file to be read.
-    fn whole_newest(&self, user: i64, machine: &MachineId, digest: Digest) -> Result<Option<i64>> {
+    /// The id of a machine's newest snapshot if it has this digest and its file is damaged: then
+    /// the same bytes are stored once more, not acknowledged as they are. Looked at before the
+    /// transaction, which must not wait for a file to be read. A snapshot that becomes the newest
+    /// between the two was synced by another push a moment ago: it is taken as whole.
+    fn damaged_newest(
+        &self, user: i64, machine: &MachineId, digest: Digest,
+    ) -> Result<Option<i64>> {
         let newest = self.db.read(|c| newest(c, user, Some(machine)))?;
         let same = newest.filter(|newest| newest.blob.digest == digest);
-        Ok(same.filter(|same| self.open_snapshot(same).is_ok()).map(|same| same.id))
+        Ok(same.filter(|same| self.open_snapshot(same).is_err()).map(|same| same.id))
     }
 
     /// Finds the newest snapshot that matches; Missing also for another user's.
@@ -179,16 +183,23 @@ impl Store {
     }
 }
 
-/// The machine that a push comes from, as its rules allow.
-fn admit(tx: &Transaction<'_>, who: &User, machine: &MachineId, rules: &Rules) -> Result<i64> {
-    match (machine_ref(tx, who.id, machine)?, rules) {
+/// The machine that a push comes from, as its mode allows.
+fn target_machine(
+    store: &Store, tx: &Transaction<'_>, user: &User, machine: &MachineId, mode: &PushMode,
+) -> Result<i64> {
+    match (machine_ref(tx, user.id, machine)?, mode) {
         (Some((machine_ref, false)), _) => Ok(machine_ref),
-        (_, Rules::Strict(_)) => Err(StoreError::new(
+        (_, PushMode::Idempotent(_)) => Err(StoreError::new(
             ErrorKind::MachineNotRegistered,
             "this machine is not registered: register it with POST /api/machines first",
         )),
-        (_, Rules::Always) => upsert(tx, who, machine, None),
+        (_, PushMode::Append) => store.upsert_machine(tx, user, machine, None),
     }
+}
+
+fn precondition_failed() -> StoreError {
+    let sentence = "the newest snapshot is not the one the condition names: pull, then push again";
+    StoreError::new(ErrorKind::PreconditionFailed, sentence)
 }
 
 /// The newest snapshot of a user, or of one machine.

@@ -4,10 +4,9 @@ use rusqlite::params;
 use serde::Deserialize;
 
 use super::db::{execute, execute_one, query_each, query_scalar};
-use super::entities::{Target, bounded, find};
+use super::entities::{Target, find};
 use super::error::Result;
 use super::{RowSink, Store};
-use crate::util::limits::VARIABLES_MAX;
 use crate::util::time::now_ms;
 use crate::util::types::{Base64, Key, Message, Name, Short};
 
@@ -69,10 +68,10 @@ impl Store {
         // As clients name the layers; restricted values are in the shared one.
         let (id, tier) = (project.id, &new.environment_tier);
         let layer = match visibility {
-            Visibility::Personal => format!("personal:{id}:{tier}:{}", project.who.id),
+            Visibility::Personal => format!("personal:{id}:{tier}:{}", project.user.id),
             Visibility::Shared | Visibility::Restricted => format!("shared:{id}:{tier}"),
         };
-        self.write_more(project.who, |tx| {
+        self.write_as(project.user, |tx| {
             find(tx, project)?;
             let sql = "INSERT INTO variables (project_id, environment_tier, name, visibility,
                          value_source, encrypted_value, description, required, layer_key,
@@ -93,10 +92,6 @@ impl Store {
                 now
             ];
             let id: i64 = query_scalar(tx, sql, row)?;
-            let sql = "SELECT count(*),
-                              coalesce(sum(octet_length(concat(name, description, encrypted_value))), 0)
-                         FROM variables WHERE project_id = ?1";
-            bounded(tx, "variables in this project", VARIABLES_MAX, sql, [project.id])?;
             query_scalar(tx, "SELECT row FROM variable_rows WHERE id = ?1", [id])
         })
     }
@@ -122,7 +117,7 @@ impl Store {
     ) -> Result<()> {
         let sql = "DELETE FROM variables WHERE project_id = ?1 AND environment_tier = ?2
                       AND visibility = ?3 AND name = ?4";
-        self.write_as(project.who, |tx| {
+        self.write_as(project.user, |tx| {
             find(tx, project)?;
             execute_one(tx, "variable", sql, params![project.id, tier, visibility.word(), name])
         })
@@ -130,18 +125,13 @@ impl Store {
 
     /// Keeps a layer key beside those it has, and notes that it was uploaded last.
     pub fn add_layer_key(&self, project: Target<'_>, new: &LayerKeyBody) -> Result<()> {
-        let insert =
-            "INSERT INTO layer_keys (project_id, layer_id, wrapped_dek, created_at, upload)
+        let sql = "INSERT INTO layer_keys (project_id, layer_id, wrapped_dek, created_at, upload)
                    VALUES (?1, ?2, ?3, ?4, 1 + (SELECT coalesce(max(upload), 0) FROM layer_keys
                                                  WHERE project_id = ?1 AND layer_id = ?2))
                    ON CONFLICT DO UPDATE SET upload = excluded.upload";
-        self.write_more(project.who, |tx| {
+        self.write_as(project.user, |tx| {
             find(tx, project)?;
-            execute(tx, insert, params![project.id, new.layer_id, new.wrapped_dek, now_ms()])?;
-            let sql =
-                "SELECT count(*), coalesce(sum(octet_length(concat(layer_id, wrapped_dek))), 0)
-                         FROM layer_keys WHERE project_id = ?1";
-            bounded(tx, "layer keys in this project", VARIABLES_MAX, sql, [project.id])
+            execute(tx, sql, params![project.id, new.layer_id, new.wrapped_dek, now_ms()]).map(drop)
         })
     }
 

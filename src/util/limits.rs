@@ -115,19 +115,14 @@ pub const SHORT_CHARS_MAX: usize = 128;
 pub const EMAIL_CHARS_MAX: usize = 254;
 /// Bytes of a password: beyond any passphrase, small enough to hash.
 pub const PASSWORD_BYTES_MAX: usize = 1024;
-/// Machines of one user, hidden ones included: a list stays one small answer.
-pub const MACHINES_PER_USER_MAX: i64 = 1000;
-/// Live entities of one kind of one user: a list of all is one answer, without paging.
-pub const ENTITIES_MAX: i64 = 10_000;
-/// Variables, and layer keys, of one project.
-pub const VARIABLES_MAX: i64 = 10_000;
-/// Bytes of text in the rows of one list: entities of one kind of one user, variables or layer keys
-/// of one project. A list is one answer, made in memory.
-pub const LIST_BYTES_MAX: i64 = 4 * 1024 * 1024;
-/// Versions of an entity that a list shows: the newest.
-pub const VERSIONS_LISTED_MAX: usize = 10_000;
-/// Environments of one user, and deleted ones that are kept.
-pub const ENVIRONMENTS_MAX: i64 = 1000;
+/// Bytes that all rows of one user count, whatever they are of: their text and 1 KiB each, so at
+/// most 65,536 rows (a row beside a file counts 256 bytes). A list of all of them is one response of
+/// at most 128 MiB, and takes a fraction of a second to make.
+pub const TEXT_BYTES_PER_USER_MAX: u64 = 64 * 1024 * 1024;
+/// Entities, and environments, of one user that are kept after they were deleted.
+pub const DELETED_ROWS_MAX: i64 = 1000;
+/// Entries of a list in one request: a plan, a commit, environments. All of them are in memory.
+pub const REQUEST_ENTRIES_MAX: usize = 10_000;
 /// Characters of a wrapped key; the clients' have 108.
 pub const KEY_CHARS_MAX: usize = 4096;
 /// Characters of a path, a URL or a description.
@@ -196,12 +191,17 @@ pub const HOUSEKEEPING_MS: u64 = 500;
 pub const ORPHAN_AGE_S: u64 = 600;
 /// Days that audit rows are kept (`--audit-days`).
 pub const AUDIT_DAYS: u32 = 365;
-/// Audit rows about failed logins, which strangers cause, in one burst: at real accounts and at
+/// Audit rows of one user and day about what changes nothing: reads, logins, refused pushes. Such
+/// a row for every request would fill the disk.
+pub const AUDIT_READS_PER_DAY_MAX: u32 = 10_000;
+/// Audit rows of one user and day about changes: more than one a second all day.
+pub const AUDIT_CHANGES_PER_DAY_MAX: u32 = 100_000;
+/// Audit rows about failed logins, which need no credentials, in one burst: at real accounts and at
 /// made-up ones so many each. More are logged and not written.
-pub const AUDIT_STRANGER_ROWS_MAX: u32 = 1000;
+pub const AUDIT_FAILURES_BURST: u32 = 1000;
 /// Milliseconds after which one more such row may be written: a hundred an hour, which is 130 MB in
 /// a year of attack.
-pub const AUDIT_STRANGER_ROW_MS: i64 = 36_000;
+pub const AUDIT_FAILURE_INTERVAL_MS: u64 = 36_000;
 /// Files that a backup copies at once, at most.
 pub const COPIES_AT_ONCE: usize = 4;
 /// Rows whose files are copied, or verified, before progress is shown.

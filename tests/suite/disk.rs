@@ -99,8 +99,11 @@ fn a_file_that_cannot_grow_ends_one_push_and_nothing_else() {
 
 #[test]
 fn less_free_disk_than_the_reserve_refuses_pushes_and_nothing_else() {
-    let server = serve(&["--min-free", "9223372036854775807"]);
+    let server = serve(&[]);
     let user = server.user("a@example.org");
+    user.register("m");
+    let server = server.restarted(&["--min-free", "9223372036854775807"]);
+    let user = user.on(&server);
     user.register("m");
     let answer = user.push("m", b"state", "");
     refused(&answer, 507, "disk_full");

@@ -1,0 +1,15 @@
+//! GET /api/usage.
+
+use serde_json::json;
+
+use crate::app::{App, HandlerResult, Request, Response};
+use crate::store::User;
+
+/// What the user has stored and may store.
+pub fn usage(app: &App, _request: &Request, user: &User) -> HandlerResult {
+    let (stored_bytes, quota_bytes) = app.store.usage(user.id)?;
+    let snapshots = app.store.snapshot_count(user.id)?;
+    let body =
+        json!({ "stored_bytes": stored_bytes, "quota_bytes": quota_bytes, "snapshots": snapshots });
+    Ok(Response::json(200, &body))
+}
