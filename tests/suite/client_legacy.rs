@@ -65,7 +65,7 @@ fn a_login_for_the_first_time_and_again() {
         refused(&user.post("/api/auth/keypair", &other), 409, "key_exists");
     }
     assert_eq!(user.read("/api/auth/keypair"), stored);
-    assert_eq!(user.post("/api/profiles", &profile).json()["profile"]["id"], 1, "the same");
+    assert_eq!(user.post("/api/profiles", &profile).is(201)["profile"]["id"], 1, "the same");
     let profiles = user.read("/api/profiles");
     assert_has(&profiles["profiles"][0], json!({ "slug": "default", "is_default": true }));
 }
@@ -199,15 +199,6 @@ fn environments_are_replaced_as_a_whole_and_the_operator_brings_them_back() {
         refused(&user.put("/api/environments/sync", &body), 400, "bad_request");
     }
     assert_eq!(names(&user.read("/api/environments")["environments"]), ["prod"]);
-}
-
-#[test]
-fn a_user_sees_what_is_used() {
-    let (_server, user) = with_user(&["--quota", "5000"]);
-    push(&user, MID, &[7; 100]);
-    push(&user, "other", &[7; 10]);
-    let expected = json!({ "stored_bytes": 110, "snapshots": 2, "quota_bytes": 5000 });
-    assert_eq!(user.read("/api/usage"), expected);
 }
 
 #[test]

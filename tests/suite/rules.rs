@@ -2,13 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::support::{ELSEWHERE, eventually, refused, serve};
+use crate::fixture::http::request;
+use crate::fixture::{eventually, refused, serve, with_machine, with_user};
 
 #[test]
 fn every_answer_carries_the_same_safe_fields() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
-    user.register("m");
+    let (server, user) = with_machine(&[]);
     user.stored("m", b"state");
     let mut ids = std::collections::HashSet::new();
     for answer in [
@@ -35,9 +34,7 @@ fn every_answer_carries_the_same_safe_fields() {
 
 #[test]
 fn head_answers_as_get_does_without_the_body() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
-    user.register("m");
+    let (_server, user) = with_machine(&[]);
     user.stored("m", &[7; 100_000]);
     for (path, accept) in [
         ("/healthz", ""),
@@ -57,8 +54,7 @@ fn head_answers_as_get_does_without_the_body() {
 
 #[test]
 fn a_method_that_a_path_does_not_take_is_refused_with_those_it_does() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
+    let (_server, user) = with_user(&[]);
     for (method, path, allow) in [
         ("DELETE", "/api/machines", "GET, HEAD, POST"),
         ("PUT", "/api/machines/snapshot", "GET, HEAD, POST"),
@@ -77,16 +73,14 @@ fn a_method_that_a_path_does_not_take_is_refused_with_those_it_does() {
 
 #[test]
 fn a_body_without_a_length_is_refused() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
-    for method in ["POST", "PUT", "PATCH"] {
-        let path = if method == "POST" { "/api/machines" } else { "/api/projects/1/env/x" };
-        let bearer = &user.bearer;
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {bearer}\r\n\r\n"
-        );
-        let answer = server.send(ELSEWHERE, &head, b"", false);
-        assert!(matches!(answer.status, 411 | 405), "{method}: {answer:?}");
+    let (server, user) = with_user(&[]);
+    let bearer = format!("Authorization: Bearer {}\r\n", user.bearer);
+    for (method, path) in
+        [("POST", "/api/machines"), ("PUT", "/api/projects/1/env/x"), ("PATCH", "/api/projects/1")]
+    {
+        let mut client = server.connect();
+        client.send(request(method, path, &bearer));
+        refused(&client.answer(), 411, "length_required");
     }
     let chunked = "Transfer-Encoding: chunked\r\n";
     refused(&server.ask("GET", "/healthz", chunked, b""), 411, "length_required");
@@ -94,12 +88,11 @@ fn a_body_without_a_length_is_refused() {
 
 #[test]
 fn a_get_with_a_json_type_and_no_body_is_no_json() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
+    let (_server, user) = with_user(&[]);
     let fields = "Content-Type: application/json\r\n";
-    assert_eq!(user.raw("GET", "/api/machines", fields, b"").status, 200);
-    assert_eq!(user.raw("DELETE", "/api/machines/x/actions", fields, b"").status, 200);
-    assert_eq!(user.raw("GET", "/api/machines", fields, b"no json").status, 200);
+    user.raw("GET", "/api/machines", fields, b"").is(200);
+    user.raw("DELETE", "/api/machines/x/actions", fields, b"").is(200);
+    user.raw("GET", "/api/machines", fields, b"no json").is(200);
 }
 
 #[test]
@@ -112,8 +105,7 @@ fn health_needs_no_credentials_and_says_the_version() {
 
 #[test]
 fn the_log_has_a_line_for_each_request_and_no_secret() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
+    let (server, user) = with_user(&[]);
     server.cli_with(&["user", "passwd", "a@example.org", "--password-stdin"], "pass-word-zq7qz\n");
     let login = json!({ "email": "a@example.org", "password": "pass-word-zq7qz" });
     let login = server.ask("POST", "/api/auth/login", "", login.to_string().as_bytes());
@@ -154,29 +146,8 @@ fn a_text_log_has_the_same_in_words() {
 }
 
 #[test]
-fn a_weight_of_zero_excludes_the_raw_bytes() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
-    user.register("m");
-    user.stored("m", b"state");
-    for (accept, raw) in [
-        ("application/octet-stream", true),
-        ("text/html, Application/Octet-Stream;q=0.5", true),
-        ("application/octet-stream;q=0", false),
-        ("application/octet-stream; q=0.000, application/json", false),
-        ("*/*", false),
-        ("application/*", false),
-    ] {
-        let fields = format!("Accept: {accept}\r\n");
-        let answer = user.raw("GET", "/api/machines/snapshot", &fields, b"");
-        assert_eq!(answer.body == b"state", raw, "{accept}");
-    }
-}
-
-#[test]
 fn a_lower_max_body_holds_for_every_route() {
-    let server = serve(&["--max-body", "1000"]);
-    let user = server.user("a@example.org");
+    let (_server, user) = with_user(&["--max-body", "1000"]);
     let long = json!({ "machine_id": "m", "name": "m", "x": "y".repeat(1000) });
     for (method, path) in [("POST", "/api/machines"), ("GET", "/api/machines")] {
         let answer = user.raw(method, path, "", long.to_string().as_bytes());
@@ -189,8 +160,7 @@ fn a_lower_max_body_holds_for_every_route() {
 
 #[test]
 fn a_credential_in_a_path_is_not_logged() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
+    let (server, user) = with_user(&[]);
     let token = server.token("a@example.org");
     user.get(&format!("/nope/{token}"));
     user.get(&format!("/api/machines/{token}/actions"));
