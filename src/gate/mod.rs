@@ -112,12 +112,13 @@ impl Gate {
         // A second listen on the same socket only sets its backlog; std's is 128.
         rustix::net::listen(&listener, BACKLOG)?;
         let slots = Arc::new(Slots::new(config, metrics));
-        let probe = connection_thread().spawn(|| {})?;
-        let _ = probe.join();
         let (accepts_on, of_thread, service) =
             (listener.try_clone()?, Arc::clone(&slots), Arc::new(service));
         let thread = Builder::new().name("accept".into());
         let accepting = thread.spawn(move || accept_all(&accepts_on, &of_thread, &service))?;
+        // Last of all: what started before must leave a thread to the first client.
+        let probe = connection_thread().spawn(|| {})?;
+        let _ = probe.join();
         Ok(Gate { listener, slots, accepting })
     }
 

@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod access;
+mod application;
 mod backup;
 mod bad_input;
 mod cli;
@@ -26,6 +27,8 @@ mod login;
 mod machines;
 mod operator;
 mod page;
+mod refusals;
+mod responses;
 mod rules;
 mod settings;
 mod snapshots;

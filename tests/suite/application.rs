@@ -1,0 +1,163 @@
+//! tiny_http behind the gate: what would stop it does not reach it, and a server that lost it ends.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
+use super::fixture::http::get;
+use super::fixture::{HERE, Server, eventually, refused, serve};
+
+/// The private socket of a server.
+fn private_socket(server: &Server) -> PathBuf {
+    let run = std::fs::read_dir(server.data().join("run")).unwrap();
+    run.map(|entry| entry.unwrap().path()).next().unwrap()
+}
+
+#[test]
+fn what_would_stop_tiny_http_is_answered_and_the_connection_serves_on() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    let mut client = server.connect();
+    for fields in [
+        // Not a number: its comparison panics.
+        "TE: chunked;q=NaN\r\n",
+        "TE: identity;q=nan, chunked;q=-NaN\r\n",
+        "TE: chunked\r\n",
+        // Answered in chunks, with a body of no length, or as another protocol.
+        "Connection: upgrade\r\nUpgrade: websocket\r\n",
+        "Upgrade: h2c\r\n",
+        "Trailer: x\r\n",
+        "Connection: te, keep-alive\r\n",
+        "Proxy-Connection: close\r\n",
+    ] {
+        client
+            .send(format!("GET /api/machines HTTP/1.1\r\nHost: t\r\n{fields}{}\r\n", user.auth()));
+        let answer = client.answer();
+        assert_eq!(answer.status, 200, "{fields}");
+        assert_eq!(answer.field("transfer-encoding"), None, "{fields}");
+        assert_eq!(answer.field("upgrade"), None, "{fields}");
+        client.assert_reusable(fields);
+    }
+    for (length, status) in [("18446744073709551615", 413), ("9223372036854775808", 413)] {
+        let head = format!("GET /healthz HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n\r\n");
+        assert_eq!(server.send(HERE, &head, b"", false).status, status, "{length}");
+    }
+    server.assert_serves(HERE);
+}
+
+#[test]
+fn a_body_at_the_bound_of_its_route_arrives_whole_and_its_response_too() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    for bytes in [1023, 1024, 1025, 65_000] {
+        let (open, close) = (r#"{"machine_id": "m", "name": "m", "x": ""#, r#""}"#);
+        let filler = "x".repeat(bytes - open.len() - close.len());
+        let body = format!("{open}{filler}{close}");
+        let answer = user.raw("POST", "/api/machines", "", body.as_bytes());
+        assert!([200, 201].contains(&answer.status), "{bytes}: {answer:?}");
+    }
+    let value = "A".repeat(1024 * 1024 - 100);
+    let project = user.post("/api/projects", &serde_json::json!({ "slug": "p", "name": "p" }));
+    let id = project.json()["project"]["id"].as_i64().unwrap();
+    let body = serde_json::json!({ "environment_tier": "dev", "encrypted_value": value });
+    assert_eq!(user.put(&format!("/api/projects/{id}/env/A"), &body).status, 200);
+    let list = user.read(&format!("/api/projects/{id}/env"));
+    assert_eq!(list["variables"][0]["encrypted_value"], value);
+}
+
+#[test]
+fn no_value_that_a_client_chose_begins_another_line_of_a_response() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    let slug = "é\u{202e}\u{85}x";
+    for expected in [201, 201, 409] {
+        // Without a version the first one is replaced, so give it one.
+        let made = user.post("/api/projects", &serde_json::json!({ "slug": slug, "name": "n" }));
+        if expected == 409 || made.status == 409 {
+            continue;
+        }
+        let id = made.json()["project"]["id"].as_i64().unwrap();
+        let version = serde_json::json!({ "ciphertext": "AAAA" });
+        user.post(&format!("/api/projects/{id}/versions"), &version);
+    }
+    for path in [
+        "/api/machines/snapshot?machine_id=%0d%0aX-Evil:%201",
+        "/api/machines/%0d%0aX-Evil:1/push",
+        "/api/machines/history?limit=%0d%0aX-Evil:1",
+        "/api/projects?git_url=%0aX-Evil:1",
+        "/api/machines/snapshot?id=%0d%0a%0d%0aX-Evil",
+        "/%0d%0aX-Evil:1",
+    ] {
+        let answer = user.get(path);
+        assert_eq!(answer.field("x-evil"), None, "{path}");
+        assert!(answer.status >= 200 && !answer.body.is_empty(), "{path}");
+    }
+    let taken = user.post("/api/projects", &serde_json::json!({ "slug": slug, "name": "n" }));
+    assert_eq!(taken.status, 409);
+    assert!(taken.reason.bytes().all(|b| (b' '..=b'~').contains(&b)), "{}", taken.reason);
+}
+
+#[test]
+fn the_private_socket_serves_nothing_to_who_has_no_ticket() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    let mut socket = UnixStream::connect(private_socket(&server)).unwrap();
+    let head = format!(
+        "GET /api/machines HTTP/1.1\r\nTE: identity\r\nConnection: close\r\n{}\
+         X-Request-Id: {:032x}\r\n\r\n",
+        user.auth(),
+        7
+    );
+    socket.write_all(head.as_bytes()).unwrap();
+    let mut text = String::new();
+    socket.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 204 "), "{text}");
+}
+
+#[test]
+fn a_server_whose_workers_get_no_more_requests_ends_with_exit_code_1() {
+    let mut server = serve(&[]);
+    server.errors_expected = true;
+    server.assert_serves(HERE);
+    let socket = private_socket(&server);
+    // tiny_http ends its accept loop for good at the first error, such as no free descriptor.
+    let pid = Pid::from_raw(server.id().cast_signed()).unwrap();
+    prlimit(Some(pid), Resource::Nofile, Rlimit { current: Some(3), maximum: Some(3) }).unwrap();
+    let _knocks = UnixStream::connect(socket);
+    assert_eq!(server.wait().code(), Some(1));
+    let lines = server.log_lines().join("\n");
+    assert!(lines.contains("tiny_http accepts nothing any more"), "{lines}");
+}
+
+#[test]
+fn thousands_of_requests_over_the_fixed_links_are_each_answered_with_their_own() {
+    let server = serve(&[]);
+    let users = [server.user("a@example.org"), server.user("b@example.org")];
+    std::thread::scope(|scope| {
+        for user in &users {
+            user.register(&user.email.replace('@', "-"));
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut client = server.connect();
+                    for n in 0..250 {
+                        client.send(format!(
+                            "GET /api/machines?n={n} HTTP/1.1\r\nHost: t\r\n{}\r\n",
+                            user.auth()
+                        ));
+                        let machines = client.answer().json();
+                        let id = &machines["machines"][0]["machine_id"];
+                        assert_eq!(*id, user.email.replace('@', "-"));
+                    }
+                });
+            }
+        }
+    });
+    let mut client = server.connect();
+    client.send(get("/nowhere"));
+    refused(&client.answer(), 404, "not_found");
+    eventually("nothing waits", || server.uploads() == 0);
+}

@@ -1,0 +1,104 @@
+//! Long responses wait in files, not in memory, and those of one user are bounded.
+
+use std::io::Read;
+
+use serde_json::json;
+
+use super::fixture::http::{Client, connect};
+use super::fixture::{HERE, Server, User, alone, refused, serve, within};
+
+const MIB: usize = 1024 * 1024;
+
+/// A project of this user whose list of variables is so many MiB long; the list's path.
+fn long_list(user: &User, mib: usize) -> String {
+    let project = user.post("/api/projects", &json!({ "slug": "p", "name": "p" }));
+    let id = project.json()["project"]["id"].as_i64().unwrap();
+    for n in 0..mib * 2 {
+        let value = "A".repeat(MIB / 2 - 1024);
+        let body = json!({ "environment_tier": "dev", "encrypted_value": value });
+        assert_eq!(user.put(&format!("/api/projects/{id}/env/V{n}"), &body).status, 200);
+    }
+    format!("/api/projects/{id}/env")
+}
+
+/// Asks for a path and reads nothing.
+fn ask(server: &Server, user: &User, path: &str, from: [u8; 4]) -> Client {
+    let mut client = connect(from, server.address(), Some(8 * 1024));
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: t\r\n{}\r\n", user.auth()));
+    client
+}
+
+#[test]
+fn many_readers_of_a_long_list_that_do_not_read_hold_no_memory() {
+    let _alone = alone();
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    let path = long_list(&user, 3);
+    let whole = user.get(&path).body.len();
+    assert!(whole > 2 * MIB, "{whole}");
+    let before = server.usage_at_rest();
+    let mut readers: Vec<Client> = (0..31).map(|_| ask(&server, &user, &path, HERE)).collect();
+    // Each has its head, and so all of its list is made.
+    for reader in &mut readers {
+        reader.stream.read_exact(&mut [0; 12]).unwrap();
+    }
+    let grown = server.peak_kib().saturating_sub(before.resident_kib);
+    println!("31 readers of {whole} bytes: {grown} KiB");
+    assert!(grown < 48 * 1024, "{grown} KiB");
+    drop(readers);
+    server.assert_settles(before);
+    assert_eq!(server.files("tmp"), 0);
+}
+
+#[test]
+fn the_long_responses_that_wait_for_one_user_are_bounded_and_another_user_is_served() {
+    let _alone = alone();
+    let server = serve(&["--max-connections-per-ip", "200", "--body-grace", "60"]);
+    let (user, other) = (server.user("a@example.org"), server.user("b@example.org"));
+    let (path, of_other) = (long_list(&user, 3), long_list(&other, 1));
+    let whole = user.get(&path).body.len();
+    let fit = 128 * MIB / whole;
+    let mut readers = Vec::new();
+    for _ in 0..fit {
+        let mut reader = ask(&server, &user, &path, HERE);
+        reader.stream.read_exact(&mut [0; 12]).unwrap();
+        readers.push(reader);
+    }
+    let refusal = user.get(&path);
+    refused(&refusal, 503, "overloaded");
+    assert_eq!(refusal.field("retry-after"), Some("2"));
+    assert_eq!(other.get(&of_other).status, 200);
+    assert_eq!(user.get("/api/machines").status, 200);
+    drop(readers);
+    let patience = std::time::Duration::from_secs(20);
+    within(patience, "the room is given back", || user.get(&path).status == 200);
+}
+
+#[test]
+fn a_list_of_any_length_is_the_same_as_its_rows() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    let mut seen = Vec::new();
+    for n in 0..400 {
+        let name = format!("{n:04}-{}", "n".repeat(240));
+        let body = json!({ "machine_id": format!("m{n}"), "name": name });
+        user.post("/api/machines", &body);
+        seen.push(name);
+        // Around the bound of 64 KiB, where a file takes over, and far above it.
+        if [1, 120, 125, 130, 135, 140, 145, 150, 399].contains(&n) {
+            let list = user.read("/api/machines");
+            let mut names: Vec<String> = list["machines"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|machine| machine["name"].as_str().unwrap().to_owned())
+                .collect();
+            names.sort();
+            assert_eq!(names, seen, "{n}");
+            assert_eq!(list["user"]["email"], "a@example.org");
+            let head = user.raw("HEAD", "/api/machines", "", b"");
+            let whole = user.get("/api/machines");
+            assert_eq!(head.field("content-length"), whole.field("content-length"), "{n}");
+        }
+    }
+}
