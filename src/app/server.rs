@@ -28,7 +28,7 @@ use crate::util::types::RandomId;
 /// `on_lost` is called if tiny_http leaves a worker without requests: nothing would be answered
 /// any more.
 pub fn start(
-    app: &Arc<App>, socket: &Path, on_lost: impl Fn() + Clone + Send + 'static,
+    app: &Arc<App>, socket: &Path, on_lost: impl Fn() + Clone + Send + Sync + 'static,
 ) -> io::Result<Upstream<Ticket>> {
     let listener = UnixListener::bind(socket)?;
     std::fs::set_permissions(socket, Permissions::from_mode(0o600))?;
@@ -45,7 +45,7 @@ pub fn start(
             on_lost();
         })?;
     }
-    Upstream::connect(socket, handoff)
+    Upstream::connect(socket, handoff, Box::new(on_lost))
 }
 
 /// The standard phrase of a status.

@@ -6,7 +6,7 @@
 //! to the response (as with X-Sendfile of nginx). Each is claimed once.
 
 use std::collections::HashMap;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -74,18 +74,23 @@ pub struct Upstream<T> {
     socket: PathBuf,
     handoff: Arc<Handoff<T>>,
     links: Pool<BufReader<UnixStream>>,
+    /// Called when the application listens no more.
+    on_lost: Box<dyn Fn() + Send + Sync>,
 }
 
 impl<T> Upstream<T> {
     /// Opens every link, one after the other: tiny_http's task pool can leave one of several
     /// connections that arrive at once without a thread. Each must answer one request in time, so
     /// that a server without its threads does not start.
-    pub fn connect(socket: &Path, handoff: Arc<Handoff<T>>) -> io::Result<Upstream<T>> {
-        let upstream = Upstream { socket: socket.to_owned(), handoff, links: Pool::new(WORKERS) };
+    pub fn connect(
+        socket: &Path, handoff: Arc<Handoff<T>>, on_lost: Box<dyn Fn() + Send + Sync>,
+    ) -> io::Result<Upstream<T>> {
+        let (socket, links) = (socket.to_owned(), Pool::new(WORKERS));
+        let upstream = Upstream { socket, handoff, links, on_lost };
         let mut places = Vec::new();
         for _ in 0..WORKERS {
             // All are taken before one is given back: each place gets its link.
-            let mut place = upstream.links.take(Duration::ZERO).ok_or(io::ErrorKind::Other)?;
+            let mut place = upstream.links.take(Duration::ZERO).ok_or(ErrorKind::Other)?;
             let mut link = upstream.open(Duration::from_millis(LINK_START_MS))?;
             let probe = format!("GET / HTTP/1.1\r\nTE: identity\r\n{ID_FIELD}: {}\r\n\r\n", id()?);
             exchange(&mut link, probe.as_bytes(), false)?;
@@ -123,7 +128,11 @@ impl<T> Upstream<T> {
     }
 
     fn open(&self, timeout: Duration) -> io::Result<BufReader<UnixStream>> {
-        let link = UnixStream::connect(&self.socket)?;
+        let link = UnixStream::connect(&self.socket).inspect_err(|error| {
+            if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) {
+                (self.on_lost)();
+            }
+        })?;
         link.set_read_timeout(Some(timeout))?;
         link.set_write_timeout(Some(timeout))?;
         Ok(BufReader::new(link))
@@ -158,7 +167,7 @@ fn exchange(
 ) -> io::Result<Response> {
     link.get_mut().write_all(request)?;
     let mut lines = link.by_ref().take(UPSTREAM_HEAD_BYTES_MAX).lines();
-    let mut line = || lines.next().unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()));
+    let mut line = || lines.next().unwrap_or_else(|| Err(ErrorKind::UnexpectedEof.into()));
     let status_line = line()?;
     let status = status_line.split(' ').nth(1).and_then(|word| word.parse().ok());
     let mut response = Response::new(status.ok_or_else(|| malformed("status line"))?);
@@ -187,5 +196,5 @@ fn exchange(
 }
 
 fn malformed(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("its response has no {what}"))
+    io::Error::new(ErrorKind::InvalidData, format!("its response has no {what}"))
 }

@@ -72,7 +72,7 @@ fn no_value_that_a_client_chose_begins_another_line_of_a_response() {
     let server = serve(&[]);
     let user = server.user("a@example.org");
     user.register("m");
-    let slug = "é\u{202e}\u{85}x";
+    let slug = "é\u{202e}x";
     for expected in [201, 201, 409] {
         // Without a version the first one is replaced, so give it one.
         let made = user.post("/api/projects", &serde_json::json!({ "slug": slug, "name": "n" }));
@@ -124,9 +124,14 @@ fn a_server_whose_workers_get_no_more_requests_ends_with_exit_code_1() {
     server.errors_expected = true;
     server.assert_serves(HERE);
     let socket = private_socket(&server);
-    // tiny_http ends its accept loop for good at the first error, such as no free descriptor.
+    // tiny_http ends its accept loop for good at the first error, such as no free descriptor. Both
+    // listeners hold one for their next connection already; the next one is for this one's copy.
+    let open = std::fs::read_dir(format!("/proc/{}/fd", server.id())).unwrap();
+    let open: Vec<u64> =
+        open.map(|fd| fd.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
+    let limit = (0..).filter(|fd| !open.contains(fd)).nth(2).map(|fd| fd + 1);
     let pid = Pid::from_raw(server.id().cast_signed()).unwrap();
-    prlimit(Some(pid), Resource::Nofile, Rlimit { current: Some(3), maximum: Some(3) }).unwrap();
+    prlimit(Some(pid), Resource::Nofile, Rlimit { current: limit, maximum: limit }).unwrap();
     let _knocks = UnixStream::connect(socket);
     assert_eq!(server.wait().code(), Some(1));
     let lines = server.log_lines().join("\n");

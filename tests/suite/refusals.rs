@@ -187,7 +187,7 @@ fn a_client_that_speaks_tls_to_this_port_is_named_in_the_log() {
     let answer = client.answer();
     refused(&answer, 400, "bad_request");
     assert!(answer.json()["error"].as_str().unwrap().contains("https"), "{answer:?}");
-    server.wait_for_log("reason=tls");
+    server.wait_for_log("\"reason\":\"tls\"");
 }
 
 #[test]

@@ -55,7 +55,8 @@ fn the_long_responses_that_wait_for_one_user_are_bounded_and_another_user_is_ser
     let _alone = alone();
     let server = serve(&["--max-connections-per-ip", "200", "--body-grace", "60"]);
     let (user, other) = (server.user("a@example.org"), server.user("b@example.org"));
-    let (path, of_other) = (long_list(&user, 3), long_list(&other, 1));
+    // More than the kernel buffers for a reader that does not read.
+    let (path, of_other) = (long_list(&user, 12), long_list(&other, 1));
     let whole = user.get(&path).body.len();
     let fit = 128 * MIB / whole;
     let mut readers = Vec::new();
