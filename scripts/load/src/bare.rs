@@ -6,6 +6,8 @@ use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::thread;
 
+use rustix::net::sockopt::set_tcp_cork;
+
 /// Receives bodies and answers when each is durable: write, fsync, rename, fsync of the folder.
 pub fn durable(dir: PathBuf) -> u16 {
     serve(move |stream| {
@@ -33,13 +35,14 @@ pub fn durable(dir: PathBuf) -> u16 {
     })
 }
 
-/// Sends one file to everybody with sendfile.
+/// Sends one file to everybody with sendfile, head and file under TCP_CORK.
 pub fn sendfile(path: PathBuf) -> u16 {
     serve(move |stream| {
         while head(stream).is_some() {
             let file = File::open(&path).unwrap();
             let length = file.metadata().unwrap().len();
             let line = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+            set_tcp_cork(&*stream, true).unwrap();
             stream.write_all(line.as_bytes()).unwrap();
             let mut offset = 0;
             while offset < length {
@@ -48,6 +51,7 @@ pub fn sendfile(path: PathBuf) -> u16 {
                     return;
                 }
             }
+            set_tcp_cork(&*stream, false).unwrap();
         }
     })
 }
