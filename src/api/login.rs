@@ -17,6 +17,7 @@ use crate::store::credentials::Principal;
 use crate::store::{ErrorKind, User};
 use crate::util::limits::{EMAIL_CHARS_MAX, HASH_WAIT_S, PASSWORD_BYTES_MAX};
 use crate::util::log::{self, Level};
+use crate::util::net::Network;
 use crate::util::time::{now_ms, rfc3339};
 use crate::util::types::plain;
 
@@ -108,12 +109,13 @@ impl Drop for Counted<'_> {
 }
 
 fn attempt<'a>(app: &'a App, peer: IpAddr, account: &str) -> Result<Counted<'a>, Error> {
-    let refused = match app.accounts.throttle.attempt(account, peer.into(), Instant::now()) {
-        Ok(attempt) => {
-            return Ok(Counted { context: app, peer, attempt: Some(attempt) });
-        }
-        Err(refused) => refused,
-    };
+    let refused =
+        match app.accounts.throttle.attempt(account, Network::of_login(peer), Instant::now()) {
+            Ok(attempt) => {
+                return Ok(Counted { context: app, peer, attempt: Some(attempt) });
+            }
+            Err(refused) => refused,
+        };
     let wait_s = refused.retry_after.as_secs().saturating_add(1);
     app.metrics.login_failures.add(1);
     if refused.first {

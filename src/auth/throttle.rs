@@ -196,7 +196,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn address(n: u32) -> Network {
-        IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n)).into()
+        Network::of_login(IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n)))
     }
 
     /// Makes one failed attempt after another until one is refused, at most `max`.

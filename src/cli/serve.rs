@@ -1,6 +1,6 @@
 //! `serve`: runs the server until it is told to stop.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -165,11 +165,7 @@ fn settings(mut args: Args) -> Result<Settings, CliError> {
             head_timeout: seconds(&mut args, "--head-timeout")?,
             idle_timeout: seconds(&mut args, "--idle-timeout")?,
             body_grace: seconds(&mut args, "--body-grace")?,
-            trusted_proxies: args
-                .repeated::<IpAddr>("--trusted-proxy")?
-                .iter()
-                .map(IpAddr::to_canonical)
-                .collect(),
+            trusted_proxies: args.repeated("--trusted-proxy")?,
             phrase: server::reason_phrase,
         },
         audit_days: args.number("--audit-days")?,

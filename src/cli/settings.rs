@@ -86,7 +86,9 @@ pub fn takes(kind: &str) -> &'static str {
         "SECONDS" => "a number of seconds such as 30",
         "N" | "ID" | "HOURS" => "a whole number such as 10",
         "ADDR:PORT" => "an address and port such as 127.0.0.1:8787 or [::1]:8787",
-        "ADDR[/BITS]" => "an address or network such as 127.0.0.1 or 10.0.0.0/8",
+        "ADDR[/BITS]" => {
+            "an address such as 127.0.0.1, or a network without host bits such as 10.0.0.0/8"
+        }
         "RFC3339" => "a time such as 2026-11-23T16:08:00Z, or a date",
         "text|json" => "text or json",
         "DIR" => "a folder",

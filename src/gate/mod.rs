@@ -27,6 +27,7 @@ use std::time::Duration;
 use crate::util::limits::{ACCEPT_PAUSE_MS, BACKLOG, CONNECTION_STACK_BYTES};
 use crate::util::log;
 use crate::util::metrics::Metrics;
+use crate::util::net::Network;
 use crate::util::types::RandomId;
 use access_log::AccessRecord;
 use error::Error;
@@ -92,7 +93,7 @@ pub struct Config {
     /// Before the minimum rate counts.
     pub body_grace: Duration,
     /// Peers whose `X-Forwarded-For` counts.
-    pub trusted_proxies: Vec<IpAddr>,
+    pub trusted_proxies: Vec<Network>,
     /// The standard phrase of a status.
     pub phrase: fn(u16) -> &'static str,
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::Config;
 use super::error::Error;
-
+use super::peer::is_proxy;
 use crate::util::metrics::Metrics;
 use crate::util::net::Network;
 use crate::util::sync::{lock, wait_for};
@@ -63,13 +63,13 @@ impl Slots {
     pub fn take(self: &Arc<Self>, stream: &Arc<TcpStream>, peer: IpAddr) -> Option<Slot> {
         let mut open = lock(&self.open);
         // A proxy's connection carries many clients: it counts against the total only.
-        let of_proxy = self.config.trusted_proxies.contains(&peer);
+        let of_proxy = is_proxy(&self.config.trusted_proxies, peer);
         let full = open.len() >= self.config.connections_max;
-        if full || !of_proxy && self.is_full(&open, peer.into()) {
+        if full || !of_proxy && self.is_full(&open, Network::of_peer(peer)) {
             self.metrics.refused.add(1);
             return None;
         }
-        let counts_for = Some(peer.into()).filter(|_| !of_proxy);
+        let counts_for = Some(Network::of_peer(peer)).filter(|_| !of_proxy);
         let entry = Open { stream: Arc::clone(stream), peer: counts_for, idle: true };
         open.insert(stream.as_raw_fd(), entry);
         self.metrics.opened.add(1);
@@ -113,14 +113,14 @@ impl Slot {
     /// A request of `client` came. On a proxy's connection it takes a slot of its client until it
     /// is answered; 503 if there is none.
     pub fn serve(&self, client: IpAddr) -> Result<(), Error> {
-        let mut open = lock(&self.slots.open);
-        if self.of_proxy && self.slots.is_full(&open, client.into()) {
+        let (mut open, client) = (lock(&self.slots.open), Network::of_peer(client));
+        if self.of_proxy && self.slots.is_full(&open, client) {
             self.slots.metrics.refused.add(1);
             return Err(Error::overloaded("too many requests at once; try again"));
         }
         if let Some(open) = open.get_mut(&self.stream.as_raw_fd()) {
             open.idle = false;
-            open.peer = Some(client.into());
+            open.peer = Some(client);
         }
         Ok(())
     }
@@ -147,7 +147,7 @@ mod tests {
     const PROXY: &str = "127.0.0.1";
 
     fn fixture(connections_max: usize, connections_per_peer_max: usize) -> Fixture {
-        let trusted_proxies = vec![address(PROXY)];
+        let trusted_proxies = vec![PROXY.parse().unwrap()];
         let config = Config {
             connections_max,
             connections_per_peer_max,

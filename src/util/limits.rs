@@ -8,6 +8,9 @@
 pub const CONNECTIONS_MAX: usize = 256;
 /// Connections open at once from one IPv4 address or IPv6 /64 (`--max-connections-per-ip`).
 pub const CONNECTIONS_PER_PEER_MAX: usize = 32;
+/// Bits of an IPv6 address that count as one peer: a /64 is the smallest block that a provider hands
+/// to a customer (RFC 6177), who can take a new address in it for every connection. Of IPv4 all do.
+pub const PEER_NETWORK_BITS: u32 = 64;
 /// Descriptors the program needs beside its connections: standard streams, SQLite's database,
 /// WAL and shared-memory files for writer and readers, the private sockets of the workers, locks.
 pub const DESCRIPTORS_RESERVED: u64 = 56;
@@ -150,6 +153,8 @@ pub const HASH_WAIT_S: u64 = 5;
 pub const LOGIN_WINDOW_S: u64 = 15 * 60;
 /// Failed logins in that window for one account from one address.
 pub const LOGIN_FAILURES_PER_ACCOUNT: usize = 10;
+/// Bits of an IPv6 address that count as one address there: providers hand out up to a /56.
+pub const LOGIN_NETWORK_BITS: u32 = 56;
 /// Failed logins in that window from one address.
 pub const LOGIN_FAILURES_PER_ADDRESS: usize = 100;
 /// Accounts, and addresses, that the throttle remembers.

@@ -1,59 +1,126 @@
-//! What counts as one address when connections or failed logins are counted.
+//! Networks: what counts as one client when connections or failed logins are counted, and whom
+//! `--trusted-proxy` means.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
+use std::str::FromStr;
 
-/// An IPv4 address, or the /64 of an IPv6 address: the smallest block that a provider hands to
-/// one customer (RFC 6177), who can take a new address in it for every request.
+use super::limits::{LOGIN_NETWORK_BITS, PEER_NETWORK_BITS};
+
+/// All addresses of one family that begin with the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Network(IpAddr);
+pub struct Network {
+    /// Its first address; of IPv4 as ::ffff:a.b.c.d.
+    first: u128,
+    bits: u32,
+}
 
-impl From<IpAddr> for Network {
-    fn from(address: IpAddr) -> Network {
+impl Network {
+    /// What counts as one client when connections are counted.
+    pub fn of_peer(address: IpAddr) -> Network {
+        Network::of(address, PEER_NETWORK_BITS)
+    }
+
+    /// What counts as one client when failed logins are counted.
+    pub fn of_login(address: IpAddr) -> Network {
+        Network::of(address, LOGIN_NETWORK_BITS)
+    }
+
+    /// True if the address is one of this network.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        Network::of(address, self.bits) == *self
+    }
+
+    /// The network of so many bits, or of all that the address has.
+    fn of(address: IpAddr, bits: u32) -> Network {
         // An IPv4 peer of a dual-stack socket appears as ::ffff:a.b.c.d.
-        Network(match address.to_canonical() {
-            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & PREFIX_64).into(),
-            v4 => v4,
-        })
+        let (address, bits_max) = match address.to_canonical() {
+            IpAddr::V4(v4) => (v4.to_ipv6_mapped(), 32),
+            IpAddr::V6(v6) => (v6, 128),
+        };
+        let bits = bits.min(bits_max);
+        let mask = u128::MAX.checked_shl(bits_max - bits).unwrap_or(0);
+        Network { first: address.to_bits() & mask, bits }
     }
 }
 
-impl fmt::Display for Network {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            IpAddr::V4(v4) => v4.fmt(f),
-            IpAddr::V6(v6) => write!(f, "{v6}/64"),
-        }
+/// An address, or a network such as `172.16.0.0/12`. Host bits are refused, since either number
+/// may be the slip, and so is `/0`, which is everybody.
+impl FromStr for Network {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Network, ()> {
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address, Some(bits)),
+            None => (text, None),
+        };
+        let address = address.parse().map_err(drop)?;
+        let alone = Network::of(address, 128);
+        let Some(bits) = bits else { return Ok(alone) };
+        let network = Network::of(address, bits.parse().map_err(drop)?);
+        let exact = network.first == alone.first && network.bits.to_string() == bits;
+        if exact && network.bits > 0 { Ok(network) } else { Err(()) }
     }
 }
-
-const PREFIX_64: u128 = u128::MAX << 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn network(address: &str) -> Network {
-        address.parse::<IpAddr>().unwrap().into()
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
     }
 
     #[test]
-    fn every_ipv4_address_is_its_own_network() {
-        assert_ne!(network("192.0.2.1"), network("192.0.2.2"));
-        assert_eq!(network("192.0.2.1").to_string(), "192.0.2.1");
+    fn every_ipv4_address_is_a_client_of_its_own() {
+        for of in [Network::of_peer, Network::of_login] {
+            assert_ne!(of(address("192.0.2.1")), of(address("192.0.2.2")));
+            assert_eq!(of(address("::ffff:192.0.2.1")), of(address("192.0.2.1")));
+            assert_ne!(of(address("::ffff:192.0.2.1")), of(address("::ffff:192.0.2.2")));
+        }
     }
 
     #[test]
-    fn an_ipv4_address_in_ipv6_form_is_the_ipv4_address() {
-        assert_eq!(network("::ffff:192.0.2.1"), network("192.0.2.1"));
-        assert_ne!(network("::ffff:192.0.2.1"), network("::ffff:192.0.2.2"));
+    fn the_addresses_of_an_ipv6_network_are_one_client() {
+        let first = address("2001:db8:1:200::1");
+        for (other, peer, login) in [
+            ("2001:db8:1:200:ffff:ffff:ffff:ffff", true, true),
+            ("2001:db8:1:2ff::1", false, true),
+            ("2001:db8:1:300::1", false, false),
+        ] {
+            let other = address(other);
+            assert_eq!(Network::of_peer(first) == Network::of_peer(other), peer, "{other}");
+            assert_eq!(Network::of_login(first) == Network::of_login(other), login, "{other}");
+        }
     }
 
     #[test]
-    fn the_addresses_of_an_ipv6_subnet_are_one_network() {
-        let first = network("2001:db8:1:2::1");
-        assert_eq!(first, network("2001:db8:1:2:ffff:ffff:ffff:ffff"));
-        assert_ne!(first, network("2001:db8:1:3::1"));
-        assert_eq!(first.to_string(), "2001:db8:1:2::/64");
+    fn a_network_holds_the_addresses_that_begin_with_its_bits() {
+        for (network, inside, outside) in [
+            ("192.0.2.1", "192.0.2.1", "192.0.2.2"),
+            ("192.0.2.1/32", "::ffff:192.0.2.1", "192.0.2.0"),
+            ("172.16.0.0/12", "172.31.255.255", "172.32.0.0"),
+            ("172.16.0.0/12", "::ffff:172.16.0.0", "::172.16.0.0"),
+            ("128.0.0.0/1", "255.255.255.255", "127.255.255.255"),
+            ("fd00::/8", "fdff:ffff::1", "fe00::"),
+            ("fd00::/8", "fd00::", "253.0.0.1"),
+            ("::1", "::1", "127.0.0.1"),
+            ("::/64", "::1", "0.0.0.1"),
+            ("2001:db8::1/128", "2001:db8::1", "2001:db8::2"),
+        ] {
+            let parsed: Network = network.parse().unwrap();
+            assert!(parsed.contains(address(inside)), "{network} {inside}");
+            assert!(!parsed.contains(address(outside)), "{network} {outside}");
+        }
+    }
+
+    #[test]
+    fn a_network_with_host_bits_or_another_length_is_none() {
+        for bad in [
+            "", "x", "/8", "10.0.0.0/", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/128", "0.0.0.0/0",
+            "::/0", "fd00::1/8", "fd00::/129", "10.0.0.0/+8", "10.0.0.0/08", "10.0.0.0/8/8",
+            "10/8", "10.0.0.0/-1", "::ffff:10.0.0.0/104", "10.0.0.0 /8", "10.0.0.0:80", "[::1]",
+        ] {
+            assert_eq!(bad.parse::<Network>(), Err(()), "{bad}");
+        }
     }
 }

@@ -35,7 +35,7 @@ fn a_wrong_command_line_is_named_in_one_line_with_exit_code_2() {
         (&["serve", "--listen", "nowhere"], "--listen"),
         (&["serve", "--head-timeout", "0"], "--head-timeout"),
         (&["serve", "--log-format", "xml"], "--log-format"),
-        (&["serve", "--trusted-proxy", "x"], "--trusted-proxy"),
+        (&["serve", "--trusted-proxy", "10.0.0.1/8"], "--trusted-proxy"),
         (&["serve", "--init-user", "nobody"], "--init-user"),
         (&["user"], "user"),
         (&["user", "fly"], "fly"),

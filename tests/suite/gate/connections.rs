@@ -142,10 +142,12 @@ fn a_strangers_word_on_whom_he_speaks_for_counts_for_nothing() {
 
 #[test]
 fn a_trusted_proxy_speaks_for_the_rightmost_address_that_is_not_a_proxy() {
-    let server = serve(&["--trusted-proxy", "127.0.0.1", "--trusted-proxy", "10.0.0.1"]);
+    let proxies = ["127.0.0.1", "10.0.0.0/8", "fd00::/8"];
+    let server = serve(&proxies.map(|proxy| ["--trusted-proxy", proxy]).concat());
     let vectors: &[(&str, &str)] = &[
         ("X-Forwarded-For: 192.0.2.1\r\n", "192.0.2.1"),
         ("X-Forwarded-For: 6.6.6.6, 192.0.2.1, 10.0.0.1\r\n", "192.0.2.1"),
+        ("X-Forwarded-For: 6.6.6.6, 11.0.0.1, fd77::7, 10.255.0.1\r\n", "11.0.0.1"),
         ("X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: 2001:db8::1\r\n", "2001:db8::1"),
         ("X-Forwarded-For: ::ffff:192.0.2.1\r\n", "192.0.2.1"),
         ("", "127.0.0.1"),
