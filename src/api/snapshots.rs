@@ -2,6 +2,7 @@
 
 use crate::app::App;
 use crate::app::HandlerResult;
+use crate::app::representation::entity_tag;
 use crate::app::{Error, Request, Response};
 use crate::store::audit::Event;
 use crate::store::snapshots::{PushBody, PushMode, Selector};
@@ -43,8 +44,12 @@ pub fn pull(app: &App, request: &Request, who: &User) -> HandlerResult {
 pub fn send(app: &App, request: &Request, who: &User, which: &Selector) -> HandlerResult {
     let snapshot = app.store.snapshot(who.id, which)?;
     let (size, digest) = (snapshot.blob.size, snapshot.blob.digest.to_string());
-    let etag = format!("\"{digest}\"");
-    if request.has_already(&digest)? {
+    let (etag, condition) = (entity_tag(&digest, request.wants_bytes()), request.condition()?);
+    if condition.one_of.is_some_and(|digests| !digests.name(&digest)) {
+        let other = "the snapshot is not the one in If-Match: pull without it to see which it is";
+        return Err(Error::new(412, "precondition_failed", other));
+    }
+    if condition.none_of.is_some_and(|digests| digests.name(&digest)) {
         return Ok(Response::empty(304).with("ETag", etag));
     }
     let file = app.store.open_snapshot(&snapshot)?;

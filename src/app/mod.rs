@@ -3,6 +3,7 @@
 
 pub mod admission;
 pub mod error;
+pub mod representation;
 pub mod request;
 pub mod response;
 pub mod routes;

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use serde::de::DeserializeOwned;
 
 use super::Error;
+use super::representation::{parse_tags, wants_bytes};
 use crate::gate::json::check_nesting;
-use crate::store::snapshots::{Condition, Etags};
+use crate::store::snapshots::Condition;
 use crate::util::types::Rule;
 
 /// A request, received whole.
@@ -37,32 +38,18 @@ impl Request {
         parse_json(&self.body)
     }
 
-    /// `Accept` names raw bytes, and not with the weight 0, which excludes them (RFC 9110, section
-    /// 12.4.2): `*/*` means JSON.
+    /// `Accept` asks for raw bytes.
     pub fn wants_bytes(&self) -> bool {
-        self.accept.iter().flat_map(|line| line.split(',')).any(|range| {
-            let mut parts = range.split(';').map(str::trim);
-            let named =
-                parts.next().unwrap_or_default().eq_ignore_ascii_case("application/octet-stream");
-            let weight = parts.find_map(|part| part.strip_prefix(['q', 'Q'])?.strip_prefix('='));
-            named && !weight.is_some_and(|weight| weight.parse() == Ok(0.0))
-        })
+        self.accept.as_deref().is_some_and(wants_bytes)
     }
 
-    /// The conditions of a push.
+    /// What the client wants to hold of the snapshot.
     pub fn condition(&self) -> Result<Condition, Error> {
-        let strong = |text: &String| etags(text, false);
-        let weak = |text: &String| etags(text, true);
-        Ok(Condition {
-            if_match: self.if_match.as_ref().map(strong).transpose()?,
-            if_none_match: self.if_none_match.as_ref().map(weak).transpose()?,
-        })
-    }
-
-    /// True if `If-None-Match` names this digest: the client has the bytes already.
-    pub fn has_already(&self, digest: &str) -> Result<bool, Error> {
-        let tags = self.if_none_match.as_ref().map(|text| etags(text, true)).transpose()?;
-        Ok(tags.is_some_and(|tags| tags.cover(Some(digest))))
+        let tags = |field: &Option<String>, strongly| {
+            field.as_ref().map(|field| parse_tags(field, strongly)).transpose()
+        };
+        let (one_of, none_of) = (tags(&self.if_match, true)?, tags(&self.if_none_match, false)?);
+        Ok(Condition { one_of, none_of })
     }
 
     /// A decoded path segment.
@@ -144,29 +131,6 @@ fn data_error(sentence: &str) -> String {
         Some((rule, _)) if rule.starts_with("must ") => format!("a field {rule}"),
         _ => "a field of the JSON body has the wrong type or value".to_owned(),
     }
-}
-
-/// Reads `*` or a list of entity tags (RFC 9110, section 8.8.3). Weak tags count where the
-/// comparison is weak and match nothing where it is strong.
-fn etags(text: &str, weak: bool) -> Result<Etags, Error> {
-    if text.trim() == "*" {
-        return Ok(Etags::Any);
-    }
-    let mut tags = Vec::new();
-    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let (is_weak, quoted) = match part.strip_prefix("W/") {
-            Some(quoted) => (true, quoted),
-            None => (false, part),
-        };
-        let tag = quoted.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
-        let tag = tag.filter(|tag| !tag.contains('"')).ok_or_else(|| {
-            Error::malformed("If-Match and If-None-Match take * or \"<sha256>\" in quotes")
-        })?;
-        if weak || !is_weak {
-            tags.push(tag.to_ascii_lowercase());
-        }
-    }
-    Ok(Etags::OneOf(tags))
 }
 
 /// The decoded query of a target.
@@ -258,17 +222,6 @@ mod tests {
         for bad in ["", "-1", "+1", "1.0", "0x1", "9223372036854775808", "１"] {
             assert!(parse_id("id", bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn weak_tags_match_only_weakly() {
-        assert_eq!(etags("W/\"a\"", false).unwrap(), Etags::OneOf(vec![]));
-        assert_eq!(
-            etags("W/\"A\", \"b\"", true).unwrap(),
-            Etags::OneOf(vec!["a".into(), "b".into()])
-        );
-        assert_eq!(etags("*", false).unwrap(), Etags::Any);
-        assert!(etags("abc", true).is_err());
     }
 
     #[test]

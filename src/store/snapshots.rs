@@ -30,22 +30,22 @@ pub struct Snapshot {
     pub row: String,
 }
 
-/// Entity tags of a condition (RFC 9110, section 13.1).
+/// Snapshots by their digests.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Etags {
-    /// `*`: anything that exists.
+pub enum Digests {
+    /// Every one.
     Any,
-    /// These digests.
+    /// Those with one of these, in hexadecimal digits; other texts name none.
     OneOf(Vec<String>),
 }
 
-/// What must hold of the user's newest snapshot for a push to be done.
+/// What must hold of a snapshot.
 #[derive(Debug, Default)]
 pub struct Condition {
-    /// It must be one of these.
-    pub if_match: Option<Etags>,
-    /// It must be none of these.
-    pub if_none_match: Option<Etags>,
+    /// It must be there, and one of these.
+    pub one_of: Option<Digests>,
+    /// It must not be there, or be none of these.
+    pub none_of: Option<Digests>,
 }
 
 /// Which snapshots are asked for: all parts given must match.
@@ -246,18 +246,17 @@ fn select<T>(
 
 impl Condition {
     fn holds(&self, newest: Option<&str>) -> bool {
-        self.if_match.as_ref().is_none_or(|tags| tags.cover(newest))
-            && !self.if_none_match.as_ref().is_some_and(|tags| tags.cover(newest))
+        let names = |digests: &Digests| newest.is_some_and(|newest| digests.name(newest));
+        self.one_of.as_ref().is_none_or(names) && !self.none_of.as_ref().is_some_and(names)
     }
 }
 
-impl Etags {
-    /// True if the tags name what is there.
-    pub fn cover(&self, digest: Option<&str>) -> bool {
-        match (self, digest) {
-            (_, None) => false,
-            (Etags::Any, Some(_)) => true,
-            (Etags::OneOf(tags), Some(digest)) => tags.iter().any(|tag| tag == digest),
+impl Digests {
+    /// True if this digest is one of them.
+    pub fn name(&self, digest: &str) -> bool {
+        match self {
+            Digests::Any => true,
+            Digests::OneOf(digests) => digests.iter().any(|one| one == digest),
         }
     }
 }

@@ -114,14 +114,38 @@ fn a_conditional_push_depends_on_the_users_newest_snapshot() {
 fn a_client_that_has_the_bytes_is_told_so() {
     let (_server, user) = with_machine(&[]);
     user.stored("m", b"state");
-    let tag = format!("\"{}\"", hex(b"state"));
-    for accept in ["", BYTES] {
-        let fields = format!("If-None-Match: \"a\", W/{tag}\r\n{accept}");
-        let answer = user.raw("GET", SNAPSHOT, &fields, b"");
-        assert_eq!((answer.status, answer.body.len()), (304, 0));
-        assert_eq!((answer.field("etag"), answer.field("content-length")), (Some(&*tag), None));
+    let strong = format!("\"{}\"", hex(b"state"));
+    let weak = format!("W/{strong}");
+    for (accept, etag) in [("", &weak), (BYTES, &strong)] {
+        let whole = user.raw("GET", SNAPSHOT, accept, b"");
+        assert_eq!(whole.field("etag"), Some(etag.as_str()));
+        for tag in [&weak, &strong, &"*".to_owned(), &format!("\"a,b\", {weak}")] {
+            let fields = format!("If-None-Match: {tag}\r\n{accept}");
+            let answer = user.raw("GET", SNAPSHOT, &fields, b"");
+            assert_eq!((answer.status, answer.body.len()), (304, 0), "{tag}");
+            assert_eq!(
+                (answer.field("etag"), answer.field("content-length")),
+                (Some(etag.as_str()), None)
+            );
+        }
     }
     user.raw("GET", SNAPSHOT, "If-None-Match: \"b\"\r\n", b"").is(200);
+}
+
+#[test]
+fn a_pull_may_depend_on_the_snapshot_it_finds() {
+    let (_server, user) = with_machine(&[]);
+    user.stored("m", b"state");
+    let tag = format!("\"{}\"", hex(b"state"));
+    for accept in ["", BYTES] {
+        let pull =
+            |tag: &str| user.raw("GET", SNAPSHOT, &format!("If-Match: {tag}\r\n{accept}"), b"");
+        pull("*").is(200);
+        pull(&format!("\"a,b\", {tag}")).is(200);
+        refused(&pull("\"a,b\""), 412, "precondition_failed");
+        refused(&pull(&format!("W/{tag}")), 412, "precondition_failed");
+        refused(&pull("a"), 400, "bad_request");
+    }
 }
 
 #[test]
@@ -147,15 +171,11 @@ fn raw_bytes_come_back_only_where_accept_names_them() {
     let (_server, user) = with_machine(&[]);
     user.stored("m", b"state");
     for (accept, raw) in [
-        ("*/*", false),
-        ("application/json", false),
-        ("application/*", false),
-        ("application/octet-stream", true),
-        ("application/json, Application/Octet-Stream;q=0.5", true),
-        ("application/octet-stream;q=0", false),
-        ("application/octet-stream; q=0.000, application/json", false),
+        ("Accept: */*\r\n", false),
+        ("Accept: application/json\r\nAccept: application/octet-stream\r\n", true),
+        ("Accept: application/octet-stream;q=0.5, application/json;q=0.6\r\n", false),
     ] {
-        let answer = user.raw("GET", SNAPSHOT, &format!("Accept: {accept}\r\n"), b"");
+        let answer = user.raw("GET", SNAPSHOT, accept, b"");
         assert_eq!(answer.body == b"state", raw, "{accept}");
     }
 }
