@@ -2,13 +2,23 @@
 
 use std::time::Duration;
 
-use super::fixture::{ELSEWHERE, eventually, serve};
+use super::fixture::{ELSEWHERE, Server, eventually, serve};
 use super::wire::{Client, get, request};
 
 /// Sent as a body: must never be served.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: t\r\n\r\n";
 
 const MIB: u64 = 1024 * 1024;
+
+/// Sends this, which is refused with this status, and the connection is closed.
+fn assert_refused(server: &Server, name: &str, status: u16, bytes: &str) {
+    let mut client = server.connect();
+    client.send(bytes);
+    let answer = client.answer();
+    assert_eq!(answer.status, status, "{name}: {answer:?}");
+    assert!(answer.closes() && answer.json()["error"].is_string(), "{name}: {answer:?}");
+    client.assert_closed(name);
+}
 
 #[test]
 fn a_refused_request_is_answered_before_its_body_and_its_body_is_no_request() {
@@ -40,16 +50,8 @@ fn a_refused_request_is_answered_before_its_body_and_its_body_is_no_request() {
     ];
     for (n, (name, status, head)) in vectors.iter().enumerate() {
         // First the answer, without a byte of the body; then once more with a body behind.
-        let mut client = server.connect();
-        client.send(head);
-        let answer = client.answer();
-        assert_eq!(answer.status, *status, "{name}: {answer:?}");
-        assert!(answer.closes() && answer.json()["error"].is_string(), "{name}: {answer:?}");
-        client.assert_closed(name);
-        let mut client = server.connect();
-        client.send(format!("{head}{SMUGGLED}{SMUGGLED}"));
-        assert_eq!(client.answer().status, *status, "{name}");
-        client.assert_closed(name);
+        assert_refused(&server, name, *status, head);
+        assert_refused(&server, name, *status, &format!("{head}{SMUGGLED}{SMUGGLED}"));
         let logged = server.wait_for_requests(1 + 2 * (n + 1));
         assert_eq!(logged.len(), 1 + 2 * (n + 1), "{name}: a second request was seen");
     }
@@ -63,24 +65,16 @@ fn only_a_push_that_will_be_taken_is_told_to_continue() {
     let server = serve(&[]);
     server.register();
     let expect = "Expect: 100-continue\r\n";
+    let unknown = format!("Content-Length: 5\r\n{expect}");
     let anonymous = server.push_head(31_457_280, expect).replacen(&server.auth(), "", 1);
     let stranger = server.push_head(31_457_280, expect).replacen(&server.token, "cs_x", 1);
     for (name, status, head) in [
         ("no_credentials", 401, anonymous),
         ("bad_credentials", 401, stranger),
         ("too_large", 413, server.push_head(1 << 40, expect)),
-        (
-            "unknown_route",
-            404,
-            request("POST", "/nowhere", &format!("Content-Length: 5\r\n{expect}")),
-        ),
+        ("unknown_route", 404, request("POST", "/nowhere", &unknown)),
     ] {
-        let mut client = server.connect();
-        client.send(head);
-        let answer = client.answer();
-        assert_eq!(answer.status, status, "{name}");
-        assert!(answer.closes(), "{name}");
-        client.assert_closed(name);
+        assert_refused(&server, name, status, &head);
     }
     let mut client = server.connect();
     client.send(server.push_head(5, expect));
@@ -173,12 +167,7 @@ fn a_client_that_sends_a_refused_body_all_the_same_can_read_why() {
             server.post("/api/machines/snapshot", &body)
         }),
     ] {
-        let mut client = server.connect();
-        client.send(&head);
-        let answer = client.answer();
-        assert_eq!(answer.status, status, "{name}: {answer:?}");
-        assert!(answer.closes(), "{name}");
-        client.assert_closed(name);
+        assert_refused(&server, name, status, &head);
     }
     server.assert_no_upload_left();
 }

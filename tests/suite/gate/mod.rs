@@ -13,5 +13,5 @@ use crate::wire;
 /// What these tests use: a server is one with a user.
 mod fixture {
     pub use crate::fixture::target::{Target as Server, serve, serve_with_descriptors};
-    pub use crate::fixture::{ELSEWHERE, HERE, Logged, alone, eventually, within};
+    pub use crate::fixture::{ELSEWHERE, HERE, Usage, alone, at_once, eventually};
 }
