@@ -80,8 +80,7 @@ impl Response {
         if self.attachment.is_none() {
             let body = std::mem::take(&mut self.body);
             let text = std::str::from_utf8(&body).map_err(|_| Error::internal())?;
-            (self.body, self.attachment) =
-                BodyWriter::fill(app, user_id, |rows| rows(text))?.finish()?;
+            (self.body, self.attachment) = BodyWriter::write(app, user_id, |rows| rows(text))?;
         }
         Ok(self)
     }
@@ -90,17 +89,17 @@ impl Response {
 impl App {
     /// `{"member": [ROW, …]}`: `list` hands over the rows, each a JSON object, one by one.
     pub fn rows(
-        &self, user: &User, member: &str, list: impl Fn(RowSink<'_>) -> store::Result<()>,
+        &self, user: &User, member: &str, list: impl FnOnce(RowSink<'_>) -> store::Result<()>,
     ) -> HandlerResult {
         self.rows_and(user, member, list, "")
     }
 
     /// The same with more members, as JSON text that begins with a comma.
     pub fn rows_and(
-        &self, user: &User, member: &str, list: impl Fn(RowSink<'_>) -> store::Result<()>,
+        &self, user: &User, member: &str, list: impl FnOnce(RowSink<'_>) -> store::Result<()>,
         more: &str,
     ) -> HandlerResult {
-        let body = BodyWriter::fill(self, user.id, |out| {
+        let (body, attachment) = BodyWriter::write(self, user.id, |out| {
             out(&format!("{{\"{member}\":["))?;
             let mut separator = "";
             list(&mut |row| {
@@ -109,7 +108,6 @@ impl App {
             })?;
             out(&format!("]{more}}}"))
         })?;
-        let (body, attachment) = body.finish()?;
         Ok(Response { body, attachment, ..Response::text(200, "") })
     }
 }

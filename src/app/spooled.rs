@@ -3,23 +3,25 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Read, Seek, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::{App, Error};
 use crate::gate::response::{Attachment, Content};
-use crate::store::{self, ErrorKind, RowSink, StoreError};
+use crate::store::{self, RowSink, StoreError};
 use crate::util::limits::{
     PIECE_BYTES, RESPONSE_FILE_BYTES_PER_USER_MAX, RESPONSE_MEMORY_BYTES_MAX,
 };
 use crate::util::sync::lock;
 
-/// Bytes of responses that wait in files, by user; and whether the one place in memory for a
-/// response that the disk refused is taken.
+/// What long responses take until they are read.
 #[derive(Default)]
 pub struct ResponseSpace {
+    /// Bytes in files, by user.
     in_files: Mutex<HashMap<i64, u64>>,
-    in_memory: Mutex<bool>,
+    /// The one place in memory, for a response that the disk refused.
+    in_memory: AtomicBool,
 }
 
 /// The room of one response; given back when this goes.
@@ -31,31 +33,35 @@ struct Room {
 }
 
 impl Room {
-    fn grow(&mut self, bytes: u64) -> Result<(), Error> {
+    /// True if there was room for so many bytes more in the files of this user.
+    fn grow(&mut self, bytes: u64) -> bool {
         let mut in_files = lock(&self.space.in_files);
         let of_user = in_files.entry(self.user_id).or_default();
-        let grown = of_user.saturating_add(bytes);
-        if grown > RESPONSE_FILE_BYTES_PER_USER_MAX {
-            return Err(Error::overloaded(
-                "too many long responses of yours wait to be read; read them, then try again",
-            ));
+        let fits = of_user.saturating_add(bytes) <= RESPONSE_FILE_BYTES_PER_USER_MAX;
+        if fits {
+            *of_user = of_user.saturating_add(bytes);
+            self.bytes = self.bytes.saturating_add(bytes);
         }
-        *of_user = grown;
-        self.bytes = self.bytes.saturating_add(bytes);
-        Ok(())
+        fits
+    }
+
+    /// True if the place in memory is this one's now.
+    fn move_to_memory(&mut self) -> bool {
+        self.in_memory |= !self.space.in_memory.swap(true, Ordering::SeqCst);
+        self.in_memory
     }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
         let mut in_files = lock(&self.space.in_files);
-        let of_user = in_files.get(&self.user_id).copied().unwrap_or(0);
-        match of_user.saturating_sub(self.bytes) {
+        let left = in_files.get(&self.user_id).map_or(0, |all| all.saturating_sub(self.bytes));
+        match left {
             0 => in_files.remove(&self.user_id),
             left => in_files.insert(self.user_id, left),
         };
         if self.in_memory {
-            *lock(&self.space.in_memory) = false;
+            self.space.in_memory.store(false, Ordering::SeqCst);
         }
     }
 }
@@ -68,60 +74,31 @@ pub struct BodyWriter<'a> {
     memory: Vec<u8>,
     file: Option<File>,
     len: u64,
-    /// Why the sink of a list failed, where that was not the store.
-    failed: Option<Error>,
+    /// There was no room: the sentence of the refusal.
+    refused: Option<&'static str>,
 }
 
 impl<'a> BodyWriter<'a> {
-    /// An empty body of a response to this user.
-    pub fn new(app: &'a App, user_id: i64) -> BodyWriter<'a> {
+    /// Writes the body of a response to this user: what `list` hands over. Returns what stays in
+    /// memory, and the file that the rest is in.
+    pub fn write(
+        app: &'a App, user_id: i64, list: impl FnOnce(RowSink<'_>) -> store::Result<()>,
+    ) -> Result<(Vec<u8>, Option<Attachment>), Error> {
         let space = Arc::clone(&app.responses);
         let room = Room { space, user_id, bytes: 0, in_memory: false };
-        BodyWriter { app, room, memory: Vec::new(), file: None, len: 0, failed: None }
-    }
-
-    /// The same for a body that the disk refused; one at a time is held in memory.
-    fn in_memory(app: &'a App, user_id: i64) -> Result<BodyWriter<'a>, Error> {
-        let mut body = BodyWriter::new(app, user_id);
-        let mut taken = lock(&app.responses.in_memory);
-        if *taken {
-            let busy = "the disk is full and another long response waits in memory; try again";
-            return Err(Error::overloaded(busy));
+        let (memory, file, len, refused) = (Vec::new(), None, 0, None);
+        let mut body = BodyWriter { app, room, memory, file, len, refused };
+        let mut done = list(&mut |text| body.push(text.as_bytes()));
+        if done.is_ok() && body.file.is_some() {
+            done = body.flush();
         }
-        *taken = true;
-        body.room.in_memory = true;
-        drop(taken);
-        Ok(body)
-    }
-
-    /// Writes what `list` hands over, again in memory if the disk refuses it.
-    pub fn fill(
-        app: &'a App, user_id: i64, list: impl Fn(RowSink<'_>) -> store::Result<()>,
-    ) -> Result<BodyWriter<'a>, Error> {
-        let mut body = BodyWriter::new(app, user_id);
-        match body.take(&list) {
-            Err(error) if error.kind == ErrorKind::DiskFull => {}
-            done => return body.finished(done),
-        }
-        drop(body);
-        let mut body = BodyWriter::in_memory(app, user_id)?;
-        let done = body.take(&list);
-        body.finished(done)
-    }
-
-    fn take(&mut self, list: impl Fn(RowSink<'_>) -> store::Result<()>) -> store::Result<()> {
-        list(&mut |text| self.push(text.as_bytes()))
-    }
-
-    fn finished(self, done: store::Result<()>) -> Result<BodyWriter<'a>, Error> {
-        match (done, self.failed) {
-            (Err(_), Some(error)) => Err(error),
+        match (done, body.refused) {
+            (Ok(()), _) => Ok(body.finish()),
+            (Err(_), Some(sentence)) => Err(Error::overloaded(sentence)),
             (Err(error), None) => Err(error.into()),
-            (Ok(()), _) => Ok(BodyWriter { failed: None, ..self }),
         }
     }
 
-    /// Appends bytes.
     fn push(&mut self, bytes: &[u8]) -> store::Result<()> {
         self.memory.extend_from_slice(bytes);
         self.len = self.len.saturating_add(bytes.len() as u64);
@@ -129,35 +106,51 @@ impl<'a> BodyWriter<'a> {
         if self.memory.len() > bound && !self.room.in_memory { self.flush() } else { Ok(()) }
     }
 
+    /// Moves what is in memory to the file, or all back to memory where the disk refuses it.
     fn flush(&mut self) -> store::Result<()> {
-        if let Err(error) = self.room.grow(self.memory.len() as u64) {
-            self.failed = Some(error);
+        if self.room.in_memory {
+            return Ok(());
+        }
+        if !self.room.grow(self.memory.len() as u64) {
+            let many =
+                "too many long responses of yours wait to be read; read them, then try again";
+            self.refused = Some(many);
             return Err(StoreError::busy());
         }
-        let file = match &mut self.file {
-            Some(file) => file,
-            none => none.insert(self.app.store.response_file()?),
+        let written = match &mut self.file {
+            Some(file) => Ok(file),
+            none => self.app.store.response_file().map(|file| none.insert(file)),
         };
-        let written = file.write_all(&self.memory);
-        self.memory.clear();
-        written.map_err(|error| StoreError::io("write", "a response in tmp/".as_ref(), error))
+        let written = written.map(|file| file.write_all(&self.memory));
+        if let Ok(Ok(())) = written {
+            self.memory.clear();
+            return Ok(());
+        }
+        self.refused =
+            Some("the disk is full, and so is the place for one long response; try again");
+        let moved = self.room.move_to_memory() && self.read_back().is_ok();
+        if moved { Ok(()) } else { Err(StoreError::busy()) }
     }
 
-    /// The body, and the file it is in if it is long.
-    pub fn finish(mut self) -> Result<(Vec<u8>, Option<Attachment>), Error> {
-        if self.file.is_none() && !self.room.in_memory {
-            return Ok((self.memory, None));
-        }
-        let content = if self.room.in_memory {
-            Content::Memory(std::mem::take(&mut self.memory))
-        } else {
-            self.flush()?;
-            Content::File(self.file.take().ok_or_else(Error::internal)?)
+    /// Puts what the file has before what is in memory.
+    fn read_back(&mut self) -> io::Result<()> {
+        let Some(mut file) = self.file.take() else { return Ok(()) };
+        let in_file = self.len.saturating_sub(self.memory.len() as u64);
+        let mut all = Vec::new();
+        file.rewind()?;
+        file.take(in_file).read_to_end(&mut all)?;
+        all.append(&mut self.memory);
+        self.memory = all;
+        Ok(())
+    }
+
+    fn finish(self) -> (Vec<u8>, Option<Attachment>) {
+        let (memory, content) = match self.file {
+            None if !self.room.in_memory => return (self.memory, None),
+            None => (Vec::new(), Content::Memory(self.memory)),
+            Some(file) => (self.memory, Content::File(file)),
         };
         let held: Option<Box<dyn Send>> = Some(Box::new(self.room));
-        Ok((
-            Vec::new(),
-            Some(Attachment { content, len: self.len, base64: false, offset: 0, held }),
-        ))
+        (memory, Some(Attachment { content, len: self.len, base64: false, offset: 0, held }))
     }
 }

@@ -33,11 +33,13 @@ pub const CODE_FIELD: &str = "X-Gate-Code";
 /// The fields of a request that the application reads.
 const FORWARDED: [&str; 4] = ["Content-Type", "Accept", "If-Match", "If-None-Match"];
 
-/// What waits for its other half under the id of a request.
-pub struct Handoff<T>(Mutex<HashMap<RandomId, Parked<T>>>);
+/// What waits for its other half, one entry for each request under way.
+pub struct Handoff<T>(Mutex<HashMap<RandomId, Entry<T>>>);
 
-enum Parked<T> {
+enum Entry<T> {
     Ticket(T),
+    /// A worker has the ticket.
+    Claimed,
     File(Attachment),
 }
 
@@ -50,21 +52,24 @@ impl<T> Default for Handoff<T> {
 impl<T> Handoff<T> {
     /// The ticket of a request that arrived at a worker; None if it is not ours, or was claimed.
     pub fn claim_ticket(&self, id: RandomId) -> Option<T> {
-        match lock(&self.0).remove(&id)? {
-            Parked::Ticket(ticket) => Some(ticket),
-            Parked::File(_) => None,
+        match std::mem::replace(lock(&self.0).get_mut(&id)?, Entry::Claimed) {
+            Entry::Ticket(ticket) => Some(ticket),
+            Entry::Claimed | Entry::File(_) => None,
         }
     }
 
-    /// Leaves the file of a response for the gate.
+    /// Leaves the file of a response for the gate, unless that has given up on it.
     pub fn park_file(&self, id: RandomId, file: Attachment) {
-        lock(&self.0).insert(id, Parked::File(file));
+        if let Some(entry) = lock(&self.0).get_mut(&id) {
+            *entry = Entry::File(file);
+        }
     }
 
-    fn claim_file(&self, id: RandomId) -> Option<Attachment> {
+    /// Ends a request. A ticket that no worker took goes, and its guards undo what it held.
+    fn finish(&self, id: RandomId) -> Option<Attachment> {
         match lock(&self.0).remove(&id)? {
-            Parked::File(file) => Some(file),
-            Parked::Ticket(_) => None,
+            Entry::File(file) => Some(file),
+            Entry::Ticket(_) | Entry::Claimed => None,
         }
     }
 }
@@ -109,7 +114,7 @@ impl<T> Upstream<T> {
         let wait = Duration::from_secs(WORKER_WAIT_S);
         let busy = || Error::overloaded("all workers are busy; try again");
         let mut place = self.links.take(wait).ok_or_else(busy)?;
-        lock(&self.handoff.0).insert(id, Parked::Ticket(ticket));
+        lock(&self.handoff.0).insert(id, Entry::Ticket(ticket));
         let request = [canonical(id, head, body.len()).as_bytes(), body].concat();
         let link = place.value.take();
         let link = link.map_or_else(|| self.open(Duration::from_secs(WORKER_RESPONSE_S)), Ok);
@@ -119,8 +124,7 @@ impl<T> Upstream<T> {
             place.value = Some(link);
             Ok(response)
         });
-        // A ticket is still there only if no worker took it: then its guards undo what it held.
-        let attachment = self.handoff.claim_file(id);
+        let attachment = self.handoff.finish(id);
         response.map(|response| Response { attachment, ..response }).map_err(|error| {
             log::error(&format!("a worker did not answer: {error}"));
             Error::internal()
