@@ -1,21 +1,19 @@
 //! POST /api/auth/login: a JWT for a password or for an API token.
 
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::app::App;
-use crate::app::HandlerResult;
-use crate::app::{Error, Request, Response};
+use crate::app::{App, Error, HandlerResult, Request, Response};
 use crate::auth::password::{self, Permit};
-use crate::auth::throttle::Attempt;
+use crate::auth::throttle::{Secret, Source, Throttled};
 use crate::auth::token::ApiToken;
 use crate::store::audit::Event;
 use crate::store::credentials::Principal;
 use crate::store::{ErrorKind, User};
-use crate::util::limits::{EMAIL_CHARS_MAX, HASH_WAIT_S, PASSWORD_BYTES_MAX};
+use crate::util::limits::{EMAIL_CHARS_MAX, PASSWORD_BYTES_MAX};
 use crate::util::log::{self, Level};
 use crate::util::net::Network;
 use crate::util::time::{now_ms, rfc3339};
@@ -32,17 +30,19 @@ struct Login {
 pub const PATTERN: &str = "/api/auth/login";
 
 /// A permit to hash for a login by password. It is waited for on the connection's own thread, so
-/// that a flood of logins holds up neither workers nor the trade of tokens.
-pub fn permit(app: &App, body: &[u8]) -> Result<Option<Permit>, Error> {
-    match serde_json::from_slice(body) {
-        Ok(Login { password: Some(_), token: None, .. }) => {
-            let busy = || Error::overloaded("too many logins at once; try again");
-            let permit = app.accounts.permits.acquire(Duration::from_secs(HASH_WAIT_S));
-            permit.map(Some).ok_or_else(busy)
-        }
+/// that a flood of logins holds up neither workers nor the trade of tokens; an account that is
+/// throttled is refused before it waits.
+pub fn permit(app: &App, peer: IpAddr, body: &[u8]) -> Result<Option<Permit>, Error> {
+    let login = serde_json::from_slice(body);
+    let Ok(Login { email: Some(email), password: Some(_), token: None }) = login else {
         // What is malformed, the handler refuses.
-        _ => Ok(None),
-    }
+        return Ok(None);
+    };
+    let source = app.accounts.throttle.source(Secret::Password, &email, Network::of_login(peer));
+    let checked = app.accounts.throttle.check(source, Instant::now());
+    checked.map_err(|throttled| refusal(app, peer, &email, throttled))?;
+    let busy = || Error::overloaded("too many logins at once; try again");
+    password::permit().map(Some).ok_or_else(busy)
 }
 
 /// Signs in.
@@ -52,12 +52,15 @@ pub fn login(app: &App, request: &Request) -> HandlerResult {
         Login { token: Some(token), .. } => {
             let find = |token: ApiToken| app.store.principal_by_token(token.digest());
             match ApiToken::parse(&token).map(find).transpose() {
-                Ok(Some(bearer)) => welcome(app, peer, &bearer),
+                Ok(Some(principal)) => welcome(app, peer, &principal),
                 Err(error) if !matches!(error.kind, ErrorKind::Unauthorized(_)) => {
                     Err(error.into())
                 }
-                // Counted as a password is, the token standing for an account; a good one is not.
-                _ => Err(attempt(app, peer, &token)?.failed(None)),
+                // A good one is never counted.
+                _ => {
+                    attempt(app, Secret::Token, &token, peer)?;
+                    Err(failed(app, peer, None))
+                }
             }
         }
         Login { email: Some(email), password: Some(password), .. } => {
@@ -67,69 +70,15 @@ pub fn login(app: &App, request: &Request) -> HandlerResult {
                 let rule = format!("password must have 1 to {PASSWORD_BYTES_MAX} bytes");
                 return Err(Error::malformed(rule));
             }
-            let email = email.to_lowercase();
-            by_password(&email, &password, attempt(app, peer, &email)?)
+            by_password(app, peer, &email.to_lowercase(), &password)
         }
         _ => Err(Error::malformed("send email and password, or token")),
     }
 }
 
-/// A login under way that counts in the throttle. Dropped without a word it does not: then nobody
-/// looked at the password.
-struct Counted<'a> {
-    context: &'a App,
-    peer: IpAddr,
-    attempt: Option<Attempt>,
-}
-
-impl Counted<'_> {
-    fn succeeded(mut self) {
-        if let Some(attempt) = self.attempt.take() {
-            self.context.accounts.throttle.succeeded(attempt);
-        }
-    }
-
-    /// The one answer to every failed login. What was typed is kept nowhere.
-    fn failed(mut self, user: Option<User>) -> Error {
-        // An attempt that is let go counts as a failure.
-        self.attempt = None;
-        self.context.metrics.login_failures.add(1);
-        report(self.context, self.peer, "login.failed", "failed", user);
-        Error::new(401, "invalid_credentials", "email and password, or the token, do not match")
-            .with("WWW-Authenticate", "Bearer")
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        if let Some(attempt) = self.attempt.take() {
-            self.context.accounts.throttle.withdraw(attempt);
-        }
-    }
-}
-
-fn attempt<'a>(app: &'a App, peer: IpAddr, account: &str) -> Result<Counted<'a>, Error> {
-    let refused =
-        match app.accounts.throttle.attempt(account, Network::of_login(peer), Instant::now()) {
-            Ok(attempt) => {
-                return Ok(Counted { context: app, peer, attempt: Some(attempt) });
-            }
-            Err(refused) => refused,
-        };
-    let wait_s = refused.retry_after.as_secs().saturating_add(1);
-    app.metrics.login_failures.add(1);
-    if refused.first {
-        let known = app.store.password_of(account).ok().flatten();
-        let user = known.map(|(bearer, _)| bearer.user);
-        report(app, peer, "login.throttled", "throttled", user);
-    }
-    let message = format!("too many failed logins: try again in {wait_s} seconds");
-    Err(Error::new(429, "too_many_attempts", message).with("Retry-After", wait_s.to_string()))
-}
-
-fn by_password(email: &str, password: &str, counted: Counted<'_>) -> HandlerResult {
-    let context = counted.context;
-    let (known, hash) = context.store.password_of(email)?.unzip();
+fn by_password(app: &App, peer: IpAddr, email: &str, password: &str) -> HandlerResult {
+    let source = attempt(app, Secret::Password, email, peer)?;
+    let (known, hash) = app.store.password_of(email)?.unzip();
     // For an unknown user, one without a password and a disabled one the same work is done.
     let right = password::verify(password.as_bytes(), hash.flatten().as_deref());
     let right = right.map_err(|error| {
@@ -137,25 +86,50 @@ fn by_password(email: &str, password: &str, counted: Counted<'_>) -> HandlerResu
         Error::internal()
     })?;
     match known {
-        Some(bearer) if right => {
-            let peer = counted.peer;
-            counted.succeeded();
-            welcome(context, peer, &bearer)
+        Some(principal) if right => {
+            app.accounts.throttle.succeeded(source);
+            welcome(app, peer, &principal)
         }
-        known => Err(counted.failed(known.map(|bearer| bearer.user))),
+        known => Err(failed(app, peer, known.map(|principal| principal.user))),
     }
 }
 
-/// The answer with a JWT.
-fn welcome(app: &App, peer: IpAddr, bearer: &Principal) -> HandlerResult {
+/// Counts a failure in advance, or refuses.
+fn attempt(app: &App, secret: Secret, account: &str, peer: IpAddr) -> Result<Source, Error> {
+    let source = app.accounts.throttle.source(secret, account, Network::of_login(peer));
+    let attempted = app.accounts.throttle.attempt(source, Instant::now());
+    attempted.map(|()| source).map_err(|throttled| refusal(app, peer, account, throttled))
+}
+
+fn refusal(app: &App, peer: IpAddr, account: &str, throttled: Throttled) -> Error {
+    let wait_s = throttled.retry_after.as_secs().saturating_add(1);
+    if throttled.first {
+        let known = app.store.password_of(&account.to_lowercase()).ok().flatten();
+        report(app, peer, "login.throttled", "throttled", known.map(|(known, _)| known.user));
+    }
+    app.metrics.login_failures.add(1);
+    let sentence = format!("too many failed logins: try again in {wait_s} seconds");
+    Error::new(429, "too_many_attempts", sentence).with("Retry-After", wait_s.to_string())
+}
+
+/// The one response to every failed login. What was typed is kept nowhere.
+fn failed(app: &App, peer: IpAddr, user: Option<User>) -> Error {
+    app.metrics.login_failures.add(1);
+    report(app, peer, "login.failed", "failed", user);
+    Error::new(401, "invalid_credentials", "email and password, or the token, do not match")
+        .with("WWW-Authenticate", "Bearer")
+}
+
+/// The response with a JWT.
+fn welcome(app: &App, peer: IpAddr, principal: &Principal) -> HandlerResult {
     let now_s = now_ms() / 1000;
     // A JWT never outlives the API token it was traded for.
-    let token_ends_s = bearer.token_expires_at.map_or(i64::MAX, |ms| ms / 1000);
+    let token_ends_s = principal.token_expires_at.map_or(i64::MAX, |ms| ms / 1000);
     let expires_s = now_s.saturating_add(app.jwt_lifetime_s).min(token_ends_s);
-    let (who, jwt) = (&bearer.user, &app.accounts.jwt);
-    let jwt = jwt.issue(who.id, bearer.generation, who.token_id, now_s, expires_s);
+    let (user, jwt) = (&principal.user, &app.accounts.jwt);
+    let jwt = jwt.issue(user.id, principal.generation, user.token_id, now_s, expires_s);
     let jwt = jwt.map_err(|_| Error::internal())?;
-    app.store.audit_later(Event::of(who, "login.ok").peer(peer));
+    app.store.audit_later(Event::of(user, "login.ok").peer(peer));
     Ok(Response::json(
         200,
         &json!({
@@ -163,7 +137,7 @@ fn welcome(app: &App, peer: IpAddr, bearer: &Principal) -> HandlerResult {
             "token_type": "Bearer",
             "expires_in": expires_s - now_s,
             "expires_at": rfc3339(expires_s.saturating_mul(1000)),
-            "user": { "id": who.id, "email": who.email },
+            "user": { "id": user.id, "email": user.email },
         }),
     ))
 }

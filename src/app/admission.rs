@@ -85,7 +85,7 @@ impl gate::Admission for Admission {
 
     fn prepare(&self, ticket: &mut Ticket, route: &'static str, body: &[u8]) -> Result<(), Error> {
         if route == login::PATTERN {
-            ticket._permit = login::permit(&self.app, body)?;
+            ticket._permit = login::permit(&self.app, ticket.peer, body)?;
         }
         Ok(())
     }

@@ -5,12 +5,9 @@ pub mod password;
 pub mod throttle;
 pub mod token;
 
-use std::sync::Arc;
-
 use crate::store::credentials::Principal;
 use crate::store::{BadBearer, Result, Store, StoreError};
 use jwt::JwtKey;
-use password::Permits;
 use throttle::Throttle;
 use token::ApiToken;
 
@@ -20,18 +17,12 @@ pub struct Accounts {
     pub jwt: JwtKey,
     /// Counts failed logins.
     pub throttle: Throttle,
-    /// Bounds the password hashes that run at once.
-    pub permits: Arc<Permits>,
 }
 
 impl Accounts {
     /// With this signing key, and nobody throttled.
     pub fn new(jwt_key: [u8; 32]) -> Accounts {
-        Accounts {
-            jwt: JwtKey::new(jwt_key),
-            throttle: Throttle::default(),
-            permits: Arc::new(Permits::default()),
-        }
+        Accounts { jwt: JwtKey::new(jwt_key), throttle: Throttle::default() }
     }
 
     /// Whom an `Authorization` field belongs to.

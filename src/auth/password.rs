@@ -1,17 +1,16 @@
 //! Password hashes, and how many of them may run at once.
 
-use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
 use argon2::password_hash::phc::{Output, ParamsString, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, PasswordHash, Version};
 
 use crate::util::limits::{
-    ARGON2_LANES, ARGON2_MEMORY_KIB, ARGON2_PASSES, HASHES_AT_ONCE, HASHES_WAITING_MAX,
+    ARGON2_LANES, ARGON2_MEMORY_KIB, ARGON2_PASSES, HASH_WAIT_S, HASHES_AT_ONCE, HASHES_WAITING_MAX,
 };
-use crate::util::sync::{lock, wait_for};
+use crate::util::sync::{Pool, PoolGuard, lock};
 
 /// Hashes a new password with argon2id at the costs of the OWASP Password Storage Cheat Sheet,
 /// and a salt of 16 random bytes. The answer is a PHC string.
@@ -103,60 +102,16 @@ impl fmt::Display for HashError {
 
 impl std::error::Error for HashError {}
 
-/// Permissions to hash. Each hash takes tens of milliseconds of a core and 19 MiB, so few run at
-/// once; the others wait in the order in which they came, and a bounded number of them.
-#[derive(Default)]
-pub struct Permits {
-    line: Mutex<Line>,
-    moved: Condvar,
-}
-
-#[derive(Default)]
-struct Line {
-    running: usize,
-    /// The tickets of those that wait, who came first in front.
-    waiting: VecDeque<u64>,
-}
-
-impl Permits {
-    /// A permit, or None if too many wait already or none came free in time.
-    pub fn acquire(self: &Arc<Self>, wait: Duration) -> Option<Permit> {
-        let mut line = lock(&self.line);
-        if line.waiting.len() >= HASHES_WAITING_MAX {
-            return None;
-        }
-        // No other one that waits has this number.
-        let ticket = line.waiting.back().map_or(0, |last| last.wrapping_add(1));
-        line.waiting.push_back(ticket);
-        drop(line);
-        let my_turn = wait_for(&self.line, &self.moved, wait, |line| {
-            let free = line.running < HASHES_AT_ONCE && line.waiting.front() == Some(&ticket);
-            free.then(|| {
-                line.waiting.pop_front();
-                line.running += 1;
-            })
-        });
-        if my_turn.is_none() {
-            lock(&self.line).waiting.retain(|waiting| *waiting != ticket);
-        }
-        // Whether it got a permit or gave up: another one stands first now.
-        self.moved.notify_all();
-        my_turn.map(|()| Permit(Arc::clone(self)))
-    }
-}
-
 /// One hash may run; dropping this lets the next one run.
-pub struct Permit(Arc<Permits>);
+pub type Permit = PoolGuard<'static, ()>;
 
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let mut line = lock(&self.0.line);
-        line.running = line.running.saturating_sub(1);
-        drop(line);
-        self.0.moved.notify_all();
-    }
+/// A permit, or None if too many wait already or none came free in time. Each hash takes tens of
+/// milliseconds of a core and 19 MiB, so few run at once.
+pub fn permit() -> Option<Permit> {
+    PERMITS.take_or_queue(Duration::from_secs(HASH_WAIT_S), HASHES_WAITING_MAX)
 }
 
+static PERMITS: LazyLock<Pool<()>> = LazyLock::new(|| Pool::new(HASHES_AT_ONCE));
 /// The hash of nobody's password, at the cost of everybody's.
 const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA\
     $AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -174,7 +129,6 @@ mod tests {
     #[cfg(target_os = "linux")]
     use std::sync::Barrier;
     use std::thread;
-    use std::time::Instant;
 
     use super::*;
 
@@ -298,109 +252,5 @@ mod tests {
             println!("grew by {grown_kib} KiB");
             assert!(grown_kib < 8 * 1024, "{grown_kib} KiB stayed");
         });
-    }
-
-    fn permits() -> Arc<Permits> {
-        Arc::new(Permits::default())
-    }
-
-    fn waiting(permits: &Permits) -> usize {
-        lock(&permits.line).waiting.len()
-    }
-
-    fn until(mut done: impl FnMut() -> bool) {
-        let end = Instant::now() + Duration::from_secs(20);
-        while !done() {
-            assert!(Instant::now() < end, "nothing happened for 20 s");
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-
-    #[test]
-    fn two_run_and_the_third_waits_in_vain() {
-        let permits = permits();
-        let first = permits.acquire(Duration::ZERO).unwrap();
-        let _second = permits.acquire(Duration::ZERO).unwrap();
-        let start = Instant::now();
-        assert!(permits.acquire(Duration::from_millis(50)).is_none());
-        assert!(start.elapsed() >= Duration::from_millis(50));
-        assert_eq!(waiting(&permits), 0);
-        drop(first);
-        assert!(permits.acquire(Duration::ZERO).is_some());
-    }
-
-    #[test]
-    fn the_65th_waiter_is_refused_at_once_and_all_others_get_their_turn() {
-        let permits = permits();
-        let held = [permits.acquire(Duration::ZERO), permits.acquire(Duration::ZERO)];
-        let waiters: Vec<_> = (0..HASHES_WAITING_MAX)
-            .map(|_| {
-                let permits = Arc::clone(&permits);
-                thread::spawn(move || {
-                    let permit = permits.acquire(Duration::from_secs(30));
-                    assert!(lock(&permits.line).running <= HASHES_AT_ONCE);
-                    permit.is_some()
-                })
-            })
-            .collect();
-        until(|| waiting(&permits) == HASHES_WAITING_MAX);
-        let start = Instant::now();
-        assert!(permits.acquire(Duration::from_secs(30)).is_none());
-        assert!(start.elapsed() < Duration::from_secs(5));
-        drop(held);
-        assert!(waiters.into_iter().all(|waiter| waiter.join().unwrap()));
-        assert_eq!(lock(&permits.line).running, 0);
-    }
-
-    #[test]
-    fn who_came_first_hashes_first() {
-        let permits = permits();
-        let _held = permits.acquire(Duration::ZERO).unwrap();
-        let second = permits.acquire(Duration::ZERO).unwrap();
-        let order = Arc::new(Mutex::new(Vec::new()));
-        let waiters: Vec<_> = (0..8)
-            .map(|i| {
-                let (of_thread, order) = (Arc::clone(&permits), Arc::clone(&order));
-                let waiter = thread::spawn(move || {
-                    let _permit = of_thread.acquire(Duration::from_secs(30)).unwrap();
-                    lock(&order).push(i);
-                });
-                until(|| waiting(&permits) == i + 1);
-                waiter
-            })
-            .collect();
-        drop(second);
-        waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
-        assert_eq!(*lock(&order), (0..8).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn a_free_permit_belongs_to_who_waits_already() {
-        let permits = permits();
-        lock(&permits.line).waiting.push_back(u64::MAX);
-        assert!(permits.acquire(Duration::from_millis(20)).is_none());
-        assert_eq!(lock(&permits.line).waiting, [u64::MAX]);
-    }
-
-    #[test]
-    fn a_panic_with_a_permit_in_hand_gives_it_back() {
-        let permits = permits();
-        for _ in 0..4 {
-            let permits = Arc::clone(&permits);
-            let panicked = thread::spawn(move || {
-                let _permit = permits.acquire(Duration::ZERO).unwrap();
-                let _line = lock(&permits.line);
-                drop(_line);
-                panic!("as a handler might");
-            });
-            assert!(panicked.join().is_err());
-        }
-        let poisoned = Arc::clone(&permits);
-        let panicked = thread::spawn(move || {
-            let _line = lock(&poisoned.line);
-            panic!("with the lock held");
-        });
-        assert!(panicked.join().is_err());
-        assert!(permits.acquire(Duration::ZERO).is_some());
     }
 }

@@ -52,11 +52,19 @@ impl<T> Pool<T> {
 
     /// A place, the one used last first; None if none came free within `wait`.
     pub fn take(&self, wait: Duration) -> Option<PoolGuard<'_, T>> {
-        let first = lock(&self.line).free.pop();
+        self.take_or_queue(wait, usize::MAX)
+    }
+
+    /// The same; None at once where so many wait already.
+    pub fn take_or_queue(&self, wait: Duration, queue_max: usize) -> Option<PoolGuard<'_, T>> {
+        let mut line = lock(&self.line);
+        let first = line.free.pop();
         let value = match first {
             Some(value) => value,
+            None if line.waiting >= queue_max => return None,
             None => {
-                lock(&self.line).waiting += 1;
+                line.waiting += 1;
+                drop(line);
                 let found = wait_for(&self.line, &self.freed, wait, |line| line.free.pop());
                 lock(&self.line).waiting -= 1;
                 found?
@@ -90,6 +98,32 @@ mod tests {
         first.value = Some(7);
         drop((second, first));
         assert_eq!(pool.take(Duration::ZERO).unwrap().value, Some(7));
+    }
+
+    #[test]
+    fn one_more_than_may_wait_is_refused_at_once_and_the_others_get_their_turn() {
+        let pool = Pool::<()>::new(1);
+        std::thread::scope(|scope| {
+            let taken = pool.take(Duration::ZERO).unwrap();
+            let waits = || pool.take_or_queue(Duration::from_secs(20), 8).is_some();
+            let waiters: Vec<_> = (0..8).map(|_| scope.spawn(waits)).collect();
+            while lock(&pool.line).waiting < 8 {
+                std::thread::yield_now();
+            }
+            assert!(pool.take_or_queue(Duration::from_secs(3600), 8).is_none());
+            drop(taken);
+            assert!(waiters.into_iter().all(|waiter| waiter.join().unwrap()));
+        });
+    }
+
+    #[test]
+    fn a_panic_with_a_place_in_hand_gives_it_back() {
+        let pool = Pool::<()>::new(1);
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _taken = pool.take(Duration::ZERO).unwrap();
+            panic!("as a handler might");
+        }));
+        assert!(panicked.is_err() && pool.take(Duration::ZERO).is_some());
     }
 
     #[test]
