@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::fixture::{User, refused, serve, with_user};
+use crate::fixture::{HERE, User, refused, serve, with_user};
 
 /// Routes that need no credentials.
 const OPEN: [&str; 4] = ["/", "/healthz", "/api/auth/login", "/api/auth/register"];
@@ -42,8 +42,21 @@ fn every_route_but_login_registration_health_and_the_page_needs_credentials() {
     }
 }
 
+#[test]
+fn a_token_and_a_jwt_open_every_route_that_needs_credentials() {
+    let (server, user) = with_user(&[]);
+    let jwt = server.login_from(HERE, &json!({ "token": user.bearer })).is(200);
+    let by_jwt = User::of(&server, &user.email, jwt["token"].as_str().unwrap());
+    for (method, pattern) in routes().iter().filter(|(_, pattern)| !OPEN.contains(pattern)) {
+        for user in [&user, &by_jwt] {
+            let answer = user.raw(method, &filled(pattern, "1"), "", b"");
+            assert_ne!(answer.status, 401, "{method} {pattern}");
+        }
+    }
+}
+
 /// Everything that a user can have.
-fn furnish(user: &User) {
+pub fn furnish(user: &User) {
     user.register("m");
     user.stored("m", b"state");
     user.post("/api/machines/m/push", &json!({ "encrypted_state": "AAAA" })).is(200);

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use crate::fixture::http::Answer;
-use crate::fixture::{ELSEWHERE, HERE, Server, User, assert_has, refused, serve, with_user};
+use crate::fixture::{
+    ELSEWHERE, HERE, Server, User, assert_has, at_once, refused, serve, with_user,
+};
 
 const PASSWORD: &str = "correct horse";
 const A: &str = "a@example.org";
@@ -109,6 +111,27 @@ fn ten_failures_for_one_account_from_one_address_are_enough() {
     server.login_from(ELSEWHERE, &json!({ "email": A, "password": PASSWORD })).is(200);
     refused(&server.login("b@example.org", "x"), 401, "invalid_credentials");
     server.ask("GET", "/healthz", "", b"").is(200);
+}
+
+#[test]
+fn attempts_count_before_their_hash_starts() {
+    let server = with_password(A);
+    let answers = at_once(30, |_| server.login(A, "wrong").status);
+    let tried = answers.iter().filter(|status| **status == 401).count();
+    assert_eq!(tried, 10, "{answers:?}");
+    assert!(answers.iter().all(|status| matches!(status, 401 | 429)), "{answers:?}");
+}
+
+#[test]
+fn an_address_has_a_hundred_failures_and_those_of_tokens_are_counted_apart() {
+    let server = with_password(A);
+    for n in 0..100 {
+        refused(&trade(&server, &format!("cs_{n:040}")), 401, "invalid_credentials");
+    }
+    refused(&trade(&server, "cs_x"), 429, "too_many_attempts");
+    server.login(A, PASSWORD).is(200);
+    let bad = json!({ "token": "cs_x" });
+    refused(&server.login_from(ELSEWHERE, &bad), 401, "invalid_credentials");
 }
 
 #[test]

@@ -43,6 +43,13 @@ fn the_list_begins_with_the_newest_activity() {
     assert_eq!(list["user"], json!({ "id": 1, "email": "a@example.org" }));
     assert_eq!(list["machines"].as_array().unwrap().len(), 3);
     let first = &list["machines"][0];
+    let members: Vec<&String> = first.as_object().unwrap().keys().collect();
+    let expected = [
+        "arch", "cli_version", "created_at", "id", "last_push_at", "last_seen_at",
+        "latest_snapshot_id", "machine_id", "name", "platform", "snapshot_count", "updated_at",
+        "user_id",
+    ];
+    assert_eq!(members, expected);
     assert_has(first, json!({ "name": "one", "snapshot_count": 1, "latest_snapshot_id": 1 }));
     assert!(first["last_push_at"].is_string());
 }

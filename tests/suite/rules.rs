@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::access::{filled, furnish, routes};
 use crate::fixture::http::request;
 use crate::fixture::{eventually, refused, serve, with_machine, with_user};
 
@@ -33,21 +34,19 @@ fn every_answer_carries_the_same_safe_fields() {
 }
 
 #[test]
-fn head_answers_as_get_does_without_the_body() {
-    let (_server, user) = with_machine(&[]);
+fn head_answers_wherever_get_does_with_the_same_fields_and_without_the_body() {
+    let (_server, user) = with_user(&[]);
+    furnish(&user);
     user.stored("m", &[7; 100_000]);
-    for (path, accept) in [
-        ("/healthz", ""),
-        ("/api/machines", ""),
-        ("/api/machines/history", ""),
-        ("/api/machines/snapshot", ""),
-        ("/api/machines/snapshot", "Accept: application/octet-stream\r\n"),
-    ] {
-        let get = user.raw("GET", path, accept, b"");
-        let head = user.raw("HEAD", path, accept, b"");
-        assert_eq!((head.status, head.body.len()), (200, 0), "{path}");
-        for field in ["content-length", "content-type", "etag"] {
-            assert_eq!(head.field(field), get.field(field), "{path} {field}");
+    for (_, pattern) in routes().into_iter().filter(|(method, _)| *method == "GET") {
+        let path = filled(pattern, "1");
+        for accept in ["", "Accept: application/octet-stream\r\n"] {
+            let head = user.raw("HEAD", &path, accept, b"");
+            let get = user.raw("GET", &path, accept, b"");
+            assert_eq!((head.status, head.body.len()), (get.status, 0), "{path}");
+            for field in ["content-length", "content-type", "etag"] {
+                assert_eq!(head.field(field), get.field(field), "{path} {field}");
+            }
         }
     }
 }
@@ -93,6 +92,15 @@ fn a_get_with_a_json_type_and_no_body_is_no_json() {
     user.raw("GET", "/api/machines", fields, b"").is(200);
     user.raw("DELETE", "/api/machines/x/actions", fields, b"").is(200);
     user.raw("GET", "/api/machines", fields, b"no json").is(200);
+}
+
+#[test]
+fn no_content_type_means_json() {
+    let (_server, user) = with_user(&[]);
+    let machine = br#"{"machine_id": "m", "name": "m"}"#;
+    user.raw("POST", "/api/machines", "", machine).is(201);
+    let push = br#"{"machine_id": "m", "encrypted_state": "AAAA"}"#;
+    user.raw("POST", "/api/machines/snapshot", "", push).is(201);
 }
 
 #[test]

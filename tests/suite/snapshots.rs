@@ -30,6 +30,12 @@ fn what_was_pushed_raw_is_pulled_raw_and_as_json() {
     let expected = json!({ "id": 1, "machine_id": "m", "machine_name": "m", "message": "a b+c",
         "size_bytes": 5_000_000, "sha256": hex(&bytes), "version": "2", "timestamp": "now" });
     assert_has(&snapshot, expected);
+    let members: Vec<&String> = snapshot.as_object().unwrap().keys().collect();
+    let expected = [
+        "created_at", "id", "machine_id", "machine_name", "message", "sha256", "size_bytes",
+        "timestamp", "version",
+    ];
+    assert_eq!(members, expected);
     assert!(snapshot["created_at"].as_str().unwrap().ends_with('Z'));
 
     let raw = user.pull("");
@@ -75,6 +81,17 @@ fn the_same_bytes_again_are_a_retry_and_store_nothing() {
     user.stored("m", b"other");
     user.push("m", b"state", "").is(201);
     assert_eq!((server.files("snapshots"), server.files("tmp")), (3, 0));
+}
+
+#[test]
+fn ids_grow_and_are_never_used_twice() {
+    let (server, user) = with_machine(&[]);
+    assert_eq!((user.stored("m", b"one"), user.stored("m", b"two")), (1, 2));
+    user.delete("/api/machines/m").is(200);
+    server.ok(&["machine", "remove", "a@example.org", "m", "--yes"]);
+    user.register("m");
+    let server = server.restarted(&[]);
+    assert_eq!(user.on(&server).stored("m", b"two"), 3);
 }
 
 #[test]
