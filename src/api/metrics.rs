@@ -2,39 +2,68 @@
 
 use std::fs;
 
-use crate::app::App;
-use crate::app::HandlerResult;
-use crate::app::{Request, Response};
-use crate::util::metrics::{describe, single};
+use serde_json::Value;
 
-/// Prometheus text. `vet` lets only this host itself ask.
+use crate::app::{App, Error, HandlerResult, Request, Response};
+use crate::store::status::Fact;
+use crate::util::metrics::Exposition;
+
+/// Prometheus text, on the listener of `--metrics` alone.
 pub fn metrics(app: &App, _request: &Request) -> HandlerResult {
+    let mut out = Exposition::default();
+    app.metrics.write(&mut out);
     let store = &app.store;
     let (stored_bytes, snapshots) = store.totals()?;
-    let mut out = app.metrics.text();
-    for (name, help, value) in [
-        ("configsync_stored_bytes", "Bytes of all stored files.", stored_bytes),
-        ("configsync_snapshots", "Snapshots stored.", snapshots),
-        (
-            "configsync_database_bytes",
-            "Bytes of the database and its write-ahead log.",
-            store.database_bytes(),
-        ),
-        ("configsync_disk_free_bytes", "Free bytes of the disk.", store.free_bytes()?),
-        ("process_resident_memory_bytes", "Resident memory.", resident_bytes()),
-        (
-            "process_open_fds",
-            "Open files and sockets.",
-            fs::read_dir("/proc/self/fd").map_or(0, |fds| fds.count() as u64),
-        ),
-    ] {
-        single(&mut out, name, "gauge", help, value);
-    }
-    let version = env!("CARGO_PKG_VERSION");
+    out.gauge("configsync_stored_bytes", "Bytes of all stored files.", stored_bytes);
+    out.gauge("configsync_snapshots", "Snapshots stored.", snapshots);
+    let bytes = store.database_bytes();
+    out.gauge("configsync_database_bytes", "Bytes of the database with its log.", bytes);
+    out.gauge("configsync_disk_free_bytes", "Free bytes of the disk.", store.free_bytes()?);
+    users(app, &mut out)?;
+    facts(app, &mut out)?;
+    out.gauge("process_resident_memory_bytes", "Resident memory.", resident_bytes());
+    let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    out.gauge("process_open_fds", "Open files and sockets.", open);
     let name = "configsync_build_info";
-    describe(&mut out, name, "gauge", "The version that runs.");
-    out.push_str(&format!("{name}{{version=\"{version}\"}} 1\n"));
-    Ok(Response::plain(200, "text/plain; version=0.0.4; charset=utf-8", out))
+    out.describe(name, "gauge", "The version that runs.");
+    out.sample(name, &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    Ok(Response::plain(200, "text/plain; version=0.0.4; charset=utf-8", out.0))
+}
+
+/// What each user stores, and when each machine pushed.
+fn users(app: &App, out: &mut Exposition) -> Result<(), Error> {
+    let text = |row: &Value, name| row.get(name).and_then(Value::as_str).unwrap_or("").to_owned();
+    let number = |row: &Value, name| row.get(name).and_then(Value::as_f64).unwrap_or(0.0);
+    let name = "configsync_user_stored_bytes";
+    out.describe(name, "gauge", "Bytes that a user stores.");
+    for row in app.store.stored_table()?.objects() {
+        out.sample(name, &[("user", &text(&row, "email"))], number(&row, "stored_bytes"));
+    }
+    let name = "configsync_last_push_timestamp_seconds";
+    out.describe(name, "gauge", "When a machine last pushed; 0: never.");
+    for row in app.store.push_table()?.objects() {
+        let labels = [("user", &*text(&row, "user")), ("machine", &text(&row, "machine_id"))];
+        out.sample(name, &labels, number(&row, "last_push_at") / 1000.0);
+    }
+    Ok(())
+}
+
+/// What commands left behind; 0: never.
+fn facts(app: &App, out: &mut Exposition) -> Result<(), Error> {
+    let (backup, check) = (app.store.noted(Fact::GoodBackup)?, app.store.noted(Fact::Check)?);
+    let found = check.as_ref().and_then(|(fact, _)| fact.get("damaged")?.as_u64());
+    let at = |fact: Option<(Value, i64)>| fact.map(|(_, at)| at);
+    for (name, help, moment) in [
+        ("backup", "When the last good backup was made.", at(backup)),
+        ("check", "When the last check ended.", at(check)),
+        ("offsite", "When the last off-site copy was made.", app.store.last_offsite()?),
+    ] {
+        let name = format!("configsync_last_{name}_timestamp_seconds");
+        out.gauge(&name, help, moment.unwrap_or(0) as f64 / 1000.0);
+    }
+    let help = "Snapshots that the last check found damaged.";
+    out.gauge("configsync_damaged_snapshots", help, found.unwrap_or(0));
+    Ok(())
 }
 
 /// Resident memory, or 0 where the system does not tell.

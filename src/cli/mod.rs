@@ -2,6 +2,7 @@
 
 mod args;
 mod audit;
+mod background;
 mod backup;
 mod check;
 mod environment;
@@ -10,6 +11,7 @@ mod help;
 mod machine;
 mod notify;
 mod output;
+mod process;
 mod prune;
 mod serve;
 mod settings;
@@ -21,7 +23,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use crate::store::{Store, StoreError};
-use crate::util::log;
+use crate::util::log::{self, Level};
 use args::Args;
 use output::print;
 
@@ -79,6 +81,9 @@ pub fn main() -> ExitCode {
     // First of all: whatever is made from here on is for this user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     log::install_panic_hook();
+    if let Err(error) = process::ignore_file_size_signal() {
+        return fail(&format!("could not ignore SIGXFSZ: {error}"), 1);
+    }
     match run(Args::from_env()) {
         Ok(()) | Err(CliError::Closed) => ExitCode::SUCCESS,
         Err(CliError::Attention) => ExitCode::FAILURE,
@@ -89,7 +94,8 @@ pub fn main() -> ExitCode {
 
 fn fail(message: &str, code: u8) -> ExitCode {
     log::flush();
-    let _ = writeln!(std::io::stderr(), "configsync-server: {}", log::escape(message));
+    let (priority, message) = (log::priority(Level::ERROR), log::escape(message));
+    let _ = writeln!(std::io::stderr(), "{priority}configsync-server: {message}");
     ExitCode::from(code)
 }
 

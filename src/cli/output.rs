@@ -16,8 +16,12 @@ const PRINT: &str = "write to standard output";
 
 /// Writes to standard output; a closed one is an error, not a panic.
 pub fn print(text: impl Display) -> Done {
+    write_out(text).map_err(could_not(PRINT))
+}
+
+pub fn write_out(text: impl Display) -> std::io::Result<()> {
     let mut out = stdout().lock();
-    write!(out, "{text}").and_then(|()| out.flush()).map_err(could_not(PRINT))
+    write!(out, "{text}").and_then(|()| out.flush())
 }
 
 /// What failed, with the system's reason.

@@ -1,34 +1,34 @@
 //! `serve`: runs the server until it is told to stop.
 
+use std::iter;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::args::Args;
 use super::notify::notify;
-use super::output::{could_not, print};
+use super::output::{could_not, write_out};
+use super::process::{connections_carried, probe_threads, watch_signals};
 use super::token::new_token;
-use super::{CliError, Done, warn_of_unknown_variables};
-use crate::app::App;
-use crate::app::admission::{Admission, Listener};
-use crate::app::server;
-use crate::auth::{Accounts, password};
+use super::{CliError, Done, background, warn_of_unknown_variables};
+use crate::app::admission::{Admission, Listener, Ticket};
+use crate::app::{App, server};
+use crate::auth::Accounts;
+use crate::gate::upstream::Upstream;
 use crate::gate::{Config, Gate, Service};
 use crate::store::audit::Event;
-use crate::store::prune::{Pruned, Rules};
+use crate::store::prune::Rules;
 use crate::store::space::Reservations;
 use crate::store::status::Fact;
 use crate::store::{Policy, Store};
 use crate::util::limits;
 use crate::util::log::{self, Format};
 use crate::util::metrics::Metrics;
-use crate::util::types::Email;
+use crate::util::types::{Email, visible};
 
 struct Settings {
     data: PathBuf,
@@ -45,27 +45,25 @@ struct Settings {
     log_format: Format,
 }
 
+/// The listening sockets, bound before the data folder is touched.
+struct Listeners {
+    main: TcpListener,
+    address: SocketAddr,
+    metrics: Option<TcpListener>,
+}
+
 pub fn run(args: Args) -> Done {
     let mut settings = settings(args)?;
-    log::start(settings.log_format);
+    log::start(settings.log_format).map_err(could_not("start the thread that logs"))?;
     warn_of_unknown_variables();
-    settings.gate.connections_max = carried(settings.gate.connections_max);
-    let second = Arc::new(AtomicBool::new(false));
-    let mut signals = watch_signals(&second).map_err(could_not("watch for signals"))?;
-    let (store, orphans) = Store::start(&settings.data, settings.policy)?;
-    if orphans > 0 {
-        log::warn(&format!("{orphans} files without a row moved from snapshots/ to lost+found/"));
-    }
-    let listen = settings.listen;
-    let listener = TcpListener::bind(listen).map_err(could_not(format!("listen on {listen}")))?;
-    let metrics_listener = settings.metrics.map(|address| {
-        TcpListener::bind(address).map_err(could_not(format!("listen on {address}")))
-    });
-    let metrics_listener = metrics_listener.transpose()?;
-    let address = listener.local_addr().map_err(could_not("read the listening address"))?;
+    probe_threads().map_err(could_not("start the threads of a server (a limit of the system?)"))?;
+    settings.gate.connections_max = connections_carried(settings.gate.connections_max);
+    let mut signals = watch_signals().map_err(could_not("watch for signals"))?;
+    let listeners = Listeners::bind(&settings)?;
+    let (store, new) = open_store(&settings)?;
     let socket = store.folder().socket_path("http.sock")?;
     let store_run = store.folder().run();
-    let context = Arc::new(App {
+    let app = Arc::new(App {
         accounts: Accounts::new(jwt_key(&store)?),
         store,
         reservations: Arc::new(Reservations::default()),
@@ -75,51 +73,25 @@ pub fn run(args: Args) -> Done {
         responses: Arc::default(),
         page: settings.page,
     });
-    init_user(&context.store, settings.init_user.as_ref(), address)?;
-    context.store.audit_later(Event::new("server.start", "ok"));
-    let Policy { quota_bytes, free_bytes_min, .. } = settings.policy;
-    let start = json!({ "quota_bytes": quota_bytes, "min_free_bytes": free_bytes_min });
-    if let Err(error) = context.store.note(Fact::Start, &start) {
-        log::warn(&format!("`status` will show settings of an earlier start: {error}"));
-    }
-    keep_house(&context, settings.policy.keep, settings.audit_days)
+    init_user(&app.store, settings.init_user.as_ref(), listeners.address)?;
+    tell(&app.store, &settings, new)?;
+    background::spawn(&app, settings.policy.keep, settings.audit_days)
         .map_err(could_not("start a thread"))?;
     let handle = signals.handle();
-    let upstream = server::start(&context, &socket, move || handle.close());
+    let upstream = server::start(&app, &socket, move || handle.close());
     let upstream = Arc::new(upstream.map_err(could_not("start the workers"))?);
-    let service = |listener| Service {
-        admission: Admission { app: Arc::clone(&context), listener },
-        upstream: Arc::clone(&upstream),
-    };
-    let start = |socket: TcpListener, listener| {
-        let metrics = Arc::clone(&context.metrics);
-        Gate::start(socket, service(listener), metrics, settings.gate.clone())
-    };
-    let gate = start(listener, Listener::Main).map_err(could_not("start accepting"))?;
-    if let Some(socket) = &metrics_listener {
-        let address = socket.local_addr().map_err(could_not("read the metrics address"))?;
-        log::info(&format!("metrics on http://{address}/metrics"));
+    let address = listeners.address;
+    let gates = listeners.open(&app, &upstream, &settings.gate)?;
+    let ready = format!("configsync-server listening on http://{address}");
+    if let Err(error) = write_out(format_args!("{ready}\n")) {
+        log::error(&format!("this could not be printed ({error}): {ready}"));
     }
-    let metrics_gate = metrics_listener.map(|socket| start(socket, Listener::Metrics)).transpose();
-    let metrics_gate = metrics_gate.map_err(could_not("start accepting"))?;
-    print(format_args!("configsync-server listening on http://{address}\n"))?;
     notify("READY=1");
 
     // Until the first signal; the second one ends the process in its handler. Without a signal it
     // ends where tiny_http does.
     let stopped = signals.forever().next().is_some();
-    notify("STOPPING=1");
-    log::info("stopping: finishing the requests in flight");
-    let end = Instant::now() + settings.stop_timeout;
-    let ended = gate.stop(settings.stop_timeout);
-    if let Some(gate) = metrics_gate {
-        gate.stop(Duration::ZERO);
-    }
-    if !ended {
-        log::warn("--stop-timeout reached: some requests were cut off");
-    }
-    let least = Duration::from_millis(limits::SETTLE_MS);
-    settle(&context, end.saturating_duration_since(Instant::now()).max(least));
+    stop(&app, gates, settings.stop_timeout);
     let _ = std::fs::remove_file(&socket);
     // A folder that was made for the socket alone goes with it.
     if let Some(dir) = socket.parent().filter(|dir| *dir != store_run) {
@@ -130,6 +102,98 @@ pub fn run(args: Args) -> Done {
         true => Ok(()),
         false => Err(CliError::Failed("the application stopped; the log says why".into())),
     }
+}
+
+impl Listeners {
+    fn bind(settings: &Settings) -> Result<Listeners, CliError> {
+        let bind = |at| TcpListener::bind(at).map_err(could_not(format_args!("listen on {at}")));
+        let main = bind(settings.listen)?;
+        let address = main.local_addr().map_err(could_not("read the listening address"))?;
+        Ok(Listeners { main, address, metrics: settings.metrics.map(bind).transpose()? })
+    }
+
+    /// Opens a gate behind each.
+    fn open(
+        self, app: &Arc<App>, upstream: &Arc<Upstream<Ticket>>, config: &Config,
+    ) -> Result<Vec<Gate>, CliError> {
+        let mut gates = Vec::new();
+        let main = (self.main, Listener::Main);
+        for (socket, listener) in
+            iter::once(main).chain(self.metrics.map(|socket| (socket, Listener::Metrics)))
+        {
+            if let (Listener::Metrics, Ok(address)) = (listener, socket.local_addr()) {
+                log::info(&format!("metrics on http://{address}/metrics"));
+            }
+            let admission = Admission { app: Arc::clone(app), listener };
+            let service = Service { admission, upstream: Arc::clone(upstream) };
+            let gate = Gate::start(socket, service, Arc::clone(&app.metrics), config.clone());
+            gates.push(gate.map_err(could_not("start accepting"))?);
+        }
+        Ok(gates)
+    }
+}
+
+/// Opens the data folder; true if it was made.
+fn open_store(settings: &Settings) -> Result<(Store, bool), CliError> {
+    let new = settings.data.join("configsync.db").symlink_metadata().is_err();
+    let (store, orphans) = Store::start(&settings.data, settings.policy)?;
+    if orphans > 0 {
+        log::warn(&format!("{orphans} files without a row moved from snapshots/ to lost+found/"));
+    }
+    Ok((store, new))
+}
+
+/// Says what is served, and what somebody should look at; leaves a trace of the start.
+fn tell(store: &Store, settings: &Settings, new: bool) -> Done {
+    let data = visible(&settings.data.display().to_string());
+    let (version, (users, machines)) = (env!("CARGO_PKG_VERSION"), store.counts()?);
+    log::info(&format!(
+        "configsync-server {version} on {data}: {users} users, {machines} machines"
+    ));
+    if new {
+        log::warn(&format!("the data folder {data} was made new"));
+    }
+    if users == 0 {
+        log::warn(&format!(
+            "no users: make one with `configsync-server user add you@example.com --data {data}`, and \
+             a token with `configsync-server token create`"
+        ));
+    }
+    let Policy { keep, quota_bytes, free_bytes_min } = settings.policy;
+    let free = store.free_bytes()?;
+    if free < free_bytes_min {
+        log::warn(&format!(
+            "--min-free {free_bytes_min} is above the free space of {free} bytes: pushes are refused"
+        ));
+    }
+    if keep > 0 {
+        let pruned = store.prune_preview(Rules { keep: Some(keep), older_than_days: None })?;
+        log::info(&format!(
+            "--keep {keep}: {} snapshots beyond the newest {keep} of their machines are deleted now, \
+             and later ones as they come",
+            pruned.snapshots
+        ));
+    }
+    store.audit_later(Event::new("server.start", "ok"));
+    let start = json!({ "quota_bytes": quota_bytes, "min_free_bytes": free_bytes_min });
+    if let Err(error) = store.note(Fact::Start, &start) {
+        log::warn(&format!("`status` will show settings of an earlier start: {error}"));
+    }
+    Ok(())
+}
+
+/// Accepts nothing more, lets requests in flight end, and closes the database.
+fn stop(app: &Arc<App>, gates: Vec<Gate>, stop_timeout: Duration) {
+    notify("STOPPING=1");
+    log::info("stopping: finishing the requests in flight");
+    let end = Instant::now() + stop_timeout;
+    let left = || end.saturating_duration_since(Instant::now());
+    for gate in gates {
+        if !gate.stop(left()) {
+            log::warn("--stop-timeout reached: some requests were cut off");
+        }
+    }
+    settle(app, left().max(Duration::from_millis(limits::SETTLE_MS)));
 }
 
 /// Leaves one whole database behind, unless the disk or another process holds that up for too long:
@@ -176,49 +240,25 @@ fn settings(mut args: Args) -> Result<Settings, CliError> {
     })
 }
 
-/// No more connections than the descriptor limit of this process carries.
-fn carried(connections_max: usize) -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let limit = limit.unwrap_or(u64::MAX);
-    let fits =
-        limit.saturating_sub(limits::DESCRIPTORS_RESERVED) / limits::DESCRIPTORS_PER_CONNECTION;
-    let fits = usize::try_from(fits).unwrap_or(usize::MAX).max(1);
-    if fits < connections_max {
-        log::warn(&format!(
-            "--max-connections {connections_max} lowered to {fits}: the descriptor limit is {limit}"
-        ));
-    }
-    connections_max.min(fits)
-}
-
-/// The first signal is delivered through the iterator; once it was, a second one exits.
-fn watch_signals(second: &Arc<AtomicBool>) -> std::io::Result<signal_hook::iterator::Signals> {
-    for signal in [SIGTERM, SIGINT] {
-        // In this order: the exit looks at the flag before the same signal sets it.
-        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(second))?;
-        signal_hook::flag::register(signal, Arc::clone(second))?;
-    }
-    signal_hook::iterator::Signals::new([SIGTERM, SIGINT])
-}
-
 /// On a folder without users: makes the first one and its token, and shows how to sign in.
 fn init_user(store: &Store, email: Option<&Email>, address: SocketAddr) -> Done {
     let Some(email) = email else { return Ok(()) };
-    if !store.user_table()?.rows.is_empty() {
+    if store.counts()?.0 > 0 {
+        log::info("--init-user did nothing: there are users already");
         return Ok(());
     }
-    let token = new_token(store, email, "first token", None, true)?;
     // Nobody can connect to 0.0.0.0; this host at least can use its loopback.
     let reachable = match address.ip().is_unspecified() {
         true => SocketAddr::from((Ipv4Addr::LOCALHOST, address.port())),
         false => address,
     };
-    print(format_args!(
-        "created user {email}; its API token, shown this once, is\n{token}\n\
-         sign in on each machine (with this server's address as that machine sees it):\n\
-         configsync login --api-url http://{reachable} --token {token}\n",
-        token = token.as_str(),
-    ))
+    new_token(store, email, "first token", None, true, |token| {
+        write_out(format_args!(
+            "created user {email}; its API token, shown this once, is\n{token}\n\
+             sign in on each machine (with this server's address as that machine sees it):\n\
+             configsync login --api-url http://{reachable} --token {token}\n"
+        ))
+    })
 }
 
 /// The key that signs JWTs: of the data folder, or of the file that `CONFIGSYNC_JWT_KEY_FILE` names
@@ -230,44 +270,4 @@ fn jwt_key(store: &Store) -> Result<[u8; 32], CliError> {
     let failed = |why: String| CliError::Failed(format!("CONFIGSYNC_JWT_KEY_FILE: {why}"));
     let bytes = std::fs::read(&path).map_err(|e| failed(e.to_string()))?;
     bytes.try_into().map_err(|_| failed("the file must hold 32 bytes".to_owned()))
-}
-
-/// Twice a second writes what no request waits for, and tells systemd's watchdog that the process
-/// lives; beside that, at first and once an hour, deletes what retention says.
-fn keep_house(context: &Arc<App>, keep: u32, audit_days: u32) -> std::io::Result<()> {
-    let of_retention = Arc::clone(context);
-    let retention = std::thread::Builder::new().name("retention".into());
-    retention.spawn(move || {
-        loop {
-            retain(&of_retention.store, keep, audit_days);
-            std::thread::sleep(Duration::from_millis(limits::RETENTION_MS));
-        }
-    })?;
-    let context = Arc::clone(context);
-    let housekeeper = std::thread::Builder::new().name("housekeeper".into());
-    housekeeper.spawn(move || {
-        let watched = std::env::var_os("WATCHDOG_USEC").is_some();
-        loop {
-            std::thread::sleep(Duration::from_millis(limits::HOUSEKEEPING_MS));
-            context.store.write_pending();
-            password::release_memory();
-            if watched {
-                notify("WATCHDOG=1");
-            }
-        }
-    })?;
-    Ok(())
-}
-
-fn retain(store: &Store, keep: u32, audit_days: u32) {
-    let rules = Rules { keep: Some(keep), older_than_days: None };
-    // Without a number to keep, what an earlier prune or a crash left to be unlinked.
-    let pruned = match keep {
-        0 => store.unlink_deleted(&mut Pruned::default()),
-        _ => store.prune(rules).map(|_| ()),
-    };
-    let aged = if audit_days > 0 { store.prune_audit(audit_days) } else { Ok(()) };
-    for error in [pruned, aged].into_iter().filter_map(Result::err) {
-        log::error(&format!("old rows or files were not deleted: {error}"));
-    }
 }

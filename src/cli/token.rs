@@ -1,7 +1,7 @@
 //! `token …`: creates, lists and revokes API tokens.
 
 use super::args::Args;
-use super::output::{print, print_table};
+use super::output::{print, print_table, write_out};
 use super::{CliError, Done, open_store};
 use crate::auth::token::ApiToken;
 use crate::store::Store;
@@ -21,19 +21,22 @@ pub fn create(mut args: Args) -> Done {
     let name: Name = name.checked()?;
     let days = expires_days.map(|days| days.number(1..=EXPIRY_DAYS_MAX)).transpose()?;
     let expires_at = days.map(|days: i64| now_ms() + days * DAY_MS);
-    let token = new_token(&Store::open(&data)?, &email, &name, expires_at, false)?;
-    print(format_args!("{}\n", token.as_str()))
+    new_token(&Store::open(&data)?, &email, &name, expires_at, false, |token| {
+        write_out(format_args!("{token}\n"))
+    })
 }
 
-/// Makes and stores a token, and with `new_user` its user. Only its digest is kept.
+/// Makes, shows and stores a token, and with `new_user` its user. Only its digest is kept; one that
+/// could not be shown is not.
 pub fn new_token(
     store: &Store, email: &Email, name: &str, expires_at: Option<i64>, new_user: bool,
-) -> Result<ApiToken, CliError> {
+    show: impl FnOnce(&str) -> std::io::Result<()>,
+) -> Done {
     let failed = |e| CliError::Failed(format!("no random bytes: {e}"));
     let token = ApiToken::generate().map_err(failed)?;
     let new = NewToken { digest: token.digest(), prefix: token.prefix(), name, expires_at };
-    store.add_token(email, &new, new_user)?;
-    Ok(token)
+    store.add_token(email, &new, new_user, || show(token.as_str()))?;
+    Ok(())
 }
 
 /// `token list`, of all users or of one.

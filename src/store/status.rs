@@ -8,7 +8,7 @@ use rusqlite::{Connection, Params, Row, params};
 use serde_json::Value;
 
 use super::audit::moment;
-use super::db::{execute, query_opt, query_rows};
+use super::db::{execute, query_one, query_opt, query_rows};
 use super::error::{Result, StoreError};
 use super::{Store, users};
 use crate::util::time::now_ms;
@@ -55,6 +55,9 @@ const MACHINES: &str =
   FROM machines m JOIN users u ON u.id = m.user_id
  WHERE ?1 IS NULL OR m.user_id = ?1 ORDER BY u.id, m.id";
 
+const PUSHES: &str = "SELECT u.email AS user, m.machine_id, m.last_push_at
+  FROM machines m JOIN users u ON u.id = m.user_id WHERE m.hidden_at IS NULL ORDER BY u.id, m.id";
+
 const ENVIRONMENTS: &str =
     "SELECT name, tier, color, iif(protect, 'protected', 'open') AS protection,
     coalesce('deleted ' || moment(deleted_at), 'live') AS state
@@ -76,9 +79,20 @@ impl Store {
         self.table(MACHINES, [self.only(email)?])
     }
 
+    /// When each machine that is not hidden last pushed.
+    pub fn push_table(&self) -> Result<Table> {
+        self.table(PUSHES, [])
+    }
+
     /// Environments of a user, also those deleted before where asked for.
     pub fn environment_table(&self, email: &Email, deleted: bool) -> Result<Table> {
         self.table(ENVIRONMENTS, params![self.only(Some(email))?, deleted])
+    }
+
+    /// How many users and machines there are.
+    pub fn counts(&self) -> Result<(u64, u64)> {
+        let sql = "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM machines)";
+        self.db.read(|c| query_one(c, "row", sql, [], |row| Ok((row.get(0)?, row.get(1)?))))
     }
 
     /// Users with what they store and may store.

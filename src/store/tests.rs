@@ -46,7 +46,7 @@ fn upload(store: &Store, bytes: &[u8]) -> super::Upload {
 fn do_everything(store: &Store) {
     let email = Email::parse("a@example.com").unwrap();
     let token = NewToken { digest: Digest([1; 32]), prefix: "cs_", name: "t", expires_at: None };
-    let token_id = store.add_token(&email, &token, true).unwrap();
+    let token_id = store.add_token(&email, &token, true, || Ok(())).unwrap();
     let user = store.principal_by_token(Digest([1; 32])).unwrap().user;
     store.principal_by_claims(user.id, 1, Some(token_id)).unwrap();
     store.password_of(&email).unwrap().unwrap();

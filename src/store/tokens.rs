@@ -4,7 +4,7 @@ use rusqlite::params;
 
 use super::audit::Event;
 use super::db::{execute, query_one, query_scalar};
-use super::error::Result;
+use super::error::{ErrorKind, Result, StoreError};
 use super::{Store, User, users};
 use crate::util::time::now_ms;
 use crate::util::types::{Digest, Email};
@@ -22,8 +22,12 @@ pub struct NewToken<'a> {
 }
 
 impl Store {
-    /// Stores a new token of a user, who is added in the same transaction if `new_user` says so.
-    pub fn add_token(&self, email: &Email, token: &NewToken<'_>, new_user: bool) -> Result<i64> {
+    /// Stores a new token of a user, who is added in the same transaction if `new_user` says so. It
+    /// is shown before the commit: one that nobody saw must not exist.
+    pub fn add_token(
+        &self, email: &Email, token: &NewToken<'_>, new_user: bool,
+        show: impl FnOnce() -> std::io::Result<()>,
+    ) -> Result<i64> {
         self.write(|tx| {
             if new_user {
                 users::insert(tx, email, None)?;
@@ -36,6 +40,9 @@ impl Store {
             let row = params![user.id, name, prefix, digest.0, now_ms(), expires_at];
             let id = query_scalar(tx, sql, row)?;
             Event::of(&user, "token.create").subject(id).write(tx)?;
+            let unseen =
+                |e| format!("nothing was created, since the token could not be shown: {e}");
+            show().map_err(|e| StoreError::new(ErrorKind::Internal, unseen(e)))?;
             Ok(id)
         })
     }

@@ -80,6 +80,9 @@ pub const WRITEBACK_BYTES: u64 = 1024 * 1024;
 /// Worker threads, and private connections to tiny_http: a worker waits for the disk and never
 /// for the network, so a few serve everybody.
 pub const WORKERS: usize = 6;
+/// Threads that a start makes sure of: the workers and a thread of tiny_http for each link to them,
+/// its accept loop, two gates, two tasks in the background, one connection on each gate, one spare.
+pub const THREADS_AT_START: usize = 2 * WORKERS + 8;
 /// Seconds a request waits for a free worker before it gets 503.
 pub const WORKER_WAIT_S: u64 = 10;
 /// Seconds a worker may take for one request before the gate gives up on it: above SQLite's

@@ -3,9 +3,9 @@
 
 use std::io::Write;
 use std::str::FromStr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
@@ -34,17 +34,17 @@ impl FromStr for Format {
     }
 }
 
-/// How much a line matters, by its word in the line.
+/// How much a line matters: its word in the line, and its priority for the journal (syslog(3)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Level(&'static str);
+pub struct Level(&'static str, u8);
 
 impl Level {
     /// Normal work.
-    pub const INFO: Level = Level("info");
+    pub const INFO: Level = Level("info", 6);
     /// Something an operator should look at some day.
-    pub const WARN: Level = Level("warn");
+    pub const WARN: Level = Level("warn", 4);
     /// Something an operator should look at now.
-    pub const ERROR: Level = Level("error");
+    pub const ERROR: Level = Level("error", 3);
 }
 
 /// The name of the thread that writes.
@@ -58,14 +58,12 @@ enum Line {
     Flush(SyncSender<()>),
 }
 
-/// Starts the writer thread; until then, and without it, lines are written in place as text.
-pub fn start(format: Format) {
+/// Starts the writer thread; until then lines are written in place, as text.
+pub fn start(format: Format) -> std::io::Result<()> {
     let (sender, receiver) = sync_channel(LOG_LINES_MAX);
-    if QUEUE.set((format, sender)).is_ok() {
-        // Without the thread the queue fills and lines are dropped: the server still serves.
-        let _ =
-            std::thread::Builder::new().name(WRITER.into()).spawn(move || write_lines(receiver));
-    }
+    std::thread::Builder::new().name(WRITER.into()).spawn(move || write_lines(receiver))?;
+    let _ = QUEUE.set((format, sender));
+    Ok(())
 }
 
 /// Waits, at most one second, until what was logged so far is written.
@@ -119,11 +117,18 @@ pub fn install_panic_hook() {
     }));
 }
 
+/// Where a line begins: with systemd's journal behind standard error, by its priority.
+pub fn priority(level: Level) -> String {
+    static JOURNAL: LazyLock<bool> = LazyLock::new(|| std::env::var_os("JOURNAL_STREAM").is_some());
+    if *JOURNAL { format!("<{}>", level.1) } else { String::new() }
+}
+
 fn line(level: Level, msg: &str, fields: &[(&str, Value)]) -> String {
-    match QUEUE.get() {
+    let text = match QUEUE.get() {
         Some((Format::Json, _)) => json_line(level, msg, fields),
         _ => text_line(level, msg, fields),
-    }
+    };
+    priority(level) + &text
 }
 
 fn text_line(level: Level, msg: &str, fields: &[(&str, Value)]) -> String {
@@ -185,7 +190,31 @@ fn write_stderr(lines: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
+
+    const SECRET: &str = "cs_a-secret-that-a-panic-was-given";
+
+    #[test]
+    #[ignore = "run by the test below, in a process of its own"]
+    fn a_thread_that_panics_with_a_secret() {
+        install_panic_hook();
+        let panicked = std::thread::spawn(|| panic!("{SECRET}")).join();
+        assert!(panicked.is_err());
+    }
+
+    #[test]
+    fn a_panic_prints_its_place_and_not_what_it_was_given() {
+        let mut itself = Command::new(std::env::current_exe().unwrap());
+        let name = "util::log::tests::a_thread_that_panics_with_a_secret";
+        let ran = itself.args(["--exact", name, "--ignored", "--nocapture"]).output().unwrap();
+        let shown = [ran.stdout, ran.stderr].concat();
+        let shown = String::from_utf8(shown).unwrap();
+        assert!(ran.status.success() && shown.contains("1 passed"), "{shown}");
+        assert!(shown.contains("internal error: panic at src/util/log.rs:"), "{shown}");
+        assert!(!shown.contains(SECRET), "{shown}");
+    }
 
     #[test]
     fn a_text_line_cannot_be_broken_in_two() {

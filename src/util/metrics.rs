@@ -1,8 +1,9 @@
 //! Counters of a running server and their text form (Prometheus exposition format 0.0.4).
-//! Labels are route patterns, known methods and our own statuses: a stranger adds no series.
+//! Labels are route patterns, known methods and our own statuses: an unauthenticated client adds no
+//! series.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,7 +22,7 @@ pub struct Metrics {
     pub login_failures: Counter,
     /// Bytes of request bodies received.
     pub bytes_in: Counter,
-    /// Bytes of answer bodies sent.
+    /// Bytes of response bodies sent.
     pub bytes_out: Counter,
     /// Connections accepted.
     pub opened: Counter,
@@ -29,21 +30,16 @@ pub struct Metrics {
     pub closed: Counter,
     /// Connections and forwarded requests that found no slot.
     pub refused: Counter,
-    requests: Mutex<Requests>,
+    /// By pattern.
+    routes: Mutex<BTreeMap<&'static str, Route>>,
 }
 
 #[derive(Default)]
-struct Requests {
-    counts: BTreeMap<(&'static str, &'static str, u16), u64>,
-    durations: BTreeMap<&'static str, Histogram>,
-}
-
-#[derive(Default)]
-struct Histogram {
-    /// How many were at most as long as the bucket of this place says, and longer than the one
-    /// before.
+struct Route {
+    /// By method and status.
+    counts: BTreeMap<(&'static str, u16), u64>,
+    /// How many took at most as long as the bound of this place, and longer than the one before.
     buckets: [u64; LATENCY_BUCKETS_S.len()],
-    count: u64,
     sum_s: f64,
 }
 
@@ -52,7 +48,6 @@ struct Histogram {
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds.
     pub fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
@@ -67,98 +62,104 @@ impl Metrics {
     pub fn request(&self, route: &'static str, method: &str, status: u16, took: Duration) {
         const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
         let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("other");
-        let route = if route.is_empty() { "none" } else { route };
-        let mut requests = lock(&self.requests);
-        *requests.counts.entry((route, method, status)).or_default() += 1;
-        let histogram = requests.durations.entry(route).or_default();
+        let mut routes = lock(&self.routes);
+        let route = routes.entry(if route.is_empty() { "none" } else { route }).or_default();
+        *route.counts.entry((method, status)).or_default() += 1;
         let seconds = took.as_secs_f64();
-        if let Some(at) = LATENCY_BUCKETS_S.iter().position(|bound| seconds <= *bound)
-            && let Some(bucket) = histogram.buckets.get_mut(at)
-        {
+        let bounds = LATENCY_BUCKETS_S.iter().zip(&mut route.buckets);
+        if let Some((_, bucket)) = bounds.into_iter().find(|(bound, _)| seconds <= **bound) {
             *bucket += 1;
         }
-        histogram.count += 1;
-        histogram.sum_s += seconds;
+        route.sum_s += seconds;
     }
 
-    /// The text of all counters.
-    pub fn text(&self) -> String {
-        let mut out = String::new();
+    /// Writes all counters.
+    pub fn write(&self, out: &mut Exposition) {
         for (name, help, counter) in [
-            ("configsync_pushes_total", "Snapshots and versions stored.", &self.pushes),
-            ("configsync_pulls_total", "Snapshots and versions sent.", &self.pulls),
-            ("configsync_login_failures_total", "Logins refused.", &self.login_failures),
-            (
-                "configsync_http_request_bytes_total", "Bytes of request bodies received.",
-                &self.bytes_in,
-            ),
-            (
-                "configsync_http_response_bytes_total", "Bytes of answer bodies sent.",
-                &self.bytes_out,
-            ),
-            (
-                "configsync_connections_refused_total",
-                "Connections and forwarded requests that found no slot.",
-                &self.refused,
-            ),
+            ("pushes_total", "Snapshots and versions stored.", &self.pushes),
+            ("pulls_total", "Snapshots and versions sent.", &self.pulls),
+            ("login_failures_total", "Logins refused.", &self.login_failures),
+            ("http_request_bytes_total", "Bytes of request bodies received.", &self.bytes_in),
+            ("http_response_bytes_total", "Bytes of response bodies sent.", &self.bytes_out),
+            ("connections_refused_total", "Connections that found no slot.", &self.refused),
         ] {
-            single(&mut out, name, "counter", help, counter.value());
+            let name = format!("configsync_{name}");
+            out.describe(&name, "counter", help);
+            out.sample(&name, &[], counter.value());
         }
         let open = self.opened.value().saturating_sub(self.closed.value());
-        single(&mut out, "configsync_connections_open", "gauge", "Connections open now.", open);
-        let requests = lock(&self.requests);
+        out.gauge("configsync_connections_open", "Connections open now.", open);
+        let routes = lock(&self.routes);
         let name = "configsync_http_requests_total";
-        describe(&mut out, name, "counter", "Requests answered, by route.");
-        for ((route, method, status), n) in &requests.counts {
-            let labels = format!("route=\"{route}\",method=\"{method}\",status=\"{status}\"");
-            line(&mut out, format_args!("{name}{{{labels}}} {n}"));
+        out.describe(name, "counter", "Requests answered, by route.");
+        for (route, Route { counts, .. }) in routes.iter() {
+            for ((method, status), n) in counts {
+                let status = status.to_string();
+                out.sample(name, &[("route", route), ("method", method), ("status", &status)], n);
+            }
         }
         let name = "configsync_http_request_duration_seconds";
-        describe(&mut out, name, "histogram", "Time from the head to the end of the answer.");
-        for (route, histogram) in &requests.durations {
-            let mut so_far = 0;
-            for (bound, n) in LATENCY_BUCKETS_S.iter().zip(histogram.buckets) {
+        out.describe(name, "histogram", "Time from the head to the end of the response.");
+        for (route, Route { counts, buckets, sum_s }) in routes.iter() {
+            let (bucket, mut so_far) = (format!("{name}_bucket"), 0);
+            for (bound, n) in LATENCY_BUCKETS_S.iter().zip(buckets) {
                 so_far += n;
-                let labels = format!("route=\"{route}\",le=\"{bound}\"");
-                line(&mut out, format_args!("{name}_bucket{{{labels}}} {so_far}"));
+                out.sample(&bucket, &[("route", route), ("le", &bound.to_string())], so_far);
             }
-            let Histogram { count, sum_s, .. } = histogram;
-            line(&mut out, format_args!("{name}_bucket{{route=\"{route}\",le=\"+Inf\"}} {count}"));
-            line(&mut out, format_args!("{name}_sum{{route=\"{route}\"}} {sum_s}"));
-            line(&mut out, format_args!("{name}_count{{route=\"{route}\"}} {count}"));
+            let count: u64 = counts.values().sum();
+            out.sample(&bucket, &[("route", route), ("le", "+Inf")], count);
+            out.sample(&format!("{name}_sum"), &[("route", route)], sum_s);
+            out.sample(&format!("{name}_count"), &[("route", route)], count);
         }
-        out
     }
 }
 
-/// A metric of one value without labels.
-pub fn single(out: &mut String, name: &str, kind: &str, help: &str, value: u64) {
-    describe(out, name, kind, help);
-    line(out, format_args!("{name} {value}"));
-}
+/// The text that is being written.
+#[derive(Default)]
+pub struct Exposition(pub String);
 
-/// What stands before the values of a metric.
-pub fn describe(out: &mut String, name: &str, kind: &str, help: &str) {
-    line(out, format_args!("# HELP {name} {help}"));
-    line(out, format_args!("# TYPE {name} {kind}"));
-}
+// Writing to a String cannot fail.
+impl Exposition {
+    /// What stands before the samples of a metric.
+    pub fn describe(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
 
-fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
-    // Writing to a String cannot fail.
-    let _ = writeln!(out, "{text}");
+    pub fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        let escaped =
+            |text: &str| text.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n");
+        let label = |(name, value): &(&str, &str)| format!("{name}=\"{}\"", escaped(value));
+        let labels: Vec<String> = labels.iter().map(label).collect();
+        let _ = match labels.is_empty() {
+            true => writeln!(self.0, "{name} {value}"),
+            false => writeln!(self.0, "{name}{{{}}} {value}", labels.join(",")),
+        };
+    }
+
+    /// A metric of one value that goes up and down.
+    pub fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+        self.describe(name, "gauge", help);
+        self.sample(name, &[], value);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn text(metrics: &Metrics) -> String {
+        let mut out = Exposition::default();
+        metrics.write(&mut out);
+        out.0
+    }
+
     #[test]
-    fn a_stranger_adds_no_series() {
+    fn an_unauthenticated_client_adds_no_series() {
         let metrics = Metrics::default();
         for method in ["BREW", "X\"}", "get"] {
             metrics.request("", method, 400, Duration::from_millis(1));
         }
-        let text = metrics.text();
+        let text = text(&metrics);
         let wanted =
             "configsync_http_requests_total{route=\"none\",method=\"other\",status=\"400\"} 3\n";
         assert!(text.contains(wanted), "{text}");
@@ -170,12 +171,19 @@ mod tests {
         for ms in [1, 20, 20, 60_000] {
             metrics.request("/x", "GET", 200, Duration::from_millis(ms));
         }
-        let text = metrics.text();
+        let text = text(&metrics);
         let name = "configsync_http_request_duration_seconds";
         for (le, n) in [("0.001", 1), ("0.01", 1), ("0.05", 3), ("10", 3), ("+Inf", 4)] {
             let wanted = format!("{name}_bucket{{route=\"/x\",le=\"{le}\"}} {n}\n");
             assert!(text.contains(&wanted), "{wanted}{text}");
         }
         assert!(text.contains(&format!("{name}_count{{route=\"/x\"}} 4\n")));
+    }
+
+    #[test]
+    fn a_label_cannot_end_its_quotes_or_its_line() {
+        let mut out = Exposition::default();
+        out.sample("x", &[("user", "a\"}\\\n@b")], 1);
+        assert_eq!(out.0, "x{user=\"a\\\"}\\\\\\n@b\"} 1\n");
     }
 }

@@ -27,6 +27,7 @@ mod login;
 mod machines;
 mod operator;
 mod page;
+mod process;
 mod refusals;
 mod responses;
 mod rules;

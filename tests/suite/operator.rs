@@ -236,6 +236,7 @@ fn metrics_have_a_listener_of_their_own_that_serves_an_address_or_localhost() {
     let user = server.user("a@example.org");
     user.register("m");
     user.stored("m", &[7; 1000]);
+    user.register("never");
     user.pull("");
     user.get("/api/projects/7");
     server.ask("BREW", "/%3Cscript%3E", "", b"");
@@ -250,6 +251,12 @@ fn metrics_have_a_listener_of_their_own_that_serves_an_address_or_localhost() {
         "configsync_login_failures_total 1",
         "configsync_snapshots 1",
         "configsync_stored_bytes 1000",
+        "configsync_user_stored_bytes{user=\"a@example.org\"} 1000",
+        "configsync_last_push_timestamp_seconds{user=\"a@example.org\",machine=\"never\"} 0",
+        "configsync_last_backup_timestamp_seconds 0",
+        "configsync_last_check_timestamp_seconds 0",
+        "configsync_last_offsite_timestamp_seconds 0",
+        "configsync_damaged_snapshots 0",
         "configsync_http_requests_total{route=\"/api/{kinds}/{}\",method=\"GET\",status=\"404\"} 1",
         "configsync_http_requests_total{route=\"none\",method=\"other\",status=\"404\"} 1",
         "configsync_http_request_duration_seconds_count{route=\"/api/machines/snapshot\"} 2",
@@ -264,6 +271,24 @@ fn metrics_have_a_listener_of_their_own_that_serves_an_address_or_localhost() {
         assert!(text.contains(&format!("\n{name}")), "{name} in\n{text}");
     }
     assert!(!text.contains("script") && !text.contains("BREW"));
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
+    let pushed = "configsync_last_push_timestamp_seconds{user=\"a@example.org\",machine=\"m\"} ";
+    let pushed = text.lines().find_map(|line| line.strip_prefix(pushed)).unwrap();
+    assert!((now - pushed.parse::<f64>().unwrap()).abs() < 600.0, "{pushed}");
+    let facts = "INSERT INTO server_state VALUES ('last_backup', '{}', 1500),
+                 ('last_check', '{\"damaged\": 2}', 2000)";
+    server.database().execute(facts, []).unwrap();
+    fs::write(server.data().join("offsite.last"), "1970-01-01T00:00:03Z").unwrap();
+    let answer = server.ask_metrics("/metrics", "Host: localhost\r\n");
+    let text = String::from_utf8(answer.body).unwrap();
+    for line in [
+        "configsync_last_backup_timestamp_seconds 1.5",
+        "configsync_last_check_timestamp_seconds 2",
+        "configsync_last_offsite_timestamp_seconds 3",
+        "configsync_damaged_snapshots 2",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+    }
     for host in ["evil.example", "evil.example:9100", "localhost.evil.example", "", "127.0.0.1.x"] {
         let answer = server.ask_metrics("/metrics", &format!("Host: {host}\r\n"));
         refused(&answer, 403, "forbidden_host");

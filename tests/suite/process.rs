@@ -1,0 +1,259 @@
+//! The server as a process: what it says at its start, signals, limits, standard streams.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::support::{BINARY, Server, Setup, eventually, run, run_with, serve, within};
+
+/// The start's own lines, once it is ready.
+fn said(server: &Server) -> String {
+    eventually("the start is logged", || {
+        server.log_lines().iter().any(|line| line.contains("machines"))
+    });
+    // One more answer: its line comes after all of the start's.
+    server.ask("GET", "/healthz", "", b"");
+    eventually("the request is logged", || {
+        server.log_lines().iter().any(|line| line.contains("/healthz"))
+    });
+    server.log_lines().join("\n")
+}
+
+#[test]
+fn a_start_says_what_it_serves_and_what_to_look_at() {
+    let server = serve(&[]);
+    let lines = said(&server);
+    let (version, data) = (env!("CARGO_PKG_VERSION"), server.data());
+    let first = format!("configsync-server {version} on {}: 0 users, 0 machines", data.display());
+    assert!(lines.contains(&first), "{lines}");
+    assert!(lines.contains("was made new"), "{lines}");
+    let none = lines.lines().find(|line| line.contains("no users")).unwrap();
+    assert!(none.contains("user add") && none.contains(r#""level":"warn""#), "{none}");
+
+    let user = server.user("a@example.org");
+    user.register("m");
+    for n in 0..3 {
+        user.stored("m", &[n]);
+    }
+    let flags = ["--keep", "1", "--min-free", "1000T", "--init-user", "b@example.org"];
+    let server = server.restarted(&flags);
+    let lines = said(&server);
+    assert!(lines.contains("1 users, 1 machines"), "{lines}");
+    assert!(!lines.contains("no users") && !lines.contains("made new"), "{lines}");
+    for wanted in ["--min-free", "--init-user did nothing", "--keep 1: 2 snapshots"] {
+        assert!(lines.contains(wanted), "{wanted} in {lines}");
+    }
+    eventually("retention says what it deleted", || {
+        server.log_lines().iter().any(|line| line.contains("deleted 2 snapshots"))
+    });
+    assert_eq!(server.ok(&["user", "list"]).lines().count(), 1);
+}
+
+#[test]
+fn a_start_that_cannot_listen_makes_no_data_folder() {
+    let other = serve(&[]);
+    let used = format!("127.0.0.1:{}", other.port);
+    let scratch = tempfile::tempdir().unwrap();
+    let data = scratch.path().join("data");
+    let data = data.to_str().unwrap();
+    for flags in [&["--listen", &used][..], &["--listen", "127.0.0.1:0", "--metrics", &used]] {
+        let ran = run(&[&["serve", "--data", data], flags].concat(), "");
+        assert!(ran.code == 1 && ran.err.contains(&used), "{ran:?}");
+        assert!(!scratch.path().join("data").exists(), "{ran:?}");
+    }
+}
+
+#[test]
+fn each_stopping_signal_lets_an_upload_in_flight_end_and_exits_0() {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        let mut server = serve(&[]);
+        let user = server.user("a@example.org");
+        user.register("m");
+        let path = "/api/machines/snapshot?machine_id=m";
+        let fields = "Content-Type: application/octet-stream\r\n";
+        let request = user.request("POST", path, fields, &[7; 100_000]);
+        let mut client = server.connect();
+        let (first, rest) = request.split_at(50_000);
+        client.send(first);
+        eventually("the upload has begun", || server.uploads() == 1);
+        server.signal(signal);
+        eventually("it stops", || server.log_lines().iter().any(|line| line.contains("stopping")));
+        client.send(rest);
+        assert_eq!(client.answer().status, 201, "{signal:?}");
+        assert_eq!(server.wait().code(), Some(0), "{signal:?}");
+        assert!(server.ok(&["audit", "--event", "server.stop"]).contains("server.stop"));
+    }
+}
+
+#[test]
+fn a_second_signal_exits_at_once() {
+    let mut server = serve(&["--stop-timeout", "3600", "--body-grace", "3600"]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    let request = user.request("POST", "/api/machines", "", b"{}");
+    let mut client = server.connect();
+    client.send(&request[..request.len() - 1]);
+    eventually("the request is in flight", || server.usage().threads > 0);
+    server.terminate();
+    eventually("it stops", || server.log_lines().iter().any(|line| line.contains("stopping")));
+    server.signal(Signal::INT);
+    assert_eq!(server.wait().code(), Some(1));
+}
+
+#[test]
+fn a_hangup_under_nohup_and_what_disks_and_pipes_send_change_nothing() {
+    let server = Setup::new().after("trap '' HUP").flags(&[]).start();
+    for signal in [Signal::HUP, Signal::XFSZ, Signal::PIPE] {
+        server.signal(signal);
+        assert_eq!(server.ask("GET", "/healthz", "", b"").status, 200, "{signal:?}");
+    }
+    assert!(!server.log_lines().iter().any(|line| line.contains("stopping")));
+}
+
+#[test]
+fn a_file_size_limit_refuses_a_large_push_and_ends_nothing() {
+    // In blocks of 512 or 1024 bytes.
+    let mut server = Setup::new().after("ulimit -f 4096").flags(&[]).start();
+    server.errors_expected = true;
+    let user = server.user("a@example.org");
+    user.register("m");
+    let status = user.push("m", &vec![7; 8 << 20], "").status;
+    assert!([500, 507].contains(&status), "{status}");
+    assert_eq!(user.push("m", b"small", "").status, 201);
+}
+
+#[test]
+fn the_soft_descriptor_limit_is_raised_to_the_hard_one() {
+    let server = Setup::new().after("ulimit -Sn 100; ulimit -Hn 1000").flags(&[]).start();
+    let limits = fs::read_to_string(server.proc("limits")).unwrap();
+    let open = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(open.split_whitespace().nth(3), open.split_whitespace().nth(4), "{open}");
+    let lowered = |line: &String| line.contains("--max-connections");
+    assert!(server.log_lines().iter().any(lowered), "256 connections need more than 1000");
+}
+
+#[test]
+fn standard_output_on_a_full_disk_keeps_nobody_from_serving() {
+    let scratch = tempfile::tempdir().unwrap();
+    let log = scratch.path().join("log");
+    let start = |flags: &[&str]| {
+        let mut command = Command::new(BINARY);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(scratch.path().join("d"));
+        command.args(flags).stdout(File::create("/dev/full").unwrap());
+        command.stderr(File::create(&log).unwrap()).stdin(Stdio::null()).spawn().unwrap()
+    };
+    let mut refused = start(&["--init-user", "a@example.org"]);
+    eventually("it ends", || refused.try_wait().unwrap().is_some());
+    assert_eq!(refused.wait().unwrap().code(), Some(1));
+    let said = fs::read_to_string(&log).unwrap();
+    assert!(said.contains("nothing was created"), "{said}");
+
+    let mut child = start(&[]);
+    let mut url = String::new();
+    eventually("the log has the ready line", || {
+        let lines = fs::read_to_string(&log).unwrap();
+        let found = lines.lines().find_map(|line| line.split_once("listening on "));
+        url = found.map(|(_, url)| url.to_owned()).unwrap_or_default();
+        !url.is_empty()
+    });
+    let well = run(&["healthcheck", "--url", &url], "");
+    let data = scratch.path().join("d");
+    let data = data.to_str().unwrap();
+    let users = run(&["user", "list", "--data", data], "");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!((well.code, users.out.as_str()), (0, ""), "{well:?} {users:?}");
+}
+
+#[test]
+fn a_token_that_could_not_be_printed_does_not_exist() {
+    let server = serve(&[]);
+    server.ok(&["user", "add", "a@example.org"]);
+    let mut command = Command::new(BINARY);
+    command.args(["token", "create", "a@example.org", "--name", "x", "--data"]).arg(server.data());
+    let done = command.stdout(File::create("/dev/full").unwrap()).output().unwrap();
+    assert_eq!(done.status.code(), Some(1));
+    assert_eq!(server.ok(&["token", "list"]), "");
+}
+
+#[test]
+fn lines_for_the_journal_carry_their_priority() {
+    for format in ["text", "json"] {
+        let setup = Setup::new().flags(&["--log-format", format]).env("JOURNAL_STREAM", "9:1");
+        let server = setup.start();
+        server.ask(
+            "POST",
+            "/api/auth/login",
+            "",
+            br#"{"email": "a@example.org", "password": "x"}"#,
+        );
+        eventually("both lines are logged", || {
+            let lines = server.log_lines();
+            let has = |priority: &str, word: &str| {
+                lines.iter().any(|line| line.starts_with(priority) && line.contains(word))
+            };
+            has("<6>", "/api/auth/login") && has("<4>", "login failed")
+        });
+    }
+    let plain = serve(&[]);
+    let mut command = Command::new(BINARY);
+    command.args(["user", "enable", "x@example.org", "--data"]).arg(plain.data());
+    let ran = run_with(command.env("JOURNAL_STREAM", "9:1"), "");
+    assert!(ran.code == 1 && ran.err.starts_with("<3>configsync-server: "), "{ran:?}");
+    assert!(plain.log_lines().iter().all(|line| line.starts_with('{')));
+}
+
+/// As another user, whose limit of threads counts: root has none.
+#[test]
+fn a_start_that_cannot_have_its_threads_ends_whatever_the_limit() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can be another user");
+        return;
+    }
+    let uid = 61_000 + std::process::id() % 4_000;
+    let scratch = tempfile::tempdir().unwrap();
+    fs::set_permissions(&scratch, fs::Permissions::from_mode(0o755)).unwrap();
+    // Where every user may run it.
+    let binary = scratch.path().join("configsync-server");
+    fs::copy(BINARY, &binary).unwrap();
+    let (mut ready, mut refused) = (0, 0);
+    for threads in [1, 2, 4, 8, 12, 16, 18, 20, 21, 22, 23, 40] {
+        let dir = scratch.path().join(threads.to_string());
+        fs::create_dir(&dir).unwrap();
+        chown(&dir, Some(uid), Some(uid)).unwrap();
+        let line = format!(
+            "ulimit -u {threads} 2>&- || ulimit -p {threads}; exec \"$0\" serve --listen 127.0.0.1:0 --data data"
+        );
+        let mut command = Command::new("sh");
+        command.args(["-c", &line]).arg(&binary).current_dir(&dir).uid(uid).gid(uid);
+        let out = dir.join("out");
+        command.stdout(File::create(&out).unwrap()).stderr(File::create(dir.join("err")).unwrap());
+        let mut child = command.spawn().unwrap();
+        let is_ready = || fs::read_to_string(&out).unwrap().contains("listening on http://");
+        within(Duration::from_secs(20), "it is ready, or ends", || {
+            child.try_wait().unwrap().is_some() || is_ready()
+        });
+        let said = fs::read_to_string(dir.join("err")).unwrap();
+        match child.try_wait().unwrap() {
+            Some(status) => {
+                refused += 1;
+                assert_eq!(status.code(), Some(1), "{threads} threads: {said}");
+                assert!(said.contains("configsync-server: could not"), "{threads} threads: {said}");
+            }
+            None => {
+                ready += 1;
+                let line = fs::read_to_string(&out).unwrap();
+                let url = line.trim_end().rsplit_once(' ').unwrap().1.to_owned();
+                let well = run(&["healthcheck", "--url", &url], "");
+                let _ = child.kill();
+                child.wait().unwrap();
+                assert_eq!(well.code, 0, "{threads} threads: {well:?} {said}");
+            }
+        }
+    }
+    assert!(ready > 0 && refused > 0, "{ready} {refused}");
+}
