@@ -94,10 +94,12 @@ fn a_second_signal_exits_at_once() {
     let mut server = serve(&["--stop-timeout", "3600", "--body-grace", "3600"]);
     let user = server.user("a@example.org");
     user.register("m");
-    let request = user.request("POST", "/api/machines", "", b"{}");
+    let path = "/api/machines/snapshot?machine_id=m";
+    let fields = "Content-Type: application/octet-stream\r\n";
+    let request = user.request("POST", path, fields, &[7; 100_000]);
     let mut client = server.connect();
-    client.send(&request[..request.len() - 1]);
-    eventually("the request is in flight", || server.usage().threads > 0);
+    client.send(&request[..50_000]);
+    eventually("the upload has begun", || server.uploads() == 1);
     server.terminate();
     eventually("it stops", || server.log_lines().iter().any(|line| line.contains("stopping")));
     server.signal(Signal::INT);
