@@ -18,6 +18,7 @@ mod client_variables;
 mod crash;
 mod damage;
 mod disk;
+mod export;
 mod fixture;
 mod folder;
 mod gate;
