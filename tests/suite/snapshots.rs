@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::fixture::http::Answer;
-use crate::fixture::{User, assert_has, files, noise, refused, with_machine, with_user};
+use crate::fixture::{User, assert_has, at_once, files, noise, refused, with_machine, with_user};
 
 const SNAPSHOT: &str = "/api/machines/snapshot";
 const BYTES: &str = "Accept: application/octet-stream\r\n";
@@ -81,6 +81,19 @@ fn the_same_bytes_again_are_a_retry_and_store_nothing() {
     user.stored("m", b"other");
     user.push("m", b"state", "").is(201);
     assert_eq!((server.files("snapshots"), server.files("tmp")), (3, 0));
+}
+
+#[test]
+fn the_same_push_twice_at_once_is_stored_once() {
+    let (server, user) = with_machine(&[]);
+    for round in 0..10_u8 {
+        let both = at_once(2, |_| user.push("m", &[round; 100_000], ""));
+        let mut statuses: Vec<_> = both.iter().map(|answer| answer.status).collect();
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 201]);
+        assert_eq!(both[0].json(), both[1].json());
+    }
+    assert_eq!((server.files("snapshots"), user.history().len()), (10, 10));
 }
 
 #[test]
