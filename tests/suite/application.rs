@@ -123,6 +123,7 @@ fn a_server_whose_workers_get_no_more_requests_ends_with_exit_code_1() {
     let mut server = serve(&[]);
     server.errors_expected = true;
     server.assert_serves(HERE);
+    server.usage_at_rest();
     let socket = private_socket(&server);
     // tiny_http ends its accept loop for good at the first error, such as no free descriptor. Both
     // listeners hold one for their next connection already; the next one is for this one's copy.
