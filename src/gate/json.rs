@@ -37,7 +37,10 @@ pub fn split_upload_json(
 /// Refuses a document that nests too deeply.
 pub fn check_nesting(document: &[u8]) -> Result<(), Error> {
     let mut place = Place::default();
-    document.iter().try_for_each(|byte| place.pass(*byte))
+    match document.iter().all(|byte| place.pass(*byte)) {
+        true => Ok(()),
+        false => Err(Error::malformed(TOO_DEEP)),
+    }
 }
 
 /// Where in a JSON document the next byte stands.
@@ -51,7 +54,8 @@ struct Place {
 }
 
 impl Place {
-    fn pass(&mut self, byte: u8) -> Result<(), Error> {
+    /// Passes a byte; false if that nests too deeply.
+    fn pass(&mut self, byte: u8) -> bool {
         match byte {
             _ if self.escaped => self.escaped = false,
             b'\\' => self.escaped = self.in_string,
@@ -60,8 +64,7 @@ impl Place {
             b'}' | b']' if !self.in_string => self.depth = self.depth.saturating_sub(1),
             _ => {}
         }
-        let fits = self.depth <= NESTING_MAX;
-        fits.then_some(()).ok_or_else(|| Error::malformed("the JSON body nests too deeply"))
+        self.depth <= NESTING_MAX
     }
 
     /// Among the names, colons and values of the outermost object.
@@ -184,9 +187,8 @@ impl<'a, S: BufRead, T: FnMut(&[u8]) -> Result<(), RequestError>> Splitter<'a, S
 
     fn next(&mut self) -> Result<u8, RequestError> {
         let byte = self.peek()?.ok_or_else(|| Error::malformed(CUT_SHORT))?;
-        self.place.pass(byte)?;
         self.source.consume(1);
-        Ok(byte)
+        if self.place.pass(byte) { Ok(byte) } else { refuse(TOO_DEEP) }
     }
 
     /// The byte that comes next; none at the end.
@@ -215,6 +217,7 @@ fn refuse<T>(sentence: &str) -> Result<T, RequestError> {
     Err(Error::malformed(sentence).into())
 }
 
+const TOO_DEEP: &str = "the JSON in the body nests too deeply";
 const CUT_SHORT: &str = "the JSON object in the body is cut short";
 
 #[cfg(test)]
