@@ -218,7 +218,7 @@ fn split_target(target: &str) -> Option<(Option<&str>, &str)> {
 }
 
 fn host_byte(byte: &u8) -> bool {
-    !b" \t/@,?#\\".contains(byte)
+    byte.is_ascii_graphic() && !b"/@,?#\\\"<>^`{|}".contains(byte)
 }
 
 fn values<'a>(request: &httparse::Request<'_, 'a>, name: &str) -> Vec<&'a [u8]> {

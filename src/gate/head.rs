@@ -202,9 +202,9 @@ fn field_line(line: &[u8]) -> Result<Option<(&'static str, String)>, Error> {
     }
 }
 
-/// Nothing that belongs to other parts of a URI, or makes a list (RFC 9112, section 3.2).
+/// The characters of a host and port (RFC 3986, section 3.2.2) but the comma, which makes a list.
 fn is_host(text: &str) -> bool {
-    !text.contains([' ', '/', '@', ',', '?', '#', '\\'])
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(&byte))
 }
 
 /// Digits only: `parse` alone would take a sign (RFC 9110, section 8.6).

@@ -246,7 +246,9 @@ fn there_is_one_host_and_on_1_0_there_may_be_none() {
     for good in ["", "h", "h:80", "[::1]:80", "a.example"] {
         assert!(get10(&format!("Host: {good}\r\n")).is_ok(), "{good}");
     }
-    for bad in ["a b", "a/b", "http://a", "u@a", "a,b", "a, b", "a?b", "a#b", "a\\b"] {
+    for bad in
+        ["a b", "a/b", "http://a", "u@a", "a,b", "a, b", "a?b", "a#b", "a\\b", "<a>", "\"a\""]
+    {
         assert!(is_malformed(&get10(&format!("Host: {bad}\r\n"))), "{bad}");
     }
 }
