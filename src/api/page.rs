@@ -9,8 +9,8 @@ use crate::app::{App, HandlerResult, Request, Response};
 
 const PAGE: &str = include_str!("page.html");
 
-/// Scripts and styles run only if they are, byte for byte, those of the page; and since the only
-/// type of text that may become markup is none, no name of a machine ever does.
+/// Only the page's own script and style run, by their hashes. `require-trusted-types-for` makes the
+/// browser refuse to turn text into markup, so that a machine's name can never become any.
 static POLICY: LazyLock<String> = LazyLock::new(|| {
     format!(
         "default-src 'none'; script-src {}; style-src {}; img-src data:; connect-src 'self'; \
