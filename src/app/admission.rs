@@ -9,10 +9,12 @@ use super::routes::{self, Handler, Payload, Route};
 use super::{App, Error};
 use crate::api::login;
 use crate::auth::password::Permit;
+use crate::dialect::entities::CIPHERTEXT;
 use crate::gate::access_log::AccessRecord;
 use crate::gate::head::Head;
 use crate::gate::spool::Spool;
 use crate::gate::{self, Admitted, Client};
+use crate::store::audit::Event;
 use crate::store::space::{DeclaredSize, Reservation};
 use crate::store::{Upload, User};
 use crate::util::limits::{LONG_JSON_BYTES_MAX, SMALL_BODY_BYTES_MAX};
@@ -148,12 +150,16 @@ impl Admission {
             return Err(Error::too_large(max, " (--max-body)"));
         }
         let store = &self.app.store;
-        let user_id = user.map(|user| user.id).ok_or_else(Error::internal)?;
+        let user = user.ok_or_else(Error::internal)?;
         // Where a retry or a condition may answer otherwise, a refusal waits for the transaction.
         let repeatable = matches!(route.payload, Payload::Upload { raw: true, .. });
         let conditional = head.field("if-match").or_else(|| head.field("if-none-match")).is_some();
-        let reservation =
-            self.app.reservations.promise(store, user_id, size, repeatable, conditional)?;
+        let promised = self.app.reservations.promise(store, user.id, size, repeatable, conditional);
+        let reservation = promised.inspect_err(|error| {
+            let of_entity = matches!(route.payload, Payload::Upload { field: CIPHERTEXT, .. });
+            let push = if of_entity { "entity.push" } else { "snapshot.push" };
+            store.audit_refusal(Event::of(user, push), error);
+        })?;
         Ok((spool, Some((store.upload()?, reservation))))
     }
 }

@@ -1,0 +1,270 @@
+//! What one signed-in user may take: rows, entries of a request, deleted things, audit rows. Each
+//! bound is tried one over, and the other user notices nothing.
+
+use serde_json::{Value, json};
+
+use crate::fixture::http::Answer;
+use crate::fixture::{Server, Setup, User, alone, at_once, noise, refused, serve};
+
+/// What the rows of one user may count.
+const TEXT_BYTES_MAX: i64 = 64 * 1024 * 1024;
+
+/// A request of every route that adds rows, and its effect if it may.
+fn additions(user: &User) -> Vec<(&'static str, Answer)> {
+    let post = |path, body: Value| (path, user.post(path, &body));
+    let environments = json!({ "environments": [{ "name": "new", "tier": "custom" }] });
+    let keypair = json!({ "public_key": "AAAA", "encrypted_private_key": "AAAA",
+        "kek_salt": "AAAA", "kek_iterations": 1 });
+    let variable = json!({ "environment_tier": "dev", "encrypted_value": "BBBB" });
+    vec![
+        post("/api/machines", json!({ "machine_id": "new", "name": "new" })),
+        post("/api/machines/register", json!({ "machine_id": "new", "name": "new" })),
+        ("/api/machines/snapshot", user.push("m", &noise(9), "")),
+        post("/api/machines/m/push", json!({ "encrypted_state": "AAAA" })),
+        post("/api/auth/keypair", keypair),
+        post("/api/machines/new/projects", json!({ "project_id": 1 })),
+        ("profile mark", user.patch("/api/machines/m/profiles/3", &json!({ "active": true }))),
+        ("/api/environments/sync", user.put("/api/environments/sync", &environments)),
+        post("/api/profiles/3/workspaces", json!({ "workspace_id": 2 })),
+        post("/api/projects/1/env/keys", json!({ "layer_id": "x", "wrapped_dek": "BBBB" })),
+        ("variable", user.put("/api/projects/1/env/NEW", &variable)),
+        post("/api/configs", json!({ "slug": "new", "name": "new" })),
+        post("/api/projects/1/versions", json!({ "ciphertext": "BBBB" })),
+        post("/api/projects/1/keys", json!({ "wrapped_dek": "BBBB" })),
+        ("rename", user.patch("/api/projects/1", &json!({ "description": "longer" }))),
+    ]
+}
+
+fn furnish(user: &User) {
+    user.register("m");
+    for (kind, slug) in [("project", "p"), ("workspace", "w"), ("profile", "f"), ("module", "gone")]
+    {
+        user.add(kind, slug);
+    }
+    user.stored("m", b"state");
+}
+
+/// What stays allowed where nothing may be added.
+fn assert_reads_and_deletes(user: &User) {
+    user.register("m");
+    user.read("/api/machines");
+    assert_eq!(user.pull("").body, b"state");
+    user.push("m", b"state", "").is(200);
+    user.patch("/api/projects/1", &json!({ "name": "q" })).is(200);
+    user.delete("/api/modules/4").is(200);
+    user.delete("/api/machines/m").is(200);
+}
+
+#[test]
+fn no_route_adds_a_row_above_what_the_rows_of_a_user_may_take() {
+    let server = serve(&[]);
+    let (a, b) = (server.user("a@example.org"), server.user("b@example.org"));
+    furnish(&a);
+    b.register("m");
+    let fill = |left: i64| {
+        let sql = "UPDATE users SET text_bytes = ?1 WHERE id = 1";
+        server.database().execute(sql, [TEXT_BYTES_MAX - left]).unwrap();
+    };
+    fill(0);
+    for (what, answer) in additions(&a) {
+        assert_eq!(answer.status, 507, "{what}");
+        refused(&answer, 507, "quota_exceeded");
+        assert!(answer.json()["error"].to_string().contains("67108864"), "{what}");
+    }
+    assert_reads_and_deletes(&a);
+    b.stored("m", b"the other user has room");
+    // One more row of one byte fits to the byte, and the next one does not.
+    fill(1024 + 2);
+    a.add("config", "x");
+    assert_eq!(server.count("SELECT text_bytes FROM users WHERE id = 1"), TEXT_BYTES_MAX);
+    refused(&a.post("/api/configs", &json!({ "slug": "y", "name": "y" })), 507, "quota_exceeded");
+}
+
+#[test]
+fn no_route_adds_a_row_over_quota() {
+    let server = serve(&[]);
+    let (a, b) = (server.user("a@example.org"), server.user("b@example.org"));
+    furnish(&a);
+    b.register("m");
+    // All that it allows is used: no version would fit that a new entity is made for.
+    server.ok(&["user", "quota", "a@example.org", "5"]);
+    for (what, answer) in additions(&a) {
+        assert_eq!(answer.status, 507, "{what}");
+        refused(&answer, 507, "quota_exceeded");
+    }
+    assert_reads_and_deletes(&a);
+    b.stored("m", b"the other user has room");
+}
+
+#[test]
+fn no_route_adds_a_row_where_the_disk_is_short() {
+    let server = serve(&[]);
+    let a = server.user("a@example.org");
+    furnish(&a);
+    let server = server.restarted(&["--min-free", "9223372036854775807"]);
+    let a = a.on(&server);
+    for (what, answer) in additions(&a) {
+        assert_eq!(answer.status, 507, "{what}");
+        refused(&answer, 507, "disk_full");
+    }
+    assert_reads_and_deletes(&a);
+}
+
+#[test]
+fn a_request_may_have_ten_thousand_entries() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    user.add("project", "p");
+    let plan = |entries: usize| {
+        let entities = vec![json!({ "type": "project", "id": 1 }); entries];
+        user.post("/api/sync/plan", &json!({ "machine_id": "m", "entities": entities }))
+    };
+    let commit = |entries: usize| {
+        let update = json!({ "entity_type": "x", "entity_id": 1, "new_last_synced_version": 1 });
+        let updates = vec![update; entries];
+        user.post("/api/sync/commit", &json!({ "machine_id": "m", "updates": updates }))
+    };
+    let environments = |entries: usize| {
+        let environments = vec![json!({ "name": "dev", "tier": "custom" }); entries];
+        user.put("/api/environments/sync", &json!({ "environments": environments }))
+    };
+    let planned = plan(10_000).is(200);
+    let actions = planned["actions"].as_array().unwrap();
+    assert!(actions.len() == 10_000 && actions.iter().all(|step| step["action"] == "noop"));
+    commit(10_000).is(200);
+    environments(10_000).is(200);
+    for over in [plan(10_001), commit(10_001), environments(10_001)] {
+        refused(&over, 400, "bad_request");
+        assert!(over.json()["error"].to_string().contains("10000"), "{over:?}");
+    }
+}
+
+#[test]
+fn of_deleted_things_the_thousand_deleted_last_are_kept() {
+    let server = serve(&[]);
+    let (a, b) = (server.user("a@example.org"), server.user("b@example.org"));
+    let (oldest, newest) = (a.add("project", "oldest"), a.add("project", "newest"));
+    for id in [oldest, newest] {
+        a.push_version("project", id, b"version");
+    }
+    b.add("project", "oldest");
+    a.delete(&format!("/api/projects/{oldest}")).is(200);
+    b.delete("/api/projects/3").is(200);
+    // 999 more, deleted since.
+    let fill = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 999)
+        INSERT INTO entities (user_id, kind, slug, name, created_at, updated_at, deleted_at)
+        SELECT 1, 'config', 'c' || n, 'c', 0, 0, (SELECT max(deleted_at) + 1 FROM entities) FROM n";
+    server.database().execute(fill, []).unwrap();
+    assert_eq!(server.files("snapshots"), 2);
+    a.delete(&format!("/api/projects/{newest}")).is(200);
+    let deleted = |user: i64| {
+        let sql = "SELECT count(*) FROM entities WHERE deleted_at IS NOT NULL AND user_id =";
+        server.count(&format!("{sql} {user}"))
+    };
+    assert_eq!((deleted(1), deleted(2)), (1000, 1));
+    assert_eq!(server.count("SELECT count(*) FROM entities WHERE slug = 'newest'"), 1);
+    assert_eq!(server.files("snapshots"), 1, "the file of the oldest went with its row");
+    let sync = |names: std::ops::Range<usize>| {
+        let row = |n| json!({ "name": format!("e{n}"), "tier": "custom" });
+        let environments: Vec<_> = names.map(row).collect();
+        let body = json!({ "environments": environments, "delete_missing": true });
+        a.put("/api/environments/sync", &body).is(200);
+    };
+    sync(0..1);
+    sync(1..1001);
+    sync(0..0);
+    let environments = "SELECT count(*), min(id) FROM environments";
+    let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let kept: (i64, i64) = server.database().query_row(environments, [], read).unwrap();
+    assert_eq!(kept, (1000, 2));
+}
+
+#[test]
+fn registering_again_and_again_leaves_no_row_and_refused_pushes_leave_one() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    let events = |name: &str| {
+        server.count(&format!("SELECT count(*) FROM audit_log WHERE event = '{name}'"))
+    };
+    for _ in 0..50 {
+        user.register("m");
+    }
+    assert_eq!(events("machine.register"), 1);
+    user.post("/api/machines", &json!({ "machine_id": "m", "name": "renamed" })).is(200);
+    user.delete("/api/machines/m").is(200);
+    user.post("/api/machines", &json!({ "machine_id": "m", "name": "renamed" })).is(200);
+    assert_eq!(events("machine.register"), 3, "renamed, and back");
+    user.stored("m", b"state");
+    user.add("project", "p");
+    server.ok(&["user", "quota", "a@example.org", "5"]);
+    refused(&user.push("m", b"more", ""), 507, "quota_exceeded");
+    let version = json!({ "ciphertext": "AAAA" });
+    refused(&user.post("/api/projects/1/versions", &version), 507, "quota_exceeded");
+    let refusals = "SELECT count(*) FROM audit_log WHERE outcome = 'refused' AND user_id = 1
+                      AND event IN ('snapshot.push', 'entity.push') AND detail = 'quota_exceeded'";
+    crate::fixture::eventually("both are noted", || server.count(refusals) == 2);
+}
+
+#[test]
+fn a_sync_of_environments_notes_how_many_it_added_changed_and_deleted() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    let sync = |rows: Value| {
+        let body = json!({ "environments": rows, "delete_missing": true });
+        user.put("/api/environments/sync", &body).is(200)
+    };
+    let row = |name: &str, tier: &str| json!({ "name": name, "tier": tier });
+    sync(json!([row("a", "custom"), row("b", "custom"), row("c", "custom")]));
+    sync(json!([row("a", "custom"), row("b", "staging"), row("d", "custom")]));
+    let unchanged = sync(json!([row("a", "custom"), row("b", "staging"), row("d", "custom")]));
+    assert_eq!(unchanged["environments"].as_array().unwrap().len(), 3);
+    let text = server.ok(&["audit", "--event", "environment.sync"]);
+    let details: Vec<String> = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["detail"].to_string())
+        .collect();
+    let expected = ["\"3 added, 0 changed, 0 deleted\"", "\"1 added, 1 changed, 1 deleted\""];
+    assert_eq!(details, expected);
+}
+
+/// As much text as one user may have, in rows as long as they can be.
+fn fill_with_text(server: &Server) {
+    let sql = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 1900)
+        INSERT INTO entities (user_id, kind, slug, name, description, source_hint,
+                              created_at, updated_at)
+        SELECT 1, 'config', 'c' || n, 'c', printf('%.*c', 16384, 'd'), printf('%.*c', 16384, 'h'),
+               0, 0 FROM n";
+    server.database().execute(sql, []).unwrap();
+    let text = server.count("SELECT text_bytes FROM users WHERE id = 1");
+    assert!(text < TEXT_BYTES_MAX && text > TEXT_BYTES_MAX - 3_000_000, "{text}");
+}
+
+#[test]
+fn no_signed_in_user_ends_a_process_that_has_256_mib() {
+    let _alone = alone();
+    let server = Setup::new().after("ulimit -d 262144").flags(&[]).start();
+    let (a, b) = (server.user("a@example.org"), server.user("b@example.org"));
+    furnish(&a);
+    b.register("m");
+    fill_with_text(&server);
+    let entities = vec![json!({ "type": "project", "id": 1, "local_hash": "6" }); 10_000];
+    let plan = json!({ "machine_id": "m", "entities": entities });
+    let value = json!({ "environment_tier": "dev", "encrypted_value": "A".repeat(1_000_000) });
+    for round in ["plans", "lists", "histories", "variables", "links", "all of them"] {
+        let statuses = at_once(31, |n| match round {
+            "plans" => a.post("/api/sync/plan", &plan).status,
+            "lists" => a.get("/api/configs").status,
+            "histories" => a.get("/api/machines/history?limit=200").status,
+            "variables" => a.put(&format!("/api/projects/1/env/V{n}"), &value).status,
+            "links" => a.post("/api/machines/m/projects", &json!({ "project_id": 1 })).status,
+            _ if n % 2 == 0 => a.get("/api/configs").status,
+            _ => a.post("/api/sync/plan", &plan).status,
+        });
+        // Served, or told that there is no room: nothing breaks.
+        let expected = |status: &u16| matches!(status, 200 | 201 | 503 | 507);
+        assert!(statuses.iter().all(expected), "{round}: {statuses:?}");
+        b.read("/api/machines");
+        println!("{round}: {statuses:?} peak {} KiB", server.peak_kib());
+    }
+    b.stored("m", b"the other user is served");
+}
