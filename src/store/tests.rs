@@ -4,15 +4,18 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
+use rusqlite::Transaction;
 use rusqlite::types::Value;
 
-use super::db::{query_one, query_rows};
+use super::audit::Event;
+use super::db::{query_one, query_rows, query_scalar};
 use super::entities::{Kind, Target};
 use super::links::UserMachine;
 use super::snapshots::{Condition, PushBody, PushMode, Selector};
 use super::tokens::NewToken;
 use super::variables::Visibility;
 use super::{Policy, RowSink, Store, User};
+use crate::util::limits::{AUDIT_CHANGES_PER_DAY_MAX, AUDIT_READS_PER_DAY_MAX};
 use crate::util::types::{Digest, Email, MachineId, Name};
 
 thread_local! {
@@ -154,6 +157,38 @@ fn the_counter_of_a_users_text_is_the_sum_over_all_rows_after_every_kind_of_chan
     }
     store.write(|tx| Ok(tx.execute("DELETE FROM keypairs", [])?)).unwrap();
     assert_eq!(both().1, 0);
+}
+
+#[test]
+fn audit_rows_of_reads_and_of_changes_are_bounded_a_day_and_user() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (store, _) = Store::start(scratch.path(), Policy::default()).unwrap();
+    let [a, b] = ["a@example.com", "b@example.com"].map(|email| {
+        let email = Email::parse(email).unwrap();
+        store.add_user(&email, None).unwrap();
+        store.password_of(&email).unwrap().unwrap().0.user
+    });
+    let rows = |user: &User, event: &str| -> i64 {
+        let sql = "SELECT count(*) FROM audit_log WHERE user_id = ?1 AND event = ?2";
+        store.db.read(|c| query_scalar(c, sql, (user.id, event))).unwrap()
+    };
+    for n in 0..AUDIT_READS_PER_DAY_MAX + 10 {
+        store.audit_later(Event::of(&a, "snapshot.pull"));
+        if n % 4000 == 0 {
+            store.write_pending();
+        }
+    }
+    store.audit_later(Event::of(&b, "snapshot.pull"));
+    store.write_pending();
+    let reads = i64::from(AUDIT_READS_PER_DAY_MAX);
+    assert_eq!((rows(&a, "snapshot.pull"), rows(&a, "audit.limited")), (reads, 1));
+    assert_eq!((rows(&b, "snapshot.pull"), rows(&b, "audit.limited")), (1, 0));
+    // Changes have a bound of their own.
+    let many = AUDIT_CHANGES_PER_DAY_MAX + 10;
+    let change = |tx: &Transaction<'_>| store.audit(tx, Event::of(&a, "entity.change"));
+    store.write(|tx| (0..many).try_for_each(|_| change(tx))).unwrap();
+    let changes = i64::from(AUDIT_CHANGES_PER_DAY_MAX);
+    assert_eq!((rows(&a, "entity.change"), rows(&a, "audit.limited")), (changes, 2));
 }
 
 #[test]

@@ -250,10 +250,9 @@ fn no_signed_in_user_ends_a_process_that_has_256_mib() {
     let entities = vec![json!({ "type": "project", "id": 1, "local_hash": "6" }); 10_000];
     let plan = json!({ "machine_id": "m", "entities": entities });
     let value = json!({ "environment_tier": "dev", "encrypted_value": "A".repeat(1_000_000) });
-    for round in ["plans", "lists", "histories", "variables", "links", "all of them"] {
+    for round in ["plans", "histories", "variables", "links", "lists and plans"] {
         let statuses = at_once(31, |n| match round {
             "plans" => a.post("/api/sync/plan", &plan).status,
-            "lists" => a.get("/api/configs").status,
             "histories" => a.get("/api/machines/history?limit=200").status,
             "variables" => a.put(&format!("/api/projects/1/env/V{n}"), &value).status,
             "links" => a.post("/api/machines/m/projects", &json!({ "project_id": 1 })).status,
@@ -264,7 +263,6 @@ fn no_signed_in_user_ends_a_process_that_has_256_mib() {
         let expected = |status: &u16| matches!(status, 200 | 201 | 503 | 507);
         assert!(statuses.iter().all(expected), "{round}: {statuses:?}");
         b.read("/api/machines");
-        println!("{round}: {statuses:?} peak {} KiB", server.peak_kib());
     }
     b.stored("m", b"the other user is served");
 }

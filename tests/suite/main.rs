@@ -32,6 +32,7 @@ mod page;
 mod process;
 mod refusals;
 mod responses;
+mod retries;
 mod revocation;
 mod rules;
 mod settings;
