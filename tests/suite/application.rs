@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-use super::fixture::http::get;
-use super::fixture::{HERE, Server, eventually, refused, serve};
+use crate::fixture::http::get;
+use crate::fixture::{HERE, Server, eventually, refused, serve, with_machine, with_user};
 
 /// The private socket of a server.
 fn private_socket(server: &Server) -> PathBuf {
@@ -17,8 +17,7 @@ fn private_socket(server: &Server) -> PathBuf {
 
 #[test]
 fn what_would_stop_tiny_http_is_answered_and_the_connection_serves_on() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
+    let (server, user) = with_user(&[]);
     let mut client = server.connect();
     for fields in [
         // Not a number: its comparison panics.
@@ -49,8 +48,7 @@ fn what_would_stop_tiny_http_is_answered_and_the_connection_serves_on() {
 
 #[test]
 fn a_body_at_the_bound_of_its_route_arrives_whole_and_its_response_too() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
+    let (_server, user) = with_user(&[]);
     for bytes in [1023, 1024, 1025, 65_000] {
         let (open, close) = (r#"{"machine_id": "m", "name": "m", "x": ""#, r#""}"#);
         let filler = "x".repeat(bytes - open.len() - close.len());
@@ -62,16 +60,14 @@ fn a_body_at_the_bound_of_its_route_arrives_whole_and_its_response_too() {
     let project = user.post("/api/projects", &serde_json::json!({ "slug": "p", "name": "p" }));
     let id = project.json()["project"]["id"].as_i64().unwrap();
     let body = serde_json::json!({ "environment_tier": "dev", "encrypted_value": value });
-    assert_eq!(user.put(&format!("/api/projects/{id}/env/A"), &body).status, 200);
+    user.put(&format!("/api/projects/{id}/env/A"), &body).is(200);
     let list = user.read(&format!("/api/projects/{id}/env"));
     assert_eq!(list["variables"][0]["encrypted_value"], value);
 }
 
 #[test]
 fn no_value_that_a_client_chose_begins_another_line_of_a_response() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
-    user.register("m");
+    let (_server, user) = with_machine(&[]);
     let slug = "é\u{202e}x";
     for expected in [201, 201, 409] {
         // Without a version the first one is replaced, so give it one.
@@ -102,9 +98,7 @@ fn no_value_that_a_client_chose_begins_another_line_of_a_response() {
 
 #[test]
 fn the_private_socket_serves_nothing_to_who_has_no_ticket() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
-    user.register("m");
+    let (server, user) = with_machine(&[]);
     let mut socket = UnixStream::connect(private_socket(&server)).unwrap();
     let head = format!(
         "GET /api/machines HTTP/1.1\r\nTE: identity\r\nConnection: close\r\n{}\

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::support::{BINARY, Server, run, run_with, serve};
+use crate::fixture::{BINARY, Server, run, run_with, serve, with_user};
 
 const COMMANDS: [&str; 12] = [
     "serve", "user", "token", "machine", "status", "backup", "restore", "check", "prune", "audit",
@@ -114,11 +114,6 @@ fn a_second_server_on_the_same_folder_ends_with_exit_code_1() {
     let ran = server.cli(&["serve", "--listen", "127.0.0.1:0"]);
     assert_eq!(ran.code, 1);
     assert!(ran.err.contains("another configsync-server is running"), "{ran:?}");
-    let used = format!("127.0.0.1:{}", server.port);
-    let other = tempfile::tempdir().unwrap();
-    let data = other.path().to_str().unwrap();
-    let ran = run(&["serve", "--listen", &used, "--data", data], "");
-    assert!(ran.code == 1 && ran.err.contains(&used), "{ran:?}");
 }
 
 #[test]
@@ -128,7 +123,7 @@ fn the_first_start_makes_a_user_whose_token_works_and_later_ones_do_not() {
     let token = server.printed.iter().find(|line| line.starts_with("cs_")).unwrap().clone();
     let login = format!("configsync login --api-url http://127.0.0.1:{}", server.port);
     assert!(printed.contains(&format!("{login} --token {token}")), "{printed}");
-    let user = super::support::User::of(&server, "you@example.org", &token);
+    let user = crate::fixture::User::of(&server, "you@example.org", &token);
     assert_eq!(user.read("/api/auth/verify")["email"], "you@example.org");
     let server = server.restarted(&["--init-user", "other@example.org"]);
     assert!(server.printed.is_empty(), "{:?}", server.printed);
@@ -137,8 +132,7 @@ fn the_first_start_makes_a_user_whose_token_works_and_later_ones_do_not() {
 
 #[test]
 fn users_are_added_listed_and_removed_with_all_they_stored() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
+    let (server, user) = with_user(&[]);
     let again = server.cli(&["user", "add", "A@Example.org"]);
     assert!(again.code == 1 && again.err.contains("exists"), "{again:?}");
     server.user("b@example.org").register("m");
@@ -175,7 +169,7 @@ fn a_password_is_the_first_line_of_standard_input() {
         assert!(ran.code == 1 && ran.err.contains("1 to 1024"), "{ran:?}");
     }
     let body = br#"{"email":"a@example.org","password":"the first line"}"#;
-    assert_eq!(server.ask("POST", "/api/auth/login", "", body).status, 200);
+    server.ask("POST", "/api/auth/login", "", body).is(200);
     assert_eq!(server.ok(&["user", "list"]).lines().count(), 1);
 }
 
@@ -207,20 +201,12 @@ fn a_token_is_printed_alone_and_only_once() {
 
 #[test]
 fn the_last_use_of_a_token_is_noted() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
+    let (server, user) = with_user(&[]);
     assert!(server.ok(&["token", "list"]).contains("never used"));
     user.get("/api/machines");
-    super::support::eventually("the use is noted", || {
+    crate::fixture::eventually("the use is noted", || {
         !server.ok(&["token", "list"]).contains("never used")
     });
-}
-
-#[test]
-fn a_signal_stops_the_server_with_exit_code_0() {
-    let mut server = serve(&[]);
-    assert_eq!(server.stop().code(), Some(0));
-    assert_eq!(super::support::files(&server.data().join("run")).len(), 0);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use super::support::{files, serve};
+use crate::fixture::{files, serve, with_machine};
 
 /// None where there is no Python.
 fn export(args: &[&str]) -> Option<Output> {
@@ -61,9 +61,7 @@ fn a_backup_becomes_plain_files_with_an_index() {
 
 #[test]
 fn what_is_damaged_is_named_and_left_out_and_a_folder_in_use_is_refused() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
-    user.register("m");
+    let (server, user) = with_machine(&[]);
     user.stored("m", b"state");
     let (copy, dest) = (server.beside("copy"), server.beside("export"));
     let data = server.data();

@@ -1,14 +1,12 @@
 //! Any escape of JSON, in names and in base64: it means what RFC 8259 says.
 
-use super::support::{refused, serve};
+use crate::fixture::{refused, with_machine, with_user};
 
 const PATH: &str = "/api/machines/snapshot";
 
 #[test]
 fn an_upload_may_spell_names_and_base64_with_any_escape() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
-    user.register("m");
+    let (_server, user) = with_machine(&[]);
     for (n, (name, base64)) in [
         ("encrypted_state", r"+/8B"),
         ("encrypted_state", r"\u002B\/8C"),
@@ -30,9 +28,7 @@ fn an_upload_may_spell_names_and_base64_with_any_escape() {
 
 #[test]
 fn a_member_that_appears_twice_in_two_spellings_is_refused() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
-    user.register("m");
+    let (_server, user) = with_machine(&[]);
     for twice in [
         r#""encrypted_state":"AAAA","encrypted\u005fstate":"AAAA""#,
         r#""encrypted_state":"AAAA","metadata":1,"met\u0061data":1"#,
@@ -46,8 +42,7 @@ fn a_member_that_appears_twice_in_two_spellings_is_refused() {
 
 #[test]
 fn json_nests_128_deep_on_every_route_and_no_deeper() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
+    let (_server, user) = with_user(&[]);
     let nested = |n: usize| format!(r#"{}0{}"#, "[".repeat(n), "]".repeat(n));
     for (path, rest) in [
         ("/api/machines", r#""machine_id":"m","name":"n""#),

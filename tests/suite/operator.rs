@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::support::{Server, eventually, pruned_beside_a_backup, refused, serve};
+use crate::fixture::{
+    Server, eventually, pruned_beside_a_backup, refused, serve, with_machine, with_user,
+};
 
 fn audit(server: &Server, args: &[&str]) -> Vec<Value> {
     let text = server.ok(&[&["audit"], args].concat());
@@ -49,8 +51,7 @@ fn prune_deletes_what_fails_every_rule_and_never_a_machines_newest() {
 
 #[test]
 fn a_server_told_to_keep_a_number_keeps_that_many_of_each_machine() {
-    let server = serve(&["--keep", "2"]);
-    let user = server.user("a@example.org");
+    let (server, user) = with_user(&["--keep", "2"]);
     for machine in ["m", "n"] {
         user.register(machine);
         for n in 0..4 {
@@ -77,8 +78,7 @@ fn a_running_backup_keeps_the_files_of_what_is_pruned() {
 
 #[test]
 fn what_was_deleted_softly_and_what_was_lost_goes_in_time() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
+    let (server, user) = with_user(&[]);
     user.post("/api/projects", &json!({ "slug": "app", "name": "App" }));
     user.post("/api/projects/1/versions", &json!({ "ciphertext": "AAAA" }));
     user.delete("/api/projects/1");
@@ -103,10 +103,8 @@ fn what_was_deleted_softly_and_what_was_lost_goes_in_time() {
 
 #[test]
 fn two_prunes_at_once_and_pulls_beside_them_end_well() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
-    user.register("m");
-    let bytes: Vec<Vec<u8>> = (0..40).map(|_| super::support::noise(100_000)).collect();
+    let (server, user) = with_machine(&[]);
+    let bytes: Vec<Vec<u8>> = (0..40).map(|_| crate::fixture::noise(100_000)).collect();
     for state in &bytes {
         user.stored("m", state);
     }
@@ -128,8 +126,7 @@ fn two_prunes_at_once_and_pulls_beside_them_end_well() {
 
 #[test]
 fn the_audit_log_tells_who_did_what_and_when() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
+    let (server, user) = with_user(&[]);
     server.cli_with(&["user", "passwd", "a@example.org", "--password-stdin"], "right\n");
     for (password, status) in [("wrong", 401), ("right", 200)] {
         let body = json!({ "email": "a@example.org", "password": password }).to_string();
@@ -232,9 +229,7 @@ fn start_and_stop_are_noted() {
 
 #[test]
 fn metrics_have_a_listener_of_their_own_that_serves_an_address_or_localhost() {
-    let server = serve(&["--metrics", "127.0.0.1:0"]);
-    let user = server.user("a@example.org");
-    user.register("m");
+    let (server, user) = with_machine(&["--metrics", "127.0.0.1:0"]);
     user.stored("m", &[7; 1000]);
     user.register("never");
     user.pull("");

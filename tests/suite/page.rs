@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha2::{Digest, Sha256};
 
-use super::support::{refused, serve};
+use crate::fixture::{refused, serve};
 
 #[test]
 fn the_page_is_there_without_credentials_and_holds_nobodys_data() {

@@ -8,18 +8,17 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use super::support::{BINARY, Server, Setup, eventually, run, run_with, serve, within};
+use crate::fixture::http::Client;
+use crate::fixture::{
+    BINARY, Server, Setup, User, eventually, run, run_with, serve, with_machine, within,
+};
 
 /// The start's own lines, once it is ready.
 fn said(server: &Server) -> String {
-    eventually("the start is logged", || {
-        server.log_lines().iter().any(|line| line.contains("machines"))
-    });
+    server.wait_for_log("machines");
     // One more answer: its line comes after all of the start's.
     server.ask("GET", "/healthz", "", b"");
-    eventually("the request is logged", || {
-        server.log_lines().iter().any(|line| line.contains("/healthz"))
-    });
+    server.wait_for_log("/healthz");
     server.log_lines().join("\n")
 }
 
@@ -47,9 +46,7 @@ fn a_start_says_what_it_serves_and_what_to_look_at() {
     for wanted in ["--min-free", "--init-user did nothing", "--keep 1: 2 snapshots"] {
         assert!(lines.contains(wanted), "{wanted} in {lines}");
     }
-    eventually("retention says what it deleted", || {
-        server.log_lines().iter().any(|line| line.contains("deleted 2 snapshots"))
-    });
+    server.wait_for_log("deleted 2 snapshots");
     assert_eq!(server.ok(&["user", "list"]).lines().count(), 1);
 }
 
@@ -67,41 +64,39 @@ fn a_start_that_cannot_listen_makes_no_data_folder() {
     }
 }
 
+/// A push of which half was sent, and the other half.
+fn half_a_push(server: &Server, user: &User) -> (Client, Vec<u8>) {
+    let path = "/api/machines/snapshot?machine_id=m";
+    let fields = "Content-Type: application/octet-stream\r\n";
+    let mut request = user.request("POST", path, fields, &[7; 100_000]);
+    let rest = request.split_off(50_000);
+    let mut client = server.connect();
+    client.send(request);
+    eventually("the upload has begun", || server.uploads() == 1);
+    (client, rest)
+}
+
 #[test]
 fn each_stopping_signal_lets_an_upload_in_flight_end_and_exits_0() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
-        let mut server = serve(&[]);
-        let user = server.user("a@example.org");
-        user.register("m");
-        let path = "/api/machines/snapshot?machine_id=m";
-        let fields = "Content-Type: application/octet-stream\r\n";
-        let request = user.request("POST", path, fields, &[7; 100_000]);
-        let mut client = server.connect();
-        let (first, rest) = request.split_at(50_000);
-        client.send(first);
-        eventually("the upload has begun", || server.uploads() == 1);
+        let (mut server, user) = with_machine(&[]);
+        let (mut client, rest) = half_a_push(&server, &user);
         server.signal(signal);
-        eventually("it stops", || server.log_lines().iter().any(|line| line.contains("stopping")));
+        server.wait_for_log("stopping");
         client.send(rest);
         assert_eq!(client.answer().status, 201, "{signal:?}");
         assert_eq!(server.wait().code(), Some(0), "{signal:?}");
         assert!(server.ok(&["audit", "--event", "server.stop"]).contains("server.stop"));
+        assert_eq!(server.files("run"), 0);
     }
 }
 
 #[test]
 fn a_second_signal_exits_at_once() {
-    let mut server = serve(&["--stop-timeout", "3600", "--body-grace", "3600"]);
-    let user = server.user("a@example.org");
-    user.register("m");
-    let path = "/api/machines/snapshot?machine_id=m";
-    let fields = "Content-Type: application/octet-stream\r\n";
-    let request = user.request("POST", path, fields, &[7; 100_000]);
-    let mut client = server.connect();
-    client.send(&request[..50_000]);
-    eventually("the upload has begun", || server.uploads() == 1);
+    let (mut server, user) = with_machine(&["--stop-timeout", "3600", "--body-grace", "3600"]);
+    let _pushing = half_a_push(&server, &user);
     server.terminate();
-    eventually("it stops", || server.log_lines().iter().any(|line| line.contains("stopping")));
+    server.wait_for_log("stopping");
     server.signal(Signal::INT);
     assert_eq!(server.wait().code(), Some(1));
 }
@@ -125,7 +120,8 @@ fn a_file_size_limit_refuses_a_large_push_and_ends_nothing() {
     user.register("m");
     let status = user.push("m", &vec![7; 8 << 20], "").status;
     assert!([500, 507].contains(&status), "{status}");
-    assert_eq!(user.push("m", b"small", "").status, 201);
+    assert_eq!((server.files("tmp"), server.files("snapshots")), (0, 0));
+    user.push("m", b"small", "").is(201);
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! A refusal is understood: by who reads the status line alone, by who reads the JSON, and by who
 //! reads the log.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::fixture::http::Answer;
-use super::fixture::{HERE, Server, User, refused, serve};
+use crate::fixture::http::Answer;
+use crate::fixture::{HERE, Server, User, assert_has, refused, serve, with_machine, with_user};
 
 /// The standard phrase of each status that the contract names.
 const PHRASES: [(u16, &str); 10] = [
@@ -54,9 +54,7 @@ fn refusals(server: &Server, user: &User) -> Vec<Answer> {
 
 #[test]
 fn the_status_line_of_every_refusal_carries_its_sentence() {
-    let server = serve(&["--max-body", "1000"]);
-    let user = server.user("a@example.org");
-    user.register("m");
+    let (server, user) = with_machine(&["--max-body", "1000"]);
     user.stored("m", b"state");
     let answers = refusals(&server, &user);
     let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
@@ -72,51 +70,38 @@ fn the_status_line_of_every_refusal_carries_its_sentence() {
 
 #[test]
 fn the_log_line_of_every_refusal_carries_its_code_and_why_a_bearer_is_bad() {
-    let server = serve(&["--log-format", "json"]);
-    let user = server.user("a@example.org");
-    let ask = |bearer: &str| {
-        let field = format!("Authorization: Bearer {bearer}\r\n");
-        refused(&server.ask("GET", "/api/machines", &field, b""), 401, "unauthorized");
-    };
-    ask("cs_0123456789012345678901234567890123456789012");
-    ask("nonsense");
-    let expired =
-        server.ok(&["token", "create", "a@example.org", "--name", "e", "--expires-days", "1"]);
+    let (server, user) = with_user(&[]);
+    let token = |args: &[&str]| server.ok(&[&["token"], args].concat()).trim().to_owned();
+    let expired = token(&["create", "a@example.org", "--name", "e", "--expires-days", "1"]);
     let sql = "UPDATE api_tokens SET expires_at = 1 WHERE name = 'e'";
     server.database().execute(sql, []).unwrap();
-    ask(expired.trim());
-    server.ok(&["token", "revoke", "1"]);
-    ask(&user.bearer);
-    let other = server.user("b@example.org");
+    token(&["revoke", "1"]);
+    let disabled = server.user("b@example.org").bearer;
     server.ok(&["user", "disable", "b@example.org"]);
-    assert_eq!(other.get("/api/machines").status, 401);
-    assert_eq!(server.ask("GET", "/nowhere", "", b"").status, 404);
-    server.wait_for_log("/nowhere");
-    let found: Vec<(Value, Value)> = server
-        .log_lines()
-        .iter()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|line| line["msg"] == "request" && line["status"] != 200)
-        .map(|line| (line["code"].clone(), line["reason"].clone()))
-        .collect();
-    let bad = |reason: &str| (json!("unauthorized"), json!(reason));
-    assert_eq!(
-        found,
-        [
-            bad("unknown"),
-            bad("unknown"),
-            bad("expired"),
-            bad("revoked"),
-            bad("disabled"),
-            (json!("not_found"), Value::Null)
-        ]
-    );
+    for (n, (bearer, reason)) in [
+        ("cs_0123456789012345678901234567890123456789012", "unknown"),
+        ("nonsense", "unknown"),
+        (&expired, "expired"),
+        (&user.bearer, "revoked"),
+        (&disabled, "disabled"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let field = format!("Authorization: Bearer {bearer}\r\n");
+        refused(&server.ask("GET", "/api/machines", &field, b""), 401, "unauthorized");
+        server.wait_for_requests(n + 1);
+        let line = server.wait_for_log("\"msg\":\"request\"").pop().unwrap();
+        let line = serde_json::from_str(&line).unwrap();
+        assert_has(&line, json!({ "code": "unauthorized", "reason": reason }));
+    }
+    server.ask("GET", "/nowhere", "", b"").is(404);
+    assert!(server.wait_for_log("/nowhere")[0].contains("\"code\":\"not_found\""));
 }
 
 #[test]
 fn a_page_of_another_site_is_refused_before_anything_is_counted_or_done() {
-    let server = serve(&["--trusted-proxy", "127.0.0.2"]);
-    let user = server.user("a@example.org");
+    let (server, user) = with_user(&["--trusted-proxy", "127.0.0.2"]);
     server.cli_with(&["user", "passwd", "a@example.org", "--password-stdin"], "right horse\n");
     let wrong = br#"{"email": "a@example.org", "password": "wrong"}"#;
     for field in [
@@ -135,7 +120,7 @@ fn a_page_of_another_site_is_refused_before_anything_is_counted_or_done() {
     }
     // Nothing was counted: the owner is not throttled.
     let right = br#"{"email": "a@example.org", "password": "right horse"}"#;
-    assert_eq!(server.ask("POST", "/api/auth/login", "", right).status, 200);
+    server.ask("POST", "/api/auth/login", "", right).is(200);
     for field in [
         "Origin: http://t\r\n", "Origin: https://T\r\n", "Sec-Fetch-Site: same-origin\r\n",
         "Sec-Fetch-Site: none\r\n", "Sec-Fetch-Site: same-site\r\n",
@@ -154,9 +139,7 @@ fn a_page_of_another_site_is_refused_before_anything_is_counted_or_done() {
 
 #[test]
 fn a_compressed_body_and_a_part_of_one_are_refused_and_nothing_is_stored() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
-    user.register("m");
+    let (server, user) = with_machine(&[]);
     for coding in ["gzip", "br", "deflate", "identity, gzip", "GZIP", ""] {
         let answer = user.push("m", b"state", &format!("Content-Encoding: {coding}\r\n"));
         refused(&answer, 415, "unsupported_media_type");
@@ -165,7 +148,7 @@ fn a_compressed_body_and_a_part_of_one_are_refused_and_nothing_is_stored() {
     let part = user.push("m", b"state", "Content-Range: bytes 0-4/10\r\n");
     refused(&part, 400, "bad_request");
     assert_eq!(server.files("snapshots"), 0);
-    assert_eq!(user.push("m", b"state", "Content-Encoding: identity\r\n").status, 201);
+    user.push("m", b"state", "Content-Encoding: identity\r\n").is(201);
 }
 
 #[test]
@@ -192,9 +175,7 @@ fn a_client_that_speaks_tls_to_this_port_is_named_in_the_log() {
 
 #[test]
 fn a_request_that_comes_too_slowly_is_told_which_part_and_which_flag() {
-    let server = serve(&["--head-timeout", "1", "--body-grace", "1"]);
-    let user = server.user("a@example.org");
-    user.register("m");
+    let (server, user) = with_machine(&["--head-timeout", "1", "--body-grace", "1"]);
     let mut head = server.connect();
     head.send("GET / HTTP/1.1\r\n");
     let slow = head.answer();

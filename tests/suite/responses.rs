@@ -4,8 +4,8 @@ use std::io::Read;
 
 use serde_json::json;
 
-use super::fixture::http::{Client, connect};
-use super::fixture::{HERE, Server, User, alone, refused, serve, within};
+use crate::fixture::http::{Client, connect};
+use crate::fixture::{HERE, Server, User, alone, refused, serve, with_user, within};
 
 const MIB: usize = 1024 * 1024;
 
@@ -16,7 +16,7 @@ fn long_list(user: &User, mib: usize) -> String {
     for n in 0..mib * 2 {
         let value = "A".repeat(MIB / 2 - 1024);
         let body = json!({ "environment_tier": "dev", "encrypted_value": value });
-        assert_eq!(user.put(&format!("/api/projects/{id}/env/V{n}"), &body).status, 200);
+        user.put(&format!("/api/projects/{id}/env/V{n}"), &body).is(200);
     }
     format!("/api/projects/{id}/env")
 }
@@ -31,8 +31,7 @@ fn ask(server: &Server, user: &User, path: &str, from: [u8; 4]) -> Client {
 #[test]
 fn many_readers_of_a_long_list_that_do_not_read_hold_no_memory() {
     let _alone = alone();
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
+    let (server, user) = with_user(&[]);
     let path = long_list(&user, 3);
     let whole = user.get(&path).body.len();
     assert!(whole > 2 * MIB, "{whole}");
@@ -68,8 +67,8 @@ fn the_long_responses_that_wait_for_one_user_are_bounded_and_another_user_is_ser
     let refusal = user.get(&path);
     refused(&refusal, 503, "overloaded");
     assert_eq!(refusal.field("retry-after"), Some("2"));
-    assert_eq!(other.get(&of_other).status, 200);
-    assert_eq!(user.get("/api/machines").status, 200);
+    other.get(&of_other).is(200);
+    user.get("/api/machines").is(200);
     drop(readers);
     let patience = std::time::Duration::from_secs(20);
     within(patience, "the room is given back", || user.get(&path).status == 200);
@@ -77,8 +76,7 @@ fn the_long_responses_that_wait_for_one_user_are_bounded_and_another_user_is_ser
 
 #[test]
 fn a_list_of_any_length_is_the_same_as_its_rows() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
+    let (_server, user) = with_user(&[]);
     let mut seen = Vec::new();
     for n in 0..400 {
         let name = format!("{n:04}-{}", "n".repeat(240));

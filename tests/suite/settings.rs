@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use super::support::{BINARY, Ran, Setup, run, run_with, serve};
+use crate::fixture::{BINARY, Ran, Setup, run, run_with, serve};
 
 /// Runs `serve` with settings that must be refused.
 fn refused(args: &[&str], env: &[(&str, &str)]) -> Ran {
@@ -96,7 +96,7 @@ fn sizes_and_switches_have_the_usual_spellings() {
 fn a_variable_that_is_not_a_setting_is_warned_of_by_name() {
     let setup = Setup::new().flags(&[]).env("CONFIGSYNC_MAX_BODDY", "1").env("CONFIGSYNC_URL", "");
     let server = setup.env("CONFIGSYNC_KEEP", "").start();
-    super::support::eventually("the warning is logged", || {
+    crate::fixture::eventually("the warning is logged", || {
         let lines = server.log_lines();
         lines.iter().any(|l| l.contains(r#""level":"warn""#) && l.contains("CONFIGSYNC_MAX_BODDY"))
     });
@@ -201,7 +201,7 @@ fn an_unknown_event_is_refused_with_the_list_and_every_event_of_the_code_is_in_i
     for name in ["login.ok", "user.remove", "snapshot.push", "machine.remove", "backup"] {
         assert!(listed(name), "{name}: {ran:?}");
     }
-    for file in super::support::files(std::path::Path::new("src")) {
+    for file in crate::fixture::files(std::path::Path::new("src")) {
         let code = std::fs::read_to_string(&file).unwrap();
         for text in code.split(['"', '\'']).filter(|text| is_event(text)) {
             assert!(listed(text), "{text} of {}", file.display());

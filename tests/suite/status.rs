@@ -5,14 +5,13 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::support::{BINARY, Ran, Server, files, serve};
+use crate::fixture::{BINARY, Ran, Server, files, serve, with_user};
 
 const DAY_MS: i64 = 86_400_000;
 
 /// A server that has all it needs: a user with a machine that pushed, and a fresh backup.
 fn well() -> Server {
-    let server = serve(&["--min-free", "1K"]);
-    let user = server.user("a@example.org");
+    let (server, user) = with_user(&["--min-free", "1K"]);
     user.register("laptop");
     user.stored("laptop", b"state");
     fact(&server, "last_backup", json!({ "files": 1, "bytes": 5 }), 0);
@@ -222,7 +221,7 @@ fn it_works_on_a_backup() {
     let copy = server.beside("copy");
     server.ok(&["backup", &copy]);
     let mut command = Command::new(BINARY);
-    let ran = super::support::run_with(command.args(["status", "--json", "--data", &copy]), "");
+    let ran = crate::fixture::run_with(command.args(["status", "--json", "--data", &copy]), "");
     let status = parsed(&ran);
     assert_eq!((&status["data"], &status["running"]), (&json!(copy), &json!(false)), "{ran:?}");
     assert_eq!(status["machines"][0]["machine_id"], "laptop");
