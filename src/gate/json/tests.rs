@@ -250,7 +250,8 @@ fn a_large_state_in_odd_pieces_is_decoded_whole() {
 fn at_the_edge_of_a_block_a_state_is_read_as_anywhere() {
     let tokens = [
         "", "A", "\\/", "\\/\\/", "\\\\/", "\\\\", "\\\\u0041", "\\n", "\\\"", "=", "==", "AA==",
-        "é", " ", "\\u0041", "\\u002F\\u002b", "\\u00", "AA\\u003d\\u003d", "\\u003d",
+        "é", " ", "\\u0041", "\\\\/\\u0041", "\\u002F\\u002b", "\\u00", "AA\\u003d\\u003d",
+        "\\u003d",
     ];
     for (token, at) in tokens.iter().flat_map(|token| (0..12).map(move |at| (token, at))) {
         for after in 0..5 {
@@ -259,10 +260,9 @@ fn at_the_edge_of_a_block_a_state_is_read_as_anywhere() {
             let expected = serde_json::from_str::<String>(&string).ok();
             let expected = expected.and_then(|text| STANDARD.decode(text).ok());
             let document = format!(r#"{{"encrypted_state":{string}}}"#);
-            for size in [DECODE_CHARS, usize::MAX >> 1] {
-                let split = split_pieces(REST_MAX, document.as_bytes().chunks(size));
-                assert!(split.ok().map(|(_, bytes)| bytes) == expected, "{token} {at} {after}");
-            }
+            let size = if after % 2 == 0 { DECODE_CHARS } else { document.len() };
+            let split = split_pieces(REST_MAX, document.as_bytes().chunks(size));
+            assert!(split.ok().map(|(_, bytes)| bytes) == expected, "{token} {at} {after}");
         }
     }
 }

@@ -75,7 +75,7 @@ fn an_idle_connection_is_closed_without_a_word() {
 
 #[test]
 fn an_empty_line_after_a_body_is_no_request() {
-    let server = serve(&["--idle-timeout", "1", "--head-timeout", "1"]);
+    let server = serve(&["--idle-timeout", "1", "--head-timeout", "60"]);
     let mut client = server.connect();
     let post = server.post("/api/machines", r#"{"machine_id":"m","name":"n"}"#) + "\r\n";
     client.send(&post);
