@@ -14,7 +14,9 @@ bin="$root/usr/local/bin/configsync-server"
 units="$root/etc/systemd/system"
 data="$root/var/lib/configsync-server"
 backups="$root/var/backups/configsync-server"
-names=(configsync-server.service configsync-backup.service configsync-backup.timer)
+names=(configsync-server.service configsync-backup.service configsync-backup.timer
+  configsync-check.service configsync-check.timer)
+timers=(configsync-backup.timer configsync-check.timer)
 offsite_names=(configsync-offsite@.service configsync-offsite-copy.timer configsync-offsite-drill.timer)
 
 fail() { echo "install: $*" >&2; exit 1; }
@@ -22,7 +24,7 @@ system() { if [ -z "$root" ]; then "$@"; fi; }
 [ -n "$root" ] || [ "$(id -u)" = 0 ] || fail "run it as root (sudo)"
 
 if [ "${1:-}" = --uninstall ]; then
-  for name in "${offsite_names[@]:1}" configsync-backup.timer configsync-server.service; do
+  for name in "${offsite_names[@]:1}" "${timers[@]}" configsync-server.service; do
     system systemctl disable --now "$name" 2>/dev/null || true
   done
   for name in "${names[@]}" "${offsite_names[@]}"; do rm -f "$units/$name"; done
@@ -69,7 +71,7 @@ install -m 0755 "$1" "$bin.new"
 mv -f "$bin.new" "$bin"
 for name in "${names[@]}"; do install -m 0644 "$here/systemd/$name" "$units/$name"; done
 system systemctl daemon-reload
-system systemctl enable --now configsync-server.service configsync-backup.timer
+system systemctl enable --now configsync-server.service "${timers[@]}"
 system systemctl restart configsync-server.service
 cat <<EOF
 installed. Make the first user and a token:

@@ -22,7 +22,7 @@ if command -v systemd-analyze >/dev/null; then
     # Units of this system that miss something are none of ours.
     systemd-analyze verify "$unit" 2>&1 | grep -i configsync && fail "$unit"
   done
-  for wanted in multi-user.target.wants/configsync-server.service timers.target.wants/configsync-backup.timer; do
+  for wanted in multi-user.target.wants/configsync-server.service timers.target.wants/configsync-backup.timer timers.target.wants/configsync-check.timer; do
     [ -e "/etc/systemd/system/$wanted" ] || fail "$wanted is not enabled"
   done
 fi

@@ -35,7 +35,7 @@ for path in usr/bin/configsync-server etc/default/configsync-server usr/share/ma
   usr/share/bash-completion/completions/configsync-server usr/share/doc/configsync-server/copyright; do
   has " \./$path\$"
 done
-for unit in scripts/systemd/*; do has " \./usr/lib/systemd/system/${unit##*/}\$"; done
+for unit in scripts/systemd/*.service scripts/systemd/*.timer; do has " \./usr/lib/systemd/system/${unit##*/}\$"; done
 awk '$1 ~ /^.(.......w|....w)/ || $2 !~ /^(0\/0|root\/root)$/' "$scratch/list" | grep . && fail "written by others, or owned by others"
 grep -q /usr/local target/package/units/* && fail "a unit names /usr/local"
 

@@ -59,8 +59,10 @@ fn hangup_is_ignored() -> bool {
 
 /// Raises the soft descriptor limit to the hard one; returns how many connections it carries.
 pub fn connections_carried(wanted: usize) -> usize {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
         log::warn(&format!("the descriptor limit could not be raised: {error}"));
     }
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);

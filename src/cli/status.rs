@@ -33,7 +33,8 @@ pub fn run(mut args: Args) -> Done {
     let stale_days = args.value("--stale-days", "N")?;
     let stale_days = stale_days.map_or(Ok(0), |days| days.number(0..=u64::from(u32::MAX)))?;
     let data = args.finish()?;
-    let status = Status::read(&Store::open(&data)?, data.display().to_string())?;
+    let shown = std::path::absolute(&data).unwrap_or_else(|_| data.clone());
+    let status = Status::read(&Store::open(&data)?, shown.display().to_string())?;
     let sentences = status.attention(stale_days);
     match as_json {
         true => print(format_args!("{}\n", status.json(&sentences)))?,
@@ -102,7 +103,7 @@ impl Status {
         if self.last_offsite.is_some() {
             text.push(format!("last off-site copy: {}", self.ago(self.last_offsite)));
         }
-        for table in [&self.users, &self.machines] {
+        for table in [&self.users, &self.machines].into_iter().filter(|t| !t.rows.is_empty()) {
             text.push(String::new());
             text.extend(lines(table, human, Some(self.now)));
         }
@@ -116,27 +117,33 @@ impl Status {
         let (free, least) = (self.free_bytes, self.min_free_bytes);
         if free < least.saturating_mul(2) {
             found.push(format!(
-                "the disk is short: {} free, pushes are refused below {}: free some, or see prune --help",
+                "the disk is short: {} free, pushes are refused below {}: free some, or run \
+                 `configsync-server prune`",
                 size(free, true),
                 size(least, true)
             ));
         }
         found.extend(self.users.objects().iter().filter_map(short_of_quota));
         if self.users.rows.is_empty() {
-            found.push("no users: make one with user add EMAIL, then token create".into());
+            found.push(
+                "no users: make one with `configsync-server user add EMAIL`, then `token create`"
+                    .into(),
+            );
         }
         let machines = self.machines.objects();
         found.extend(machines.iter().filter_map(|machine| self.silent(machine, stale_days)));
         if self.older_than_days(self.last_backup, BACKUP_AGE_DAYS) {
             let ago = self.ago(self.last_backup);
-            found.push(format!("last good backup: {ago}: make one with backup DEST"));
+            found.push(format!(
+                "last good backup: {ago}: make one with `configsync-server backup DEST`"
+            ));
         }
         let damage = ["damaged", "orphans", "database"].map(|what| self.found(what));
         if damage.iter().any(|n| *n > 0) {
             let [damaged, orphans, database] = damage;
             found.push(format!(
                 "the last check found damage ({damaged} snapshots, {orphans} orphans, {database} in the \
-                 database): run check, which says what mends it"
+                 database): run `configsync-server check`, which says what mends it"
             ));
         }
         if self.last_offsite.is_some() && self.older_than_days(self.last_offsite, OFFSITE_AGE_DAYS)
@@ -189,6 +196,9 @@ fn short_of_quota(user: &Value) -> Option<String> {
     let email = visible(user.get("email")?.as_str()?);
     (stored * 100 > quota * QUOTA_PERCENT).then(|| {
         let percent = stored * 100 / quota.max(1);
-        format!("{email} uses {percent} % of the quota: raise it (user quota), or see prune --help")
+        format!(
+            "{email} uses {percent} % of the quota: raise it with `configsync-server user quota`, or \
+             delete old snapshots with `configsync-server prune`"
+        )
     })
 }

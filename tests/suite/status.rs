@@ -175,7 +175,7 @@ fn damage_that_the_last_check_found_is_reported() {
     fact(&server, "last_check", json!({ "damaged": 0, "orphans": 0, "database": 0 }), 0);
     assert!(attention(&server, &[]).is_empty());
     fact(&server, "last_check", json!({ "damaged": 2, "orphans": 0, "database": 0 }), 3);
-    only(&attention(&server, &[]), &["2 snapshots", "run check"]);
+    only(&attention(&server, &[]), &["2 snapshots", "configsync-server check"]);
     assert!(server.cli(&["status"]).out.contains("last check: 3 days ago"));
 }
 
