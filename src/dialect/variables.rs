@@ -4,7 +4,8 @@ use super::check_owner;
 use crate::app::{App, Error, HandlerResult, Request, Response};
 use crate::store::User;
 use crate::store::entities::{Kind, Target};
-use crate::store::variables::{VariableBody, Visibility};
+use crate::store::variables::VariableBody;
+use crate::util::types::Visibility;
 
 /// POST /api/projects/{id}/env/keys: every distinct key is kept.
 pub fn add_key(app: &App, request: &Request, user: &User) -> HandlerResult {
@@ -33,15 +34,17 @@ pub fn list(app: &App, request: &Request, user: &User) -> HandlerResult {
     let tier = request.query.one("env")?.filter(|tier| !tier.is_empty());
     let visibility = visibility(request)?;
     let project = project(request, user)?;
-    app.rows(user, "variables", |rows| app.store.variables(project, tier, visibility, rows))
+    app.rows(user, "variables", |rows| {
+        app.store.variables(project, tier, visibility.as_ref(), rows)
+    })
 }
 
 /// DELETE /api/projects/{id}/env/{name}?env=…&visibility=….
 pub fn remove(app: &App, request: &Request, user: &User) -> HandlerResult {
     let tier = request.query.one("env")?.ok_or_else(|| Error::malformed("env is needed"))?;
-    let visibility = visibility(request)?.unwrap_or(Visibility::Shared);
-    let project = project(request, user)?;
-    app.store.delete_variable(project, tier, visibility, request.param(1))?;
+    let visibility = visibility(request)?;
+    let visibility = visibility.as_deref().unwrap_or("shared");
+    app.store.delete_variable(project(request, user)?, tier, visibility, request.param(1))?;
     Ok(Response::done(200))
 }
 
@@ -50,8 +53,8 @@ fn project<'a>(request: &Request, user: &'a User) -> Result<Target<'a>, Error> {
 }
 
 fn visibility(request: &Request) -> Result<Option<Visibility>, Error> {
-    let word = request.query.one("visibility")?.filter(|word| !word.is_empty());
-    let Some(word) = word else { return Ok(None) };
-    let refuse = || Error::malformed("visibility must be shared, personal or restricted");
-    Visibility::from_word(word).map(Some).ok_or_else(refuse)
+    match request.query.one("visibility")? {
+        Some("") => Ok(None),
+        _ => request.query.parsed("visibility"),
+    }
 }

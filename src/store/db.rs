@@ -18,7 +18,7 @@ use super::migrations;
 use crate::util::limits::{READERS, SQLITE_BUSY_MS, SQLITE_CACHE_KIB, WAL_BYTES_MAX};
 use crate::util::sync::{Pool, PoolGuard};
 use crate::util::time::rfc3339;
-use crate::util::types::{Base64, Email, Key, Long, MachineId, Message, Name, Short};
+use crate::util::types::{Base64, Email, Key, Long, MachineId, Message, Name, Short, Visibility};
 
 /// The first SQLite without the WAL reset bug, which could lose committed pages of a database
 /// that two connections write (https://sqlite.org/wal.html#walresetbug).
@@ -104,7 +104,7 @@ macro_rules! bind_as_text {
         }
     )*};
 }
-bind_as_text!(Short Long Name Message Key Base64 MachineId Email);
+bind_as_text!(Short Long Name Message Key Base64 Visibility MachineId Email);
 
 /// All rows of a query.
 pub fn query_rows<T>(

@@ -74,13 +74,8 @@ impl Store {
                         WHERE machine_ref = ?1 AND project_id = ?2
                        RETURNING json_object('project_id', project_id, 'local_path', local_path,
                                              'last_synced_version', last_synced_version)";
-            let new = params![
-                self.linked_machine(tx, on)?,
-                project,
-                path.is_some(),
-                path.flatten(),
-                synced
-            ];
+            let machine = self.linked_machine(tx, on)?;
+            let new = params![machine, project, path.is_some(), path.flatten(), synced];
             query_one(tx, "link", sql, new, |row| row.get(0))
         })
     }
@@ -93,8 +88,7 @@ impl Store {
             find(tx, Target { kind: Kind::PROFILE, ..on.project(profile) })?;
             let sql = "INSERT INTO machine_profiles (machine_ref, profile_id, active)
                        VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET active = excluded.active";
-            execute(tx, sql, params![self.linked_machine(tx, on)?, profile, active])?;
-            Ok(())
+            execute(tx, sql, params![self.linked_machine(tx, on)?, profile, active]).map(drop)
         })
     }
 

@@ -4,7 +4,6 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 
@@ -13,8 +12,8 @@ use super::audit::Event;
 use super::db::execute;
 use super::error::{ErrorKind, Result, StoreError};
 use crate::util::limits::{
-    AUDIT_CHANGES_PER_DAY_MAX, AUDIT_FAILURE_INTERVAL_MS, AUDIT_FAILURES_BURST,
-    AUDIT_READS_PER_DAY_MAX, PENDING_ROWS_MAX, TOKEN_USE_INTERVAL_MS,
+    AUDIT_CHANGES_PER_DAY_MAX, AUDIT_FAILURES_PER_DAY_MAX, AUDIT_READS_PER_DAY_MAX,
+    PENDING_ROWS_MAX, TOKEN_USE_INTERVAL_MS,
 };
 use crate::util::log;
 use crate::util::sync::lock;
@@ -24,10 +23,7 @@ use crate::util::time::{DAY_MS, now_ms};
 #[derive(Default)]
 pub struct Pending {
     queue: Mutex<Queue>,
-    /// Failed logins at accounts that there are, and at made-up ones, which cannot drown the others.
-    failures: Mutex<[RateLimit; 2]>,
-    reads: Mutex<Daily>,
-    changes: Mutex<Daily>,
+    today: Mutex<Today>,
 }
 
 #[derive(Default)]
@@ -38,56 +34,51 @@ struct Queue {
     dropped: u64,
 }
 
-/// A burst of rows, and few in the long run, by the theoretical arrival time of the next one (the
-/// generic cell rate algorithm).
-#[derive(Default)]
-struct RateLimit {
-    arrival: Option<Instant>,
+/// What audit rows are counted as, each apart from the others.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Count {
+    /// Reads, logins and refused pushes of a user.
+    Reads(i64),
+    /// Changes of a user.
+    Changes(i64),
+    /// Failed logins: at accounts that there are, or at made-up ones, which drown no others.
+    Failures { known: bool },
 }
 
-impl RateLimit {
-    /// Takes one row; says in the log when there is no more.
-    fn take(&mut self) -> bool {
-        let interval = Duration::from_millis(AUDIT_FAILURE_INTERVAL_MS);
-        let now = Instant::now();
-        let latest = now + interval * AUDIT_FAILURES_BURST;
-        let next = self.arrival.unwrap_or(now).max(now) + interval;
-        if next > latest {
-            return false;
+impl Count {
+    fn rows_max(self) -> u32 {
+        match self {
+            Count::Reads(_) => AUDIT_READS_PER_DAY_MAX,
+            Count::Changes(_) => AUDIT_CHANGES_PER_DAY_MAX,
+            Count::Failures { .. } => AUDIT_FAILURES_PER_DAY_MAX,
         }
-        if next + interval > latest {
-            log::warn("so many failed logins that some are in this log alone");
-        }
-        self.arrival = Some(next);
-        true
     }
 }
 
-/// How many rows each user caused since midnight (UTC) or the start of this process.
+/// How many audit rows there were since midnight (UTC) or the start of this process.
 #[derive(Default)]
-struct Daily {
+struct Today {
     day: i64,
-    rows: HashMap<i64, u32>,
+    rows: HashMap<Count, u32>,
 }
 
-impl Daily {
+impl Today {
     /// The row; in place of the first one too many, a row that says so; then nothing.
-    fn admit(&mut self, event: Event, rows_max: u32) -> Option<Event> {
-        let Some(user) = event.user_id() else { return Some(event) };
+    fn admit(&mut self, event: Event, count: Count) -> Option<Event> {
         let day = now_ms() / DAY_MS;
         if self.day != day {
-            *self = Daily { day, rows: HashMap::new() };
+            *self = Today { day, rows: HashMap::new() };
         }
-        let rows = self.rows.entry(user).or_default();
-        match *rows {
-            n if n > rows_max => return None,
-            n => *rows = n + 1,
+        let (rows, rows_max) = (self.rows.entry(count).or_default(), count.rows_max());
+        *rows = rows.saturating_add(1);
+        match (*rows).checked_sub(rows_max) {
+            None | Some(0) => Some(event),
+            Some(1) => {
+                log::warn("so many audit rows of one kind that the rest of today has none");
+                Some(event.limited(rows_max))
+            }
+            _ => None,
         }
-        if *rows <= rows_max {
-            return Some(event);
-        }
-        log::warn(&format!("no more audit rows of this kind of user {user} today"));
-        Some(event.limited(rows_max))
     }
 }
 
@@ -108,26 +99,29 @@ impl Pending {
 impl Store {
     /// Writes an audit row with the change that a user makes.
     pub(super) fn audit(&self, connection: &Connection, event: Event) -> Result<()> {
-        let event = lock(&self.pending.changes).admit(event, AUDIT_CHANGES_PER_DAY_MAX);
-        event.map_or(Ok(()), |event| event.write(connection))
+        let count = event.user_id().map(Count::Changes);
+        self.admit(event, count).map_or(Ok(()), |event| event.write(connection))
     }
 
     /// Hands over an audit row for the next batch.
     pub fn audit_later(&self, event: Event) {
-        let admitted = match event.is_of_anybody() {
-            true => {
-                let [of_users, of_nobody] = &mut *lock(&self.pending.failures);
-                let limit = if event.user_id().is_some() { of_users } else { of_nobody };
-                limit.take().then_some(event)
-            }
-            false => lock(&self.pending.reads).admit(event, AUDIT_READS_PER_DAY_MAX),
+        let count = match event.is_of_anybody() {
+            true => Some(Count::Failures { known: event.user_id().is_some() }),
+            false => event.user_id().map(Count::Reads),
         };
-        let Some(event) = admitted else { return };
+        let Some(event) = self.admit(event, count) else { return };
         let mut queue = lock(&self.pending.queue);
         if queue.events.len() < PENDING_ROWS_MAX {
             queue.events.push(event);
         } else {
             queue.dropped += 1;
+        }
+    }
+
+    fn admit(&self, event: Event, count: Option<Count>) -> Option<Event> {
+        match count {
+            Some(count) => lock(&self.pending.today).admit(event, count),
+            None => Some(event),
         }
     }
 

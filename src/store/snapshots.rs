@@ -88,21 +88,25 @@ impl Store {
     pub fn push(
         &self, user: &User, machine: &MachineId, body: &PushBody, mode: &PushMode, upload: Upload,
     ) -> Result<(Snapshot, bool)> {
+        let of_machine = Selector { machine: Some(machine.clone()), ..Selector::default() };
         let damaged = match mode {
-            PushMode::Idempotent(_) => self.damaged_newest(user.id, machine, upload.digest())?,
+            PushMode::Idempotent(_) => {
+                self.damaged_newest(user.id, &of_machine, upload.digest())?
+            }
             PushMode::Append => None,
         };
         let done = self.store_blob(user, upload, |tx, blob| {
             let machine_ref = target_machine(self, tx, user, machine, mode)?;
             if let PushMode::Idempotent(condition) = mode {
                 // The order of these questions is part of the contract.
-                if let Some(newest) = newest(tx, user.id, Some(machine))?
+                if let Some(newest) = newest(tx, user.id, &of_machine)?
                     && newest.blob.digest == blob.digest
                     && damaged != Some(newest.id)
                 {
                     return Ok((newest, false));
                 }
-                let newest = newest(tx, user.id, None)?.map(|s| s.blob.digest.to_string());
+                let newest = newest(tx, user.id, &Selector::default())?;
+                let newest = newest.map(|newest| newest.blob.digest.to_string());
                 if !condition.holds(newest.as_deref()) {
                     return Err(precondition_failed());
                 }
@@ -121,7 +125,7 @@ impl Store {
             if self.policy.keep > 0 {
                 keep_newest(tx, machine_ref, self.policy.keep)?;
             }
-            let stored = newest(tx, user.id, Some(machine))?;
+            let stored = newest(tx, user.id, &of_machine)?;
             Ok((stored.ok_or_else(|| StoreError::missing("snapshot"))?, true))
         });
         let push = || Event::of(user, "snapshot.push").machine(machine);
@@ -140,16 +144,16 @@ impl Store {
     /// transaction, which must not wait for a file to be read. A snapshot that becomes the newest
     /// between the two was synced by another push a moment ago: it is taken as whole.
     fn damaged_newest(
-        &self, user: i64, machine: &MachineId, digest: Digest,
+        &self, user: i64, of_machine: &Selector, digest: Digest,
     ) -> Result<Option<i64>> {
-        let newest = self.db.read(|c| newest(c, user, Some(machine)))?;
+        let newest = self.db.read(|c| newest(c, user, of_machine))?;
         let same = newest.filter(|newest| newest.blob.digest == digest);
         Ok(same.filter(|same| self.open_snapshot(same).is_err()).map(|same| same.id))
     }
 
     /// Finds the newest snapshot that matches; Missing also for another user's.
     pub fn snapshot(&self, user: i64, which: &Selector) -> Result<Snapshot> {
-        let found = self.db.read(|c| first_of(c, user, which))?;
+        let found = self.db.read(|c| newest(c, user, which))?;
         found.ok_or_else(|| StoreError::missing("snapshot"))
     }
 
@@ -202,16 +206,8 @@ fn precondition_failed() -> StoreError {
     StoreError::new(ErrorKind::PreconditionFailed, sentence)
 }
 
-/// The newest snapshot of a user, or of one machine.
-fn newest(
-    connection: &Connection, user: i64, machine: Option<&MachineId>,
-) -> Result<Option<Snapshot>> {
-    let which = Selector { machine: machine.cloned(), ..Selector::default() };
-    first_of(connection, user, &which)
-}
-
 /// The newest of a user's snapshots that match.
-fn first_of(connection: &Connection, user: i64, which: &Selector) -> Result<Option<Snapshot>> {
+fn newest(connection: &Connection, user: i64, which: &Selector) -> Result<Option<Snapshot>> {
     let columns = "id, machine_id, file, size_bytes, sha256, row";
     let read = |row: &Row<'_>| {
         let (id, machine_id, json) = (row.get(0)?, row.get(1)?, row.get(5)?);

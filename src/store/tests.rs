@@ -13,7 +13,6 @@ use super::entities::{Kind, Target};
 use super::links::UserMachine;
 use super::snapshots::{Condition, PushBody, PushMode, Selector};
 use super::tokens::NewToken;
-use super::variables::Visibility;
 use super::{Policy, RowSink, Store, User};
 use crate::util::limits::{AUDIT_CHANGES_PER_DAY_MAX, AUDIT_READS_PER_DAY_MAX};
 use crate::util::types::{Digest, Email, MachineId, Name};
@@ -127,7 +126,7 @@ fn entities(store: &Store, user: &User, machine: &MachineId) {
     }
     let profile = Target { kind: Kind::PROFILE, id: 1, ..project };
     store.set_profile_workspace(profile, 3, false).unwrap();
-    store.delete_variable(project, "dev", Visibility::Shared, &name).unwrap();
+    store.delete_variable(project, "dev", "shared", &name).unwrap();
     store.delete_entity(project).unwrap();
     store.hide_machine(user, machine).unwrap();
 }
@@ -157,6 +156,24 @@ fn the_counter_of_a_users_text_is_the_sum_over_all_rows_after_every_kind_of_chan
     }
     store.write(|tx| Ok(tx.execute("DELETE FROM keypairs", [])?)).unwrap();
     assert_eq!(both().1, 0);
+}
+
+#[test]
+fn a_migration_adds_up_what_the_rows_of_an_older_database_take() {
+    let (older, newer) = include_str!("../../schema.sql").split_once("\n-- version 5").unwrap();
+    let database = rusqlite::Connection::open_in_memory().unwrap();
+    database.execute_batch(older).unwrap();
+    let rows = "INSERT INTO users (id, email, created_at, updated_at) VALUES (1, 'a', 0, 0), (2, 'b', 0, 0);
+        INSERT INTO machines (user_id, machine_id, name, created_at, updated_at, last_seen_at)
+          VALUES (1, 'm', 'é', 0, 0, 0);
+        INSERT INTO entities (user_id, kind, slug, name, created_at, updated_at, deleted_at)
+          VALUES (1, 'project', 'p', 'p', 0, 0, 7);
+        INSERT INTO machine_projects VALUES (1, 1, '/home', 0);";
+    database.execute_batch(rows).unwrap();
+    database.execute_batch(newer.split_once('\n').unwrap().1).unwrap();
+    let mut users = database.prepare("SELECT text_bytes FROM users ORDER BY id").unwrap();
+    let counted: Vec<i64> = users.query_map([], |row| row.get(0)).unwrap().flatten().collect();
+    assert_eq!(counted, [3 * 1024 + 3 + 2 + 5, 0]);
 }
 
 #[test]

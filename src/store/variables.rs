@@ -8,36 +8,7 @@ use super::entities::{Target, find};
 use super::error::Result;
 use super::{RowSink, Store};
 use crate::util::time::now_ms;
-use crate::util::types::{Base64, Key, Message, Name, Short};
-
-/// Who may see a variable.
-#[derive(Deserialize, Clone, Copy)]
-#[serde(rename_all = "lowercase")]
-pub enum Visibility {
-    /// Everybody who may see the project.
-    Shared,
-    /// The user who wrote it.
-    Personal,
-    /// As the clients define it.
-    Restricted,
-}
-
-impl Visibility {
-    /// By its word.
-    pub fn from_word(word: &str) -> Option<Visibility> {
-        use Visibility::{Personal, Restricted, Shared};
-        [Shared, Personal, Restricted].into_iter().find(|visibility| visibility.word() == word)
-    }
-
-    /// Its word in rows and layer ids.
-    pub fn word(self) -> &'static str {
-        match self {
-            Visibility::Shared => "shared",
-            Visibility::Personal => "personal",
-            Visibility::Restricted => "restricted",
-        }
-    }
-}
+use crate::util::types::{Base64, Key, Message, Name, Short, Visibility};
 
 /// A value to write; what is None keeps.
 #[derive(Deserialize)]
@@ -64,12 +35,12 @@ impl Store {
     pub fn set_variable(
         &self, project: Target<'_>, name: &Name, new: &VariableBody,
     ) -> Result<String> {
-        let visibility = new.visibility.unwrap_or(Visibility::Shared);
+        let visibility = new.visibility.as_deref().unwrap_or("shared");
         // As clients name the layers; restricted values are in the shared one.
         let (id, tier) = (project.id, &new.environment_tier);
         let layer = match visibility {
-            Visibility::Personal => format!("personal:{id}:{tier}:{}", project.user.id),
-            Visibility::Shared | Visibility::Restricted => format!("shared:{id}:{tier}"),
+            "personal" => format!("personal:{id}:{tier}:{}", project.user.id),
+            _ => format!("shared:{id}:{tier}"),
         };
         self.write_as(project.user, |tx| {
             find(tx, project)?;
@@ -86,10 +57,17 @@ impl Store {
                          updated_at = excluded.updated_at, current_version = current_version + 1
                        RETURNING id";
             let VariableBody { value_source, encrypted_value, description, required, .. } = new;
-            let (word, now) = (visibility.word(), now_ms());
             let row = params![
-                id, tier, name, word, value_source, encrypted_value, description, required, layer,
-                now
+                id,
+                tier,
+                name,
+                visibility,
+                value_source,
+                encrypted_value,
+                description,
+                required,
+                layer,
+                now_ms()
             ];
             let id: i64 = query_scalar(tx, sql, row)?;
             query_scalar(tx, "SELECT row FROM variable_rows WHERE id = ?1", [id])
@@ -98,7 +76,7 @@ impl Store {
 
     /// The variables of a project, of one tier or visibility if given.
     pub fn variables(
-        &self, project: Target<'_>, tier: Option<&str>, visibility: Option<Visibility>,
+        &self, project: Target<'_>, tier: Option<&str>, visibility: Option<&Visibility>,
         rows: RowSink<'_>,
     ) -> Result<()> {
         let sql = "SELECT row FROM variable_rows WHERE project_id = ?1
@@ -107,19 +85,19 @@ impl Store {
                     ORDER BY environment_tier, name, visibility";
         self.db.read(|c| {
             find(c, project)?;
-            query_each(c, sql, params![project.id, tier, visibility.map(Visibility::word)], rows)
+            query_each(c, sql, params![project.id, tier, visibility], rows)
         })
     }
 
     /// Deletes a variable.
     pub fn delete_variable(
-        &self, project: Target<'_>, tier: &str, visibility: Visibility, name: &str,
+        &self, project: Target<'_>, tier: &str, visibility: &str, name: &str,
     ) -> Result<()> {
         let sql = "DELETE FROM variables WHERE project_id = ?1 AND environment_tier = ?2
                       AND visibility = ?3 AND name = ?4";
         self.write_as(project.user, |tx| {
             find(tx, project)?;
-            execute_one(tx, "variable", sql, params![project.id, tier, visibility.word(), name])
+            execute_one(tx, "variable", sql, params![project.id, tier, visibility, name])
         })
     }
 

@@ -83,6 +83,15 @@ text!(
     canonical
 );
 text!(
+    /// Who may see a variable: everybody who may see the project, the user who wrote it, or as
+    /// clients define it.
+    Visibility,
+    |text| match text {
+        "shared" | "personal" | "restricted" => Ok(()),
+        _ => Err("must be shared, personal or restricted".into()),
+    }
+);
+text!(
     /// The id that a client gives its machine; it is unique only together with the user.
     MachineId,
     |text| {
