@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::app::{App, Error, HandlerResult, Request, Response};
 use crate::auth::password::{self, Permit};
-use crate::auth::throttle::{Secret, Source, Throttled};
+use crate::auth::throttle::{Secret, Source, Throttle, Throttled};
 use crate::auth::token::ApiToken;
 use crate::store::audit::Event;
 use crate::store::credentials::Principal;
@@ -33,51 +33,49 @@ pub const PATTERN: &str = "/api/auth/login";
 /// that a flood of logins holds up neither workers nor the trade of tokens; an account that is
 /// throttled is refused before it waits.
 pub fn permit(app: &App, peer: IpAddr, body: &[u8]) -> Result<Option<Permit>, Error> {
-    let login = serde_json::from_slice(body);
-    let Ok(Login { email: Some(email), password: Some(_), token: None }) = login else {
+    match serde_json::from_slice(body) {
+        Ok(Login { email: Some(email), password: Some(_), token: None }) => {
+            unless_throttled(app, peer, Secret::Password, &email, Throttle::check)?;
+            let busy = || Error::overloaded("too many logins at once; try again");
+            password::permit().map(Some).ok_or_else(busy)
+        }
         // What is malformed, the handler refuses.
-        return Ok(None);
-    };
-    let source = app.accounts.throttle.source(Secret::Password, &email, Network::of_login(peer));
-    let checked = app.accounts.throttle.check(source, Instant::now());
-    checked.map_err(|throttled| refusal(app, peer, &email, throttled))?;
-    let busy = || Error::overloaded("too many logins at once; try again");
-    password::permit().map(Some).ok_or_else(busy)
+        _ => Ok(None),
+    }
 }
 
 /// Signs in.
 pub fn login(app: &App, request: &Request) -> HandlerResult {
-    let peer = request.peer;
-    match request.json::<Login>()? {
-        Login { token: Some(token), .. } => {
-            let find = |token: ApiToken| app.store.principal_by_token(token.digest());
-            match ApiToken::parse(&token).map(find).transpose() {
-                Ok(Some(principal)) => welcome(app, peer, &principal),
-                Err(error) if !matches!(error.kind, ErrorKind::Unauthorized(_)) => {
-                    Err(error.into())
-                }
-                // A good one is never counted.
-                _ => {
-                    attempt(app, Secret::Token, &token, peer)?;
-                    Err(failed(app, peer, None))
-                }
-            }
-        }
+    match request.json()? {
+        Login { token: Some(token), .. } => by_token(app, request.peer, &token),
         Login { email: Some(email), password: Some(password), .. } => {
-            plain(&email, EMAIL_CHARS_MAX)
-                .map_err(|rule| Error::malformed(format!("email {rule}")))?;
+            let rule = |rule| Error::malformed(format!("email {rule}"));
+            plain(&email, EMAIL_CHARS_MAX).map_err(rule)?;
             if !(1..=PASSWORD_BYTES_MAX).contains(&password.len()) {
                 let rule = format!("password must have 1 to {PASSWORD_BYTES_MAX} bytes");
                 return Err(Error::malformed(rule));
             }
-            by_password(app, peer, &email.to_lowercase(), &password)
+            by_password(app, request.peer, &email.to_lowercase(), &password)
         }
         _ => Err(Error::malformed("send email and password, or token")),
     }
 }
 
+fn by_token(app: &App, peer: IpAddr, token: &str) -> HandlerResult {
+    let find = |token: ApiToken| app.store.principal_by_token(token.digest());
+    match ApiToken::parse(token).map(find).transpose() {
+        // A good one is never counted.
+        Ok(Some(principal)) => welcome(app, peer, &principal),
+        Err(error) if !matches!(error.kind, ErrorKind::Unauthorized(_)) => Err(error.into()),
+        _ => {
+            unless_throttled(app, peer, Secret::Token, token, Throttle::attempt)?;
+            Err(failed(app, peer, None))
+        }
+    }
+}
+
 fn by_password(app: &App, peer: IpAddr, email: &str, password: &str) -> HandlerResult {
-    let source = attempt(app, Secret::Password, email, peer)?;
+    let source = unless_throttled(app, peer, Secret::Password, email, Throttle::attempt)?;
     let (known, hash) = app.store.password_of(email)?.unzip();
     // For an unknown user, one without a password and a disabled one the same work is done.
     let right = password::verify(password.as_bytes(), hash.flatten().as_deref());
@@ -94,22 +92,22 @@ fn by_password(app: &App, peer: IpAddr, email: &str, password: &str) -> HandlerR
     }
 }
 
-/// Counts a failure in advance, or refuses.
-fn attempt(app: &App, secret: Secret, account: &str, peer: IpAddr) -> Result<Source, Error> {
-    let source = app.accounts.throttle.source(secret, account, Network::of_login(peer));
-    let attempted = app.accounts.throttle.attempt(source, Instant::now());
-    attempted.map(|()| source).map_err(|throttled| refusal(app, peer, account, throttled))
-}
-
-fn refusal(app: &App, peer: IpAddr, account: &str, throttled: Throttled) -> Error {
-    let wait_s = throttled.retry_after.as_secs().saturating_add(1);
+/// Refuses one attempt too many; `ask` only looks, or counts the attempt.
+fn unless_throttled(
+    app: &App, peer: IpAddr, secret: Secret, account: &str,
+    ask: fn(&Throttle, Source, Instant) -> Result<(), Throttled>,
+) -> Result<Source, Error> {
+    let throttle = &app.accounts.throttle;
+    let source = throttle.source(secret, account, Network::of_login(peer));
+    let Err(throttled) = ask(throttle, source, Instant::now()) else { return Ok(source) };
+    app.metrics.login_failures.add(1);
     if throttled.first {
         let known = app.store.password_of(&account.to_lowercase()).ok().flatten();
         report(app, peer, "login.throttled", "throttled", known.map(|(known, _)| known.user));
     }
-    app.metrics.login_failures.add(1);
+    let wait_s = throttled.retry_after.as_secs().saturating_add(1);
     let sentence = format!("too many failed logins: try again in {wait_s} seconds");
-    Error::new(429, "too_many_attempts", sentence).with("Retry-After", wait_s.to_string())
+    Err(Error::new(429, "too_many_attempts", sentence).with("Retry-After", wait_s.to_string()))
 }
 
 /// The one response to every failed login. What was typed is kept nowhere.
