@@ -4,15 +4,19 @@ use serde_json::json;
 
 use crate::app::App;
 use crate::app::HandlerResult;
-use crate::app::{Error, Request, Response};
+use crate::app::{Request, Response};
+use crate::store::Health;
 
-/// 200 while the database answers and the data folder can be written.
+/// 200 while pushes would be taken and pulls be served.
 pub fn healthz(app: &App, _request: &Request) -> HandlerResult {
-    match app.store.healthy() {
-        true => {
+    let code = match app.store.health() {
+        Health::Good => {
             let body = json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") });
-            Ok(Response::json(200, &body))
+            return Ok(Response::json(200, &body));
         }
-        false => Err(Error::overloaded("the data folder cannot be read or written")),
-    }
+        Health::Database => "database",
+        Health::DiskFull => "disk_full",
+        Health::DataFolder => "data_folder",
+    };
+    Ok(Response::json(503, &json!({ "status": "failing", "code": code })))
 }

@@ -152,9 +152,8 @@ impl Admission {
         let store = &self.app.store;
         let user = user.ok_or_else(Error::internal)?;
         // Where a retry or a condition may answer otherwise, a refusal waits for the transaction.
-        let repeatable = matches!(route.payload, Payload::Upload { raw: true, .. });
-        let conditional = head.field("if-match").or_else(|| head.field("if-none-match")).is_some();
-        let promised = self.app.reservations.promise(store, user.id, size, repeatable, conditional);
+        let may_be_retry = matches!(route.payload, Payload::Upload { raw: true, .. });
+        let promised = self.app.reservations.promise(store, user.id, size, may_be_retry);
         let reservation = promised.inspect_err(|error| {
             let of_entity = matches!(route.payload, Payload::Upload { field: CIPHERTEXT, .. });
             let push = if of_entity { "entity.push" } else { "snapshot.push" };

@@ -15,7 +15,7 @@ impl From<StoreError> for Error {
             ErrorKind::KeyExists => (409, "key_exists"),
             ErrorKind::PreconditionFailed => (412, "precondition_failed"),
             ErrorKind::QuotaExceeded => (507, "quota_exceeded"),
-            ErrorKind::DiskFull => (507, "disk_full"),
+            ErrorKind::DiskFull | ErrorKind::LowDisk => (507, "disk_full"),
             // Why is for the log; the client is told the same about each (RFC 6750, section 3).
             ErrorKind::Unauthorized(why) => {
                 let error = Error::new(401, "unauthorized", error.to_string());
@@ -28,7 +28,7 @@ impl From<StoreError> for Error {
                 (500, "snapshot_damaged")
             }
             // What went wrong inside is the log's alone.
-            ErrorKind::Unusable | ErrorKind::Internal => {
+            ErrorKind::Unusable | ErrorKind::Corrupt | ErrorKind::Internal => {
                 log::error(&error.to_string());
                 return Error::internal();
             }

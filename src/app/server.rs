@@ -5,9 +5,7 @@
 //! gate's own, a whole body of at most 1 MiB, and one request at a time on each link. A worker
 //! waits for the disk and never for a network.
 
-use std::fs::Permissions;
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -28,10 +26,9 @@ use crate::util::types::RandomId;
 /// `on_lost` is called if tiny_http leaves a worker without requests: nothing would be answered
 /// any more.
 pub fn start(
-    app: &Arc<App>, socket: &Path, on_lost: impl Fn() + Clone + Send + Sync + 'static,
+    app: &Arc<App>, listener: UnixListener, socket: &Path,
+    on_lost: impl Fn() + Clone + Send + Sync + 'static,
 ) -> io::Result<Upstream<Ticket>> {
-    let listener = UnixListener::bind(socket)?;
-    std::fs::set_permissions(socket, Permissions::from_mode(0o600))?;
     let server = tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?;
     let (server, handoff) = (Arc::new(server), Arc::new(Handoff::default()));
     for n in 0..WORKERS {

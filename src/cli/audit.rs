@@ -17,7 +17,7 @@ pub fn run(mut args: Args) -> Done {
     let until = time(args.value("--until", "RFC3339")?, i64::MAX)?;
     let user = args.value("--user", "EMAIL")?.map(|user| user.email()).transpose()?;
     let event = args.value("--event", "NAME")?.map(event).transpose()?;
-    let store = Store::open(&args.finish()?)?;
+    let store = Store::open_to_read(&args.finish()?)?;
     let mut printed = Ok(());
     store.each_audit_row(&Filter { since, until, user, event }, |rows| {
         printed = print_lines(rows);

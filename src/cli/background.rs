@@ -8,7 +8,7 @@ use super::notify::notify;
 use crate::app::App;
 use crate::auth::password;
 use crate::store::Store;
-use crate::store::prune::{Pruned, Rules};
+use crate::store::prune::Pruned;
 use crate::util::limits::{HOUSEKEEPING_MS, RETENTION_MS};
 use crate::util::log;
 
@@ -28,6 +28,8 @@ pub fn spawn(app: &Arc<App>, keep: u32, audit_days: u32) -> std::io::Result<()> 
         loop {
             sleep(Duration::from_millis(HOUSEKEEPING_MS));
             app.store.write_pending();
+            // What cannot be kept back now is tried again; only a full disk needs it.
+            let _ = app.store.keep_reserve();
             password::release_memory();
             if watched {
                 notify("WATCHDOG=1");
@@ -38,21 +40,13 @@ pub fn spawn(app: &Arc<App>, keep: u32, audit_days: u32) -> std::io::Result<()> 
 }
 
 fn apply_retention(store: &Store, keep: u32, audit_days: u32) {
-    let rules = Rules { keep: Some(keep), older_than_days: None };
-    // Without a number to keep, what an earlier prune or a crash left to be unlinked.
-    let pruned = match keep {
-        0 => store.unlink_deleted(&mut Pruned::default()).map(|()| Pruned::default()),
-        _ => store.prune(rules),
-    };
-    let aged = if audit_days > 0 { store.prune_audit(audit_days) } else { Ok(()) };
-    match pruned {
-        Ok(Pruned { snapshots: 0, .. }) => {}
-        Ok(Pruned { snapshots, bytes, .. }) => log::info(&format!(
-            "retention (--keep {keep}) deleted {snapshots} snapshots; {bytes} bytes are free again"
+    match store.apply_retention(keep, audit_days) {
+        Ok(Pruned { snapshots: 0, deleted: 0, orphans: 0, audit_rows: 0, .. }) => {}
+        Ok(Pruned { snapshots, deleted, orphans, audit_rows, bytes, .. }) => log::info(&format!(
+            "retention (--keep {keep}, --audit-days {audit_days}) deleted {snapshots} snapshots, \
+             {deleted} deleted entities and environments, {orphans} files of orphans/ and \
+             {audit_rows} audit rows; {bytes} bytes are free again"
         )),
-        Err(error) => log::error(&format!("old snapshots were not deleted: {error}")),
-    }
-    if let Err(error) = aged {
-        log::error(&format!("old rows of the audit log were not deleted: {error}"));
+        Err(error) => log::error(&format!("what is old was not deleted: {error}")),
     }
 }

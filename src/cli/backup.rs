@@ -4,14 +4,14 @@ use std::path::Path;
 
 use super::args::Args;
 use super::output::{print, progress};
-use super::{CliError, Done, open_store};
+use super::{CliError, Done, open_to_read};
 use crate::store::backup::{self, Copied};
 
 pub fn run(mut args: Args) -> Done {
     let hard_link = args.flag("--hard-link");
     let older = args.value("--incremental-from", "OLD")?;
     let dest = args.positional("DEST")?;
-    let store = open_store(args)?;
+    let store = open_to_read(args)?;
     let older = older.as_ref().map(|older| Path::new(&older.text));
     let (to, mut told) = (Path::new(&dest.text), progress("copied", store.totals()?.0));
     let copied = store.backup(to, older, hard_link, &mut told)?;
@@ -26,9 +26,6 @@ pub fn restore(mut args: Args) -> Done {
 }
 
 fn report(copied: &Copied, dest: &str) -> Done {
-    if copied.leftover {
-        print(format_args!("an unfinished copy of an earlier run was removed\n"))?;
-    }
     let Copied { files, linked, bytes, .. } = copied;
     print(format_args!("{files} files of {bytes} bytes in {dest}, {linked} of them linked\n"))?;
     for (what, reason) in &copied.damaged {

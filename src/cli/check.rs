@@ -2,20 +2,20 @@
 
 use super::args::Args;
 use super::output::{print, progress};
-use super::{CliError, Done, open_store};
+use super::{CliError, Done, open_to_read};
 
 pub fn run(args: Args) -> Done {
-    let store = open_store(args)?;
+    let store = open_to_read(args)?;
     let total = store.totals().map_or(0, |(bytes, _)| bytes);
     let report = store.check(&mut progress("verified", total))?;
     for sentence in &report.database {
         print(format_args!("database: {sentence}\n"))?;
     }
-    for (what, reason) in &report.damaged {
-        print(format_args!("{what} is damaged: {reason}\n"))?;
+    for sentence in &report.damaged {
+        print(format_args!("{sentence}\n"))?;
     }
     for path in &report.orphans {
-        print(format_args!("orphan without a row: {}\n", path.display()))?;
+        print(format_args!("orphan without a row: {path}\n"))?;
     }
     if report.clean() {
         let (count, bytes) = (report.snapshots, report.bytes);

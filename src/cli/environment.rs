@@ -2,14 +2,14 @@
 
 use super::args::Args;
 use super::output::{print, print_table};
-use super::{Done, open_store};
+use super::{Done, open_store, open_to_read};
 use crate::util::types::visible;
 
 /// `environment list EMAIL`.
 pub fn list(mut args: Args) -> Done {
     let deleted = args.flag("--deleted");
     let email = args.email()?;
-    print_table(&open_store(args)?.environment_table(&email, deleted)?)
+    print_table(&open_to_read(args)?.environment_table(&email, deleted)?)
 }
 
 /// `environment restore EMAIL NAME`.

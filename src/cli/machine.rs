@@ -2,14 +2,14 @@
 
 use super::args::Args;
 use super::output::{print, print_table};
-use super::{CliError, Done, open_store};
+use super::{CliError, Done, open_to_read};
 use crate::store::Store;
 use crate::util::types::visible;
 
 /// `machine list`, of all users or of one.
 pub fn list(mut args: Args) -> Done {
     let email = args.optional_email()?;
-    print_table(&open_store(args)?.machine_table(email.as_ref())?)
+    print_table(&open_to_read(args)?.machine_table(email.as_ref())?)
 }
 
 /// `machine remove EMAIL MACHINE_ID`.

@@ -146,3 +146,8 @@ fn warn_of_unknown_variables() {
 fn open_store(args: Args) -> Result<Store, CliError> {
     Ok(Store::open(&args.finish()?)?)
 }
+
+/// The same for a command that only reads, also from a read-only medium.
+fn open_to_read(args: Args) -> Result<Store, CliError> {
+    Ok(Store::open_to_read(&args.finish()?)?)
+}

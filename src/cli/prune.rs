@@ -4,7 +4,7 @@ use super::args::{Args, Value};
 use super::output::print;
 use super::{CliError, Done};
 use crate::store::Store;
-use crate::store::prune::{Pruned, Rules};
+use crate::store::prune::{Pruned, Retention};
 
 pub fn run(mut args: Args) -> Done {
     let number = |value: Option<Value>, least| {
@@ -18,13 +18,13 @@ pub fn run(mut args: Args) -> Done {
         let rule = "prune needs --keep N or --older-than-days N; see prune --help";
         return Err(CliError::Usage(rule.into()));
     }
-    let rules = Rules { keep, older_than_days };
-    let store = Store::open(&data)?;
-    let pruned = if dry_run { store.prune_preview(rules)? } else { store.prune(rules)? };
-    let Pruned { snapshots, deleted, lost, bytes, waiting } = pruned;
+    let retention = Retention { keep, older_than_days };
+    let store = if dry_run { Store::open_to_read(&data)? } else { Store::open(&data)? };
+    let Pruned { snapshots, deleted, orphans, bytes, waiting, .. } =
+        store.prune(retention, dry_run)?;
     let what = format!(
-        "{snapshots} snapshots, {deleted} deleted entities and environments and {lost} files of \
-         lost+found/"
+        "{snapshots} snapshots, {deleted} deleted entities and environments and {orphans} files of \
+         orphans/"
     );
     if dry_run {
         return print(format_args!("would delete {what}, and free {bytes} bytes\n"));

@@ -21,10 +21,10 @@ use crate::auth::Accounts;
 use crate::gate::upstream::Upstream;
 use crate::gate::{Config, Gate, Service};
 use crate::store::audit::Event;
-use crate::store::prune::Rules;
+use crate::store::prune::Retention;
 use crate::store::space::Reservations;
 use crate::store::status::Fact;
-use crate::store::{Policy, Store};
+use crate::store::{Policy, Started, Store, provided_jwt_key};
 use crate::util::limits;
 use crate::util::log::{self, Format};
 use crate::util::metrics::Metrics;
@@ -60,11 +60,13 @@ pub fn run(args: Args) -> Done {
     settings.gate.connections_max = connections_carried(settings.gate.connections_max);
     let mut signals = watch_signals().map_err(could_not("watch for signals"))?;
     let listeners = Listeners::bind(&settings)?;
-    let (store, new) = open_store(&settings)?;
-    let socket = store.folder().socket_path("http.sock")?;
-    let store_run = store.folder().run();
+    // A systemd credential, say.
+    let key = std::env::var_os("CONFIGSYNC_JWT_KEY_FILE");
+    let key = key.map(|path| provided_jwt_key(path.as_ref())).transpose()?;
+    let (store, started) = Store::start(&settings.data, settings.policy)?;
+    let (socket_listener, socket) = store.listen_privately()?;
     let app = Arc::new(App {
-        accounts: Accounts::new(jwt_key(&store)?),
+        accounts: Accounts::new(key.map_or_else(|| store.jwt_key(), Ok)?),
         store,
         reservations: Arc::new(Reservations::default()),
         body_bytes_max: settings.body_bytes_max,
@@ -74,12 +76,12 @@ pub fn run(args: Args) -> Done {
         page: settings.page,
     });
     init_user(&app.store, settings.init_user.as_ref(), listeners.address)?;
-    tell(&app.store, &settings, new)?;
+    tell(&app.store, &settings, &started)?;
+    let handle = signals.handle();
+    let upstream = server::start(&app, socket_listener, socket.path(), move || handle.close());
+    let upstream = Arc::new(upstream.map_err(could_not("start the workers"))?);
     background::spawn(&app, settings.policy.keep, settings.audit_days)
         .map_err(could_not("start a thread"))?;
-    let handle = signals.handle();
-    let upstream = server::start(&app, &socket, move || handle.close());
-    let upstream = Arc::new(upstream.map_err(could_not("start the workers"))?);
     let address = listeners.address;
     let gates = listeners.open(&app, &upstream, &settings.gate)?;
     let ready = format!("configsync-server listening on http://{address}");
@@ -92,11 +94,7 @@ pub fn run(args: Args) -> Done {
     // ends where tiny_http does.
     let stopped = signals.forever().next().is_some();
     stop(&app, gates, settings.stop_timeout);
-    let _ = std::fs::remove_file(&socket);
-    // A folder that was made for the socket alone goes with it.
-    if let Some(dir) = socket.parent().filter(|dir| *dir != store_run) {
-        let _ = std::fs::remove_dir(dir);
-    }
+    drop(socket);
     log::flush();
     match stopped {
         true => Ok(()),
@@ -133,24 +131,14 @@ impl Listeners {
     }
 }
 
-/// Opens the data folder; true if it was made.
-fn open_store(settings: &Settings) -> Result<(Store, bool), CliError> {
-    let new = settings.data.join("configsync.db").symlink_metadata().is_err();
-    let (store, orphans) = Store::start(&settings.data, settings.policy)?;
-    if orphans > 0 {
-        log::warn(&format!("{orphans} files without a row moved from snapshots/ to lost+found/"));
-    }
-    Ok((store, new))
-}
-
 /// Says what is served, and what somebody should look at; leaves a trace of the start.
-fn tell(store: &Store, settings: &Settings, new: bool) -> Done {
+fn tell(store: &Store, settings: &Settings, started: &Started) -> Done {
     let data = visible(&settings.data.display().to_string());
     let (version, (users, machines)) = (env!("CARGO_PKG_VERSION"), store.counts()?);
     log::info(&format!(
         "configsync-server {version} on {data}: {users} users, {machines} machines"
     ));
-    if new {
+    if started.new {
         log::warn(&format!("the data folder {data} was made new"));
     }
     if users == 0 {
@@ -159,6 +147,7 @@ fn tell(store: &Store, settings: &Settings, new: bool) -> Done {
              a token with `configsync-server token create`"
         ));
     }
+    started.warnings.iter().for_each(|warning| log::warn(warning));
     let Policy { keep, quota_bytes, free_bytes_min } = settings.policy;
     let free = store.free_bytes()?;
     if free < free_bytes_min {
@@ -167,7 +156,7 @@ fn tell(store: &Store, settings: &Settings, new: bool) -> Done {
         ));
     }
     if keep > 0 {
-        let pruned = store.prune_preview(Rules { keep: Some(keep), older_than_days: None })?;
+        let pruned = store.prune(Retention { keep: Some(keep), older_than_days: None }, true)?;
         log::info(&format!(
             "--keep {keep}: {} snapshots beyond the newest {keep} of their machines are deleted now, \
              and later ones as they come",
@@ -259,15 +248,4 @@ fn init_user(store: &Store, email: Option<&Email>, address: SocketAddr) -> Done 
              configsync login --api-url http://{reachable} --token {token}\n"
         ))
     })
-}
-
-/// The key that signs JWTs: of the data folder, or of the file that `CONFIGSYNC_JWT_KEY_FILE` names
-/// (a systemd credential, say).
-fn jwt_key(store: &Store) -> Result<[u8; 32], CliError> {
-    let Some(path) = std::env::var_os("CONFIGSYNC_JWT_KEY_FILE") else {
-        return Ok(store.folder().load_jwt_key()?);
-    };
-    let failed = |why: String| CliError::Failed(format!("CONFIGSYNC_JWT_KEY_FILE: {why}"));
-    let bytes = std::fs::read(&path).map_err(|e| failed(e.to_string()))?;
-    bytes.try_into().map_err(|_| failed("the file must hold 32 bytes".to_owned()))
 }

@@ -34,7 +34,7 @@ pub fn run(mut args: Args) -> Done {
     let stale_days = stale_days.map_or(Ok(0), |days| days.number(0..=u64::from(u32::MAX)))?;
     let data = args.finish()?;
     let shown = std::path::absolute(&data).unwrap_or_else(|_| data.clone());
-    let status = Status::read(&Store::open(&data)?, shown.display().to_string())?;
+    let status = Status::read(&Store::open_to_read(&data)?, shown.display().to_string())?;
     let sentences = status.attention(stale_days);
     match as_json {
         true => print(format_args!("{}\n", status.json(&sentences)))?,

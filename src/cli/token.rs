@@ -2,7 +2,7 @@
 
 use super::args::Args;
 use super::output::{print, print_table, write_out};
-use super::{CliError, Done, open_store};
+use super::{CliError, Done, open_store, open_to_read};
 use crate::auth::token::ApiToken;
 use crate::store::Store;
 use crate::store::tokens::NewToken;
@@ -42,7 +42,7 @@ pub fn new_token(
 /// `token list`, of all users or of one.
 pub fn list(mut args: Args) -> Done {
     let email = args.optional_email()?;
-    print_table(&open_store(args)?.token_table(email.as_ref())?)
+    print_table(&open_to_read(args)?.token_table(email.as_ref())?)
 }
 
 /// `token revoke ID`.

@@ -4,7 +4,7 @@ use std::io::{BufRead, Read};
 
 use super::args::Args;
 use super::output::{could_not, print, print_table};
-use super::{CliError, Done, open_store, settings};
+use super::{CliError, Done, open_store, open_to_read, settings};
 use crate::auth::password;
 use crate::store::Store;
 use crate::store::users::Change;
@@ -78,7 +78,7 @@ pub fn remove(mut args: Args) -> Done {
 
 /// `user list`.
 pub fn list(args: Args) -> Done {
-    print_table(&open_store(args)?.user_table()?)
+    print_table(&open_to_read(args)?.user_table()?)
 }
 
 /// The hash of the password on the first line of standard input, which is read no further. A password

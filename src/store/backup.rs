@@ -2,27 +2,37 @@
 //! copied is a data folder itself.
 //!
 //! The database goes first, then the files that the copy names: they never change, and while
-//! `backup.lock` is held none of them vanishes. All is written beside the destination and takes
-//! its name in one rename, so that an unfinished copy is never mistaken for a whole one.
+//! `backup.lock` is held none of them vanishes. The copied database gets its name last, once all is
+//! on disk: without it, no command takes a folder for a copy.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::thread;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
+use rustix::fs::{AtFlags, linkat, syncfs};
+use serde_json::json;
 
 use super::audit::Event;
-use super::blobs::Blob;
-use super::check::Expected;
-use super::db::{utf8, vacuum_into};
+use super::blobs::{Blob, differs, hash_pieces, open_verified, reason};
+use super::check::{each_page, page};
+use super::data_dir::{
+    DATABASE, DataDir, LOST_AND_FOUND, SNAPSHOTS, make_folder, parent, shard_of,
+};
+use super::db::{Database, connect, utf8};
+use super::dir::Dir;
 use super::error::{Result, StoreError};
-use super::files::{differs, hash_pieces, open_verified, reason};
-use super::folder::{Folder, list, make_dir, parent, private_file, sync_dir};
-use super::{Progress, Store};
-use crate::util::limits::COPIES_AT_ONCE;
-use crate::util::log;
+use super::status::{Fact, note};
+use super::{Progress, Store, migrations};
+
+/// The database of a copy until all of it is there, and what SQLite makes beside it.
+const PARTIAL: &str = "configsync.db.partial";
+const PARTIAL_FILES: [&str; 4] = [
+    "configsync.db.partial-journal", "configsync.db.partial-wal", "configsync.db.partial-shm",
+    PARTIAL,
+];
 
 /// What was copied.
 #[derive(Debug, Default)]
@@ -35,242 +45,226 @@ pub struct Copied {
     pub bytes: u64,
     /// What the source could not serve, with the reason: left out.
     pub damaged: Vec<(String, String)>,
-    /// An unfinished copy of an earlier run was in the way and is gone.
-    pub leftover: bool,
+    /// When the source was copied itself, if it is a backup, in milliseconds since 1970.
+    pub backup_time: Option<i64>,
 }
 
 impl Store {
-    /// Makes a backup in a new folder while a server may write and prune. Where the file system
-    /// can, files are linked instead of copied: those that `older`, a backup too, has already, and
-    /// with `hard_link` the folder's own.
+    /// Makes a backup in a new folder while a server may write and prune. Files that `older`, a
+    /// backup too, has already are linked, and with `hard_link` the folder's own. The outcome is
+    /// kept for `status`, metrics and the audit log.
     pub fn backup(
         &self, dest: &Path, older: Option<&Path>, hard_link: bool, progress: Progress<'_>,
     ) -> Result<Copied> {
-        // A mistyped one would silently make a whole copy.
-        let older = older.map(Folder::existing).transpose()?;
-        let own = hard_link.then(|| self.folder.clone());
-        let links: Vec<Folder> = older.into_iter().chain(own).collect();
-        let _lock = self.folder.lock_for_backup()?;
-        let database = |path: &Path| self.db.read(|c| vacuum_into(c, path));
-        let copied = copy(&self.folder, database, dest, &links, false, progress)?;
-        if let Err(error) = self.write(|tx| Event::new("backup", "ok").write(tx)) {
-            log::warn(&format!("the backup is whole; its audit row was not written: {error}"));
-        }
-        Ok(copied)
+        let copied = self.copy_to(dest, older, hard_link, progress);
+        let (fact, value) = match &copied {
+            Ok(Copied { files, bytes, damaged, .. }) if damaged.is_empty() => {
+                (Fact::GoodBackup, json!({ "files": files, "bytes": bytes }))
+            }
+            Ok(_) => (Fact::FailedBackup, json!({ "reason": "damaged files were left out" })),
+            Err(error) => (Fact::FailedBackup, json!({ "reason": error.to_string() })),
+        };
+        let outcome = if fact == Fact::GoodBackup { "ok" } else { "failed" };
+        self.leave(fact, &value, Some(Event::new("backup", outcome)));
+        copied
+    }
+
+    fn copy_to(
+        &self, dest: &Path, older: Option<&Path>, hard_link: bool, progress: Progress<'_>,
+    ) -> Result<Copied> {
+        let older = older.map(DataDir::of_backup).transpose()?;
+        let links = older.iter().chain(hard_link.then_some(&*self.data)).collect();
+        let _lock = self.data.lock_for_backup()?;
+        copy(&self.data, &self.db, dest, links, hard_link, progress)
     }
 }
 
 /// Copies a backup to the place of a new data folder. The backup is only read.
 pub fn restore(from: &Path, dest: &Path, progress: Progress<'_>) -> Result<Copied> {
-    let from = Folder::existing(from)?;
-    let database = |path: &Path| {
-        // Without a WAL nobody writes it: `immutable` needs no lock files, which a read-only
-        // medium could not take.
-        let source = from.database();
-        let wal = source.with_extension("db-wal").exists();
-        let uri = format!("file:{}?immutable={}", escaped(&source)?, u8::from(!wal));
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-        vacuum_into(&Connection::open_with_flags(uri, flags)?, path)
-    };
-    copy(&from, database, dest, &[], true, progress)
+    let from = DataDir::of_backup(from)?;
+    let database = Database::open_to_copy(&from)?;
+    copy(&from, &database, dest, Vec::new(), false, progress)
 }
 
-/// The path inside a URI of SQLite.
-fn escaped(path: &Path) -> Result<String> {
-    Ok(utf8(path)?.replace('%', "%25").replace('?', "%3f").replace('#', "%23"))
-}
-
-/// `links`: folders whose files are linked if they are good. `within`: the destination may exist
-/// if it is empty.
+/// Copies into a folder that is new, empty or what a copy left that was cut off. If that fails, what
+/// was written goes again.
 fn copy(
-    from: &Folder, database: impl FnOnce(&Path) -> Result<()>, dest: &Path, links: &[Folder],
-    within: bool, progress: Progress<'_>,
-) -> Result<Copied> {
-    // Without a slash at its end, which a shell may have put there.
-    let dest: PathBuf = dest.components().collect();
-    // No server may begin anew in the folder meanwhile.
-    let _held = match within && dest.is_dir() && !Folder::at(&dest).database().exists() {
-        true => Some(Folder::at(&dest).lock_server()?),
-        false => None,
-    };
-    let within = refuse_destination(from, &dest, within)?;
-    let partial = if within { dest.join(PARTIAL) } else { partial_of(&dest) };
-    let leftover = partial.exists();
-    let lock = begin(&partial)?;
-    let filled = fill(from, database, links, &partial, progress);
-    drop(lock);
-    let named = if filled.is_ok() { finish(&partial, &dest, within) } else { Ok(()) };
-    // In a folder that is half filled it stays: it tells the next restore that nothing is whole.
-    if filled.is_err() || named.is_err() && !within {
-        let _ = fs::remove_dir_all(&partial);
-    }
-    named?;
-    Ok(Copied { leftover, ..filled? })
-}
-
-/// Where a copy to this place stands until it is whole.
-pub fn partial_of(dest: &Path) -> PathBuf {
-    let mut name = dest.as_os_str().to_owned();
-    name.push(PARTIAL);
-    name.into()
-}
-
-/// The end of the name of what is not whole.
-const PARTIAL: &str = ".partial";
-
-/// Gives the copy its name, once it is on disk.
-fn finish(partial: &Path, dest: &Path, within: bool) -> Result<()> {
-    let end = |doing, e: io::Error| StoreError::io(doing, partial, e);
-    let folder = File::open(partial).map_err(|e| end("open", e))?;
-    // One call for all files: a sync of each would wait for the disk a thousand times.
-    rustix::fs::syncfs(&folder).map_err(|e| end("sync", e.into()))?;
-    if !within {
-        fs::rename(partial, dest).map_err(|e| end("rename", e))?;
-        return sync_dir(parent(dest));
-    }
-    // A folder that is there, perhaps the root of a volume: without its database, which comes last,
-    // it is no data folder yet, and with `server.lock` still in the partial one it is known to be
-    // unfinished.
-    let database = Folder::at(partial).database();
-    let mut entries = list(partial)?;
-    entries.retain(|path| !path.ends_with("server.lock"));
-    entries.sort_by_key(|path| *path == database);
-    for path in entries {
-        let to = dest.join(path.file_name().unwrap_or_default());
-        if to.is_dir() {
-            fs::remove_dir_all(&to).map_err(|e| StoreError::io("remove", &to, e))?;
-        }
-        sync_dir(dest)?;
-        fs::rename(&path, &to).map_err(|e| end("rename", e))?;
-    }
-    sync_dir(dest)?;
-    fs::remove_dir_all(partial).map_err(|e| end("remove", e))
-}
-
-/// A destination must be new, or, where `within` allows it, a folder with nothing in it but what an
-/// unfinished copy left or a volume brings along; and it must not be inside of what is copied. True
-/// if it is to be filled as it is.
-pub fn refuse_destination(from: &Folder, dest: &Path, within: bool) -> Result<bool> {
-    let exists = dest.symlink_metadata().is_ok();
-    let unfinished = dest.join(PARTIAL).join("server.lock").exists();
-    let may_be = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let of_copy = [PARTIAL, "snapshots", "jwt.key", "upgrade.lock"].contains(&&*name)
-            || name.starts_with("configsync.db.before-");
-        matches!(&*name, "lost+found" | "server.lock") || unfinished && of_copy
-    };
-    if exists && !(within && list(dest).is_ok_and(|entries| entries.iter().all(may_be))) {
-        let only = if within { " and is not an empty folder" } else { "" };
-        let why = format!("{} exists{only}: name a new one", dest.display());
-        return Err(StoreError::unusable(why));
-    }
-    let real = |path: &Path| path.canonicalize().map_err(|e| StoreError::io("look at", path, e));
-    let outer = if exists { dest } else { parent(dest) };
-    if real(outer)?.starts_with(real(from.root())?) {
-        let why = format!("{} is inside {}: name another", dest.display(), from.root().display());
-        return Err(StoreError::unusable(why));
-    }
-    Ok(exists)
-}
-
-/// Makes the folder to fill, in place of what a copy that was cut off left there.
-fn begin(partial: &Path) -> Result<File> {
-    if partial.exists() {
-        let refuse = |why: &str| Err(StoreError::unusable(format!("{} {why}", partial.display())));
-        if !partial.join("server.lock").exists() && !list(partial)?.is_empty() {
-            return refuse("is in the way and no unfinished copy: move it away");
-        }
-        if Folder::at(partial).server_runs() {
-            return refuse("is being written by another copy");
-        }
-        fs::remove_dir_all(partial).map_err(|e| StoreError::io("remove", partial, e))?;
-    }
-    make_dir(partial)?;
-    Folder::at(partial).lock_server()
-}
-
-fn fill(
-    from: &Folder, database: impl FnOnce(&Path) -> Result<()>, links: &[Folder], partial: &Path,
+    from: &DataDir, database: &Database, dest: &Path, links: Vec<&DataDir>, all_linked: bool,
     progress: Progress<'_>,
 ) -> Result<Copied> {
-    let to = Folder::at(partial);
-    database(&to.database())?;
-    if from.jwt_key().is_file() {
-        let key =
-            fs::read(from.jwt_key()).map_err(|e| StoreError::io("read", &from.jwt_key(), e))?;
-        let written = private_file(&to.jwt_key())?.write_all(&key);
-        written.map_err(|e| StoreError::io("write", &to.jwt_key(), e))?;
+    // Without a slash at its end, which a shell may have put there.
+    let dest: std::path::PathBuf = dest.components().collect();
+    refuse_inside(from, &dest)?;
+    let made = make_folder(&dest)?;
+    let to = DataDir::at(&dest)?;
+    let copied = to.refuse_foreign_root().and_then(|()| begin(&to)).and_then(|()| {
+        let copied = Copy { from, to: &to, links, all_linked }.run(database, progress);
+        if copied.is_err() {
+            let _ = clear(&to);
+        }
+        copied
+    });
+    if made && copied.is_err() {
+        let _ = std::fs::remove_dir(&dest);
     }
-    make_dir(&to.snapshots())?;
-    let copy = Store::open(partial)?;
-    let mut copied = Copied::default();
-    copy.each_page(|rows| {
-        let done = transfer_all(from, links, &rows, &to)?;
-        for (row, done) in rows.into_iter().zip(done) {
-            match done {
-                Ok(linked) => {
-                    copied.files += 1;
-                    copied.linked += u64::from(linked);
-                    copied.bytes = copied.bytes.saturating_add(row.blob.size);
+    copied
+}
+
+/// A copy inside of what is copied would be copied by the next one.
+fn refuse_inside(from: &DataDir, dest: &Path) -> Result<()> {
+    let above = dest.ancestors().find_map(|path| Dir::open(path).ok());
+    match above.is_some_and(|above| above.path().starts_with(from.path())) {
+        true => Err(StoreError::unusable(format!(
+            "{} is inside {}: name another",
+            dest.display(),
+            from.path().display()
+        ))),
+        false => Ok(()),
+    }
+}
+
+/// Takes a folder for a copy: no server may begin anew in it meanwhile, nor another copy.
+fn begin(to: &DataDir) -> Result<()> {
+    refuse_other_things(to)?;
+    to.lock_server(Duration::ZERO)?;
+    // Once more, now that nobody else can begin in it.
+    refuse_other_things(to)?;
+    clear(to)
+}
+
+/// There may be nothing but what a copy left that was cut off, or a volume brings along.
+fn refuse_other_things(to: &DataDir) -> Result<()> {
+    let mut names = to.root().names()?;
+    let unfinished = names.iter().any(|name| name == PARTIAL);
+    let of_copy = |name: &str| PARTIAL_FILES.contains(&name) || name == SNAPSHOTS;
+    names.retain(|name| name != LOST_AND_FOUND && !(unfinished && of_copy(name)));
+    match names.is_empty() {
+        true => Ok(()),
+        false => {
+            let path = to.path().display();
+            let why = format!("{path} exists and is not an empty folder: name a new one");
+            Err(StoreError::unusable(why))
+        }
+    }
+}
+
+/// Removes what a copy wrote. Its database goes last, which tells that the rest is ours.
+fn clear(to: &DataDir) -> Result<()> {
+    to.remove_stored()?;
+    PARTIAL_FILES.iter().try_for_each(|name| to.root().unlink(name).map(drop))
+}
+
+/// One copy at work.
+struct Copy<'a> {
+    from: &'a DataDir,
+    to: &'a DataDir,
+    /// Folders whose files are linked if they are good.
+    links: Vec<&'a DataDir>,
+    /// Nothing may be copied that could be linked.
+    all_linked: bool,
+}
+
+impl Copy<'_> {
+    fn run(&self, database: &Database, progress: Progress<'_>) -> Result<Copied> {
+        let (root, mut copied) = (self.to.root(), Copied::default());
+        let device = |dir: &Dir| Ok::<_, StoreError>(dir.metadata()?.dev());
+        if self.all_linked && device(root)? != device(&self.from.snapshots()?)? {
+            return Err(StoreError::unusable(format!(
+                "{} is on another file system, so nothing can be linked: leave out --hard-link",
+                self.to.path().display()
+            )));
+        }
+        let partial = self.to.path().join(PARTIAL);
+        database.read(|c| Ok(c.execute("VACUUM INTO ?1", [utf8(&partial)?]).map(|_| ())?))?;
+        let mut connection = connect(&partial)?;
+        copied.backup_time = make_it_a_copy(&mut connection)?;
+        root.make_dir(SNAPSHOTS)?;
+        each_page(
+            |after| page(&connection, after),
+            |rows| {
+                for row in rows {
+                    match self.transfer(row.blob)? {
+                        Ok(linked) => {
+                            copied.files += 1;
+                            copied.linked += u64::from(linked);
+                            copied.bytes = copied.bytes.saturating_add(row.blob.size);
+                        }
+                        Err(flaw) => copied.damaged.push((row.what, reason(&flaw))),
+                    }
+                    progress(copied.files, copied.bytes);
                 }
-                Err(flaw) => copied.damaged.push((row.what, reason(&flaw))),
+                Ok(())
+            },
+        )?;
+        connection.close().map_err(|(_, e)| e)?;
+        // One call for all files: a sync of each would wait for the disk a thousand times.
+        syncfs(root.file()).map_err(|e| root.error("sync", "", e.into()))?;
+        root.rename(PARTIAL, root, DATABASE)?;
+        root.sync()?;
+        parent(self.to.path())
+            .and_then(|parent| parent.file().sync_all())
+            .map_err(|e| root.error("sync the parent of", "", e))?;
+        Ok(copied)
+    }
+
+    /// Whether a file was linked, or what is wrong with the source.
+    fn transfer(&self, blob: Blob) -> Result<io::Result<bool>> {
+        let (name, shard_name) = (blob.file.to_string(), shard_of(blob.file));
+        let shard = self.to.snapshots()?.make_dir(&shard_name)?;
+        for folder in &self.links {
+            if open_verified(folder, blob, None).is_err() {
+                continue;
+            }
+            let source = folder.shard(blob.file)?;
+            match linkat(source.file(), &*name, shard.file(), &*name, AtFlags::empty()) {
+                Ok(()) => return Ok(Ok(true)),
+                // Another file system, or as many links as a file may have.
+                Err(rustix::io::Errno::XDEV | rustix::io::Errno::MLINK) => {}
+                Err(e) => return Err(shard.error("link", &name, e.into())),
             }
         }
-        progress(copied.files, copied.bytes);
-        Ok(())
-    })?;
-    Ok(copied)
-}
-
-/// Whether a file was linked, or what is wrong with the source.
-type Transferred = io::Result<bool>;
-
-/// Transfers the files of these rows, several at once: to hash them takes as long as to copy them.
-fn transfer_all(
-    from: &Folder, links: &[Folder], rows: &[Expected], to: &Folder,
-) -> Result<Vec<Transferred>> {
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(COPIES_AT_ONCE);
-    let some = |rows: &[Expected]| -> Result<Vec<_>> {
-        rows.iter().map(|row| transfer(from, links, row.blob, to)).collect()
-    };
-    thread::scope(|scope| {
-        let parts = rows.chunks(rows.len().div_ceil(threads).max(1));
-        let workers: Vec<_> = parts.map(|part| scope.spawn(move || some(part))).collect();
-        let each = workers.into_iter().map(|worker| {
-            let panicked = |_| StoreError::unusable("a thread of the copy panicked");
-            worker.join().map_err(panicked)?
-        });
-        Ok(each.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
-    })
-}
-
-fn transfer(from: &Folder, links: &[Folder], blob: Blob, to: &Folder) -> Result<Transferred> {
-    let path = to.snapshot(blob.file);
-    make_dir(parent(&path))?;
-    for folder in links {
-        let good = open_verified(folder, blob, None).is_ok();
-        if good && fs::hard_link(folder.snapshot(blob.file), &path).is_ok() {
-            return Ok(Ok(true));
+        match self.from.open_stored(blob.file) {
+            Ok(source) => copy_file(source, &shard, &name, blob),
+            Err(flaw) => Ok(Err(flaw)),
         }
     }
-    let mut file = match File::open(from.snapshot(blob.file)) {
-        Ok(file) => file,
-        Err(flaw) => return Ok(Err(flaw)),
-    };
-    let failed = |e| StoreError::io("write", &path, e);
-    let new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-    let mut out = new.map_err(failed)?;
+}
+
+fn copy_file(mut source: File, shard: &Dir, name: &str, blob: Blob) -> Result<io::Result<bool>> {
+    let mut out = shard.create(name)?;
     let mut written = Ok(());
-    let read = hash_pieces(&mut file, |piece| {
+    let read = hash_pieces(&mut source, |piece| {
         written = out.write_all(piece);
         written.is_ok()
     });
-    written.map_err(failed)?;
+    written.map_err(|e| shard.error("write", name, e))?;
     let flaw = match read {
         Ok(found) if found == (blob.size, blob.digest) => return Ok(Ok(false)),
         Ok(_) => differs("its length or SHA-256 differs"),
         Err(error) => error,
     };
-    fs::remove_file(&path).map_err(failed)?;
+    shard.unlink(name)?;
     Ok(Err(flaw))
+}
+
+/// Makes a copied database one that accepts no JWT from before and gives out no id that was given
+/// out since. Returns when the source was made, if it is such a copy itself.
+fn make_it_a_copy(connection: &mut Connection) -> Result<Option<i64>> {
+    // Nobody reads this file before it is whole, so it needs no journal.
+    connection.pragma_update(None, "journal_mode", "off")?;
+    migrations::migrate(connection)?;
+    let tx = connection.transaction()?;
+    let time = "SELECT max(updated_at) FROM server_state WHERE name = 'last_backup'";
+    let copied_at = tx.query_row(time, [], |row| row.get(0))?;
+    tx.execute_batch(
+        "UPDATE users SET generation = generation + 1;
+         UPDATE sqlite_sequence SET seq = seq + 1000000;
+         INSERT INTO sqlite_sequence (name, seq)
+           SELECT name, 1000000 FROM sqlite_schema WHERE type = 'table' AND sql LIKE '%AUTOINCREMENT%'
+              AND name NOT IN (SELECT name FROM sqlite_sequence);
+         DELETE FROM deleted_files;",
+    )?;
+    note(&tx, Fact::GoodBackup, &json!({}))?;
+    tx.commit()?;
+    Ok(copied_at)
 }

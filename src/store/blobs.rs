@@ -1,15 +1,30 @@
-//! The one way of a file into the store and out of it, for snapshots and for versions of
-//! entities.
+//! Stored files, of snapshots and of versions of entities: how one gets its row, and how it is
+//! verified before it is served.
+//!
+//! The order of every push is bytes → fsync → rename → fsync of the folder → commit. Each step
+//! must be on disk before the next begins, so that after a crash at any moment a committed row
+//! always finds its whole file.
 
-use std::fs::{self, File};
-use std::io;
+use std::collections::HashMap;
+use std::fs::{File, Metadata};
+use std::io::{self, ErrorKind, Read, Seek};
+use std::os::unix::fs::MetadataExt;
+use std::sync::Mutex;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::Transaction;
+use sha2::{Digest as _, Sha256};
 
-use super::db::query_scalar;
-use super::error::{ErrorKind, Result, StoreError};
-use super::files::{Upload, open_verified, reason};
+use super::data_dir::DataDir;
+use super::db::{Failure, query_scalar};
+use super::error::{Result, StoreError};
+use super::upload::Upload;
 use super::{Store, User};
+use crate::util::limits::{
+    IN_DOUBT_MAX, PIECE_BYTES, VERIFIED_AGE_NS, VERIFIED_FILES_MAX, VERIFIED_S,
+};
+use crate::util::log;
+use crate::util::sync::lock;
 use crate::util::types::{Digest, RandomId};
 
 /// A file as its row names it.
@@ -28,7 +43,7 @@ impl Blob {
     pub(super) fn from_row(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Blob> {
         let file: String = row.get(first)?;
         Ok(Blob {
-            // A name that is none finds no file: reported as missing, never served.
+            // A name that is not one finds no file: reported as missing, never served.
             file: RandomId::parse(&file).unwrap_or(RandomId(0)),
             size: row.get(first + 1)?,
             digest: Digest(row.get(first + 2)?),
@@ -37,38 +52,60 @@ impl Blob {
 }
 
 impl Store {
-    /// Makes an upload durable, then runs the transaction that names it. `work` says whether it
+    /// Makes an upload durable, then runs the transaction that names it. `work` returns whether it
     /// did; if not, or if it failed, the file goes again.
     pub(super) fn store_blob<T>(
         &self, user: &User, upload: Upload,
         work: impl FnOnce(&Transaction<'_>, Blob) -> Result<(T, bool)>,
     ) -> Result<(T, bool)> {
-        let blob = upload.place(&self.folder)?;
-        // Whether a row that names the file went into COMMIT.
-        let mut named = false;
-        let done = self.write_as(user, |tx| {
-            let done = work(tx, blob)?;
-            named = done.1;
-            Ok(done)
-        });
-        // If that failed, the file is known to be nobody's only where SQLite says that nothing was
-        // committed, and a fresh read agrees; else the next start decides.
-        let undone =
-            done.as_ref().is_err_and(|e| matches!(e.kind, ErrorKind::DiskFull | ErrorKind::Busy))
-                && matches!(self.has_row(blob.file), Ok(false));
-        if !named || undone {
-            let _ = fs::remove_file(self.folder.snapshot(blob.file));
+        if lock(&self.in_doubt).len() >= IN_DOUBT_MAX {
+            return Err(StoreError::unusable(
+                "no push is taken until the database can be written again",
+            ));
         }
-        done
+        let blob = upload.place()?;
+        let done = self.commit(|tx| self.work_as(user, tx, |tx| work(tx, blob)));
+        match &done {
+            Ok((_, true)) => {}
+            // Its row may be read from the log after a crash.
+            Err(failure) if failure.in_doubt => lock(&self.in_doubt).push(blob.file),
+            Ok((_, false)) | Err(_) => self.unlink_placed(blob.file),
+        }
+        done.map_err(|failure| failure.error)
+    }
+
+    /// Runs `work` in a transaction; when this returns Ok, it is on disk.
+    pub(super) fn commit<T>(
+        &self, work: impl FnOnce(&Transaction<'_>) -> Result<T>,
+    ) -> std::result::Result<T, Failure> {
+        let in_doubt = lock(&self.in_doubt).clone();
+        let value = self.db.write(work)?;
+        // This good commit has overwritten in the log what earlier failed ones left there: now the
+        // database itself tells whether their rows are there.
+        for file in in_doubt {
+            match self.has_row(file) {
+                Ok(true) => {}
+                Ok(false) => self.unlink_placed(file),
+                Err(_) => continue,
+            }
+            lock(&self.in_doubt).retain(|other| *other != file);
+        }
+        Ok(value)
+    }
+
+    /// What cannot be removed is moved aside by the next start.
+    fn unlink_placed(&self, file: RandomId) {
+        let unlinked = self.data.shard(file).and_then(|shard| shard.unlink(&file.to_string()));
+        if let Err(error) = unlinked {
+            log::warn(&format!("a file without a row stays until the next start: {error}"));
+        }
     }
 
     /// Opens a file after its digest was compared; `what` names its row if it is damaged.
     pub(super) fn open_blob(&self, blob: Blob, what: impl Fn() -> String) -> Result<File> {
-        open_verified(&self.folder, blob, Some(&self.memo)).map_err(|flaw| {
+        open_verified(&self.data, blob, Some(&self.verified)).map_err(|flaw| {
             // Its row is gone since it was read: pruned, not damaged.
-            if flaw.kind() == io::ErrorKind::NotFound
-                && matches!(self.has_row(blob.file), Ok(false))
-            {
+            if flaw.kind() == ErrorKind::NotFound && matches!(self.has_row(blob.file), Ok(false)) {
                 return StoreError::missing("snapshot");
             }
             StoreError::damaged(&what(), &reason(&flaw))
@@ -79,5 +116,108 @@ impl Store {
     pub(super) fn has_row(&self, file: RandomId) -> Result<bool> {
         let sql = "SELECT EXISTS (SELECT 1 FROM stored_files WHERE file = ?1)";
         self.db.read(|c| query_scalar(c, sql, [file.to_string()]))
+    }
+}
+
+/// Why a file cannot be served, in the words that `check` and the log use.
+pub fn reason(flaw: &io::Error) -> String {
+    match flaw.kind() {
+        ErrorKind::NotFound => "its file is missing".into(),
+        ErrorKind::InvalidData => flaw.to_string(),
+        _ => format!("its file cannot be read: {flaw}"),
+    }
+}
+
+/// The flaw of a file that is not what its row says.
+pub fn differs(how: impl Into<String>) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, how.into())
+}
+
+/// Opens a file after its length and SHA-256 were compared with what its row says.
+pub fn open_verified(
+    data: &DataDir, blob: Blob, verified: Option<&VerifiedCache>,
+) -> io::Result<File> {
+    let mut file = data.open_stored(blob.file)?;
+    let metadata = file.metadata()?;
+    if metadata.len() != blob.size {
+        return Err(differs(format!("its file has {} of {} bytes", metadata.len(), blob.size)));
+    }
+    let state = FileState::of(&metadata);
+    if verified.is_some_and(|verified| verified.contains(blob.file, &state)) {
+        return Ok(file);
+    }
+    if hash_pieces(&mut file, |_| true)?.1 != blob.digest {
+        return Err(differs("its SHA-256 differs"));
+    }
+    file.rewind()?;
+    if let Some(verified) = verified {
+        verified.insert(blob.file, state);
+    }
+    Ok(file)
+}
+
+/// Length and SHA-256 of what is read from a file, each piece handed to `take` until that refuses
+/// one.
+pub fn hash_pieces(
+    file: &mut File, mut take: impl FnMut(&[u8]) -> bool,
+) -> io::Result<(u64, Digest)> {
+    let (mut hash, mut len) = (Sha256::new(), 0);
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        let n = match file.read(&mut piece) {
+            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        let piece = piece.get(..n).unwrap_or_default();
+        if n == 0 || !take(piece) {
+            return Ok((len, Digest(hash.finalize().into())));
+        }
+        hash.update(piece);
+        len += n as u64;
+    }
+}
+
+/// Remembers which files were verified, so that a pull of the same file within the hour need not
+/// hash it again. Any change of the file changes its ctime, which no program can set back.
+#[derive(Default)]
+pub struct VerifiedCache(Mutex<HashMap<RandomId, (FileState, Instant)>>);
+
+#[derive(PartialEq, Eq)]
+struct FileState {
+    inode: u64,
+    size: u64,
+    changed_ns: i128,
+}
+
+impl FileState {
+    fn of(metadata: &Metadata) -> FileState {
+        let (s, ns) = (i128::from(metadata.ctime()), i128::from(metadata.ctime_nsec()));
+        let changed_ns = s * 1_000_000_000 + ns;
+        FileState { inode: metadata.ino(), size: metadata.size(), changed_ns }
+    }
+
+    /// A file changed a moment ago may change again within the same tick of its times.
+    fn is_settled(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = i128::try_from(now.as_nanos()).unwrap_or_default();
+        now - self.changed_ns >= VERIFIED_AGE_NS
+    }
+}
+
+impl VerifiedCache {
+    fn contains(&self, file: RandomId, state: &FileState) -> bool {
+        lock(&self.0).get(&file).is_some_and(|(known, at)| {
+            known == state && at.elapsed() < Duration::from_secs(VERIFIED_S)
+        })
+    }
+
+    fn insert(&self, file: RandomId, state: FileState) {
+        let mut verified = lock(&self.0);
+        if verified.len() >= VERIFIED_FILES_MAX {
+            verified.clear();
+        }
+        if state.is_settled() {
+            verified.insert(file, (state, Instant::now()));
+        }
     }
 }

@@ -1,19 +1,21 @@
-//! Verifies a data folder: the database, and every file against its row. Changes nothing.
+//! Verifies a data folder: the database, and every file against its row. Changes no file.
 
 use std::collections::HashSet;
 use std::io::ErrorKind;
-use std::path::PathBuf;
-use std::time::Duration;
 
-use rusqlite::{Row, params};
+use rusqlite::{Connection, params};
+use serde_json::json;
 
-use super::blobs::Blob;
-use super::db::{query_rows, query_strings};
-
+use super::blobs::{Blob, open_verified, reason};
+use super::data_dir::{SNAPSHOTS, shard_of};
+use super::db::{query_opt, query_rows, query_strings};
+use super::dir::is_file;
 use super::error::Result;
-use super::files::{open_verified, reason};
+use super::status::Fact;
 use super::{Progress, Store};
 use crate::util::limits::{COPY_ROWS, ORPHAN_AGE_S};
+use crate::util::time::now_ms;
+use crate::util::types::RandomId;
 
 /// What a check found.
 #[derive(Debug, Default)]
@@ -24,10 +26,10 @@ pub struct Report {
     pub bytes: u64,
     /// Sentences of SQLite's own check.
     pub database: Vec<String>,
-    /// Snapshots and versions that cannot be served, with the reason.
-    pub damaged: Vec<(String, String)>,
-    /// Files without a row.
-    pub orphans: Vec<PathBuf>,
+    /// Snapshots and versions that cannot be served: which, of whom, why, and what mends it.
+    pub damaged: Vec<String>,
+    /// Files without a row, below the data folder.
+    pub orphans: Vec<String>,
 }
 
 impl Report {
@@ -47,50 +49,23 @@ pub(super) struct Expected {
 }
 
 impl Store {
-    /// Checks everything; a server may run, and may push and delete meanwhile.
+    /// Checks everything; a server may run, and may push and delete meanwhile. The outcome is kept
+    /// for `status` and metrics.
     pub fn check(&self, progress: Progress<'_>) -> Result<Report> {
         let mut report = Report { database: self.check_database(), ..Report::default() };
-        let server_runs = self.folder.server_runs();
         // Files first: one that is pushed after this list was made cannot look like an orphan.
-        let files = self.folder.snapshot_files()?;
-        // Those that wait to be unlinked are nobody's, and no surprise.
-        let deleted = self.random_ids("SELECT file FROM deleted_files");
-        let mut known = deleted.unwrap_or_else(|error| {
-            report.database.push(format!("deleted files cannot be read: {error}"));
-            HashSet::new()
-        });
-        let read = self.each_page(|page| {
-            for row in page {
-                known.insert(row.blob.file);
-                self.check_row(row, &mut report)?;
-                progress(report.snapshots, report.bytes);
-            }
-            Ok(())
-        });
-        if let Err(error) = read {
+        let files = self.files_found()?;
+        let known = self.check_rows(&mut report, progress);
+        match known {
+            Ok(known) => self.check_files(files, &known, &mut report)?,
             // Then nobody can say which files have rows.
-            report.database.push(format!("the rows cannot all be read: {error}"));
-            return Ok(report);
+            Err(error) => report.database.push(format!("the rows cannot all be read: {error}")),
         }
-        for (path, name) in files {
-            let placed = name.is_some_and(|name| self.folder.snapshot(name) == path);
-            if placed && name.is_some_and(|name| known.contains(&name)) {
-                continue;
-            }
-            let young = || {
-                let age =
-                    path.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
-                age.is_none_or(|age| age < Duration::from_secs(ORPHAN_AGE_S))
-            };
-            // With a server at work a file may be between its rename and its commit.
-            let late = match name {
-                Some(name) if placed => self.has_row(name)?,
-                _ => false,
-            };
-            if !(late || server_runs && young()) && path.exists() {
-                report.orphans.push(path);
-            }
-        }
+        let Report { damaged, orphans, database, .. } = &report;
+        let found = json!({
+            "damaged": damaged.len(), "orphans": orphans.len(), "database": database.len(),
+        });
+        self.leave(Fact::Check, &found, None);
         Ok(report)
     }
 
@@ -106,37 +81,101 @@ impl Store {
         found
     }
 
-    /// Runs `work` for every file that a row names, page by page: so a check of a large folder holds
-    /// no long read transaction, which would keep the WAL from being cut back.
-    pub(super) fn each_page(
-        &self, mut work: impl FnMut(Vec<Expected>) -> Result<()>,
-    ) -> Result<()> {
-        let sql = "SELECT what, file, size_bytes, sha256 FROM stored_files WHERE file > ?1
-                    ORDER BY file LIMIT ?2";
-        let read = |row: &Row<'_>| {
-            let (what, name) = (row.get(0)?, row.get(1)?);
-            Ok(Expected { what, name, blob: Blob::from_row(row, 1)? })
-        };
-        let mut after = String::new();
-        loop {
-            let page = self.db.read(|c| query_rows(c, sql, params![after, COPY_ROWS], read))?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after.clone_from(&last.name);
-            work(page)?;
-        }
+    /// Every regular file in a sub-folder of `snapshots/` whose name we give.
+    fn files_found(&self) -> Result<Vec<(RandomId, String)>> {
+        let mut files = Vec::new();
+        self.data.each_shard(|shard, names| {
+            let of = shard.path().file_name().unwrap_or_default().to_string_lossy();
+            let ours = names.iter().filter_map(|name| RandomId::parse(name));
+            files.extend(ours.map(|name| (name, of.clone().into_owned())));
+            Ok(())
+        })?;
+        Ok(files)
     }
 
-    fn check_row(&self, row: Expected, report: &mut Report) -> Result<()> {
-        let blob = row.blob;
+    /// Compares every row with its file; returns the files that rows name. Those that wait to be
+    /// unlinked are among them: nobody's, and no surprise.
+    fn check_rows(&self, report: &mut Report, progress: Progress<'_>) -> Result<HashSet<RandomId>> {
+        let mut known = self.random_ids("SELECT file FROM deleted_files")?;
+        let read = |after: &str| self.db.read(|c| page(c, after));
+        each_page(read, |page| {
+            for row in page {
+                known.insert(row.blob.file);
+                self.check_row(&row, report)?;
+                progress(report.snapshots, report.bytes);
+            }
+            Ok(())
+        })?;
+        Ok(known)
+    }
+
+    fn check_row(&self, row: &Expected, report: &mut Report) -> Result<()> {
         report.snapshots += 1;
-        match open_verified(&self.folder, blob, None) {
-            Ok(_) => report.bytes += blob.size,
+        match open_verified(&self.data, row.blob, None) {
+            Ok(_) => report.bytes += row.blob.size,
             // Deleted since its row was read: no damage.
-            Err(flaw) if flaw.kind() == ErrorKind::NotFound && !self.has_row(blob.file)? => {
+            Err(flaw) if flaw.kind() == ErrorKind::NotFound && !self.has_row(row.blob.file)? => {
                 report.snapshots -= 1;
             }
-            Err(flaw) => report.damaged.push((row.what, reason(&flaw))),
+            Err(flaw) => {
+                let sql = "SELECT origin FROM file_origins WHERE file = ?1";
+                let origin: Option<String> =
+                    self.db.read(|c| query_opt(c, sql, [&row.name], |row| row.get(0)))?;
+                report.damaged.push(format!(
+                    "{} is damaged: {}; it is of {}; to mend it, put {SNAPSHOTS}/{}/{} back from a \
+                     backup, or push from that machine again",
+                    row.what,
+                    reason(&flaw),
+                    origin.unwrap_or_default(),
+                    shard_of(row.blob.file),
+                    row.name
+                ));
+            }
         }
         Ok(())
     }
+
+    fn check_files(
+        &self, files: Vec<(RandomId, String)>, known: &HashSet<RandomId>, report: &mut Report,
+    ) -> Result<()> {
+        let server_runs = self.data.server_runs()?;
+        for (file, shard) in files {
+            let (name, placed) = (file.to_string(), shard == shard_of(file));
+            // Looked up again: its row may have come after the list was read.
+            if placed && (known.contains(&file) || self.has_row(file)?) {
+                continue;
+            }
+            let found = self.data.snapshots()?.dir(&shard)?.look(&name)?;
+            let Some(stat) = found.filter(is_file) else { continue };
+            // With a server at work a file may be between its rename and its commit.
+            let young = now_ms() / 1000 - stat.st_mtime < ORPHAN_AGE_S;
+            if !(server_runs && young) {
+                report.orphans.push(format!("{SNAPSHOTS}/{shard}/{name}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs `work` for every file that a row names, page by page as `read` returns them: so a check of
+/// a large folder holds no long read transaction, which would keep the log from being cut back.
+pub(super) fn each_page(
+    read: impl Fn(&str) -> Result<Vec<Expected>>, mut work: impl FnMut(Vec<Expected>) -> Result<()>,
+) -> Result<()> {
+    let mut after = String::new();
+    loop {
+        let page = read(&after)?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after.clone_from(&last.name);
+        work(page)?;
+    }
+}
+
+/// Some of the files that rows name: those after a name.
+pub(super) fn page(connection: &Connection, after: &str) -> Result<Vec<Expected>> {
+    let sql = "SELECT what, file, size_bytes, sha256 FROM stored_files WHERE file > ?1
+                ORDER BY file LIMIT ?2";
+    query_rows(connection, sql, params![after, COPY_ROWS], |row| {
+        Ok(Expected { what: row.get(0)?, name: row.get(1)?, blob: Blob::from_row(row, 1)? })
+    })
 }

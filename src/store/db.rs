@@ -1,24 +1,31 @@
 //! SQLite connections: one writer behind a lock, a few readers beside it.
 
-use std::path::Path;
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::{FromSql, ToSql, ToSqlOutput};
 use rusqlite::{
-    CachedStatement, Connection, OpenFlags, OptionalExtension, Params, Row, Transaction,
+    CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row, Transaction,
     TransactionBehavior,
 };
+use rustix::fs::lstat;
 
 use super::RowSink;
-use super::error::{Result, StoreError};
-use super::folder::{Folder, private_file};
+use super::data_dir::{DATABASE, DataDir, LOG};
+use super::error::{ErrorKind, Result, StoreError};
 use super::migrations;
 use crate::util::limits::{READERS, SQLITE_BUSY_MS, SQLITE_CACHE_KIB, WAL_BYTES_MAX};
+use crate::util::log;
 use crate::util::sync::{Pool, PoolGuard};
 use crate::util::time::rfc3339;
-use crate::util::types::{Base64, Email, Key, Long, MachineId, Message, Name, Short, Visibility};
+use crate::util::types::{
+    Base64, Email, Key, Long, MachineId, Message, Name, RandomId, Short, Visibility,
+};
 
 /// The first SQLite without the WAL reset bug, which could lose committed pages of a database
 /// that two connections write (https://sqlite.org/wal.html#walresetbug).
@@ -34,51 +41,204 @@ const ROWS: &str = include_str!("rows.sql");
 pub struct Database {
     writer: Pool<Connection>,
     readers: Pool<Connection>,
-    folder: Folder,
+    source: Source,
+    /// Which files the database and its log were when they were opened; None where nothing is
+    /// written.
+    opened: Option<[FileId; 2]>,
+    condition: AtomicU8,
+}
+
+/// A write that failed.
+pub struct Failure {
+    /// Why.
+    pub error: StoreError,
+    /// COMMIT failed, and not before its last byte was written: the rows may or may not be there
+    /// after a crash.
+    pub in_doubt: bool,
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
+        Failure { error, in_doubt: false }
+    }
+}
+
+/// How the database is, as far as the last write and any read found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Condition {
+    /// The last write succeeded.
+    Good,
+    /// The last write found the disk full.
+    DiskFull,
+    /// The last write failed.
+    Failed,
+    /// Damage was found, or the file is not the one that was opened: this process writes no more.
+    Lost,
+}
+
+/// Device and inode.
+type FileId = (u64, u64);
+
+/// Where a database is opened.
+enum Source {
+    /// At its place, for reading and writing.
+    InPlace(PathBuf),
+    /// On a read-only medium, without a log.
+    Immutable(PathBuf),
+    /// A copy of it and its log, made in a folder that goes with this value.
+    Copy(PathBuf),
 }
 
 impl Database {
-    /// Opens the database of `folder`, making it if it is missing, and migrates it.
-    pub fn open(folder: &Folder) -> Result<Database> {
+    /// Opens the database for a server or for a command that changes rows, and migrates it.
+    pub fn open(data: &DataDir) -> Result<Database> {
         if rusqlite::version_number() < SQLITE_VERSION_MIN {
             return Err(StoreError::unusable(format!("SQLite {} is too old", rusqlite::version())));
         }
-        let path = folder.database();
-        // Made here, so that it never exists with a looser mode; closed before SQLite opens it,
-        // since closing any descriptor of a file drops the process's locks on it.
-        drop(private_file(&path)?);
-        migrations::refuse_newer(&path)?;
-        let mut writer = connect(&path)?;
-        writer.pragma_update(None, "journal_mode", "wal")?;
-        migrations::upgrade(&mut writer, folder)?;
-        let database =
-            Database { writer: Pool::new(1), readers: Pool::new(READERS), folder: folder.clone() };
-        if let Some(mut place) = database.writer.take(WAIT) {
-            place.value = Some(writer);
+        migrations::refuse_newer(data)?;
+        let source = Source::InPlace(data.path().join(DATABASE));
+        let mut writer = source.connect()?;
+        let mode: String =
+            writer.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+        if mode != "wal" {
+            let path = data.path().display();
+            let why = format!("SQLite can keep no log in {path}: use a local file system");
+            return Err(StoreError::unusable(why));
         }
+        migrations::migrate(&mut writer)?;
+        let opened = Some(source.file_ids()?);
+        Ok(Database::with(source, opened, Some(writer)))
+    }
+
+    /// Opens the database for a command that only reads, also on a read-only medium; changes
+    /// nothing, and not its schema either.
+    pub fn open_to_read(data: &DataDir) -> Result<Database> {
+        let database = Database::open_to_copy(data)?;
+        database.read(migrations::refuse_older)?;
         Ok(database)
+    }
+
+    /// The same for a copy, which gets the schema of today itself.
+    pub fn open_to_copy(data: &DataDir) -> Result<Database> {
+        migrations::refuse_newer(data)?;
+        let path = data.path().join(DATABASE);
+        let log = data.root().look(LOG)?;
+        let source = match (data.is_writable()?, log) {
+            (true, _) => Source::InPlace(path),
+            (false, Some(log)) if log.st_size > 0 => Source::copy(data)?,
+            (false, _) => Source::Immutable(path),
+        };
+        Ok(Database::with(source, None, None))
+    }
+
+    fn with(source: Source, opened: Option<[FileId; 2]>, writer: Option<Connection>) -> Database {
+        let (writers, readers) = (Pool::new(1), Pool::new(READERS));
+        if let Some(mut place) = writers.take(WAIT) {
+            place.value = writer;
+        }
+        let condition = AtomicU8::new(Condition::Good as u8);
+        Database { writer: writers, readers, source, opened, condition }
+    }
+
+    /// True if what is written goes into the data folder.
+    pub fn is_in_place(&self) -> bool {
+        matches!(self.source, Source::InPlace(_))
+    }
+
+    /// How it is; looks at the files too.
+    pub fn condition(&self) -> Condition {
+        match self.refuse_if_lost() {
+            Ok(()) => self.noted(),
+            Err(_) => Condition::Lost,
+        }
+    }
+
+    fn noted(&self) -> Condition {
+        use Condition::{DiskFull, Failed, Good, Lost};
+        let noted = self.condition.load(Ordering::Relaxed);
+        [Good, DiskFull, Failed].into_iter().find(|c| *c as u8 == noted).unwrap_or(Lost)
     }
 
     /// Runs `work` on a reader connection; at most [`READERS`] run at once.
     pub fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let mut place = self.readers.take(WAIT).ok_or_else(StoreError::busy)?;
-        work(self.connection(&mut place)?)
+        work(self.connection(&mut place)?).inspect_err(|error| self.note_damage(error))
     }
 
     /// Runs `work` in a transaction that holds the write lock from its start, and commits it
-    /// with full sync: when this returns Ok, the rows are on disk. If `work` did and this did not,
-    /// COMMIT failed: the rows may or may not be there after a crash.
-    pub fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+    /// with full sync: when this returns Ok, the rows are on disk.
+    pub fn write<T>(
+        &self, work: impl FnOnce(&Transaction<'_>) -> Result<T>,
+    ) -> std::result::Result<T, Failure> {
+        let done = self.transact(work);
+        let condition = match &done {
+            Ok(_) => Condition::Good,
+            Err(failure) => match failure.error.kind {
+                ErrorKind::DiskFull => Condition::DiskFull,
+                ErrorKind::Internal => Condition::Failed,
+                _ => self.noted(),
+            },
+        };
+        if self.noted() != Condition::Lost {
+            self.condition.store(condition as u8, Ordering::Relaxed);
+        }
+        done.inspect_err(|failure| self.note_damage(&failure.error))
+    }
+
+    fn transact<T>(
+        &self, work: impl FnOnce(&Transaction<'_>) -> Result<T>,
+    ) -> std::result::Result<T, Failure> {
         let mut place = self.writer.take(WAIT).ok_or_else(StoreError::busy)?;
         let writer = self.connection(&mut place)?;
-        let tx = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        self.refuse_if_lost()?;
+        let begun = writer.transaction_with_behavior(TransactionBehavior::Immediate);
+        let tx = begun.map_err(StoreError::from)?;
         let value = work(&tx)?;
-        tx.commit()?;
-        Ok(value)
+        match tx.commit() {
+            Ok(()) => Ok(value),
+            Err(e) => {
+                // Where the disk was full before the last byte, or the log was locked, nothing of
+                // it can be read after a crash.
+                let undone = matches!(
+                    e.sqlite_error_code(),
+                    Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+                );
+                Err(Failure { error: e.into(), in_doubt: !undone })
+            }
+        }
+    }
+
+    /// What is written to a file that was moved away or replaced is lost with it.
+    fn refuse_if_lost(&self) -> Result<()> {
+        let Some(opened) = &self.opened else { return Ok(()) };
+        if self.noted() != Condition::Lost && self.source.file_ids()? == *opened {
+            return Ok(());
+        }
+        self.lose("the database was moved, replaced or damaged while it was in use");
+        Err(StoreError::unusable(
+            "the server cannot write its database any more: its operator must look at the log",
+        ))
+    }
+
+    fn note_damage(&self, error: &StoreError) {
+        if error.kind == ErrorKind::Corrupt {
+            self.lose(&error.to_string());
+        }
+    }
+
+    fn lose(&self, why: &str) {
+        if self.condition.swap(Condition::Lost as u8, Ordering::Relaxed) != Condition::Lost as u8 {
+            log::error(&format!(
+                "{why}: nothing is written any more; stop the server, run `configsync-server \
+                 check`, put the right files back or restore a backup, and start it again"
+            ));
+        }
     }
 
     /// Copies the write-ahead log into the database and empties it.
     pub fn checkpoint(&self) -> Result<()> {
+        self.refuse_if_lost()?;
         let mut place = self.writer.take(WAIT).ok_or_else(StoreError::busy)?;
         let writer = self.connection(&mut place)?;
         Ok(writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
@@ -89,7 +249,59 @@ impl Database {
     ) -> Result<&'a mut Connection> {
         match &mut place.value {
             Some(connection) => Ok(connection),
-            empty => Ok(empty.insert(connect(&self.folder.database())?)),
+            empty => Ok(empty.insert(self.source.connect()?)),
+        }
+    }
+}
+
+impl Source {
+    /// The database of a read-only medium with its log, which must not be read apart.
+    fn copy(data: &DataDir) -> Result<Source> {
+        let dir = std::env::temp_dir().join(format!("configsync-{}", RandomId::draw()?));
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&dir)
+            .map_err(|e| StoreError::io("create", &dir, e))?;
+        let copy = Source::Copy(dir.join(DATABASE));
+        for name in [DATABASE, LOG] {
+            let from = data.root().open_regular(name);
+            let mut from = from.map_err(|e| data.root().error("open", name, e))?;
+            fs::File::create_new(dir.join(name))
+                .and_then(|mut to| std::io::copy(&mut from, &mut to))
+                .map_err(|e| StoreError::io("copy to", &dir, e))?;
+        }
+        Ok(copy)
+    }
+
+    fn path(&self) -> &Path {
+        let (Source::InPlace(path) | Source::Immutable(path) | Source::Copy(path)) = self;
+        path
+    }
+
+    fn connect(&self) -> Result<Connection> {
+        match self {
+            Source::Immutable(path) => connect_immutable(path),
+            _ => connect(self.path()),
+        }
+    }
+
+    /// A look at the paths, and not below the descriptor of the folder, since SQLite opens its
+    /// files by them.
+    fn file_ids(&self) -> Result<[FileId; 2]> {
+        let id = |path: &Path| {
+            let stat = lstat(path).map_err(|e| StoreError::io("look at", path, e.into()))?;
+            Ok::<_, StoreError>((stat.st_dev, stat.st_ino))
+        };
+        Ok([id(self.path())?, id(&self.path().with_file_name(LOG))?])
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        if let Source::Copy(path) = self
+            && let Some(dir) = path.parent()
+        {
+            let _ = fs::remove_dir_all(dir);
         }
     }
 }
@@ -173,20 +385,28 @@ pub fn execute_one(
     }
 }
 
-/// Writes a consistent copy of the whole database to a new file.
-pub fn vacuum_into(connection: &Connection, path: &Path) -> Result<()> {
-    connection.execute("VACUUM INTO ?1", [utf8(path)?])?;
-    Ok(())
-}
-
 /// A path as SQLite takes it.
 pub fn utf8(path: &Path) -> Result<&str> {
     path.to_str().ok_or_else(|| StoreError::unusable(format!("{} is not UTF-8", path.display())))
 }
 
-fn connect(path: &Path) -> Result<Connection> {
+/// Opens a database for reading and writing, which no link may lead to.
+pub fn connect(path: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
+    let flags = flags | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    prepared(Connection::open_with_flags(path, flags)?)
+}
+
+/// Opens a database that nobody writes: needs no files for locks, which a read-only medium could
+/// not take.
+pub fn connect_immutable(path: &Path) -> Result<Connection> {
+    let escaped = utf8(path)?.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    prepared(Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)?)
+}
+
+fn prepared(connection: Connection) -> Result<Connection> {
     connection.busy_timeout(Duration::from_millis(SQLITE_BUSY_MS))?;
     connection.set_prepared_statement_cache_capacity(64);
     // Plans are made once, not anew for the values of each call: those would be found no better,

@@ -9,10 +9,10 @@ use super::audit::Event;
 use super::blobs::Blob;
 use super::db::{execute, query_each, query_one, query_opt, query_scalar};
 use super::error::{ErrorKind, Result, StoreError};
-use super::files::Upload;
 use super::prune::Pruned;
+use super::upload::Upload;
 use super::{RowSink, Store, User};
-use crate::util::limits::DELETED_ROWS_MAX;
+use crate::util::limits::{DELETED_ROWS_MAX, KEEP_ROWS};
 use crate::util::log;
 use crate::util::time::now_ms;
 use crate::util::types::{Key, Long, Message, Name, Short};
@@ -165,7 +165,7 @@ impl Store {
             self.purge_entities(tx, target.user)
         })?;
         if purged > 0
-            && let Err(error) = self.unlink_deleted(&mut Pruned::default())
+            && let Err(error) = self.unlink_page("", KEEP_ROWS, &mut Pruned::default())
         {
             log::warn(&format!("files of deleted entities stay for now: {error}"));
         }

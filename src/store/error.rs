@@ -25,8 +25,10 @@ pub enum ErrorKind {
     PreconditionFailed,
     /// It does not fit into what the user may store.
     QuotaExceeded,
-    /// The disk is full, or down to what is kept in reserve.
+    /// The disk is full.
     DiskFull,
+    /// The disk is down to what is kept free.
+    LowDisk,
     /// The credential does not count, or no longer.
     Unauthorized(BadBearer),
     /// A stored file is missing or does not match its digest.
@@ -35,6 +37,8 @@ pub enum ErrorKind {
     Busy,
     /// The data folder cannot be used as it is.
     Unusable,
+    /// The database is damaged.
+    Corrupt,
     /// SQLite, the file system or the random source failed.
     Internal,
 }
@@ -115,7 +119,7 @@ impl StoreError {
             "the server is short of disk space: {free} bytes are free and {reserve} are kept \
              (--min-free); ask the operator to free some or to prune old snapshots"
         );
-        StoreError::new(ErrorKind::DiskFull, sentence)
+        StoreError::new(ErrorKind::LowDisk, sentence)
     }
 
     /// The file of a row, such as `snapshot 52`, is not what the row says.
@@ -139,14 +143,20 @@ impl StoreError {
 
     /// An I/O error while `doing` something with `path`.
     pub fn io(doing: &str, path: &Path, source: io::Error) -> StoreError {
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => disk_full(),
-            _ => {
+        match is_full(&source) {
+            true => disk_full(),
+            false => {
                 let sentence = format!("could not {doing} {}: {source}", path.display());
                 StoreError::new(ErrorKind::Internal, sentence)
             }
         }
     }
+}
+
+/// No block is free, none for this user, or the file may not grow.
+fn is_full(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 fn disk_full() -> StoreError {
@@ -155,16 +165,25 @@ fn disk_full() -> StoreError {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> StoreError {
-        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseLocked, DiskFull};
+        use rusqlite::ErrorCode::{
+            DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase, SystemIoFailure,
+        };
         match error.sqlite_error_code() {
             Some(DiskFull) => disk_full(),
+            // SQLite knows ENOSPC of a write alone. The system's number is still the one that it
+            // met: what it did since then went well.
+            Some(SystemIoFailure) if is_full(&io::Error::last_os_error()) => disk_full(),
             Some(DatabaseBusy | DatabaseLocked) => StoreError::busy(),
-            _ => {
+            code => {
+                let kind = match code {
+                    Some(DatabaseCorrupt | NotADatabase) => ErrorKind::Corrupt,
+                    _ => ErrorKind::Internal,
+                };
                 let sentence = format!(
                     "the database failed: {error}; if that stays, stop the server, run \
                      `configsync-server check`, and restore a backup if it reports damage"
                 );
-                StoreError::new(ErrorKind::Internal, sentence)
+                StoreError::new(kind, sentence)
             }
         }
     }

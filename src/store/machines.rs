@@ -84,7 +84,7 @@ impl Store {
     /// Removes a machine with its snapshots and links: rows first, then files; returns how many
     /// snapshots. Any text may be asked for: an old folder can hold a machine of a reserved name.
     pub fn remove_machine(&self, email: &Email, machine: &str) -> Result<u64> {
-        let snapshots = self.write(|tx| {
+        let snapshots = self.write_with_reserve(|tx| {
             let user = users::find(tx, email)?;
             let sql = "DELETE FROM machines WHERE user_id = ?1 AND machine_id = ?2
                        RETURNING id, snapshot_count";

@@ -1,14 +1,11 @@
 //! The schema and the steps that bring an older database to it.
 
-use std::fs::{self, File};
 use std::io::Read;
-use std::path::Path;
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::db::vacuum_into;
+use super::data_dir::{DATABASE, DataDir};
 use super::error::{Result, StoreError};
-use super::folder::{Folder, private_file, sync_dir};
 
 /// The schema in parts: [`MARK`] begins the part of the next version.
 const SCHEMA: &str = include_str!("../../schema.sql");
@@ -18,8 +15,12 @@ const MARK: &str = "\n-- version ";
 pub const VERSION: i64 = 5;
 
 /// Brings the database to [`VERSION`] in one transaction: a new one gets every part of the
-/// schema, an older one those after its version; a newer one is refused untouched.
-fn migrate(connection: &mut Connection) -> Result<()> {
+/// schema, an older one those after its version; a newer one is refused untouched. Of several
+/// processes that open it at once, one does.
+pub fn migrate(connection: &mut Connection) -> Result<()> {
+    if version(connection)? == VERSION {
+        return Ok(());
+    }
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found = version(&tx)?;
     let (Ok(done), true) = (usize::try_from(found), found <= VERSION) else {
@@ -33,44 +34,28 @@ fn migrate(connection: &mut Connection) -> Result<()> {
     Ok(())
 }
 
-/// Brings an older database to [`VERSION`] after a copy of it was kept beside it, whole on disk:
-/// `configsync.db.before-5`. Of several processes that open it at once, one does.
-pub fn upgrade(connection: &mut Connection, folder: &Folder) -> Result<()> {
-    if version(connection)? == VERSION {
-        return Ok(());
+/// Refuses to read a database of an older schema, which would have to be changed first.
+pub fn refuse_older(connection: &Connection) -> Result<()> {
+    match version(connection)? {
+        found if found < VERSION => Err(StoreError::unusable(format!(
+            "the database has schema version {found}, and reading does not bring it to version \
+             {VERSION}: start `configsync-server serve` on it once, or restore it to a new folder"
+        ))),
+        _ => Ok(()),
     }
-    let _lock = folder.lock_for_upgrade()?;
-    if (1..VERSION).contains(&version(connection)?) {
-        let copy = folder.root().join(format!("configsync.db.before-{VERSION}"));
-        let partial = copy.with_extension("partial");
-        // What an earlier start left when it was cut off.
-        let _ = fs::remove_file(&partial);
-        if let Err(error) = set_aside(connection, &partial, &copy) {
-            let _ = fs::remove_file(&partial);
-            return Err(error);
-        }
-        sync_dir(folder.root())?;
-    }
-    migrate(connection)
-}
-
-fn set_aside(connection: &Connection, partial: &Path, copy: &Path) -> Result<()> {
-    vacuum_into(connection, partial)?;
-    let failed = |doing, e| StoreError::io(doing, partial, e);
-    private_file(partial)?.sync_all().map_err(|e| failed("sync", e))?;
-    fs::rename(partial, copy).map_err(|e| failed("rename", e))
 }
 
 /// Refuses a database of a newer schema before it is opened, which would change its file: the
 /// version stands in its header (https://sqlite.org/fileformat2.html#user_version_number).
-pub fn refuse_newer(database: &Path) -> Result<()> {
-    let mut header = [0; 64];
-    let read = File::open(database).and_then(|mut file| file.read_exact(&mut header));
+pub fn refuse_newer(data: &DataDir) -> Result<()> {
+    let mut header = Vec::new();
+    let opened = data.root().open_regular(DATABASE);
+    let read = opened.and_then(|file| file.take(64).read_to_end(&mut header));
+    read.map_err(|e| data.root().error("read", DATABASE, e))?;
     // What is too short, SQLite refuses.
-    let [.., a, b, c, d] = header;
-    match i64::from(i32::from_be_bytes([a, b, c, d])) {
-        found if read.is_ok() && header.starts_with(b"SQLite") && found > VERSION => {
-            Err(newer(found))
+    match header.get(60..64).and_then(|bytes| bytes.try_into().ok()).map(i32::from_be_bytes) {
+        Some(found) if header.starts_with(b"SQLite") && i64::from(found) > VERSION => {
+            Err(newer(found.into()))
         }
         _ => Ok(()),
     }

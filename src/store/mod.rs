@@ -4,45 +4,57 @@ pub mod audit;
 pub mod backup;
 mod blobs;
 pub mod check;
+mod clock;
 pub mod credentials;
+mod data_dir;
 mod db;
+mod dir;
 pub mod entities;
 pub mod environments;
 mod error;
-mod files;
-mod folder;
+mod health;
 pub mod keypairs;
 pub mod links;
 pub mod machines;
 mod migrations;
 mod pending;
+mod private_socket;
 pub mod prune;
 pub mod snapshots;
 pub mod space;
+mod start;
 pub mod status;
 pub mod tokens;
+mod upload;
 mod usage;
 pub mod users;
 pub mod variables;
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
 use rusqlite::Transaction;
+use serde_json::Value;
 
+pub use data_dir::provided_jwt_key;
 pub use error::{BadBearer, ErrorKind, Result, StoreError};
-pub use files::Upload;
-pub use folder::Folder;
+pub use health::Health;
+pub use start::Started;
+pub use upload::Upload;
 pub use users::User;
 
 use crate::util::log;
 use crate::util::types::RandomId;
+use audit::Event;
+use blobs::VerifiedCache;
+use clock::ClockGuard;
+use data_dir::{DATABASE, DataDir, LOG};
 use db::Database;
-use files::Memo;
+use health::HealthCache;
 use pending::Pending;
+use status::{Fact, note};
 
 /// What `serve` was told about space; commands that store nothing need none of it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -73,67 +85,74 @@ pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
 /// One data folder, open.
 pub struct Store {
-    folder: Folder,
+    data: Arc<DataDir>,
     db: Database,
-    memo: Memo,
+    verified: VerifiedCache,
     pending: Pending,
     policy: Policy,
     /// Bytes that uploads under way have written.
     uploaded: Arc<AtomicU64>,
-    /// Held for the life of a server; None for commands.
-    _lock: Option<File>,
+    /// Files of commits that may or may not be read from the log after a crash.
+    in_doubt: Mutex<Vec<RandomId>>,
+    clock: ClockGuard,
+    health: HealthCache,
+    /// It holds the one-server lock.
+    is_server: bool,
 }
 
 impl Store {
-    /// Opens an existing data folder for a command; a server may run on it.
+    /// Opens an existing data folder for a command that changes it; a server may run on it.
     pub fn open(root: &Path) -> Result<Store> {
-        let folder = Folder::existing(root)?;
-        Store::with(folder, Policy::default(), None)
+        let data = DataDir::open(root)?;
+        if !data.is_writable()? {
+            let why = format!("{} cannot be written: it can only be read", data.path().display());
+            return Err(StoreError::unusable(why));
+        }
+        let db = match Database::open(&data) {
+            // Not even the index of its log has room.
+            Err(e) if e.kind == ErrorKind::DiskFull && data.free_reserve()? => {
+                Database::open(&data)?
+            }
+            opened => opened?,
+        };
+        Ok(Store::with(data, db, Policy::default(), false))
     }
 
-    /// Makes or opens the data folder of a server: takes the one-server lock, empties what was
-    /// under way when the last one ended, and sets files without a row aside; says how many.
-    pub fn start(root: &Path, policy: Policy) -> Result<(Store, usize)> {
-        Folder::at(root).refuse_to_start()?;
-        let folder = Folder::create(root)?;
-        let lock = folder.lock_server()?;
-        folder.close_to_others()?;
-        folder.empty_scratch()?;
-        let store = Store::with(folder, policy, Some(lock))?;
-        store.refuse_damage()?;
-        let orphans = store.folder.move_orphans(&store.file_names()?)?;
-        Ok((store, orphans))
+    /// Opens an existing data folder for a command that only reads, also on a read-only medium.
+    pub fn open_to_read(root: &Path) -> Result<Store> {
+        let data = DataDir::open(root)?;
+        let db = Database::open_to_read(&data)?;
+        Ok(Store::with(data, db, Policy::default(), false))
     }
 
-    fn with(folder: Folder, policy: Policy, lock: Option<File>) -> Result<Store> {
-        let db = Database::open(&folder)?;
-        let (memo, pending, uploaded) = (Memo::default(), Pending::default(), Arc::default());
-        Ok(Store { folder, db, memo, pending, policy, uploaded, _lock: lock })
-    }
-
-    /// A server on a damaged database would make the damage worse. About 0.7 ms for a thousand rows.
-    fn refuse_damage(&self) -> Result<()> {
-        match self.db.read(|c| db::query_scalar::<String>(c, "PRAGMA quick_check(1)", []))? {
-            ok if ok == "ok" => Ok(()),
-            damage => Err(StoreError::unusable(format!(
-                "the database is damaged ({damage}): run `configsync-server check` to see how much, \
-                 and restore a backup (`configsync-server restore --help`)"
-            ))),
+    fn with(data: DataDir, db: Database, policy: Policy, is_server: bool) -> Store {
+        Store {
+            is_server,
+            data: Arc::new(data),
+            db,
+            policy,
+            verified: VerifiedCache::default(),
+            pending: Pending::default(),
+            uploaded: Arc::default(),
+            in_doubt: Mutex::default(),
+            clock: ClockGuard::default(),
+            health: HealthCache::default(),
         }
     }
 
-    /// The data folder.
-    pub fn folder(&self) -> &Folder {
-        &self.folder
-    }
-
-    /// True if the database answers and the data folder can be written.
-    pub fn healthy(&self) -> bool {
-        let answers = self.db.read(|c| db::query_scalar::<i64>(c, "SELECT 1", []));
-        let stands = self.folder.snapshots().is_dir();
-        answers.is_ok()
-            && stands
-            && self.upload().is_ok_and(|mut upload| upload.write(b"healthz").is_ok())
+    /// Leaves a fact for `status` and metrics, and a row in the audit log, unless the folder can only
+    /// be read.
+    fn leave(&self, fact: Fact, value: &Value, event: Option<Event>) {
+        if !self.db.is_in_place() {
+            return;
+        }
+        let left = self.write(|tx| {
+            note(tx, fact, value)?;
+            event.iter().try_for_each(|event| event.write(tx))
+        });
+        if let Err(error) = left {
+            log::warn(&format!("`status` will not show this outcome: {error}"));
+        }
     }
 
     /// Writes all that waits, and brings the write-ahead log into the database: after a clean stop
@@ -145,33 +164,6 @@ impl Store {
         }
     }
 
-    /// Begins an upload in `tmp/`.
-    pub fn upload(&self) -> Result<Upload> {
-        Upload::create(&self.folder, &self.uploaded)
-    }
-
-    /// An unlinked file in `tmp/` for a response that is too long to wait in memory.
-    pub fn response_file(&self) -> Result<File> {
-        let path = self.folder.tmp().join(RandomId::draw()?.to_string());
-        let made = File::options().read(true).write(true).create_new(true).open(&path);
-        let file = made.map_err(|e| StoreError::io("create", &path, e))?;
-        std::fs::remove_file(&path).map_err(|e| StoreError::io("remove", &path, e))?;
-        Ok(file)
-    }
-
-    /// Free bytes of the disk for this process.
-    pub fn free_bytes(&self) -> Result<u64> {
-        let root = self.folder.root();
-        let failed = |e: rustix::io::Errno| StoreError::io("look at", root, e.into());
-        let stat = rustix::fs::statvfs(root).map_err(failed)?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-    }
-
-    /// Free bytes as they would be without the uploads under way.
-    pub fn free_bytes_before_uploads(&self) -> Result<u64> {
-        Ok(self.free_bytes()?.saturating_add(self.uploaded.load(Ordering::Relaxed)))
-    }
-
     /// Stored bytes and snapshots of all users.
     pub fn totals(&self) -> Result<(u64, u64)> {
         let sql = "SELECT (SELECT coalesce(sum(stored_bytes), 0) FROM users),
@@ -180,25 +172,17 @@ impl Store {
     }
 
     /// Bytes of the database with its write-ahead log.
-    pub fn database_bytes(&self) -> u64 {
-        let database = self.folder.database();
-        let bytes = |path: &Path| path.metadata().map_or(0, |metadata| metadata.len());
-        bytes(&database).saturating_add(bytes(&database.with_extension("db-wal")))
-    }
-
-    /// Free bytes of the disk below which pushes are refused.
-    pub fn free_bytes_min(&self) -> u64 {
-        self.policy.free_bytes_min
+    pub fn database_bytes(&self) -> Result<u64> {
+        let sizes = [DATABASE, LOG].map(|name| self.data.root().look(name));
+        sizes.into_iter().try_fold(0_u64, |sum, found| {
+            let size = found?.map_or(0, |stat| stat.st_size.cast_unsigned());
+            Ok(sum.saturating_add(size))
+        })
     }
 
     /// Runs `work` in a transaction; when this returns Ok, it is on disk.
     fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
-        self.db.write(work)
-    }
-
-    /// The names of all files that rows speak of, those that wait to be unlinked included.
-    fn file_names(&self) -> Result<HashSet<RandomId>> {
-        self.random_ids("SELECT file FROM stored_files UNION ALL SELECT file FROM deleted_files")
+        self.commit(work).map_err(|failure| failure.error)
     }
 
     fn random_ids(&self, sql: &str) -> Result<HashSet<RandomId>> {

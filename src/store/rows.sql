@@ -81,3 +81,12 @@ CREATE TEMP VIEW audit_rows AS
     'event', event, 'user', user_email, 'user_id', user_id, 'machine', machine, 'peer', peer,
     'outcome', outcome, 'subject_id', subject_id, 'detail', detail) AS row
   FROM audit_log;
+
+-- Whose a stored file is, for the report of a damaged one.
+CREATE TEMP VIEW file_origins AS
+  SELECT s.file, concat_ws(', ', u.email, 'machine ' || m.machine_id, moment(s.created_at)) AS origin
+    FROM state_snapshots s JOIN machines m ON m.id = s.machine_ref JOIN users u ON u.id = s.user_id
+  UNION ALL
+  SELECT v.file, concat_ws(', ', u.email, 'machine ' || v.pushed_from_machine_id,
+                           moment(v.created_at))
+    FROM entity_versions v JOIN users u ON u.id = v.user_id;

@@ -9,10 +9,11 @@ use super::audit::Event;
 use super::blobs::Blob;
 use super::db::{query_rows, query_scalar};
 use super::error::{ErrorKind, Result, StoreError};
-use super::files::Upload;
 use super::machines::machine_ref;
 use super::prune::{Pruned, keep_newest};
+use super::upload::Upload;
 use super::{Store, User};
+use crate::util::limits::KEEP_ROWS;
 use crate::util::log;
 use crate::util::time::now_ms;
 use crate::util::types::{Digest, MachineId, Message, Short};
@@ -132,7 +133,7 @@ impl Store {
         let done = done.inspect_err(|error| self.audit_refusal(push(), error))?;
         // The push is done, whatever becomes of older files: a later prune takes what stays now.
         if self.policy.keep > 0
-            && let Err(error) = self.unlink_deleted(&mut Pruned::default())
+            && let Err(error) = self.unlink_page("", KEEP_ROWS, &mut Pruned::default())
         {
             log::warn(&format!("files of pruned snapshots stay for now: {error}"));
         }
@@ -174,16 +175,6 @@ impl Store {
         found.truncate(limit);
         let next = found.last().filter(|_| more).map(|(_, id)| *id);
         Ok((found.into_iter().map(|(row, _)| row).collect(), next))
-    }
-
-    /// True if a push of `low` to `high` bytes could be a repetition of a newest snapshot, which
-    /// needs no room.
-    pub fn could_be_repeated(&self, user: i64, low: u64, high: u64) -> Result<bool> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM machines m JOIN state_snapshots s ON s.id =
-                     (SELECT max(id) FROM state_snapshots WHERE machine_ref = m.id)
-                    WHERE m.user_id = ?1 AND s.size_bytes BETWEEN ?2 AND ?3)";
-        let high = i64::try_from(high).unwrap_or(i64::MAX);
-        self.db.read(|c| query_scalar(c, sql, params![user, low, high]))
     }
 }
 

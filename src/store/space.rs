@@ -1,82 +1,76 @@
-//! Room promised to uploads under way: many that each fit alone must not overfill the disk, or a
-//! quota, together.
+//! Room on the disk, and in a user's quota.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::store::{Store, StoreError};
-use crate::util::sync::lock;
+use super::Store;
+use super::error::{Result, StoreError};
 
-/// What uploads under way will need.
+/// Bytes promised to uploads under way: many that each fit alone must not overfill the disk
+/// together.
 #[derive(Default)]
 pub struct Reservations {
-    /// Bytes by user; never more entries than requests in flight.
-    promised: Mutex<HashMap<i64, u64>>,
+    promised: AtomicU64,
 }
 
 /// Room for one upload; given back when it goes.
 pub struct Reservation {
     reservations: Arc<Reservations>,
-    user_id: i64,
     bytes: u64,
 }
 
-/// The size of an upload in bytes, as far as its head tells.
+/// The size of an upload, as far as its head tells.
 #[derive(Clone, Copy)]
 pub struct DeclaredSize {
-    /// It has at least so many.
+    /// Bytes it has at least.
     pub min: u64,
-    /// It has at most so many.
+    /// Bytes it has at most.
     pub max: u64,
 }
 
 impl Reservations {
-    /// Promises room for an upload, or says why there is none. A refusal waits for the
-    /// transaction where that may have another answer: to nothing at all, to a condition, to what
-    /// repeats a newest snapshot. What the disk cannot hold is refused all the same.
+    /// Promises room for an upload, or says why there is none. Of one that may repeat a newest
+    /// snapshot, which stores nothing, only the transaction knows whether it fits; what the disk
+    /// cannot hold is refused all the same.
     pub fn promise(
-        self: &Arc<Self>, store: &Store, user_id: i64, size: DeclaredSize, repeatable: bool,
-        conditional: bool,
-    ) -> Result<Reservation, StoreError> {
+        self: &Arc<Self>, store: &Store, user_id: i64, size: DeclaredSize, may_be_retry: bool,
+    ) -> Result<Reservation> {
         let (used, allowed) = store.usage(user_id)?;
-        // What was promised is partly written already.
-        let free = store.free_bytes_before_uploads()?;
-        let mut promised = lock(&self.promised);
-        let of_user = promised.get(&user_id).copied().unwrap_or(0);
-        let reserve = store.free_bytes_min();
-        let room = promised.values().fold(free, |room, bytes| room.saturating_sub(*bytes));
-        let full = room < size.max;
-        let short = room < size.max.saturating_add(reserve);
-        let over = allowed
-            .filter(|allowed| used.saturating_add(of_user).saturating_add(size.min) > *allowed);
-        if short || over.is_some() {
-            // Released first: the question goes to the database.
-            drop(promised);
-            let DeclaredSize { min, max } = size;
-            let waits = repeatable
-                && (conditional || max == 0 || store.could_be_repeated(user_id, min, max)?);
-            if full || !waits {
-                return Err(match over {
-                    Some(allowed) => StoreError::over_quota(used, allowed),
-                    None => StoreError::low_disk(room, reserve),
-                });
-            }
-            promised = lock(&self.promised);
+        let allowed = allowed.filter(|_| !may_be_retry).unwrap_or(u64::MAX);
+        if used.saturating_add(size.min) > allowed {
+            return Err(StoreError::over_quota(used, allowed));
         }
-        let of_user = promised.entry(user_id).or_default();
-        *of_user = of_user.saturating_add(size.max);
-        let reservations = Arc::clone(self);
-        Ok(Reservation { reservations, user_id, bytes: size.max })
+        let kept = if may_be_retry { 0 } else { store.free_bytes_min() };
+        let free = store.free_bytes_before_uploads()?;
+        let before = self.promised.fetch_add(size.max, Ordering::Relaxed);
+        let reservation = Reservation { reservations: Arc::clone(self), bytes: size.max };
+        let room = free.saturating_sub(before);
+        match room < size.max.saturating_add(kept) {
+            true => Err(StoreError::low_disk(room, store.free_bytes_min())),
+            false => Ok(reservation),
+        }
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        let mut promised = lock(&self.reservations.promised);
-        let of_user = promised.get(&self.user_id).copied().unwrap_or(0);
-        match of_user.saturating_sub(self.bytes) {
-            0 => promised.remove(&self.user_id),
-            left => promised.insert(self.user_id, left),
-        };
+        self.reservations.promised.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Store {
+    /// Free bytes of the disk for this process.
+    pub fn free_bytes(&self) -> Result<u64> {
+        self.data.free_bytes()
+    }
+
+    /// Free bytes as they would be without the uploads under way.
+    fn free_bytes_before_uploads(&self) -> Result<u64> {
+        Ok(self.free_bytes()?.saturating_add(self.uploaded.load(Ordering::Relaxed)))
+    }
+
+    /// Free bytes of the disk below which pushes are refused.
+    pub fn free_bytes_min(&self) -> u64 {
+        self.policy.free_bytes_min
     }
 }

@@ -1,6 +1,5 @@
 //! What the operator's lists and `status` show.
 
-use std::fs::File;
 use std::io::Read;
 
 use rusqlite::types::ValueRef;
@@ -8,8 +7,9 @@ use rusqlite::{Connection, Params, Row, params};
 use serde_json::Value;
 
 use super::audit::moment;
+use super::data_dir::OFFSITE_LAST;
 use super::db::{execute, query_one, query_opt, query_rows};
-use super::error::{Result, StoreError};
+use super::error::Result;
 use super::{Store, users};
 use crate::util::time::now_ms;
 use crate::util::types::Email;
@@ -105,20 +105,19 @@ impl Store {
     /// When the last off-site copy was made, in milliseconds since 1970, by the file that its script
     /// writes; None if there is none.
     pub fn last_offsite(&self) -> Result<Option<i64>> {
-        let path = self.folder.root().join("offsite.last");
-        let mut text = String::new();
-        let read = File::open(&path).and_then(|file| file.take(64).read_to_string(&mut text));
-        match read {
+        let (root, mut text) = (self.data.root(), String::new());
+        let opened = root.open_regular(OFFSITE_LAST);
+        match opened.and_then(|file| file.take(64).read_to_string(&mut text)) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             // What cannot be read as a time is long ago: somebody should look.
             Ok(_) => Ok(Some(moment(text.trim()).unwrap_or(0))),
-            Err(e) => Err(StoreError::io("read", &path, e)),
+            Err(e) => Err(root.error("read", OFFSITE_LAST, e)),
         }
     }
 
     /// True while a server runs on this folder.
     pub fn server_runs(&self) -> Result<bool> {
-        Ok(self.folder.server_runs())
+        self.data.server_runs()
     }
 
     /// A fact that was left, and when, in milliseconds since 1970.
@@ -162,6 +161,8 @@ pub enum Fact {
     GoodBackup,
     /// The last backup that failed: `reason`.
     FailedBackup,
+    /// How long deletion by age still waits, since the clock seemed wrong: `wait_ms`.
+    ClockWait,
     /// The last check: `damaged`, `orphans`, `database`, each a number of findings.
     Check,
 }
@@ -172,6 +173,7 @@ impl Fact {
             Fact::Start => "last_start",
             Fact::GoodBackup => "last_backup",
             Fact::FailedBackup => "failed_backup",
+            Fact::ClockWait => "clock_wait",
             Fact::Check => "last_check",
         }
     }

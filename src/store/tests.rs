@@ -72,7 +72,6 @@ fn snapshots(store: &Store, user: &User, machine: &MachineId) {
     store
         .push(user, machine, &PushBody::default(), &PushMode::Append, upload(store, b"b"))
         .unwrap();
-    store.could_be_repeated(user.id, 1, 9).unwrap();
     store.usage(user.id).unwrap();
     store.snapshot_count(user.id).unwrap();
     for of in [None, Some(machine.clone())] {

@@ -49,7 +49,7 @@ impl Store {
 
     /// Revokes a token; repeating it changes nothing.
     pub fn revoke_token(&self, id: i64) -> Result<()> {
-        self.write(|tx| {
+        self.write_with_reserve(|tx| {
             let sql = "SELECT u.id, u.email FROM api_tokens t JOIN users u ON u.id = t.user_id
                         WHERE t.id = ?1";
             let user = query_one(tx, "token", sql, [id], User::from_row)?;

@@ -34,20 +34,25 @@ impl Store {
     pub(super) fn write_as<T>(
         &self, user: &User, work: impl FnOnce(&Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
-        self.write(|tx| {
-            confirm(tx, user)?;
-            let before = self.usage_in(tx, user.id)?;
-            let done = work(tx)?;
-            let after = self.usage_in(tx, user.id)?;
-            if after.text > before.text {
-                if after.text > TEXT_BYTES_PER_USER_MAX {
-                    return Err(too_many_rows());
-                }
-                // Where no file of one byte would fit, no row is added either.
-                self.check_fits(before, 1)?;
+        self.write(|tx| self.work_as(user, tx, work))
+    }
+
+    /// The same within a transaction.
+    pub(super) fn work_as<T>(
+        &self, user: &User, tx: &Transaction<'_>, work: impl FnOnce(&Transaction<'_>) -> Result<T>,
+    ) -> Result<T> {
+        confirm(tx, user)?;
+        let before = self.usage_in(tx, user.id)?;
+        let done = work(tx)?;
+        let after = self.usage_in(tx, user.id)?;
+        if after.text > before.text {
+            if after.text > TEXT_BYTES_PER_USER_MAX {
+                return Err(too_many_rows());
             }
-            Ok(done)
-        })
+            // Where no file of one byte would fit, no row is added either.
+            self.check_fits(before, 1)?;
+        }
+        Ok(done)
     }
 
     /// Room for a file of `size` bytes of a user? It is on disk already, so the reserve is compared

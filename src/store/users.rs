@@ -79,7 +79,7 @@ impl Store {
 
     /// Removes a user with all that is theirs: rows first, then files; returns how many files.
     pub fn remove_user(&self, email: &Email) -> Result<u64> {
-        let files = self.write(|tx| {
+        let files = self.write_with_reserve(|tx| {
             let user = find(tx, email)?;
             let sql = "SELECT count(*) FROM stored_files WHERE user_id = ?1";
             let files = query_scalar(tx, sql, [user.id])?;

@@ -98,8 +98,6 @@ pub const SENTENCE_BYTES_MAX: usize = 200;
 pub const RESPONSE_MEMORY_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of responses that wait in files for the readers of one user, over all connections.
 pub const RESPONSE_FILE_BYTES_PER_USER_MAX: u64 = 128 * 1024 * 1024;
-/// Bytes of a private socket's path: `sun_path` holds 108 on Linux, 104 on other systems.
-pub const SOCKET_PATH_BYTES_MAX: usize = 100;
 /// Seconds that `healthcheck` waits to connect, and for an answer.
 pub const HEALTHCHECK_TIMEOUT_S: u64 = 5;
 /// Milliseconds in which the database may be settled at a stop, when no more of its time is left.
@@ -196,7 +194,7 @@ pub const PENDING_ROWS_MAX: usize = 4096;
 pub const HOUSEKEEPING_MS: u64 = 500;
 /// Seconds below which `check` passes over a file without a row while a server runs: longer
 /// than any push takes from rename to commit.
-pub const ORPHAN_AGE_S: u64 = 600;
+pub const ORPHAN_AGE_S: i64 = 600;
 /// Days that audit rows are kept (`--audit-days`).
 pub const AUDIT_DAYS: u32 = 365;
 /// Audit rows of one user and day about what changes nothing: reads, logins, refused pushes. Such
@@ -207,14 +205,31 @@ pub const AUDIT_CHANGES_PER_DAY_MAX: u32 = 100_000;
 /// Audit rows of one day about failed logins, which need no credentials: at real accounts and at
 /// made-up ones so many each, which is 110 MB in a year of attack. The log has all of them.
 pub const AUDIT_FAILURES_PER_DAY_MAX: u32 = 1000;
-/// Files that a backup copies at once, at most.
-pub const COPIES_AT_ONCE: usize = 4;
 /// Rows whose files are copied, or verified, before progress is shown.
 pub const COPY_ROWS: usize = 200;
-/// Days that a file lies in `lost+found/` before a prune takes it.
-pub const LOST_DAYS: u64 = 30;
-/// Rows that one transaction of a prune deletes, so that pushes come in between.
-pub const PRUNE_ROWS: usize = 1000;
+/// Days after which a prune deletes what was soft-deleted, or set aside in `orphans/`.
+pub const DELETED_DAYS: u32 = 30;
+/// Rows that one transaction of a prune deletes, so that pushes come in between, and that its log
+/// fits into what the reserve frees: a row changes some five pages of 4 KiB, most of them shared.
+pub const PRUNE_ROWS: usize = 100;
+/// Bytes of the file that is given up for a command that frees room on a full disk.
+pub const RESERVE_BYTES: u64 = 1024 * 1024;
+/// Milliseconds that a start tries to get the lock of its data folder: `status` and `check` ask for
+/// it too, for a moment.
+pub const SERVER_LOCK_WAIT_MS: u64 = 2000;
+/// Names that one warning shows.
+pub const NAMES_SHOWN_MAX: usize = 10;
+/// Files of commits in doubt that are remembered until the next good commit; then no more pushes
+/// are taken before there is one.
+pub const IN_DOUBT_MAX: usize = 64;
+/// Milliseconds between two looks at how the data folder is, whoever asks.
+pub const HEALTH_MS: u64 = 1000;
+/// Milliseconds between the clock and the newest row above which the clock is not trusted.
+pub const CLOCK_LEAD_MS: i64 = 7 * 86_400_000;
+/// Milliseconds by which wall clock and monotonic clock may part between two looks.
+pub const CLOCK_JUMP_MS: i64 = 86_400_000;
+/// Milliseconds of running for which nothing is deleted by its age then.
+pub const CLOCK_WAIT_MS: i64 = 86_400_000;
 /// Snapshots beyond `--keep` that one push deletes.
 pub const KEEP_ROWS: usize = 50;
 /// Milliseconds between two rounds of retention.

@@ -1,6 +1,6 @@
 //! backup and restore: the drill, under load, and what may go wrong.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,7 +63,7 @@ fn a_backup_under_load_restores_every_push_acknowledged_before_it_began() {
 }
 
 #[test]
-fn a_backup_is_a_data_folder_itself_with_its_tokens_and_jwt_key() {
+fn a_backup_is_a_data_folder_itself_that_accepts_tokens_and_no_jwt_from_before() {
     let server = serve(&[]);
     let user = server.user("a@example.org");
     user.register("m");
@@ -73,15 +73,46 @@ fn a_backup_is_a_data_folder_itself_with_its_tokens_and_jwt_key() {
     let backup = server.beside("backup");
     let printed = server.ok(&["backup", &backup]);
     assert!(printed.contains("1 files of 5 bytes"), "{printed}");
-    user.stored("m", b"later");
-    let copy = serve_copy(&server, &backup);
-    assert_eq!(user.on(&copy).pull("").body, b"state");
-    let by_jwt = User::of(&copy, "a@example.org", login["token"].as_str().unwrap());
-    assert_eq!(by_jwt.pull("").body, b"state");
+    let names = fs::read_dir(&backup).unwrap().map(|entry| entry.unwrap().file_name());
+    let names: BTreeSet<_> = names.map(|name| name.into_string().unwrap()).collect();
+    assert_eq!(names, ["configsync.db", "snapshots"].map(String::from).into());
     for file in files(Path::new(&backup)) {
         use std::os::unix::fs::PermissionsExt;
         let mode = file.symlink_metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600, "{file:?}");
+    }
+    // Not even with the key of before does a JWT of before count.
+    fs::copy(server.data().join("jwt.key"), Path::new(&backup).join("jwt.key")).unwrap();
+    let restored = server.beside("restored");
+    assert_eq!(run(&["restore", &backup, "--data", &restored], "").code, 0);
+    assert!(!Path::new(&restored).join("jwt.key").exists());
+    fs::copy(server.data().join("jwt.key"), Path::new(&restored).join("jwt.key")).unwrap();
+    for copy in [&backup, &restored] {
+        let copy = serve_copy(&server, copy);
+        assert_eq!(user.on(&copy).pull("").body, b"state");
+        let by_jwt = User::of(&copy, "a@example.org", login["token"].as_str().unwrap());
+        assert_eq!(by_jwt.pull("").status, 401);
+    }
+}
+
+#[test]
+fn a_copy_gives_out_no_id_that_was_given_out_since() {
+    let server = serve(&[]);
+    let a = server.user("a@example.org");
+    a.register("m");
+    a.stored("m", b"state");
+    let (backup, restored) = (server.beside("backup"), server.beside("restored"));
+    server.ok(&["backup", &backup]);
+    assert_eq!(run(&["restore", &backup, "--data", &restored], "").code, 0);
+    for (copy, least) in [(&backup, 1_000_001), (&restored, 2_000_001)] {
+        let copy = serve_copy(&server, copy);
+        let a = a.on(&copy);
+        assert!(a.stored("m", b"later") > least);
+        let added = copy.ok(&["user", "add", "b@example.org"]);
+        assert!(added.contains(&format!("user {} ", least + 1)), "{added}");
+        // Of a table that never held a row.
+        let project = a.post("/api/projects", &json!({ "slug": "p", "name": "p" })).json();
+        assert_eq!(project["project"]["id"], least, "{project}");
     }
 }
 
@@ -174,18 +205,22 @@ fn a_backup_killed_at_any_moment_is_no_backup_and_the_next_one_is() {
         std::thread::sleep(std::time::Duration::from_millis(wait_ms));
         child.kill().unwrap();
         child.wait().unwrap();
-        if Path::new(&dest).exists() {
+        if Path::new(&dest).join("configsync.db").exists() {
             assert_eq!(run(&["check", "--data", &dest], "").code, 0, "whole after {wait_ms} ms");
             fs::remove_dir_all(&dest).unwrap();
+            continue;
         }
+        let begun = Path::new(&dest).join("configsync.db.partial").exists();
+        let serve = if begun { &["serve", "--listen", "127.0.0.1:0"][..] } else { &["check"] };
+        for args in [serve, &["check"], &["user", "list"]] {
+            let ran = run(&[args, &["--data", &dest]].concat(), "");
+            assert_eq!(ran.code, 1, "after {wait_ms} ms {ran:?}");
+        }
+        let to = server.beside("restored");
+        assert_eq!(run(&["restore", &dest, "--data", &to], "").code, 1, "after {wait_ms} ms");
     }
     server.ok(&["backup", &dest]);
-    assert!(!Path::new(&format!("{dest}.partial")).exists());
     assert_eq!(run(&["check", "--data", &dest], "").code, 0);
-    let half = server.beside("half.partial");
-    fs::create_dir(&half).unwrap();
-    let printed = server.ok(&["backup", &server.beside("half")]);
-    assert!(printed.contains("unfinished"), "{printed}");
 }
 
 #[test]
@@ -197,7 +232,7 @@ fn a_restore_takes_only_a_backup_and_only_an_empty_place() {
     let backup = server.beside("backup");
     server.ok(&["backup", &backup]);
     let none = run(&["restore", &server.beside("none"), "--data", &server.beside("x")], "");
-    assert!(none.code == 1 && none.err.contains("no data folder"), "{none:?}");
+    assert!(none.code == 1 && none.err.contains("is not a data folder"), "{none:?}");
     let over = run(&["restore", &backup, "--data", server.data().to_str().unwrap()], "");
     assert!(over.code == 1 && over.err.contains("exists"), "{over:?}");
     let empty = server.beside("empty");
@@ -211,7 +246,7 @@ fn a_restore_takes_only_a_backup_and_only_an_empty_place() {
 }
 
 #[test]
-fn a_restore_fills_a_folder_that_is_there_and_a_backup_does_not() {
+fn a_restore_fills_an_empty_folder_and_completes_what_was_cut_off() {
     let server = serve(&[]);
     let user = server.user("a@example.org");
     user.register("m");
@@ -219,24 +254,25 @@ fn a_restore_fills_a_folder_that_is_there_and_a_backup_does_not() {
     let scratch = tempfile::tempdir().unwrap();
     let path = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
     fs::create_dir(path("there")).unwrap();
-    assert_eq!(server.cli(&["backup", &path("there")]).code, 1, "a backup makes its own folder");
     server.ok(&["backup", &(path("copy") + "/")]);
     // As the root of a volume looks.
     fs::create_dir(path("there/lost+found")).unwrap();
     let restore = || run(&["restore", &path("copy"), "--data", &(path("there") + "/")], "");
-    let held = fs::File::create(path("there/server.lock")).unwrap();
+    let held = fs::File::open(path("there")).unwrap();
     held.lock().unwrap();
     assert_eq!(restore().code, 1, "not where a server starts");
     drop(held);
     assert_eq!(restore().code, 0);
     assert_eq!(run(&["check", "--data", &path("there")], "").code, 0);
     assert_eq!(restore().code, 1, "not over a data folder");
-    // Cut off before the database came: the next one begins anew.
-    fs::remove_file(path("there/configsync.db")).unwrap();
-    fs::create_dir(path("there/.partial")).unwrap();
-    fs::write(path("there/.partial/server.lock"), "").unwrap();
+    // Cut off before the database got its name: the next one begins anew.
+    let rename = |from: &str, to: &str| fs::rename(path(from), path(to)).unwrap();
+    rename("there/configsync.db", "there/configsync.db.partial");
+    let stale = path("there/snapshots/00");
+    fs::create_dir_all(&stale).unwrap();
+    fs::write(stale + "/00112233445566778899aabbccddeeff", "half a file").unwrap();
     let again = restore();
-    assert!(again.code == 0 && again.out.contains("unfinished"), "{again:?}");
+    assert_eq!(again.code, 0, "{again:?}");
     assert_eq!(run(&["check", "--data", &path("there")], "").code, 0);
 }
 
@@ -245,12 +281,14 @@ fn a_folder_that_only_looks_like_an_unfinished_backup_is_left_alone() {
     let server = serve(&[]);
     let scratch = tempfile::tempdir().unwrap();
     let path = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
-    fs::create_dir(path("b.partial")).unwrap();
-    fs::write(path("b.partial/precious"), "mine").unwrap();
-    let refused = server.cli(&["backup", &path("b")]);
-    assert!(refused.code == 1 && refused.err.contains("move it away"), "{refused:?}");
-    assert!(fs::exists(path("b.partial/precious")).unwrap());
-    let typo = server.cli(&["backup", &path("c"), "--incremental-from", &path("nowhere")]);
+    for name in ["b/snapshots/00/00112233445566778899aabbccddeeff", "c/configsync.db.partial-x"] {
+        fs::create_dir_all(Path::new(&path(name)).parent().unwrap()).unwrap();
+        fs::write(path(name), "mine").unwrap();
+        let refused = server.cli(&["backup", &path(&name[..1])]);
+        assert!(refused.code == 1 && refused.err.contains("not an empty folder"), "{refused:?}");
+        assert!(fs::exists(path(name)).unwrap());
+    }
+    let typo = server.cli(&["backup", &path("d"), "--incremental-from", &path("nowhere")]);
     assert!(typo.code == 1 && typo.err.contains("nowhere"), "{typo:?}");
 }
 
@@ -258,9 +296,9 @@ fn a_folder_that_only_looks_like_an_unfinished_backup_is_left_alone() {
 fn files_that_a_backup_kept_from_a_prune_are_no_orphans_at_the_next_start() {
     let (server, _, held) = pruned_beside_a_backup();
     let server = server.restarted(&[]);
-    assert_eq!((server.files("snapshots"), server.files("lost+found")), (3, 0));
+    assert_eq!((server.files("snapshots"), server.files("orphans")), (3, 0));
     drop(held);
     let server = server.restarted(&[]);
     eventually("they go once nobody copies", || server.files("snapshots") == 1);
-    assert_eq!(server.files("lost+found"), 0);
+    assert_eq!(server.files("orphans"), 0);
 }

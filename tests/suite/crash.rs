@@ -98,7 +98,7 @@ fn no_acknowledged_push_is_lost_in_twenty_rounds_of_kill_9() {
 }
 
 #[test]
-fn a_file_without_a_row_is_moved_to_lost_and_found_before_the_server_is_ready() {
+fn a_file_without_a_row_is_moved_to_orphans_before_the_server_is_ready() {
     let mut server = serve(&[]);
     let user = server.user("a@example.org");
     user.register("m");
@@ -109,12 +109,14 @@ fn a_file_without_a_row_is_moved_to_lost_and_found_before_the_server_is_ready() 
     let dir = server.data().join("snapshots/00");
     std::fs::create_dir_all(&dir).unwrap();
     std::fs::write(dir.join(name), b"whole, but nobody's").unwrap();
-    std::fs::write(server.data().join("snapshots/stray.txt"), b"stray").unwrap();
-    std::fs::write(server.data().join("tmp/half"), b"half").unwrap();
+    let other = server.data().join("snapshots/ff").join(name);
+    std::fs::write(&other, b"in the wrong place").unwrap();
+    let half = "ffeeddccbbaa99887766554433221100";
+    std::fs::write(server.data().join("tmp").join(half), b"half").unwrap();
     let server = server.restarted(&[]);
-    let lost = super::support::files(&server.data().join("lost+found"));
+    let lost = super::support::files(&server.data().join("orphans"));
     assert_eq!(lost.len(), 2, "{lost:?}");
-    assert_eq!(std::fs::read(server.data().join("lost+found").join(name)).unwrap().len(), 19);
+    assert_eq!(std::fs::read(server.data().join("orphans").join(name)).unwrap().len(), 19);
     assert_eq!((server.files("tmp"), server.files("snapshots")), (0, 1));
     server.wait_for_log("2 files without a row");
     assert_eq!(user.on(&server).pull("").body, b"state");
@@ -138,7 +140,7 @@ fn a_newer_folder_with_an_older_database_loses_no_file() {
     let server = server.restarted(&[]);
     let user = user.on(&server);
     assert_eq!(user.history(), [1]);
-    let lost = super::support::files(&server.data().join("lost+found"));
+    let lost = super::support::files(&server.data().join("orphans"));
     assert_eq!(lost.iter().map(|f| std::fs::read(f).unwrap()).collect::<Vec<_>>(), [b"new"]);
     assert_eq!(user.pull("").body, b"old");
 }

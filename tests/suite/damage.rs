@@ -80,7 +80,7 @@ fn a_folder_in_the_place_of_a_file_is_found() {
 #[test]
 fn an_orphan_is_reported_by_check_and_moved_by_the_next_start() {
     let (mut server, user, _) = with_three();
-    let young = server.data().join("snapshots/00112233445566778899aabbccddeeff");
+    let young = server.data().join("snapshots/00/00112233445566778899aabbccddeeff");
     fs::write(&young, b"x").unwrap();
     assert_eq!(server.cli(&["check"]).code, 0, "young, and a server runs");
     server.stop();

@@ -108,7 +108,8 @@ fn less_free_disk_than_the_reserve_refuses_pushes_and_nothing_else() {
     let answer = user.push("m", b"state", "");
     refused(&answer, 507, "disk_full");
     assert_eq!(answer.field("retry-after"), None);
-    assert_eq!(server.ask("GET", "/healthz", "", b"").status, 200);
+    let health = server.ask("GET", "/healthz", "", b"");
+    assert_eq!((health.status, &health.json()["code"]), (503, &serde_json::json!("disk_full")));
     assert_eq!(server.files("snapshots"), 0);
 }
 

@@ -1,11 +1,11 @@
 //! The data folder: its modes, its lock, its place for sockets, and its upgrades.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::support::{Server, Setup, User, files, run, serve};
+use super::support::{Server, Setup, User, files, noise, run, serve};
 
 fn mode(path: &Path) -> u32 {
     path.metadata().unwrap().permissions().mode() & 0o777
@@ -40,12 +40,12 @@ fn a_folder_that_stands_open_is_closed() {
     user.register("m");
     user.stored("m", b"state");
     server.stop();
-    fs::set_permissions(server.data(), Permissions::from_mode(0o755)).unwrap();
-    for name in ["snapshots", "jwt.key", "configsync.db"] {
-        fs::set_permissions(server.data().join(name), Permissions::from_mode(0o755)).unwrap();
+    let ours = ["", "snapshots", "tmp", "orphans", "run"].map(|name| server.data().join(name));
+    for folder in &ours {
+        fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
     }
     let server = server.restarted(&[]);
-    assert_private(&server.data());
+    assert!(ours.iter().all(|folder| mode(folder) == 0o700));
     assert_eq!(user.on(&server).pull("").body, b"state");
 }
 
@@ -64,35 +64,25 @@ fn snapshot_files_lie_in_sub_folders_that_stay_small() {
 }
 
 #[test]
-fn a_long_path_puts_the_socket_elsewhere() {
+fn no_path_is_too_long_for_the_private_socket() {
     let scratch = tempfile::tempdir().unwrap();
     let deep = scratch.path().join("x".repeat(100));
     fs::create_dir(&deep).unwrap();
     let inner = Arc::new(tempfile::tempdir_in(&deep).unwrap());
-    let mut server = Server::start(Arc::clone(&inner), &[]);
+    let mut server = Server::start(inner, &[]);
     let user = server.user("a@example.org");
     user.register("m");
-    assert!(!server.data().join("run/http.sock").exists());
-    let made = || -> Vec<_> {
-        let entries = fs::read_dir(std::env::temp_dir()).unwrap().map(|e| e.unwrap().path());
-        let ours = |path: &std::path::PathBuf| path.join("http.sock").exists();
-        entries
-            .filter(|path| path.to_string_lossy().contains("configsync-") && ours(path))
-            .collect()
-    };
-    // One that was killed leaves its folder to the next start.
-    let before = made().len();
+    let socket = server.data().join("run/http.sock");
+    assert!(socket.symlink_metadata().unwrap().file_type().is_socket());
     server.kill();
     let mut server = server.restarted(&[]);
-    assert!(made().len() <= before, "the killed one's folder is swept");
-    let sockets = made();
-    assert!(!sockets.is_empty() && sockets.iter().all(|dir| mode(dir) == 0o700), "{sockets:?}");
+    user.on(&server).register("m");
     assert_eq!(server.stop().code(), Some(0));
-    assert!(made().len() < sockets.len(), "the folder goes with the server");
+    assert!(!socket.exists(), "the socket goes with the server");
 }
 
 #[test]
-fn an_older_database_is_migrated_after_a_copy_was_set_aside() {
+fn an_older_database_is_migrated_by_a_start() {
     let scratch = Arc::new(tempfile::tempdir().unwrap());
     let data = scratch.path().join("data");
     fs::create_dir(&data).unwrap();
@@ -109,12 +99,6 @@ fn an_older_database_is_migrated_after_a_copy_was_set_aside() {
     assert_eq!(user.read("/api/auth/verify")["user_id"], 7);
     user.register("m");
     user.stored("m", b"state");
-    let aside = files(&data).into_iter().find(|f| f.to_string_lossy().contains("before")).unwrap();
-    let aside = rusqlite::Connection::open(aside).unwrap();
-    let version: i64 = aside.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-    assert_eq!(version, 1);
-    let users: i64 = aside.query_row("SELECT count(*) FROM users", [], |row| row.get(0)).unwrap();
-    assert_eq!(users, 1);
 }
 
 #[test]
@@ -147,37 +131,27 @@ fn a_folder_that_cannot_be_made_is_named() {
 fn a_jwt_key_may_come_from_a_file_that_the_environment_names() {
     let scratch = Arc::new(tempfile::tempdir().unwrap());
     let key = scratch.path().join("credential");
-    let start = |bytes: &[u8]| {
+    let start = |bytes: &[u8], mode: u32| {
         fs::write(&key, bytes).unwrap();
+        fs::set_permissions(&key, Permissions::from_mode(mode)).unwrap();
         Setup::on(Arc::clone(&scratch)).flags(&[]).env("CONFIGSYNC_JWT_KEY_FILE", &key)
     };
-    let ran = start(b"short").fails();
-    assert!(ran.code == 1 && ran.err.contains("32 bytes"), "{ran:?}");
-    let server = start(&[7; 32]).start();
+    let good = noise(32);
+    for (bytes, mode, why) in [
+        (&b"short"[..], 0o600, "32 random bytes"),
+        (&[7; 32], 0o600, "32 random bytes"),
+        (&good, 0o604, "open to other users"),
+    ] {
+        let ran = start(bytes, mode).fails();
+        assert!(ran.code == 1 && ran.err.contains(why), "{ran:?}");
+        assert!(!scratch.path().join("data").exists(), "nothing is made for a start that fails");
+    }
+    let server = start(&good, 0o440).start();
     let user = server.user("a@example.org");
     let body = serde_json::json!({ "token": user.bearer }).to_string();
     let login = server.ask("POST", "/api/auth/login", "", body.as_bytes());
     assert_eq!(login.status, 200);
     assert!(!server.data().join("jwt.key").exists());
-}
-
-#[test]
-fn what_stood_open_in_sub_folders_is_closed_and_what_is_not_ours_is_left() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
-    user.register("m");
-    user.stored("m", b"state");
-    let data = server.data();
-    let file = files(&data.join("snapshots")).remove(0);
-    let dir = file.parent().unwrap().to_owned();
-    let notes = data.join("notes.sh");
-    fs::write(&notes, "mine").unwrap();
-    for (path, open) in [(&dir, 0o755), (&file, 0o644), (&notes, 0o755), (&data, 0o755)] {
-        fs::set_permissions(path, Permissions::from_mode(open)).unwrap();
-    }
-    let _server = server.restarted(&[]);
-    assert_eq!((mode(&data), mode(&dir), mode(&file)), (0o700, 0o700, 0o600));
-    assert_eq!(mode(&notes), 0o755);
 }
 
 #[test]

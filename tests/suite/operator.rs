@@ -77,7 +77,7 @@ fn a_running_backup_keeps_the_files_of_what_is_pruned() {
 }
 
 #[test]
-fn what_was_deleted_softly_and_what_was_lost_goes_in_time() {
+fn what_was_soft_deleted_and_what_was_set_aside_goes_after_thirty_days() {
     let (server, user) = with_user(&[]);
     user.post("/api/projects", &json!({ "slug": "app", "name": "App" }));
     user.post("/api/projects/1/versions", &json!({ "ciphertext": "AAAA" }));
@@ -85,17 +85,25 @@ fn what_was_deleted_softly_and_what_was_lost_goes_in_time() {
     let dev = json!([{ "name": "dev", "tier": "custom", "color": null, "protect": false }]);
     user.put("/api/environments/sync", &json!({ "environments": dev, "delete_missing": true }));
     user.put("/api/environments/sync", &json!({ "environments": [], "delete_missing": true }));
-    let lost = server.data().join("lost+found");
-    for (name, days) in [("old", 31), ("young", 29)] {
-        fs::write(lost.join(name), b"xyz").unwrap();
+    let orphan = |name: &str, days: u64| {
+        let path = server.data().join("orphans").join(name);
+        fs::write(&path, b"xyz").unwrap();
         let at = SystemTime::now() - Duration::from_secs(days * 86_400);
-        fs::File::open(lost.join(name)).unwrap().set_modified(at).unwrap();
-    }
-    server.ok(&["prune", "--older-than-days", "1"]);
+        fs::File::open(&path).unwrap().set_modified(at).unwrap();
+        path
+    };
+    let (old, young) = (orphan(&"0".repeat(32), 31), orphan(&"1".repeat(32), 29));
+    let foreign = orphan("not-ours", 31);
+    let preview = server.ok(&["prune", "--keep", "1", "--dry-run"]);
+    assert!(preview.contains("1 files of orphans/, and free 3 bytes"), "{preview}");
+    server.ok(&["prune", "--older-than-days", "0"]);
     assert_eq!(server.files("snapshots"), 1, "deleted today");
-    assert!(!lost.join("old").exists() && lost.join("young").exists());
-    std::thread::sleep(Duration::from_millis(2));
-    let done = server.ok(&["prune", "--older-than-days", "0"]);
+    assert!(!old.exists() && young.exists() && foreign.exists());
+    for table in ["entities", "environments"] {
+        let sql = format!("UPDATE {table} SET deleted_at = deleted_at - 31 * 86400000");
+        server.database().execute(&sql, []).unwrap();
+    }
+    let done = server.ok(&["prune", "--keep", "1"]);
     assert!(done.contains("2 deleted entities and environments"), "{done}");
     assert_eq!(server.files("snapshots"), 0);
     assert_eq!(user.read("/api/usage")["stored_bytes"], 0);
@@ -187,7 +195,9 @@ fn throttled_logins_are_noted_once_and_old_rows_go() {
     eventually("the batch is written", || events(&server).contains(&"login.throttled".to_owned()));
     let throttled = events(&server).iter().filter(|event| *event == "login.throttled").count();
     assert_eq!(throttled, 1);
-    server.database().execute("UPDATE audit_log SET created_at = 1", []).unwrap();
+    let all_but_the_newest = "UPDATE audit_log SET created_at = 1
+                               WHERE id < (SELECT max(id) FROM audit_log)";
+    server.database().execute(all_but_the_newest, []).unwrap();
     let server = server.restarted(&["--audit-days", "1"]);
     eventually("old rows are gone", || !events(&server).contains(&"login.failed".to_owned()));
 }

@@ -1,0 +1,100 @@
+//! A wrong clock, of a board without a battery or from a bad time server, must delete nothing:
+//! where it seems wrong, whatever goes by its age waits for 24 hours of running.
+
+use std::sync::Mutex;
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::Store;
+use super::db::query_scalar;
+use super::error::Result;
+use super::status::Fact;
+use crate::util::limits::{CLOCK_JUMP_MS, CLOCK_LEAD_MS, CLOCK_WAIT_MS};
+use crate::util::log;
+use crate::util::sync::lock;
+use crate::util::time::now_ms;
+
+/// Both clocks as they were at the last look; None before the first.
+#[derive(Default)]
+pub struct ClockGuard(Mutex<Option<Look>>);
+
+struct Look {
+    wall_ms: i64,
+    at: Instant,
+    /// How long the wait still takes; kept, so that a restart does not end it.
+    wait_ms: i64,
+}
+
+impl Look {
+    /// The next look; starts a wait if the wall clock jumped.
+    fn next(&self, wall_ms: i64, elapsed_ms: i64) -> i64 {
+        let jump = wall_ms.saturating_sub(self.wall_ms).saturating_sub(elapsed_ms);
+        match jump.saturating_abs() > CLOCK_JUMP_MS {
+            true => CLOCK_WAIT_MS,
+            false => self.wait_ms.saturating_sub(elapsed_ms).max(0),
+        }
+    }
+}
+
+impl Store {
+    /// True if the clock can be trusted to tell what is old. A start asks before it writes its
+    /// first row, which would hide that the clock jumped meanwhile.
+    pub fn trusts_clock(&self) -> Result<bool> {
+        let mut looked = lock(&self.clock.0);
+        let (wall_ms, at) = (now_ms(), Instant::now());
+        let (before, wait_ms) = match &*looked {
+            None => (0, self.first_wait(wall_ms)?),
+            Some(look) => {
+                let elapsed = i64::try_from(look.at.elapsed().as_millis()).unwrap_or(i64::MAX);
+                (look.wait_ms, look.next(wall_ms, elapsed))
+            }
+        };
+        *looked = Some(Look { wall_ms, at, wait_ms });
+        drop(looked);
+        if wait_ms > before {
+            log::warn(&format!(
+                "the clock is far from the newest row, or jumped: nothing is deleted by its age in \
+                 the next {} hours; set the clock if it is wrong",
+                wait_ms / 3_600_000
+            ));
+        }
+        if wait_ms != before && self.is_server {
+            self.note(Fact::ClockWait, &json!({ "wait_ms": wait_ms }))?;
+        }
+        Ok(wait_ms == 0)
+    }
+
+    /// The wait that an earlier run left, or a new one if the newest row is far from now.
+    fn first_wait(&self, wall_ms: i64) -> Result<i64> {
+        let sql = "SELECT max(created_at) FROM (
+                     SELECT max(id), created_at FROM audit_log UNION ALL
+                     SELECT max(id), created_at FROM state_snapshots)";
+        let newest: Option<i64> = self.db.read(|c| query_scalar(c, sql, []))?;
+        let left = self.noted(Fact::ClockWait)?.and_then(|(left, _)| left.get("wait_ms")?.as_i64());
+        match newest.is_some_and(|newest| (wall_ms - newest).saturating_abs() > CLOCK_LEAD_MS) {
+            true => Ok(CLOCK_WAIT_MS),
+            false => Ok(left.unwrap_or(0)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::util::time::DAY_MS;
+
+    #[test]
+    fn a_wait_ends_after_a_day_of_running_and_begins_again_where_the_clocks_part() {
+        let look = |wait_ms| Look { wall_ms: 1_000_000, at: Instant::now(), wait_ms };
+        let hour = 3_600_000;
+        assert_eq!(look(0).next(1_000_000 + hour, hour), 0);
+        assert_eq!(look(DAY_MS).next(1_000_000 + hour, hour), DAY_MS - hour);
+        assert_eq!(look(hour).next(1_000_000 + hour, hour), 0);
+        for jump in [-2 * DAY_MS, 2 * DAY_MS] {
+            assert_eq!(look(0).next(1_000_000 + hour + jump, hour), DAY_MS);
+            assert_eq!(look(hour).next(1_000_000 + hour + jump, hour), DAY_MS);
+        }
+        assert_eq!(look(0).next(1_000_000 + 8 * hour, 0), 0, "a night's sleep is not a jump");
+    }
+}

@@ -1,0 +1,477 @@
+//! The data folder: what lies in it, who may use it, and its locks. It is ours only if we made it:
+//! a name that this program does not give is never moved, changed or deleted.
+
+use std::fs::{DirBuilder, File};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, fchmod, flock};
+use rustix::io::Errno;
+
+use super::dir::{Dir, is_file};
+use super::error::{Result, StoreError};
+use crate::util::limits::{RESERVE_BYTES, SERVER_LOCK_WAIT_MS};
+use crate::util::types::RandomId;
+
+/// The SQLite database.
+pub const DATABASE: &str = "configsync.db";
+/// Its write-ahead log.
+pub const LOG: &str = "configsync.db-wal";
+/// Stored files, in 256 sub-folders.
+pub const SNAPSHOTS: &str = "snapshots";
+/// Uploads under way, and responses that wait for their reader.
+pub const TMP: &str = "tmp";
+/// Files that a start found without a row.
+pub const ORPHANS: &str = "orphans";
+/// Private sockets.
+pub const RUN: &str = "run";
+/// The socket between the gate and the application.
+pub const SOCKET: &str = "http.sock";
+/// What `mkfs` makes in the root of a volume: nobody's business.
+pub const LOST_AND_FOUND: &str = "lost+found";
+/// The time of the last off-site copy, which its script writes.
+pub const OFFSITE_LAST: &str = "offsite.last";
+const KEY: &str = "jwt.key";
+const RESERVE: &str = "reserve";
+const BACKUP_LOCK: &str = "backup.lock";
+/// All that SQLite makes.
+const DATABASE_FILES: [&str; 4] = [DATABASE, LOG, "configsync.db-shm", "configsync.db-journal"];
+/// What else belongs into a data folder.
+const OTHERS: [&str; 9] =
+    [SNAPSHOTS, TMP, ORPHANS, RUN, KEY, RESERVE, BACKUP_LOCK, OFFSITE_LAST, LOST_AND_FOUND];
+/// Locks of an earlier version.
+const OLD_LOCKS: [&str; 2] = ["server.lock", "upgrade.lock"];
+
+/// What a start found at the place of its data folder.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// Nothing.
+    Nothing,
+    /// A folder with nothing in it.
+    EmptyFolder,
+    /// A data folder.
+    DataFolder,
+}
+
+/// An open data folder.
+pub struct DataDir {
+    root: Dir,
+}
+
+impl DataDir {
+    /// An existing data folder, for a command.
+    pub fn open(root: &Path) -> Result<DataDir> {
+        let data = DataDir::of_backup(root)?;
+        data.refuse_foreign_root()?;
+        Ok(data)
+    }
+
+    /// The same for a backup, which is only read, whoever owns it.
+    pub fn of_backup(root: &Path) -> Result<DataDir> {
+        let data = DataDir::at(root)?;
+        data.refuse_links()?;
+        match data.root.look(DATABASE)? {
+            Some(stat) if stat.st_size > 0 => Ok(data),
+            _ => Err(no_data_folder(root)),
+        }
+    }
+
+    /// A folder that may be no data folder yet.
+    pub fn at(root: &Path) -> Result<DataDir> {
+        let root = Dir::open(root).map_err(|e| match e.kind() {
+            ErrorKind::NotFound => no_data_folder(root),
+            _ => StoreError::io("open the data folder", root, e),
+        })?;
+        Ok(DataDir { root })
+    }
+
+    /// Opens the folder of a server and locks it for as long as this value lives; a missing or an
+    /// empty one becomes a data folder.
+    pub fn start(root: &Path) -> Result<(DataDir, Before)> {
+        let mut before = Before::EmptyFolder;
+        let mut above: Vec<_> = root.ancestors().filter(|p| !p.as_os_str().is_empty()).collect();
+        while let Some(path) = above.pop() {
+            before = if make_folder(path)? { Before::Nothing } else { Before::EmptyFolder };
+        }
+        let data = DataDir::at(root)?;
+        data.refuse_foreign_root()?;
+        data.refuse_links()?;
+        let database = data.root.look(DATABASE)?;
+        if database.is_none() && !data.is_empty()? {
+            return Err(StoreError::unusable(format!(
+                "{} is not empty and has no {DATABASE}: name a data folder, or an empty or new one, \
+                 with --data; a lost database is put back from a backup (see `configsync-server \
+                 restore --help`)",
+                root.display()
+            )));
+        }
+        data.lock_server(Duration::from_millis(SERVER_LOCK_WAIT_MS))?;
+        match database {
+            Some(stat) if stat.st_size > 0 => return Ok((data, Before::DataFolder)),
+            // What a first start left that was cut off at once.
+            Some(_) => data.refuse_files_without_rows()?,
+            // First of all: from here on the folder is known to be ours.
+            None => drop(data.root.create(DATABASE)?),
+        }
+        data.root.sync()?;
+        Ok((data, before))
+    }
+
+    /// True for a folder with nothing in it but what a volume brings along.
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.root.names()?.iter().all(|name| name == LOST_AND_FOUND))
+    }
+
+    fn refuse_files_without_rows(&self) -> Result<()> {
+        self.each_shard(|shard, names| match names.is_empty() {
+            true => Ok(()),
+            false => Err(StoreError::unusable(format!(
+                "{} has files but the database is empty: put {DATABASE} back from a backup (see \
+                 `configsync-server restore --help`)",
+                shard.path().display()
+            ))),
+        })
+    }
+
+    /// SQLite opens its files by their paths, and follows a link in the place of its log.
+    fn refuse_links(&self) -> Result<()> {
+        for name in DATABASE_FILES {
+            if self.root.look(name)?.is_some_and(|stat| !is_file(&stat)) {
+                let path = self.path().join(name);
+                let why = format!("{} is not a regular file: move it away", path.display());
+                return Err(StoreError::unusable(why));
+            }
+        }
+        Ok(())
+    }
+
+    /// What root makes in another user's folder, that user cannot open.
+    pub fn refuse_foreign_root(&self) -> Result<()> {
+        let owner = self.root.metadata()?.uid();
+        if owner == 0 || !rustix::process::geteuid().is_root() {
+            return Ok(());
+        }
+        let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let name = users.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            (fields.nth(1)? == owner.to_string()).then_some(name)
+        });
+        let name = name.map_or_else(|| format!("'#{owner}'"), str::to_owned);
+        Err(StoreError::unusable(format!(
+            "{} belongs to another user, whom root's files would lock out; run this instead: \
+             sudo -u {name} configsync-server …",
+            self.path().display()
+        )))
+    }
+
+    /// Makes what is missing, and closes the folders to others.
+    pub fn furnish(&self) -> Result<()> {
+        close_to_others(&self.root)?;
+        for name in [SNAPSHOTS, TMP, ORPHANS, RUN] {
+            close_to_others(&self.root.make_dir(name)?)?;
+        }
+        // All of them now, and synced: no push can meet one that another push has just made.
+        let snapshots = self.snapshots()?;
+        for shard in shards() {
+            snapshots.make_dir(&shard)?;
+        }
+        snapshots.sync()?;
+        self.root.sync()?;
+        match snapshots.metadata()?.dev() == self.tmp()?.metadata()?.dev() {
+            true => Ok(()),
+            false => Err(StoreError::unusable(format!(
+                "{TMP}/ and {SNAPSHOTS}/ in {} must be on one file system: an upload could not be \
+                 renamed into its place",
+                self.path().display()
+            ))),
+        }
+    }
+
+    /// Removes a folder that was furnished for nothing.
+    pub fn take_away(&self) -> Result<()> {
+        self.remove_stored()?;
+        for name in [TMP, ORPHANS, RUN] {
+            self.root.unlink_dir(name)?;
+        }
+        for name in DATABASE_FILES.iter().chain([&RESERVE]) {
+            self.root.unlink(name)?;
+        }
+        Ok(())
+    }
+
+    /// Removes `snapshots/` with all files that are ours.
+    pub fn remove_stored(&self) -> Result<()> {
+        self.each_shard(|shard, names| {
+            for name in names.iter().filter(|name| RandomId::parse(name).is_some()) {
+                shard.unlink(name)?;
+            }
+            let name = shard.path().file_name().unwrap_or_default().to_string_lossy();
+            self.snapshots()?.unlink_dir(&name).map(drop)
+        })?;
+        self.root.unlink_dir(SNAPSHOTS).map(drop)
+    }
+
+    /// Removes what was under way when the last server ended: none of it was ever acknowledged.
+    /// What is not ours stays, and its names are returned.
+    pub fn sweep(&self) -> Result<Vec<String>> {
+        let mut foreign = self.root.names()?;
+        foreign.retain(|name| !DATABASE_FILES.contains(&&**name) && !OTHERS.contains(&&**name));
+        let shards: Vec<_> = shards().collect();
+        let beside = self.snapshots()?.names()?.into_iter().filter(|name| !shards.contains(name));
+        foreign.extend(beside.map(|name| format!("{SNAPSHOTS}/{name}")));
+        for lock in OLD_LOCKS {
+            if self.root.look(lock)?.is_some_and(|stat| is_file(&stat)) {
+                self.root.unlink(lock)?;
+                foreign.retain(|name| name != lock);
+            }
+        }
+        for folder in [TMP, RUN] {
+            let dir = self.root.dir(folder)?;
+            for name in dir.names()? {
+                let kind = dir.look(&name)?.map(|stat| FileType::from_raw_mode(stat.st_mode));
+                let ours = match kind {
+                    Some(FileType::RegularFile) => RandomId::parse(&name).is_some(),
+                    Some(FileType::Socket) => name == SOCKET,
+                    _ => false,
+                };
+                if ours {
+                    dir.unlink(&name)?;
+                } else {
+                    foreign.push(format!("{folder}/{name}"));
+                }
+            }
+        }
+        Ok(foreign)
+    }
+
+    /// Its path without links.
+    pub fn path(&self) -> &Path {
+        self.root.path()
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Dir {
+        &self.root
+    }
+
+    /// `snapshots/`.
+    pub fn snapshots(&self) -> Result<Dir> {
+        self.root.dir(SNAPSHOTS)
+    }
+
+    /// `tmp/`.
+    pub fn tmp(&self) -> Result<Dir> {
+        self.root.dir(TMP)
+    }
+
+    /// The sub-folder that holds a file: `snapshots/3f`.
+    pub fn shard(&self, file: RandomId) -> Result<Dir> {
+        self.snapshots()?.dir(shard_of(file).as_str())
+    }
+
+    /// Opens a stored file, with the system's error if that fails.
+    pub fn open_stored(&self, file: RandomId) -> io::Result<File> {
+        let snapshots = self.root.open_dir(SNAPSHOTS)?;
+        snapshots.open_dir(&shard_of(file))?.open_regular(&file.to_string())
+    }
+
+    /// Hands each sub-folder of `snapshots/` to `work`, with the names in it.
+    pub fn each_shard(&self, mut work: impl FnMut(&Dir, Vec<String>) -> Result<()>) -> Result<()> {
+        if self.root.look(SNAPSHOTS)?.is_none() {
+            return Ok(());
+        }
+        let snapshots = self.snapshots()?;
+        for name in shards() {
+            if snapshots.look(&name)?.is_some() {
+                let shard = snapshots.dir(&name)?;
+                work(&shard, shard.names()?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// True if this process could change the folder: false on a read-only medium.
+    pub fn is_writable(&self) -> Result<bool> {
+        let access = rustix::fs::Access::WRITE_OK;
+        for name in [".", DATABASE] {
+            match rustix::fs::accessat(self.root.file(), name, access, AtFlags::empty()) {
+                Ok(()) => {}
+                Err(Errno::ROFS | Errno::ACCESS | Errno::PERM) => return Ok(false),
+                Err(e) => return Err(self.root.error("look at", name, e.into())),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Free bytes of the disk for this process.
+    pub fn free_bytes(&self) -> Result<u64> {
+        let failed = |e: Errno| self.root.error("look at", "", e.into());
+        let stat = rustix::fs::fstatvfs(self.root.file()).map_err(failed)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Takes the one-server lock: on the folder itself, since a file could be removed. It lasts as
+    /// long as the folder is open, and ends with the process, however that ends.
+    pub fn lock_server(&self, wait: Duration) -> Result<()> {
+        let end = Instant::now() + wait;
+        while !self.lock(self.root.file(), FlockOperation::NonBlockingLockExclusive)? {
+            if Instant::now() >= end {
+                let path = self.path().display();
+                let why = format!("another configsync-server is running on {path}");
+                return Err(StoreError::unusable(why));
+            }
+            std::thread::sleep(Duration::from_millis(SERVER_LOCK_WAIT_MS / 40));
+        }
+        Ok(())
+    }
+
+    /// True while another process holds the one-server lock. Asked by a lock that is dropped at
+    /// once, so that a server that starts meanwhile gets its own.
+    pub fn server_runs(&self) -> Result<bool> {
+        let again = self.root.dir(".")?;
+        Ok(!self.lock(again.file(), FlockOperation::NonBlockingLockShared)?)
+    }
+
+    /// Held by a backup while it copies, so that no file that it is about to copy vanishes. None on
+    /// a read-only medium without such a lock, where nothing vanishes.
+    pub fn lock_for_backup(&self) -> Result<Option<File>> {
+        let file = match self.is_writable()? {
+            true => self.root.open_file(BACKUP_LOCK, OFlags::RDWR | OFlags::CREATE)?,
+            false if self.root.look(BACKUP_LOCK)?.is_none() => return Ok(None),
+            false => self.root.open_file(BACKUP_LOCK, OFlags::RDONLY)?,
+        };
+        self.lock(&file, FlockOperation::LockShared)?;
+        Ok(Some(file))
+    }
+
+    /// Held while files are unlinked; None while a backup copies.
+    pub fn lock_for_unlink(&self) -> Result<Option<File>> {
+        let file = self.root.open_file(BACKUP_LOCK, OFlags::RDWR | OFlags::CREATE)?;
+        Ok(self.lock(&file, FlockOperation::NonBlockingLockExclusive)?.then_some(file))
+    }
+
+    /// False if another process holds the lock.
+    fn lock(&self, file: &File, operation: FlockOperation) -> Result<bool> {
+        match rustix::io::retry_on_intr(|| flock(file, operation)) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(e) => Err(StoreError::unusable(format!(
+                "{} cannot be locked ({e}), so two servers could run on it: use a local file system",
+                self.path().display()
+            ))),
+        }
+    }
+
+    /// Reads the JWT key, or makes it: 32 random bytes, on disk before they are used.
+    pub fn load_jwt_key(&self) -> Result<[u8; 32]> {
+        if self.root.look(KEY)?.is_none() {
+            let (mut key, name) = ([0; 32], RandomId::draw()?.to_string());
+            getrandom::fill(&mut key)?;
+            let tmp = self.tmp()?;
+            let mut file = tmp.create(&name)?;
+            let written = file.write_all(&key).and_then(|()| file.sync_all());
+            written.map_err(|e| tmp.error("write", &name, e))?;
+            tmp.rename(&name, &self.root, KEY)?;
+            self.root.sync()?;
+        }
+        let opened = self.root.open_regular(KEY).map_err(|e| self.root.error("open", KEY, e))?;
+        read_key(opened, &self.path().join(KEY))
+    }
+
+    /// Keeps room back for a command that frees some when the disk is full. Not where the room may
+    /// be needed sooner, with less than twice the free bytes at which pushes are refused.
+    pub fn keep_reserve(&self, free_bytes_min: u64) -> Result<()> {
+        let least = free_bytes_min.max(RESERVE_BYTES).saturating_mul(2);
+        let there = self.root.look(RESERVE)?;
+        let whole = there.is_some_and(|stat| stat.st_size.cast_unsigned() >= RESERVE_BYTES);
+        if whole || self.free_bytes()? < least {
+            return Ok(());
+        }
+        // Random bytes: a file system that compresses would keep no room for zeros.
+        let mut bytes = vec![0; usize::try_from(RESERVE_BYTES).unwrap_or_default()];
+        getrandom::fill(&mut bytes)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+        let written = self.root.open_file(RESERVE, flags)?.write_all(&bytes);
+        written.map_err(|e| {
+            let _ = self.free_reserve();
+            self.root.error("write", RESERVE, e)
+        })
+    }
+
+    /// Gives the reserve up; false if there is none.
+    pub fn free_reserve(&self) -> Result<bool> {
+        self.root.unlink(RESERVE)
+    }
+}
+
+/// Reads a signing key that the operator provides, in a file that is nobody else's.
+pub fn provided_jwt_key(path: &Path) -> Result<[u8; 32]> {
+    let failed = |e| StoreError::io("read the JWT key", path, e);
+    let file = File::open(path).map_err(failed)?;
+    match file.metadata().map_err(failed)?.mode() & 0o007 {
+        0 => read_key(file, path),
+        _ => Err(StoreError::unusable(format!(
+            "{} is open to other users, who could sign in as anybody: chmod 600 it, and replace \
+             its bytes",
+            path.display()
+        ))),
+    }
+}
+
+/// 32 bytes; equal ones are no key but what a crash or a wrong command left.
+fn read_key(file: File, path: &Path) -> Result<[u8; 32]> {
+    let mut bytes = Vec::new();
+    file.take(33).read_to_end(&mut bytes).map_err(|e| StoreError::io("read", path, e))?;
+    let key: Option<[u8; 32]> = bytes.try_into().ok();
+    key.filter(|key| key.iter().any(|byte| Some(byte) != key.first())).ok_or_else(|| {
+        StoreError::unusable(format!(
+            "{} must hold 32 random bytes; remove it to have a new one made (every JWT then ends)",
+            path.display()
+        ))
+    })
+}
+
+/// The names of the sub-folders of `snapshots/`.
+fn shards() -> impl Iterator<Item = String> {
+    (0..=u8::MAX).map(|n| format!("{n:02x}"))
+}
+
+/// The name of the sub-folder that holds a file.
+pub fn shard_of(file: RandomId) -> String {
+    format!("{:02x}", file.0 >> 120)
+}
+
+fn close_to_others(dir: &Dir) -> Result<()> {
+    match dir.metadata()?.mode() & 0o077 {
+        0 => Ok(()),
+        _ => fchmod(dir.file(), Mode::RWXU).map_err(|e| dir.error("close to others", "", e.into())),
+    }
+}
+
+/// Makes a folder of mode 0700, synced into its parent. True if it was not there.
+pub fn make_folder(path: &Path) -> Result<bool> {
+    let failed = |e| StoreError::io("create the folder", path, e);
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(false),
+        made => made.map_err(failed)?,
+    }
+    parent(path).and_then(|parent| parent.file().sync_all()).map_err(failed)?;
+    Ok(true)
+}
+
+/// The folder that holds this path.
+pub fn parent(path: &Path) -> io::Result<Dir> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    Dir::open(parent.unwrap_or(Path::new(".")))
+}
+
+fn no_data_folder(root: &Path) -> StoreError {
+    StoreError::unusable(format!(
+        "{} is not a data folder (it has no {DATABASE}): name one with --data, or make one with \
+         `configsync-server serve`",
+        root.display()
+    ))
+}

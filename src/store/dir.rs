@@ -1,0 +1,152 @@
+//! A folder by its descriptor. Another user may be able to write to a data folder that stood open,
+//! so nothing here follows a symbolic link that lies in one: every look is an lstat, every open has
+//! O_NOFOLLOW. A look that fails is an error, never a "no".
+
+use std::fs::{File, Metadata};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use super::error::{Result, StoreError};
+
+/// An open folder; everything in it is reached by its name below the descriptor.
+pub struct Dir {
+    file: File,
+    /// For messages, and for SQLite, which takes nothing else. No link is in it.
+    path: PathBuf,
+}
+
+impl Dir {
+    /// Opens a folder that the operator names, perhaps by way of a link.
+    pub fn open(path: &Path) -> io::Result<Dir> {
+        let path = path.canonicalize()?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let file = fs::open(&path, flags, Mode::empty())?.into();
+        Ok(Dir { file, path })
+    }
+
+    /// Its path without links.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its descriptor.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// What it is.
+    pub fn metadata(&self) -> Result<Metadata> {
+        self.file.metadata().map_err(|e| self.error("look at", "", e))
+    }
+
+    /// Opens a folder in it.
+    pub fn dir(&self, name: &str) -> Result<Dir> {
+        self.open_dir(name).map_err(|e| self.error("open the folder", name, e))
+    }
+
+    /// The same with the system's error, by which a missing file is told from a failing disk.
+    pub fn open_dir(&self, name: &str) -> io::Result<Dir> {
+        let file = self.open_at(name, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        Ok(Dir { file, path: self.path.join(name) })
+    }
+
+    /// Opens a folder in it after making it, mode 0700, unless it is there.
+    pub fn make_dir(&self, name: &str) -> Result<Dir> {
+        match fs::mkdirat(&self.file, name, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => self.dir(name),
+            Err(e) => Err(self.error("create the folder", name, e.into())),
+        }
+    }
+
+    /// Opens a file in it; one that `flags` make has mode 0600.
+    pub fn open_file(&self, name: &str, flags: OFlags) -> Result<File> {
+        self.open_at(name, flags).map_err(|e| self.error("open", name, e))
+    }
+
+    /// Makes a new file.
+    pub fn create(&self, name: &str) -> Result<File> {
+        self.open_file(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)
+    }
+
+    /// Opens a regular file for reading.
+    pub fn open_regular(&self, name: &str) -> io::Result<File> {
+        let file = self.open_at(name, OFlags::RDONLY)?;
+        match file.metadata()?.is_file() {
+            true => Ok(file),
+            false => Err(io::Error::new(ErrorKind::InvalidData, "it is not a regular file")),
+        }
+    }
+
+    fn open_at(&self, name: &str, flags: OFlags) -> io::Result<File> {
+        // NONBLOCK: a pipe in the place of a file must not hold the server up.
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        Ok(fs::openat(&self.file, name, flags, Mode::RUSR | Mode::WUSR)?.into())
+    }
+
+    /// What lies under a name, if anything does.
+    pub fn look(&self, name: &str) -> Result<Option<Stat>> {
+        match fs::statat(&self.file, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(self.error("look at", name, e.into())),
+        }
+    }
+
+    /// The names in it; one that is not UTF-8 is none of ours, and shown as well as it can be.
+    pub fn names(&self) -> Result<Vec<String>> {
+        let list = || -> rustix::io::Result<Vec<String>> {
+            let mut names = Vec::new();
+            for entry in fs::Dir::read_from(&self.file)? {
+                let name = entry?.file_name().to_string_lossy().into_owned();
+                if name != "." && name != ".." {
+                    names.push(name);
+                }
+            }
+            Ok(names)
+        };
+        list().map_err(|e| self.error("list", "", e.into()))
+    }
+
+    /// Moves a file to another folder of the same file system.
+    pub fn rename(&self, name: &str, to: &Dir, new_name: &str) -> Result<()> {
+        fs::renameat(&self.file, name, &to.file, new_name)
+            .map_err(|e| self.error("rename", name, e.into()))
+    }
+
+    /// Takes a file away; false if it was not there.
+    pub fn unlink(&self, name: &str) -> Result<bool> {
+        self.remove(name, AtFlags::empty())
+    }
+
+    /// Takes an empty folder away; false if it was not there.
+    pub fn unlink_dir(&self, name: &str) -> Result<bool> {
+        self.remove(name, AtFlags::REMOVEDIR)
+    }
+
+    fn remove(&self, name: &str, flags: AtFlags) -> Result<bool> {
+        match fs::unlinkat(&self.file, name, flags) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(self.error("remove", name, e.into())),
+        }
+    }
+
+    /// Makes what was made, renamed or removed in it durable.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_all().map_err(|e| self.error("sync the folder", "", e))
+    }
+
+    /// An error that names what was being done, and with what.
+    pub fn error(&self, doing: &str, name: &str, source: io::Error) -> StoreError {
+        let path = if name.is_empty() { self.path.clone() } else { self.path.join(name) };
+        StoreError::io(doing, &path, source)
+    }
+}
+
+/// True for a regular file, false for a folder, a link and everything else.
+pub fn is_file(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+}

@@ -1,0 +1,102 @@
+//! A body on its way into `tmp/`, and from there into its place.
+
+use std::fs::File;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{Advice, fadvise};
+use sha2::{Digest as _, Sha256};
+
+use super::Store;
+use super::blobs::Blob;
+use super::data_dir::DataDir;
+use super::error::Result;
+use crate::util::limits::WRITEBACK_BYTES;
+use crate::util::types::{Digest, RandomId};
+
+/// A file in `tmp/`, hashed as it is written. Unless it is placed, it goes with this value, also in
+/// a panic.
+pub struct Upload {
+    data: Arc<DataDir>,
+    file: File,
+    name: RandomId,
+    hash: Sha256,
+    len: u64,
+    written_back: u64,
+    /// Bytes that all uploads under way have written.
+    under_way: Arc<AtomicU64>,
+}
+
+impl Store {
+    /// Begins an upload.
+    pub fn upload(&self) -> Result<Upload> {
+        let name = RandomId::draw()?;
+        let file = self.data.tmp()?.create(&name.to_string())?;
+        let (data, under_way) = (Arc::clone(&self.data), Arc::clone(&self.uploaded));
+        Ok(Upload { data, file, name, hash: Sha256::new(), len: 0, written_back: 0, under_way })
+    }
+
+    /// A file without a name, for a response that is too long to wait in memory.
+    pub fn response_file(&self) -> Result<File> {
+        let name = RandomId::draw()?.to_string();
+        let file = self.data.tmp()?.create(&name)?;
+        self.data.tmp()?.unlink(&name)?;
+        Ok(file)
+    }
+}
+
+impl Upload {
+    /// Appends bytes.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes).or_else(|e| Err(self.data.tmp()?.error("write", "", e)))?;
+        self.hash.update(bytes);
+        self.len += bytes.len() as u64;
+        self.under_way.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if self.len - self.written_back >= WRITEBACK_BYTES {
+            // Dropping the pages makes the kernel write them now, so that the fsync at the end
+            // finds little to do. A hint only: its failure changes nothing.
+            let _ = fadvise(&self.file, self.written_back, None, Advice::DontNeed);
+            self.written_back = self.len;
+        }
+        Ok(())
+    }
+
+    /// True before the first byte.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Digest of the bytes written so far.
+    pub fn digest(&self) -> Digest {
+        Digest(self.hash.clone().finalize().into())
+    }
+
+    /// Makes the bytes durable and puts them into their place. The caller commits a row that
+    /// names the file, or unlinks it.
+    ///
+    /// If a sync fails the push fails: after a failed fsync the kernel may have dropped the
+    /// dirty pages, so a second one would succeed and mean nothing.
+    pub fn place(self) -> Result<Blob> {
+        let (tmp, name) = (self.data.tmp()?, self.name.to_string());
+        self.file.sync_all().map_err(|e| tmp.error("sync", &name, e))?;
+        let shard = self.data.shard(self.name)?;
+        tmp.rename(&name, &shard, &name)?;
+        if let Err(error) = shard.sync() {
+            // No row names it yet, and none will: this is the one safe moment to take it back.
+            let _ = shard.unlink(&name);
+            return Err(error);
+        }
+        Ok(Blob { file: self.name, size: self.len, digest: self.digest() })
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.under_way.fetch_sub(self.len, Ordering::Relaxed);
+        // Once placed it has left this folder.
+        if let Ok(tmp) = self.data.tmp() {
+            let _ = tmp.unlink(&self.name.to_string());
+        }
+    }
+}
