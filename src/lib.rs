@@ -34,7 +34,13 @@ mod util;
 /// What the fuzz targets and the benchmark link; not an interface to build on.
 #[doc(hidden)]
 pub mod fuzzing {
+    pub use crate::app::representation::{parse_tags, wants_bytes};
+    pub use crate::auth::jwt::JwtKey;
+    pub use crate::auth::password::verify as verify_password;
+    pub use crate::cli::read_serve_arguments;
     pub use crate::gate::error::{Error, RequestError};
-    pub use crate::gate::head;
     pub use crate::gate::json::split_upload_json;
+    pub use crate::gate::{client, head};
+    pub use crate::store::snapshots::Digests;
+    pub use crate::util::net::Network;
 }

@@ -14,7 +14,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 #[path = "suite/fixture/random.rs"]
-mod random;
+pub mod random;
 
 use random::Random;
 
@@ -139,7 +139,7 @@ fn read_head(bytes: &[u8], random: &mut Random) -> Result<Option<(Head, usize)>,
 }
 
 /// True if the head was accepted.
-fn compare_head(bytes: &[u8], random: &mut Random) -> bool {
+pub fn compare_head(bytes: &[u8], random: &mut Random) -> bool {
     let shown = bytes.escape_ascii();
     let ours = read_head(bytes, random);
     let mut fields = [httparse::EMPTY_HEADER; 64];
@@ -370,7 +370,7 @@ fn scan(decode: bool, doc: &[u8], size: usize) -> Scanned {
 }
 
 /// True if the body was accepted.
-fn compare_body(doc: &[u8], random: &mut Random) -> bool {
+pub fn compare_body(doc: &[u8], random: &mut Random) -> bool {
     let shown = doc.escape_ascii();
     let scanned = scan(true, doc, 1 + random.below(12));
     assert_eq!(scanned, scan(true, doc, doc.len()), "{shown}");

@@ -1,6 +1,7 @@
 //! Arguments and environment variables, each error naming what is wrong and what would be taken.
 
 use std::env::VarError;
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -21,6 +22,10 @@ pub struct Args {
 impl Args {
     pub fn from_env() -> Args {
         Args { inner: Arguments::from_env(), data: PathBuf::new() }
+    }
+
+    pub fn from_vec(arguments: Vec<OsString>) -> Args {
+        Args { inner: Arguments::from_vec(arguments), data: PathBuf::new() }
     }
 
     /// Takes `--data`, which may stand anywhere.

@@ -19,6 +19,7 @@ mod status;
 mod token;
 mod user;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -90,6 +91,13 @@ pub fn main() -> ExitCode {
         Err(CliError::Usage(message)) => fail(&message, 2),
         Err(CliError::Failed(message)) => fail(&message, 1),
     }
+}
+
+/// Reads the arguments of `serve`, and touches nothing: for fuzzing.
+pub fn read_serve_arguments(arguments: Vec<OsString>) -> Result<(), CliError> {
+    let mut args = Args::from_vec(arguments);
+    args.take_data()?;
+    serve::settings(args).map(drop)
 }
 
 fn fail(message: &str, code: u8) -> ExitCode {

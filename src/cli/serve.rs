@@ -30,7 +30,7 @@ use crate::util::log::{self, Format};
 use crate::util::metrics::Metrics;
 use crate::util::types::{Email, visible};
 
-struct Settings {
+pub struct Settings {
     data: PathBuf,
     listen: SocketAddr,
     init_user: Option<Email>,
@@ -199,7 +199,7 @@ fn settle(context: &Arc<App>, longest: Duration) {
     }
 }
 
-fn settings(mut args: Args) -> Result<Settings, CliError> {
+pub fn settings(mut args: Args) -> Result<Settings, CliError> {
     let seconds = |args: &mut Args, flag| args.number(flag).map(Duration::from_secs);
     Ok(Settings {
         listen: args.parsed("--listen")?,

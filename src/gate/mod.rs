@@ -37,7 +37,7 @@ use slots::Slots;
 use spool::Spool;
 use upstream::Upstream;
 
-pub use peer::Client;
+pub use peer::{Client, client};
 
 /// What the gate asks of the application.
 pub trait Admission: Send + Sync + 'static {
