@@ -20,6 +20,8 @@ images += re.findall(r"^FROM (\S+)", (scripts / "Dockerfile").read_text(), re.MU
 for image in images:
     assert re.search(r":\d+\.\d+", image), f"{image} is not pinned"
 assert f"configsync-server:{version}" in images
+compiler = re.search(r'^channel = "(.*)"', (scripts.parent / "rust-toolchain.toml").read_text(), re.MULTILINE)[1]
+assert any(image.startswith(f"rust:{compiler}-") for image in images), f"not the compiler {compiler}"
 for name, service in services.items():
     assert service["restart"] == "unless-stopped", name
     for volume in service["volumes"]:
