@@ -12,11 +12,11 @@ pub fn healthz(app: &App, _request: &Request) -> HandlerResult {
     let code = match app.store.health() {
         Health::Good => {
             let body = json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") });
-            return Ok(Response::json(200, &body));
+            return Ok(Response::json(200, body));
         }
         Health::Database => "database",
         Health::DiskFull => "disk_full",
         Health::DataFolder => "data_folder",
     };
-    Ok(Response::json(503, &json!({ "status": "failing", "code": code })))
+    Ok(Response::json(503, json!({ "status": "failing", "code": code })))
 }

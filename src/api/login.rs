@@ -130,7 +130,7 @@ fn welcome(app: &App, peer: IpAddr, principal: &Principal) -> HandlerResult {
     app.store.audit_later(Event::of(user, "login.ok").peer(peer));
     Ok(Response::json(
         200,
-        &json!({
+        json!({
             "token": jwt,
             "token_type": "Bearer",
             "expires_in": expires_s - now_s,

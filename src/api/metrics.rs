@@ -27,7 +27,7 @@ pub fn metrics(app: &App, _request: &Request) -> HandlerResult {
     let name = "configsync_build_info";
     out.describe(name, "gauge", "The version that runs.");
     out.sample(name, &[("version", env!("CARGO_PKG_VERSION"))], 1);
-    Ok(Response::plain(200, "text/plain; version=0.0.4; charset=utf-8", out.0))
+    Ok(Response::text(200, "text/plain; version=0.0.4; charset=utf-8", out.0))
 }
 
 /// What each user stores, and when each machine pushed.

@@ -23,7 +23,7 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
 
 /// The page. Admission knows whether it is served at all (`--no-page`).
 pub fn page(_app: &App, _request: &Request) -> HandlerResult {
-    Ok(Response::plain(200, "text/html; charset=utf-8", PAGE)
+    Ok(Response::text(200, "text/html; charset=utf-8", PAGE)
         .with("Content-Security-Policy", POLICY.as_str())
         .with("X-Frame-Options", "DENY")
         .with("Referrer-Policy", "no-referrer"))

@@ -11,5 +11,5 @@ pub fn usage(app: &App, _request: &Request, user: &User) -> HandlerResult {
     let snapshots = app.store.snapshot_count(user.id)?;
     let body =
         json!({ "stored_bytes": stored_bytes, "quota_bytes": quota_bytes, "snapshots": snapshots });
-    Ok(Response::json(200, &body))
+    Ok(Response::json(200, body))
 }

@@ -1,53 +1,24 @@
 //! A response as handlers make it.
 
+use std::fmt::Display;
 use std::fs::File;
-
-use serde::Serialize;
 
 use super::spooled::BodyWriter;
 use super::{App, Error, HandlerResult};
 use crate::gate::response::{Attachment, Content};
 use crate::store::{self, RowSink, User};
 
-/// Status, fields, and a body of which a file may be a part.
-pub struct Response {
-    /// RFC 9110 status code.
-    pub status: u16,
-    /// Fields beside those that every response has.
-    pub fields: Vec<(&'static str, String)>,
-    /// The body that is in memory.
-    pub body: Vec<u8>,
-    /// The file in it.
-    pub attachment: Option<Attachment>,
-    /// The machine word and the sentence of a refusal.
-    pub refusal: Option<(&'static str, String)>,
-}
+pub use crate::gate::response::Response;
 
 impl Response {
-    /// A response without a body.
-    pub fn empty(status: u16) -> Response {
-        Response { status, fields: Vec::new(), body: Vec::new(), attachment: None, refusal: None }
-    }
-
-    /// A response of text.
-    pub fn plain(status: u16, content_type: &'static str, text: impl Into<String>) -> Response {
-        let body = text.into().into_bytes();
-        Response { body, ..Response::empty(status) }.with("Content-Type", content_type)
-    }
-
-    /// A response of JSON that is text already.
-    pub fn text(status: u16, json: impl Into<String>) -> Response {
-        Response::plain(status, JSON, json)
-    }
-
-    /// A response of a value as JSON.
-    pub fn json(status: u16, body: &impl Serialize) -> Response {
-        Response::text(status, serde_json::to_string(body).unwrap_or_default())
+    /// A response of JSON: a value, or what is JSON text already.
+    pub fn json(status: u16, body: impl Display) -> Response {
+        Response::text(status, "application/json", body.to_string())
     }
 
     /// `{"member": ROW}`, the row being JSON.
     pub fn row(status: u16, member: &str, row: &str) -> Response {
-        Response::text(status, format!("{{\"{member}\":{row}}}"))
+        Response::json(status, format_args!("{{\"{member}\":{row}}}"))
     }
 
     /// `{"ok": true}`, for calls of which only the status is read.
@@ -66,13 +37,7 @@ impl Response {
     pub fn row_with_file(row: &str, member: &str, file: File, len: u64) -> Response {
         let open = format!("{},\"{member}\":\"", row.strip_suffix('}').unwrap_or(row));
         let attachment = Some(Attachment::of(file, len, true, open.len()));
-        Response { attachment, ..Response::text(200, open + "\"}") }
-    }
-
-    /// With one more field.
-    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Response {
-        self.fields.push((name, value.into()));
-        self
+        Response { attachment, ..Response::json(200, open + "\"}") }
     }
 
     /// A body that is too long to wait in memory goes to a file.
@@ -108,7 +73,7 @@ impl App {
             })?;
             out(&format!("]{more}}}"))
         })?;
-        Ok(Response { body, attachment, ..Response::text(200, "") })
+        Ok(Response { body, attachment, ..Response::json(200, "") })
     }
 }
 
@@ -117,15 +82,3 @@ impl Attachment {
         Attachment { content: Content::File(file), len, base64, offset, held: None }
     }
 }
-
-impl From<Error> for Response {
-    fn from(error: Error) -> Response {
-        let body = serde_json::json!({ "error": error.sentence, "code": error.code });
-        let mut response = Response::json(error.status, &body);
-        response.fields.extend(error.fields);
-        response.refusal = Some((error.code, error.sentence));
-        response
-    }
-}
-
-const JSON: &str = "application/json";

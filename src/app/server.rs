@@ -16,7 +16,7 @@ use super::admission::Ticket;
 use super::request::{Media, Query, media_type};
 use super::routes::{self, Handler};
 use super::{App, Error, HandlerResult, Request, Response};
-use crate::gate::response::Attachment;
+use crate::gate::response::{Attachment, printable};
 use crate::gate::upstream::{CODE_FIELD, Handoff, ID_FIELD, SENTENCE_FIELD, Upstream};
 use crate::util::limits::{LONG_JSON_BYTES_MAX, WORKERS};
 use crate::util::log;
@@ -120,14 +120,11 @@ fn body(request: &mut tiny_http::Request) -> Result<Vec<u8>, Error> {
 /// The response for tiny_http, and the file that goes another way.
 fn into_tiny(response: Response) -> (tiny_http::Response<io::Cursor<Vec<u8>>>, Option<Attachment>) {
     let mut tiny = tiny_http::Response::from_data(response.body).with_status_code(response.status);
-    let refusal = response
-        .refusal
-        .into_iter()
-        .flat_map(|(code, sentence)| [(CODE_FIELD, code.to_owned()), (SENTENCE_FIELD, sentence)]);
-    for (name, value) in response.fields.into_iter().chain(refusal) {
+    let code = response.code.map(|code| (CODE_FIELD.to_owned(), code));
+    let sentence = (SENTENCE_FIELD.to_owned(), response.sentence);
+    for (name, value) in response.fields.into_iter().chain(code).chain([sentence]) {
         // Printable ASCII alone: no value can begin a second line, whoever wrote it.
-        let value: String =
-            value.chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' }).collect();
+        let value: String = printable(&value).collect();
         if let Ok(header) = tiny_http::Header::from_bytes(name, value) {
             tiny.add_header(header);
         }

@@ -38,7 +38,7 @@ pub fn show(app: &App, request: &Request, user: &User) -> HandlerResult {
     let target = target(request, user)?;
     let entity = app.store.entity(target)?;
     let (kind, row, key) = (target.kind.0, entity.row, json!(entity.wrapped_dek));
-    Ok(Response::text(200, format!("{{\"{kind}\":{row},\"wrapped_dek\":{key}}}")))
+    Ok(Response::json(200, format!("{{\"{kind}\":{row},\"wrapped_dek\":{key}}}")))
 }
 
 /// PATCH /api/{kind}s/{id}.
@@ -58,7 +58,7 @@ pub fn remove(app: &App, request: &Request, user: &User) -> HandlerResult {
 pub fn push(app: &App, request: &Request, user: &User, upload: Upload) -> HandlerResult {
     let row = app.store.push_version(target(request, user)?, &request.json()?, upload)?;
     app.metrics.pushes.add(1);
-    Ok(Response::text(201, row))
+    Ok(Response::json(201, row))
 }
 
 /// GET /api/{kind}s/{id}/versions.

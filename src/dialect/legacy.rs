@@ -11,7 +11,7 @@ use crate::util::types::MachineId;
 /// GET /api/auth/verify: only the status is read.
 pub fn verify(_app: &App, _request: &Request, user: &User) -> HandlerResult {
     let body = json!({ "valid": true, "user_id": user.id, "email": user.email });
-    Ok(Response::json(200, &body))
+    Ok(Response::json(200, body))
 }
 
 /// POST /api/auth/register: there is no sign-up.
@@ -26,7 +26,7 @@ pub fn closed(_app: &App, _request: &Request) -> HandlerResult {
 
 /// GET /api/auth/keypair.
 pub fn keypair(app: &App, _request: &Request, user: &User) -> HandlerResult {
-    Ok(Response::text(200, app.store.keypair(user.id)?))
+    Ok(Response::json(200, app.store.keypair(user.id)?))
 }
 
 /// POST /api/auth/keypair: the first one stays.
@@ -56,7 +56,7 @@ pub fn push(app: &App, request: &Request, user: &User, upload: Upload) -> Handle
     }
     let (snapshot, _) = app.store.push(user, &machine, &body, &PushMode::Append, upload)?;
     app.metrics.pushes.add(1);
-    Ok(Response::json(200, &json!({ "success": true, "snapshot_id": snapshot.id })))
+    Ok(Response::json(200, json!({ "success": true, "snapshot_id": snapshot.id })))
 }
 
 /// GET /api/machines/latest.

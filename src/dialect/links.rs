@@ -65,7 +65,7 @@ pub fn mark_profile(app: &App, request: &Request, user: &User) -> HandlerResult 
     let Mark { active } = request.json()?;
     app.store.set_profile_active(UserMachine { user, machine }, id, active)?;
     let link = json!({ "profile_id": id, "machine_id": &**machine, "active": active });
-    Ok(Response::json(200, &json!({ "link": link })))
+    Ok(Response::json(200, json!({ "link": link })))
 }
 
 #[derive(Deserialize)]

@@ -21,8 +21,8 @@ pub struct Response {
     pub fields: Vec<(String, String)>,
     /// The body that is in memory.
     pub body: Vec<u8>,
-    /// Bytes of the body in memory; for HEAD, what they would be.
-    pub length: u64,
+    /// Bytes that this body would have, where the request was HEAD.
+    pub declared: Option<u64>,
     /// The file that stands in the body.
     pub attachment: Option<Attachment>,
 }
@@ -58,13 +58,26 @@ impl Attachment {
 
 impl Response {
     /// A response without a body.
-    pub fn new(status: u16) -> Response {
+    pub fn empty(status: u16) -> Response {
         Response { status, ..Response::default() }
+    }
+
+    /// A response of text.
+    pub fn text(status: u16, content_type: &str, text: impl Into<String>) -> Response {
+        let body = text.into().into_bytes();
+        Response { body, ..Response::empty(status) }.with("Content-Type", content_type)
+    }
+
+    /// With one more field.
+    pub fn with(mut self, name: &str, value: impl Into<String>) -> Response {
+        self.fields.push((name.to_owned(), value.into()));
+        self
     }
 
     /// The length of the whole body in bytes.
     pub fn content_length(&self) -> u64 {
-        self.length.saturating_add(self.attachment.as_ref().map_or(0, Attachment::wire_len))
+        let of_file = self.attachment.as_ref().map_or(0, Attachment::wire_len);
+        self.declared.unwrap_or(self.body.len() as u64).saturating_add(of_file)
     }
 
     /// The head as it is sent, with the fields that every response has. `phrase` is the standard
@@ -102,22 +115,16 @@ impl Response {
 
 impl From<Error> for Response {
     fn from(error: Error) -> Response {
-        let body = serde_json::json!({ "error": error.sentence, "code": error.code }).to_string();
-        let mut fields = vec![("Content-Type".to_owned(), "application/json".to_owned())];
-        fields.extend(error.fields.into_iter().map(|(name, value)| (name.to_owned(), value)));
-        Response {
-            status: error.status,
-            sentence: error.sentence,
-            code: Some(error.code.to_owned()),
-            fields,
-            length: body.len() as u64,
-            body: body.into_bytes(),
-            attachment: None,
+        let body = serde_json::json!({ "error": error.sentence, "code": error.code });
+        let mut response = Response::text(error.status, "application/json", body.to_string());
+        for (name, value) in error.fields {
+            response = response.with(name, value);
         }
+        Response { sentence: error.sentence, code: Some(error.code.to_owned()), ..response }
     }
 }
 
 /// The text with every character that may not stand in a head replaced.
-fn printable(text: &str) -> impl Iterator<Item = char> {
+pub fn printable(text: &str) -> impl Iterator<Item = char> {
     text.chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' })
 }

@@ -174,8 +174,7 @@ fn exchange(
     let mut line = || lines.next().unwrap_or_else(|| Err(ErrorKind::UnexpectedEof.into()));
     let status_line = line()?;
     let status = status_line.split(' ').nth(1).and_then(|word| word.parse().ok());
-    let mut response = Response::new(status.ok_or_else(|| malformed("status line"))?);
-    let mut length = None;
+    let mut response = Response::empty(status.ok_or_else(|| malformed("status line"))?);
     loop {
         let line = line()?;
         if line.is_empty() {
@@ -183,7 +182,7 @@ fn exchange(
         }
         let (name, value) = line.split_once(": ").ok_or_else(|| malformed("field"))?;
         match name {
-            "Content-Length" => length = value.parse().ok(),
+            "Content-Length" => response.declared = value.parse().ok(),
             SENTENCE_FIELD => response.sentence = value.to_owned(),
             CODE_FIELD => response.code = Some(value.to_owned()),
             // Every response gets these from the gate.
@@ -191,9 +190,9 @@ fn exchange(
             _ => response.fields.push((name.to_owned(), value.to_owned())),
         }
     }
-    response.length = length.ok_or_else(|| malformed("length"))?;
+    let length = response.declared.ok_or_else(|| malformed("length"))?;
     if !(of_head || matches!(status, Some(204 | 304))) {
-        response.body = vec![0; usize::try_from(response.length).map_err(io::Error::other)?];
+        response.body = vec![0; usize::try_from(length).map_err(io::Error::other)?];
         link.read_exact(&mut response.body)?;
     }
     Ok(response)
