@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::fixture::{HERE, User, refused, serve, with_user};
+use crate::fixture::{HERE, User, refused, serve, with_two_users, with_user};
 
 /// Routes that need no credentials.
 const OPEN: [&str; 4] = ["/", "/healthz", "/api/auth/login", "/api/auth/register"];
@@ -76,8 +76,7 @@ pub fn furnish(user: &User) {
 
 #[test]
 fn another_users_things_answer_like_things_that_never_were() {
-    let (server, a) = with_user(&[]);
-    let b = server.user("b@example.org");
+    let (server, a, b) = with_two_users(&[]);
     furnish(&a);
     let done = || {
         let sql =
@@ -113,8 +112,7 @@ fn another_users_things_answer_like_things_that_never_were() {
 
 #[test]
 fn every_list_shows_its_own_user_alone() {
-    let (server, a) = with_user(&[]);
-    let b = server.user("b@example.org");
+    let (_server, a, b) = with_two_users(&[]);
     furnish(&a);
     for (path, member) in [
         ("/api/machines", "machines"),

@@ -4,7 +4,9 @@
 use serde_json::{Value, json};
 
 use crate::fixture::http::Answer;
-use crate::fixture::{Server, Setup, User, alone, at_once, noise, refused, serve};
+use crate::fixture::{
+    Server, Setup, User, alone, at_once, noise, refused, serve, with_two_users, with_user,
+};
 
 /// What the rows of one user may count.
 const TEXT_BYTES_MAX: i64 = 64 * 1024 * 1024;
@@ -57,8 +59,7 @@ fn assert_reads_and_deletes(user: &User) {
 
 #[test]
 fn no_route_adds_a_row_above_what_the_rows_of_a_user_may_take() {
-    let server = serve(&[]);
-    let (a, b) = (server.user("a@example.org"), server.user("b@example.org"));
+    let (server, a, b) = with_two_users(&[]);
     furnish(&a);
     b.register("m");
     let fill = |left: i64| {
@@ -82,8 +83,7 @@ fn no_route_adds_a_row_above_what_the_rows_of_a_user_may_take() {
 
 #[test]
 fn no_route_adds_a_row_over_quota() {
-    let server = serve(&[]);
-    let (a, b) = (server.user("a@example.org"), server.user("b@example.org"));
+    let (server, a, b) = with_two_users(&[]);
     furnish(&a);
     b.register("m");
     // All that it allows is used: no version would fit that a new entity is made for.
@@ -112,8 +112,7 @@ fn no_route_adds_a_row_where_the_disk_is_short() {
 
 #[test]
 fn a_request_may_have_ten_thousand_entries() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
+    let (_server, user) = with_user(&[]);
     user.add("project", "p");
     let plan = |entries: usize| {
         let entities = vec![json!({ "type": "project", "id": 1 }); entries];
@@ -141,8 +140,7 @@ fn a_request_may_have_ten_thousand_entries() {
 
 #[test]
 fn of_deleted_things_the_thousand_deleted_last_are_kept() {
-    let server = serve(&[]);
-    let (a, b) = (server.user("a@example.org"), server.user("b@example.org"));
+    let (server, a, b) = with_two_users(&[]);
     let (oldest, newest) = (a.add("project", "oldest"), a.add("project", "newest"));
     for id in [oldest, newest] {
         a.push_version("project", id, b"version");
@@ -181,8 +179,7 @@ fn of_deleted_things_the_thousand_deleted_last_are_kept() {
 
 #[test]
 fn registering_again_and_again_leaves_no_row_and_refused_pushes_leave_one() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
+    let (server, user) = with_user(&[]);
     let events = |name: &str| {
         server.count(&format!("SELECT count(*) FROM audit_log WHERE event = '{name}'"))
     };
@@ -207,8 +204,7 @@ fn registering_again_and_again_leaves_no_row_and_refused_pushes_leave_one() {
 
 #[test]
 fn a_sync_of_environments_notes_how_many_it_added_changed_and_deleted() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
+    let (server, user) = with_user(&[]);
     let sync = |rows: Value| {
         let body = json!({ "environments": rows, "delete_missing": true });
         user.put("/api/environments/sync", &body).is(200)

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::fixture::{assert_has, at_once, files, noise, refused, with_user};
+use crate::fixture::{User, assert_has, at_once, files, noise, refused, with_two_users, with_user};
 
 const KINDS: [&str; 5] = ["project", "workspace", "config", "module", "profile"];
 
@@ -200,6 +200,35 @@ fn a_deleted_entity_is_gone_everywhere_and_its_slug_is_free_for_a_new_id() {
         assert_eq!((&row[kind]["current_version"], &row["wrapped_dek"]), (&json!(0), &Value::Null));
     }
     assert_eq!(server.files("snapshots"), 5, "the bytes wait for a prune");
+}
+
+#[test]
+fn an_entity_whose_first_version_never_came_is_no_dead_end() {
+    let (_server, a, b) = with_two_users(&[]);
+    let create = |user: &User, kind: &str, name: &str| -> i64 {
+        let body = json!({ "slug": "s", "name": name });
+        user.post(&format!("/api/{kind}s"), &body).is(201)[kind]["id"].as_i64().unwrap()
+    };
+    for kind in KINDS {
+        let path = format!("/api/{kind}s");
+        let of_b = create(&b, kind, "of b");
+        // Without a key it is taken over.
+        let first = create(&a, kind, "first");
+        assert_eq!(create(&a, kind, "second"), first);
+        assert_eq!(a.read(&path)[format!("{kind}s")][0]["name"], "second");
+        // With a key it is replaced: who put the key there may still encrypt with it.
+        a.post(&format!("{path}/{first}/keys"), &json!({ "wrapped_dek": "AAAA" })).is(201);
+        let third = create(&a, kind, "third");
+        assert!(third > first);
+        refused(&a.get(&format!("{path}/{first}")), 404, "not_found");
+        a.post(&format!("{path}/{third}/keys"), &json!({ "wrapped_dek": "BBBB" })).is(201);
+        a.push_version(kind, third, b"version");
+        // With a version it stays.
+        let again = a.post(&path, &json!({ "slug": "s", "name": "fourth" }));
+        refused(&again, 409, "conflict");
+        assert_eq!(a.read(&path)[format!("{kind}s")].as_array().unwrap().len(), 1);
+        assert_eq!(b.read(&format!("{path}/{of_b}"))[kind]["name"], "of b");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::{User, assert_has, refused, with_user};
+use crate::fixture::{User, assert_has, refused, with_two_users, with_user};
 
 fn push(user: &User, id: i64, bytes: &[u8]) -> i64 {
     user.push_version("project", id, bytes)
@@ -144,8 +144,7 @@ fn one_project_goes_from_machine_to_machine_with_a_restart_between_every_two_ste
 
 #[test]
 fn two_users_on_one_computer_never_meet() {
-    let (server, a) = with_user(&[]);
-    let b = server.user("b@example.org");
+    let (_server, a, b) = with_two_users(&[]);
     let (of_a, of_b) = (a.add("project", "app"), b.add("project", "app"));
     for (user, id) in [(&a, of_a), (&b, of_b)] {
         push(user, id, b"state");

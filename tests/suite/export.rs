@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use crate::fixture::{files, serve, with_machine};
+use crate::fixture::{files, with_machine, with_two_users};
 
 /// None where there is no Python.
 fn export(args: &[&str]) -> Option<Output> {
@@ -19,8 +19,7 @@ fn export(args: &[&str]) -> Option<Output> {
 
 #[test]
 fn a_backup_becomes_plain_files_with_an_index() {
-    let server = serve(&[]);
-    let (a, b) = (server.user("a@example.org"), server.user("b@example.org"));
+    let (server, a, b) = with_two_users(&[]);
     for user in [&a, &b] {
         user.register("m");
         user.stored("m", user.email.as_bytes());

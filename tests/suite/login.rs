@@ -129,6 +129,8 @@ fn an_address_has_a_hundred_failures_and_those_of_tokens_are_counted_apart() {
         refused(&trade(&server, &format!("cs_{n:040}")), 401, "invalid_credentials");
     }
     refused(&trade(&server, "cs_x"), 429, "too_many_attempts");
+    // A good token is no guess.
+    trade(&server, &server.token(A)).is(200);
     server.login(A, PASSWORD).is(200);
     let bad = json!({ "token": "cs_x" });
     refused(&server.login_from(ELSEWHERE, &bad), 401, "invalid_credentials");

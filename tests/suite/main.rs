@@ -32,7 +32,6 @@ mod page;
 mod process;
 mod refusals;
 mod responses;
-mod retries;
 mod revocation;
 mod rules;
 mod settings;

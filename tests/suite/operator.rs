@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use crate::fixture::{
-    Server, eventually, pruned_beside_a_backup, refused, serve, with_machine, with_user,
+    Server, eventually, pruned_beside_a_backup, refused, serve, with_machine, with_two_users,
+    with_user,
 };
 
 fn audit(server: &Server, args: &[&str]) -> Vec<Value> {
@@ -20,8 +21,7 @@ fn events(server: &Server) -> Vec<String> {
 
 #[test]
 fn prune_deletes_what_fails_every_rule_and_never_a_machines_newest() {
-    let server = serve(&[]);
-    let (a, b) = (server.user("a@example.org"), server.user("b@example.org"));
+    let (server, a, b) = with_two_users(&[]);
     for (user, machine, count) in [(&a, "m", 5), (&a, "n", 1), (&b, "m", 3)] {
         user.register(machine);
         for n in 0..count {

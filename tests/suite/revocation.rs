@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::fixture::http::Client;
-use crate::fixture::{Server, User, refused, serve};
+use crate::fixture::{Server, User, refused, serve, with_two_users};
 
 /// Every table whose rows a user's request can write, by a query that shows all of each row.
 const TABLES: [&str; 11] = [
@@ -103,8 +103,7 @@ fn held(server: &Server, user: &User, (method, path, body): &(&str, &str, Value)
 /// Holds every request that writes, does something to the credential, and lets them go on: all get
 /// 401, and nothing was written.
 fn nothing_is_written_after(bearer_of: impl Fn(&Server, &User) -> User, end: impl Fn(&Server)) {
-    let server = serve(&[]);
-    let (a, b) = (server.user("a@example.org"), server.user("b@example.org"));
+    let (server, a, b) = with_two_users(&[]);
     furnish(&a);
     b.register("m");
     let user = bearer_of(&server, &a);

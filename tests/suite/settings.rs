@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::fixture::{BINARY, Ran, Setup, run, run_with, serve};
+use crate::fixture::{BINARY, Ran, Setup, run, run_with, serve, with_two_users};
 
 /// Runs `serve` with settings that must be refused.
 fn refused(args: &[&str], env: &[(&str, &str)]) -> Ran {
@@ -244,8 +244,7 @@ fn the_audit_log_ends_where_until_says() {
 
 #[test]
 fn machines_are_listed_and_removed_with_all_they_stored() {
-    let server = serve(&[]);
-    let (a, b) = (server.user("a@example.org"), server.user("b@example.org"));
+    let (server, a, b) = with_two_users(&[]);
     for user in [&a, &b] {
         user.register("m");
         user.stored("m", b"state");

@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::fixture::http::Answer;
-use crate::fixture::{User, assert_has, at_once, files, noise, refused, with_machine, with_user};
+use crate::fixture::{
+    User, assert_has, eventually, files, noise, refused, with_machine, with_user,
+};
 
 const SNAPSHOT: &str = "/api/machines/snapshot";
 const BYTES: &str = "Accept: application/octet-stream\r\n";
@@ -84,16 +86,41 @@ fn the_same_bytes_again_are_a_retry_and_store_nothing() {
 }
 
 #[test]
-fn the_same_push_twice_at_once_is_stored_once() {
+fn two_identical_pushes_at_once_are_stored_once_whatever_the_timing() {
     let (server, user) = with_machine(&[]);
-    for round in 0..10_u8 {
-        let both = at_once(2, |_| user.push("m", &[round; 100_000], ""));
-        let mut statuses: Vec<_> = both.iter().map(|answer| answer.status).collect();
+    for round in 0..3_u8 {
+        let files = server.files("snapshots");
+        // The test holds the lock of the database until both have looked at the newest snapshot
+        // and lie in their places.
+        let database = server.database();
+        database.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let mut statuses = std::thread::scope(|scope| {
+            let pushes = [(); 2].map(|()| scope.spawn(|| user.push("m", &[round; 1000], "")));
+            eventually("both wait for the database", || server.files("snapshots") == files + 2);
+            database.execute_batch("COMMIT").unwrap();
+            pushes.map(|push| push.join().unwrap().status)
+        });
         statuses.sort_unstable();
         assert_eq!(statuses, [200, 201]);
-        assert_eq!(both[0].json(), both[1].json());
+        assert_eq!(server.files("snapshots"), files + 1);
     }
-    assert_eq!((server.files("snapshots"), user.history().len()), (10, 10));
+    assert_eq!(user.history().len(), 3);
+    // The older route stores each push.
+    let push = json!({ "encrypted_state": "AAAA" });
+    for _ in 0..2 {
+        user.post("/api/machines/m/push", &push).is(200);
+    }
+    assert_eq!(user.history().len(), 5);
+}
+
+#[test]
+fn a_retry_of_a_push_that_another_one_followed_is_a_new_snapshot() {
+    let (_server, user) = with_machine(&[]);
+    user.stored("m", b"one");
+    user.stored("m", b"two");
+    user.stored("m", b"one");
+    user.push("m", b"one", "").is(200);
+    assert_eq!(user.history().len(), 3);
 }
 
 #[test]
