@@ -233,10 +233,9 @@ fn login(binary: &Path, scratch: &Path, server: &Server) {
     let password = scratch.join("password");
     fs::write(&password, "password\n").unwrap();
     let done = std::process::Command::new(binary)
-        .args(["user", "passwd", "a@example.com", "--password-file"])
-        .arg(&password)
-        .arg("--data")
+        .args(["user", "passwd", "a@example.com", "--password-stdin", "--data"])
         .arg(scratch.join("data"))
+        .stdin(fs::File::open(&password).unwrap())
         .output()
         .unwrap();
     assert!(done.status.success());

@@ -51,10 +51,9 @@ fn soak(binary: &Path, scratch: &Path, time: Duration) -> bool {
     let password = scratch.join("password");
     std::fs::write(&password, "password\n").unwrap();
     let set = std::process::Command::new(binary)
-        .args(["user", "passwd", "a@example.com", "--password-file"])
-        .arg(&password)
-        .arg("--data")
+        .args(["user", "passwd", "a@example.com", "--password-stdin", "--data"])
         .arg(&data)
+        .stdin(std::fs::File::open(&password).unwrap())
         .output()
         .unwrap();
     assert!(set.status.success());
