@@ -18,9 +18,7 @@ use serde_json::json;
 use super::audit::Event;
 use super::blobs::{Blob, differs, hash_pieces, open_verified, reason};
 use super::check::{each_page, page};
-use super::data_dir::{
-    DATABASE, DataDir, LOST_AND_FOUND, SNAPSHOTS, make_folder, parent, shard_of,
-};
+use super::data_dir::{DATABASE, DataDir, LOST_AND_FOUND, SNAPSHOTS, make_folder, shard_of};
 use super::db::{Database, connect, utf8};
 use super::dir::Dir;
 use super::error::{Result, StoreError};
@@ -148,8 +146,9 @@ fn refuse_other_things(to: &DataDir) -> Result<()> {
     }
 }
 
-/// Removes what a copy wrote. Its database goes last, which tells that the rest is ours.
+/// Removes what a copy wrote. What says that it is whole goes first, what says that it is ours last.
 fn clear(to: &DataDir) -> Result<()> {
+    to.root().unlink(DATABASE)?;
     to.remove_stored()?;
     PARTIAL_FILES.iter().try_for_each(|name| to.root().unlink(name).map(drop))
 }
@@ -201,9 +200,6 @@ impl Copy<'_> {
         syncfs(root.file()).map_err(|e| root.error("sync", "", e.into()))?;
         root.rename(PARTIAL, root, DATABASE)?;
         root.sync()?;
-        parent(self.to.path())
-            .and_then(|parent| parent.file().sync_all())
-            .map_err(|e| root.error("sync the parent of", "", e))?;
         Ok(copied)
     }
 

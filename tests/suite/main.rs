@@ -20,6 +20,7 @@ mod crash;
 mod damage;
 mod disk;
 mod export;
+mod faults;
 mod fixture;
 mod folder;
 mod gate;
