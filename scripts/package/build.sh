@@ -10,7 +10,7 @@ cd "$(dirname "$0")/../.."
 profile=${1:-release}
 out=target/package
 rm -rf "$out"
-mkdir -p "$out/units"
+mkdir -p "$out/units" "$out/offsite"
 cargo build --quiet --locked --profile "$profile"
 binary="${CARGO_TARGET_DIR:-target}/${profile/#dev/debug}/configsync-server"
 python3 scripts/package/from_help.py man "$binary" >"$out/configsync-server.8"
@@ -18,6 +18,10 @@ python3 scripts/package/from_help.py default "$binary" >"$out/default"
 # Packages install below /usr, not below /usr/local.
 for unit in scripts/systemd/*.service scripts/systemd/*.timer; do
   sed 's,/usr/local/bin/,/usr/bin/,g' "$unit" >"$out/units/${unit##*/}"
+done
+# Apart from the others: they are enabled by whoever has filled in their settings.
+for unit in scripts/offsite/*.service scripts/offsite/*.timer; do
+  sed 's,/usr/local/bin/,/usr/bin/,g' "$unit" >"$out/offsite/${unit##*/}"
 done
 cargo deb --quiet --no-build --locked --profile "$profile" --output "$out/configsync-server.deb" >/dev/null
 echo "$out/configsync-server.deb"

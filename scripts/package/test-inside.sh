@@ -13,7 +13,7 @@ chmod +x /usr/sbin/policy-rc.d
 
 say "install"
 install_it install
-for folder in "$data" "$backups"; do
+for folder in "$data" "$data.stage" "$backups"; do
   [ "$(stat -c '%a %U %G' "$folder")" = '700 configsync configsync' ] || fail "$(stat "$folder")"
 done
 [ "$(getent passwd configsync | cut -d : -f 7)" = /usr/sbin/nologin ] || fail "the user may log in"
@@ -90,6 +90,16 @@ serve
 kill "$server"
 wait "$server"
 "${as_service[@]}" configsync-server backup "$backups/one"
+
+say "an off-site copy comes back, with the settings in place"
+settings=/etc/configsync/offsite.env
+[ "$(stat -c '%a %U' "$settings")" = '600 configsync' ] || fail "$(stat "$settings")"
+if command -v restic >/dev/null; then
+  install -d -m 0700 -o configsync -g configsync /var/copies
+  sed -i 's,^RESTIC_REPOSITORY=.*,RESTIC_REPOSITORY=/var/copies/one,; s,^RESTIC_PASSWORD=.*,RESTIC_PASSWORD=secret,' "$settings"
+  for command in init copy drill; do "${as_service[@]}" configsync-offsite "$command" || fail "off-site $command"; done
+  [ -s "$data/offsite.last" ] || fail "no time of the copy"
+fi
 
 say "remove and purge: data, backups and their owner stay"
 for how in --remove --purge; do

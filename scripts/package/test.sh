@@ -31,13 +31,13 @@ deb=$(scripts/package/build.sh "${1:-dev}")
 say "contents"
 dpkg-deb -c "$deb" >"$scratch/list"
 has() { grep -qE -- "$1" "$scratch/list" || fail "not in the package: $1"; }
-for path in usr/bin/configsync-server etc/default/configsync-server usr/share/man/man8/configsync-server.8.gz \
+for path in usr/bin/configsync-server usr/bin/configsync-offsite etc/default/configsync-server usr/share/man/man8/configsync-server.8.gz \
   usr/share/bash-completion/completions/configsync-server usr/share/doc/configsync-server/copyright; do
   has " \./$path\$"
 done
-for unit in scripts/systemd/*.service scripts/systemd/*.timer; do has " \./usr/lib/systemd/system/${unit##*/}\$"; done
+for unit in scripts/systemd/*.service scripts/systemd/*.timer scripts/offsite/*.service scripts/offsite/*.timer; do has " \./usr/lib/systemd/system/${unit##*/}\$"; done
 awk '$1 ~ /^.(.......w|....w)/ || $2 !~ /^(0\/0|root\/root)$/' "$scratch/list" | grep . && fail "written by others, or owned by others"
-grep -q /usr/local target/package/units/* && fail "a unit names /usr/local"
+grep -q /usr/local target/package/units/* target/package/offsite/* && fail "a unit names /usr/local"
 
 say "in a throw-away root"
 cp "$deb" scripts/package/test-inside.sh "$scratch/"
