@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::request::{Media, media_type};
 use super::routes::{self, Handler, Payload, Route};
+use super::turns::Turn;
 use super::{App, Error};
 use crate::api::login;
 use crate::auth::password::Permit;
@@ -48,6 +49,8 @@ pub struct Ticket {
     _reservation: Option<Reservation>,
     /// The permission to hash a password.
     _permit: Option<Permit>,
+    /// The user's turn at the workers, until the request is answered.
+    _turn: Option<Turn>,
 }
 
 impl gate::Ticket for Ticket {
@@ -81,13 +84,18 @@ impl gate::Admission for Admission {
         let (spool, room) = self.spool(route, head, user.as_ref())?;
         let (upload, reservation) = room.unzip();
         let peer = client.address;
-        let ticket = Ticket { peer, user, upload, _reservation: reservation, _permit: None };
+        let ticket =
+            Ticket { peer, user, upload, _reservation: reservation, _permit: None, _turn: None };
         Ok(Admitted { spool, ticket })
     }
 
     fn prepare(&self, ticket: &mut Ticket, route: &'static str, body: &[u8]) -> Result<(), Error> {
         if route == login::PATTERN {
             ticket._permit = login::permit(&self.app, ticket.peer, body)?;
+        }
+        if let Some(user) = &ticket.user {
+            let busy = || Error::overloaded("too many requests of yours at once; try again");
+            ticket._turn = Some(self.app.turns.take(user.id).ok_or_else(busy)?);
         }
         Ok(())
     }

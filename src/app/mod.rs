@@ -9,6 +9,7 @@ pub mod response;
 pub mod routes;
 pub mod server;
 mod spooled;
+pub mod turns;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use crate::store::Store;
 use crate::store::space::Reservations;
 use crate::util::metrics::Metrics;
 use spooled::ResponseSpace;
+use turns::Turns;
 
 /// What a handler returns.
 pub type HandlerResult = Result<Response, Error>;
@@ -35,6 +37,8 @@ pub struct App {
     pub reservations: Arc<Reservations>,
     /// Room that responses take in files until they are read.
     pub responses: Arc<ResponseSpace>,
+    /// Turns of users at the workers.
+    pub turns: Arc<Turns>,
     /// Bytes of one request body (`--max-body`).
     pub body_bytes_max: u64,
     /// Lifetime of a JWT in seconds (`--token-hours`).

@@ -73,6 +73,7 @@ pub fn run(args: Args) -> Done {
         jwt_lifetime_s: settings.jwt_lifetime_s,
         metrics: Arc::new(Metrics::default()),
         responses: Arc::default(),
+        turns: Arc::default(),
         page: settings.page,
     });
     init_user(&app.store, settings.init_user.as_ref(), listeners.address)?;

@@ -83,6 +83,9 @@ pub const WORKERS: usize = 6;
 /// Threads that a start makes sure of: the workers and a thread of tiny_http for each link to them,
 /// its accept loop, two gates, two tasks in the background, one connection on each gate, one spare.
 pub const THREADS_AT_START: usize = 2 * WORKERS + 8;
+/// Workers that one user's requests may have: the other half, and a reader of the database, are
+/// free for others whatever that user asks for.
+pub const WORKERS_PER_USER_MAX: usize = WORKERS / 2;
 /// Seconds a request waits for a free worker before it gets 503.
 pub const WORKER_WAIT_S: u64 = 10;
 /// Seconds a worker may take for one request before the gate gives up on it: above SQLite's
