@@ -248,4 +248,51 @@ measure "drill" offsite drill
 before=$(last); kill -9 "$server"; wait "$server" 2>/dev/null || true; mv "$data" "$data.lost"
 measure "restore" offsite restore
 serve "$data"; verify "$before"
+
+if [ -n "${GARAGE:-}" ]; then
+  say "7. Garage: keys and what they may do"
+  mkdir "$top/garage"
+  read -r rpc s3 admin < <(python3 -c '
+import socket
+held = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+print(*(one.getsockname()[1] for one in held))')
+  cat >"$top/garage/garage.toml" <<END
+metadata_dir = "$top/garage/meta"
+data_dir = "$top/garage/data"
+db_engine = "sqlite"
+replication_factor = 1
+rpc_bind_addr = "127.0.0.1:$rpc"
+rpc_public_addr = "127.0.0.1:$rpc"
+rpc_secret = "$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')"
+[s3_api]
+s3_region = "garage"
+api_bind_addr = "127.0.0.1:$s3"
+[admin]
+api_bind_addr = "127.0.0.1:$admin"
+END
+  garage() { "$GARAGE" -c "$top/garage/garage.toml" "$@" 2>>"$top/garage/log"; }
+  garage server >"$top/garage/out" & pids+=($!)
+  garage_answers() { garage status >/dev/null; }
+  wait_for "Garage" garage_answers
+  garage layout assign -z here -c 1G "$(garage node id -q | cut -d@ -f1)" >/dev/null
+  garage layout apply --version 1 >/dev/null
+  garage bucket create copies >/dev/null; garage bucket create other >/dev/null
+  garage key create server >"$top/garage/key"
+  key=$(sed -n 's/^Key ID: *//p' "$top/garage/key") secret=$(sed -n 's/^Secret key: *//p' "$top/garage/key")
+  garage bucket allow --read --write copies --key "$key" >/dev/null
+  at_garage() { # bucket, secret
+    settings "RESTIC_REPOSITORY=s3:http://127.0.0.1:$s3/$1/configsync" AWS_DEFAULT_REGION=garage \
+      "AWS_ACCESS_KEY_ID=$key" "AWS_SECRET_ACCESS_KEY=$2" TIME_LIMIT=30
+  }
+  at_garage copies "$secret"
+  offsite init >/dev/null; offsite; offsite drill
+  at_garage copies 0000000000000000000000000000000000000000000000000000000000000000
+  must_fail ""
+  at_garage other "$secret"
+  must_fail ""
+  before=$(last); kill -9 "$server"; wait "$server" 2>/dev/null || true; rm -rf "$data"
+  at_garage copies "$secret"
+  offsite restore >/dev/null
+  serve "$data"; verify "$before"
+fi
 say "off-site copies passed"
