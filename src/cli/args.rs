@@ -1,16 +1,14 @@
 //! Arguments and environment variables, each error naming what is wrong and what would be taken.
 
-use std::env::VarError;
 use std::ffi::OsString;
 use std::fmt::Display;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use pico_args::Arguments;
 
 use super::CliError;
-use super::settings::{self, Bytes, Setting, Switch};
+use super::settings::{self, Bytes, Setting};
 use crate::util::types::{Email, Rule};
 
 /// What is left of the command line.
@@ -30,16 +28,13 @@ impl Args {
 
     /// Takes `--data`, which may stand anywhere.
     pub fn take_data(&mut self) -> Result<(), CliError> {
-        let variable_is_empty = std::env::var_os("CONFIGSYNC_DATA").is_some_and(|v| v.is_empty());
-        let given = match self.value("--data", "DIR")? {
-            None if variable_is_empty => None,
-            None => self.setting("--data")?,
-            given => given,
-        };
-        let empty =
-            || CliError::Usage("--data (or CONFIGSYNC_DATA) is empty: name a folder".into());
-        self.data = given.filter(|path| !path.text.is_empty()).ok_or_else(empty)?.text.into();
-        Ok(())
+        self.data = self.setting("--data")?.text.into();
+        match self.data.as_os_str().is_empty() {
+            true => {
+                Err(CliError::Usage("--data (or CONFIGSYNC_DATA) is empty: name a folder".into()))
+            }
+            false => Ok(()),
+        }
     }
 
     /// Takes a flag without a value.
@@ -62,70 +57,36 @@ impl Args {
             Some(text) if text.starts_with("--") => {
                 Err(CliError::Usage(format!("{name} needs a value; see --help")))
             }
-            found => Ok(found.map(|text| Value { name: name.to_owned(), kind, text })),
+            found => Ok(found.map(|text| Value { name: name.to_owned(), kind, text, least: 0 })),
         }
     }
 
-    /// Takes the value of a flag, or of its environment variable.
-    pub fn value_or_variable(
-        &mut self, name: &'static str, kind: &'static str,
-    ) -> Result<Option<Value>, CliError> {
-        match self.value(name, kind)? {
-            Some(value) => Ok(Some(value)),
-            None => from_environment(name, kind),
+    /// Takes a setting: of the flag, of the variable, or the default, which may be empty. One that
+    /// may be repeated is a list with commas.
+    pub fn setting(&mut self, flag: &str) -> Result<Value, CliError> {
+        let Setting { flag, kind, default, least, .. } = settings::row(flag)?;
+        if kind.is_empty() && self.flag(flag) {
+            return Ok(Value { name: flag.to_owned(), kind, text: "1".to_owned(), least });
         }
-    }
-
-    /// Takes the value of a setting; None if neither flag, variable nor default has one.
-    pub fn setting(&mut self, flag: &str) -> Result<Option<Value>, CliError> {
-        let Setting { flag, kind, default, .. } = row(flag)?;
-        let given = self.value_or_variable(flag, kind)?;
-        let default = Some(default).filter(|text| !text.is_empty());
-        Ok(given.or(default.map(|text| Value { name: flag.to_owned(), kind, text })))
-    }
-
-    /// A setting that may be without a value.
-    pub fn optional_setting<T: FromStr>(&mut self, flag: &str) -> Result<Option<T>, CliError> {
-        self.setting(flag)?.map(|value| value.parse()).transpose()
-    }
-
-    /// A setting that always has a value.
-    pub fn parsed<T: FromStr>(&mut self, flag: &str) -> Result<T, CliError> {
-        let missing = || CliError::Usage(format!("{flag} is missing; see serve --help"));
-        self.optional_setting(flag)?.ok_or_else(missing)
-    }
-
-    /// A setting that is a number.
-    pub fn number<T: TryFrom<u64>>(&mut self, flag: &str) -> Result<T, CliError> {
-        let Setting { least, kind, .. } = row(flag)?;
-        let missing = || CliError::Usage(format!("{flag} is missing; see serve --help"));
-        self.setting(flag)?.ok_or_else(missing)?.number(least..=settings::most(kind))
-    }
-
-    /// A setting without a value; its environment variable is on or off.
-    pub fn switch(&mut self, flag: &'static str) -> Result<bool, CliError> {
-        if self.flag(flag) {
-            return Ok(true);
-        }
-        let value = from_environment(flag, "")?;
-        value.map_or(Ok(false), |value| value.parse::<Switch>().map(|switch| switch.0))
-    }
-
-    /// A setting that may be given several times; its variable is a comma-separated list.
-    pub fn repeated<T: FromStr>(&mut self, flag: &str) -> Result<Vec<T>, CliError> {
-        let Setting { flag, kind, .. } = row(flag)?;
-        let mut values = Vec::new();
-        while let Some(value) = self.value(flag, kind)? {
-            values.push(value.parse()?);
-        }
-        if values.is_empty()
-            && let Some(Value { name, text, .. }) = from_environment(flag, kind)?
-        {
-            for text in text.split(',').map(str::trim).filter(|text| !text.is_empty()) {
-                values.push(Value { name: name.clone(), kind, text: text.to_owned() }.parse()?);
+        let (mut given, repeatable) = (Vec::new(), kind == settings::REPEATABLE);
+        while let Some(value) = if kind.is_empty() { None } else { self.value(flag, kind)? } {
+            given.push(value.text);
+            if !repeatable {
+                break;
             }
         }
-        Ok(values)
+        let (name, text) = match (given.is_empty(), std::env::var(settings::variable(flag))) {
+            // Empty is as good as absent: `NAME=` stands in files of settings. A folder is meant.
+            (true, Ok(text)) if !text.is_empty() || kind == "DIR" => {
+                (settings::variable(flag), text)
+            }
+            (true, Err(std::env::VarError::NotUnicode(_))) => {
+                return Err(CliError::Usage(format!("{} is not UTF-8", settings::variable(flag))));
+            }
+            (true, _) => (flag.to_owned(), default),
+            (false, _) => (flag.to_owned(), given.join(",")),
+        };
+        Ok(Value { name, kind, text, least })
     }
 
     /// Takes the next argument that is not a flag, if there is one.
@@ -133,7 +94,7 @@ impl Args {
         let found: Option<String> = self.inner.opt_free_from_str().map_err(usage)?;
         match found {
             Some(text) if text.starts_with('-') => Err(unknown(&text)),
-            found => Ok(found.map(|text| Value { name: kind.to_owned(), kind, text })),
+            found => Ok(found.map(|text| Value { name: kind.to_owned(), kind, text, least: 0 })),
         }
     }
 
@@ -168,21 +129,40 @@ pub struct Value {
     kind: &'static str,
     /// As it was given.
     pub text: String,
+    /// Of a number.
+    least: u64,
 }
 
 impl Value {
+    /// None of a setting that neither flag, variable nor default gave a value.
+    pub fn given(&self) -> Option<&Value> {
+        (!self.text.is_empty()).then_some(self)
+    }
+
     pub fn parse<T: FromStr>(&self) -> Result<T, CliError> {
         self.text.parse().map_err(|_| self.refuse(settings::takes(self.kind)))
     }
 
-    /// As a number within bounds; of a size, with or without a unit.
-    pub fn number<T: TryFrom<u64>>(&self, bounds: RangeInclusive<u64>) -> Result<T, CliError> {
+    pub fn at_least(mut self, least: u64) -> Value {
+        self.least = least;
+        self
+    }
+
+    /// The parts of a list with commas; none of an empty one.
+    pub fn list<T: FromStr>(&self) -> Result<Vec<T>, CliError> {
+        let parts = self.text.split(',').map(str::trim).filter(|text| !text.is_empty());
+        let refuse = |_| self.refuse(settings::takes(self.kind));
+        parts.map(|text| text.parse().map_err(refuse)).collect()
+    }
+
+    /// As a number within the bounds of its kind; of a size, with or without a unit.
+    pub fn number<T: TryFrom<u64>>(&self) -> Result<T, CliError> {
         let number: u64 = match self.kind.starts_with("BYTES") {
             true => self.parse::<Bytes>()?.0,
             false => self.parse()?,
         };
-        let found = T::try_from(number).ok().filter(|_| bounds.contains(&number));
-        let (least, most) = bounds.into_inner();
+        let (least, most) = (self.least, settings::most(self.kind));
+        let found = T::try_from(number).ok().filter(|_| (least..=most).contains(&number));
         found.ok_or_else(|| self.refuse(format_args!("from {least} to {most}")))
     }
 
@@ -198,17 +178,9 @@ impl Value {
 
     /// A usage error that names it.
     pub fn refuse(&self, why: impl Display) -> CliError {
-        CliError::Usage(format!(
-            "{}: invalid value `{}`: {why}",
-            self.name,
-            self.text.escape_debug()
-        ))
+        let text = self.text.escape_debug();
+        CliError::Usage(format!("{}: invalid value `{text}`: {why}", self.name))
     }
-}
-
-fn row(flag: &str) -> Result<Setting, CliError> {
-    let found = settings::all().into_iter().find(|setting| setting.flag == flag);
-    found.ok_or_else(|| CliError::Failed(format!("{flag} is not in the table of settings")))
 }
 
 fn usage(error: pico_args::Error) -> CliError {
@@ -217,15 +189,4 @@ fn usage(error: pico_args::Error) -> CliError {
 
 fn unknown(argument: &str) -> CliError {
     CliError::Usage(format!("unknown argument {argument}; see --help"))
-}
-
-fn from_environment(flag: &str, kind: &'static str) -> Result<Option<Value>, CliError> {
-    let name = settings::variable(flag);
-    match std::env::var(&name) {
-        Err(VarError::NotUnicode(_)) => Err(CliError::Usage(format!("{name} is not UTF-8"))),
-        // Empty is as good as absent: `NAME=` stands in files of settings.
-        found => {
-            Ok(found.ok().filter(|text| !text.is_empty()).map(|text| Value { name, kind, text }))
-        }
-    }
 }

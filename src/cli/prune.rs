@@ -1,17 +1,15 @@
 //! `prune`: deletes what nobody needs any more.
 
-use super::args::{Args, Value};
+use super::args::Args;
 use super::output::print;
 use super::{CliError, Done};
 use crate::store::Store;
 use crate::store::prune::{Pruned, Retention};
 
 pub fn run(mut args: Args) -> Done {
-    let number = |value: Option<Value>, least| {
-        value.map(|value| value.number(least..=u64::from(u32::MAX))).transpose()
-    };
-    let keep = number(args.value("--keep", "N")?, 1)?;
-    let older_than_days = number(args.value("--older-than-days", "N")?, 0)?;
+    let keep = args.value("--keep", "N")?.map(|n| n.at_least(1).number()).transpose()?;
+    let older_than_days = args.value("--older-than-days", "N")?;
+    let older_than_days = older_than_days.map(|n| n.number()).transpose()?;
     let dry_run = args.flag("--dry-run");
     let data = args.finish()?;
     if keep.is_none() && older_than_days.is_none() {

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::args::Args;
+use super::args::{Args, Value};
 use super::notify::notify;
 use super::output::{could_not, write_out};
 use super::process::{connections_carried, probe_threads, watch_signals};
+use super::settings::Switch;
 use super::token::new_token;
 use super::{CliError, Done, background, warn_of_unknown_variables};
 use crate::app::admission::{Admission, Listener, Ticket};
@@ -201,31 +202,32 @@ fn settle(context: &Arc<App>, longest: Duration) {
 }
 
 pub fn settings(mut args: Args) -> Result<Settings, CliError> {
-    let seconds = |args: &mut Args, flag| args.number(flag).map(Duration::from_secs);
+    let seconds = |args: &mut Args, flag| args.setting(flag)?.number().map(Duration::from_secs);
+    let (init_user, metrics) = (args.setting("--init-user")?, args.setting("--metrics")?);
     Ok(Settings {
-        listen: args.parsed("--listen")?,
-        init_user: args.setting("--init-user")?.map(|value| value.email()).transpose()?,
-        body_bytes_max: args.number("--max-body")?,
+        listen: args.setting("--listen")?.parse()?,
+        init_user: init_user.given().map(Value::email).transpose()?,
+        body_bytes_max: args.setting("--max-body")?.number()?,
         stop_timeout: seconds(&mut args, "--stop-timeout")?,
-        jwt_lifetime_s: args.number::<i64>("--token-hours")?.saturating_mul(3600),
+        jwt_lifetime_s: args.setting("--token-hours")?.number::<i64>()?.saturating_mul(3600),
         policy: Policy {
-            quota_bytes: args.number("--quota")?,
-            free_bytes_min: args.number("--min-free")?,
-            keep: args.number("--keep")?,
+            quota_bytes: args.setting("--quota")?.number()?,
+            free_bytes_min: args.setting("--min-free")?.number()?,
+            keep: args.setting("--keep")?.number()?,
         },
         gate: Config {
-            connections_max: args.number("--max-connections")?,
-            connections_per_peer_max: args.number("--max-connections-per-ip")?,
+            connections_max: args.setting("--max-connections")?.number()?,
+            connections_per_peer_max: args.setting("--max-connections-per-ip")?.number()?,
             head_timeout: seconds(&mut args, "--head-timeout")?,
             idle_timeout: seconds(&mut args, "--idle-timeout")?,
             body_grace: seconds(&mut args, "--body-grace")?,
-            trusted_proxies: args.repeated("--trusted-proxy")?,
+            trusted_proxies: args.setting("--trusted-proxy")?.list()?,
             phrase: server::reason_phrase,
         },
-        audit_days: args.number("--audit-days")?,
-        metrics: args.optional_setting("--metrics")?,
-        page: !args.switch("--no-page")?,
-        log_format: args.parsed("--log-format")?,
+        audit_days: args.setting("--audit-days")?.number()?,
+        metrics: metrics.given().map(Value::parse).transpose()?,
+        page: !args.setting("--no-page")?.parse::<Switch>()?.0,
+        log_format: args.setting("--log-format")?.parse()?,
         data: args.finish()?,
     })
 }

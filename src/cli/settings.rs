@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use super::CliError;
 use crate::util::limits::{
     AUDIT_DAYS, BODY_BYTES_MAX, BODY_GRACE_S, CONNECTIONS_MAX, CONNECTIONS_PER_PEER_MAX,
     FREE_BYTES_MIN, HEAD_TIMEOUT_S, IDLE_TIMEOUT_S, JWT_HOURS, STOP_TIMEOUT_S,
@@ -21,7 +22,7 @@ pub struct Setting {
 }
 
 /// Every setting, in the order of the help.
-pub fn all() -> [Setting; 19] {
+fn all() -> [Setting; 20] {
     let row = |flag, kind, default: &dyn ToString, least, help| {
         let default = default.to_string();
         Setting { flag, kind, default, least, help }
@@ -42,15 +43,22 @@ pub fn all() -> [Setting; 19] {
         row("--quota", "BYTES", &0, 0, "stored bytes per user; 0 is no limit"),
         row("--min-free", "BYTES", &FREE_BYTES_MIN, 0, "refuse pushes below this free space"),
         row("--audit-days", "N", &AUDIT_DAYS, 0, "days that audit rows are kept; 0 keeps all"),
-        row("--trusted-proxy", "ADDR[/BITS]", &"", 0, "believe X-Forwarded-For; repeatable"),
+        row("--trusted-proxy", REPEATABLE, &"", 0, "believe X-Forwarded-For; repeatable"),
         row("--metrics", "ADDR:PORT", &"", 0, "a second listener, for /metrics alone"),
-        row("--no-page", "", &"", 0, "no page at /"),
+        row("--no-page", "", &"off", 0, "no page at /"),
         row("--log-format", "text|json", &"text", 0, "of the log on standard error"),
+        row("--url", "URL", &"", 0, "of healthcheck"),
     ]
 }
 
-/// Variables that no flag of `serve` has.
-const OTHER_VARIABLES: [&str; 2] = ["CONFIGSYNC_URL", "CONFIGSYNC_JWT_KEY_FILE"];
+/// The kind of value of which there may be several.
+pub const REPEATABLE: &str = "ADDR[/BITS]";
+
+/// The setting of a flag.
+pub fn row(flag: &str) -> Result<Setting, CliError> {
+    let found = all().into_iter().find(|setting| setting.flag == flag);
+    found.ok_or_else(|| CliError::Failed(format!("{flag} is not in the table of settings")))
+}
 
 /// The lines of the flags in the help of `serve`.
 pub fn help() -> String {
@@ -58,11 +66,11 @@ pub fn help() -> String {
         let Setting { flag, kind, default, help, .. } = setting;
         let left = format!("{flag} {kind}");
         match default.as_str() {
-            "" => format!("  {left:<30}{help}\n"),
+            "" | "off" => format!("  {left:<30}{help}\n"),
             default => format!("  {left:<30}{help} [{default}]\n"),
         }
     };
-    all().iter().map(line).collect()
+    all().iter().filter(|setting| setting.kind != "URL").map(line).collect()
 }
 
 /// The environment variable of a flag.
@@ -72,10 +80,10 @@ pub fn variable(flag: &str) -> String {
 
 /// Variables of this process that look like settings and are none: probably mistyped.
 pub fn unknown_variables() -> Vec<String> {
-    let known: Vec<String> = all().iter().map(|setting| variable(setting.flag)).collect();
-    let is_known = |name: &str| known.iter().any(|k| k == name) || OTHER_VARIABLES.contains(&name);
+    let mut known: Vec<String> = all().iter().map(|setting| variable(setting.flag)).collect();
+    known.push("CONFIGSYNC_JWT_KEY_FILE".into());
     let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
-    names.filter(|name| name.starts_with("CONFIGSYNC_") && !is_known(name)).collect()
+    names.filter(|name| name.starts_with("CONFIGSYNC_") && !known.contains(name)).collect()
 }
 
 /// What a value of this kind may be: a message ends with it.
@@ -84,14 +92,14 @@ pub fn takes(kind: &str) -> &'static str {
         "BYTES" => "a size such as 500M or 5G",
         "BYTES|default" => "a size such as 500M or 5G, or the word default",
         "SECONDS" => "a number of seconds such as 30",
-        "N" | "ID" | "HOURS" => "a whole number such as 10",
+        "N" | "ID" | "HOURS" | "DAYS" => "a whole number such as 10",
         "ADDR:PORT" => "an address and port such as 127.0.0.1:8787 or [::1]:8787",
-        "ADDR[/BITS]" => {
+        REPEATABLE => {
             "an address such as 127.0.0.1, or a network without host bits such as 10.0.0.0/8"
         }
         "RFC3339" => "a time such as 2026-11-23T16:08:00Z, or a date",
         "text|json" => "text or json",
-        "DIR" => "a folder",
+        "URL" => "an address such as http://127.0.0.1:8787",
         _ => "1 or 0, true or false, yes or no, on or off",
     }
 }
@@ -100,9 +108,10 @@ pub fn takes(kind: &str) -> &'static str {
 pub fn most(kind: &str) -> u64 {
     match kind {
         // SQLite's integers.
-        "BYTES" => i64::MAX.unsigned_abs(),
+        "BYTES" | "BYTES|default" => i64::MAX.unsigned_abs(),
         // A hundred years: RFC 3339 has four digits for a year.
         "HOURS" => 876_000,
+        "DAYS" => 36_500,
         _ => u64::from(u32::MAX),
     }
 }

@@ -9,18 +9,16 @@ use crate::store::tokens::NewToken;
 use crate::util::time::{DAY_MS, now_ms};
 use crate::util::types::{Email, Name};
 
-const EXPIRY_DAYS_MAX: u64 = 36_500;
-
 /// `token create EMAIL`: prints the token, this once.
 pub fn create(mut args: Args) -> Done {
     let name = args.value("--name", "NAME")?;
-    let expires_days = args.value("--expires-days", "N")?;
+    let expires_days = args.value("--expires-days", "DAYS")?;
     let email = args.email()?;
     let data = args.finish()?;
     let name = name.ok_or_else(|| CliError::Usage("token create needs --name NAME".into()))?;
     let name: Name = name.checked()?;
-    let days = expires_days.map(|days| days.number(1..=EXPIRY_DAYS_MAX)).transpose()?;
-    let expires_at = days.map(|days: i64| now_ms() + days * DAY_MS);
+    let days = expires_days.map(|days| days.at_least(1).number::<u32>()).transpose()?;
+    let expires_at = days.map(|days| now_ms().saturating_add(i64::from(days) * DAY_MS));
     new_token(&Store::open(&data)?, &email, &name, expires_at, false, |token| {
         write_out(format_args!("{token}\n"))
     })

@@ -4,7 +4,7 @@ use std::io::{BufRead, Read};
 
 use super::args::Args;
 use super::output::{could_not, print, print_table};
-use super::{CliError, Done, open_store, open_to_read, settings};
+use super::{CliError, Done, open_store, open_to_read};
 use crate::auth::password;
 use crate::store::Store;
 use crate::store::users::Change;
@@ -40,7 +40,7 @@ pub fn quota(mut args: Args) -> Done {
     let data = args.finish()?;
     let quota = match bytes.text.as_str() {
         "default" => None,
-        _ => Some(bytes.number(0..=settings::most("BYTES"))?),
+        _ => Some(bytes.number()?),
     };
     Store::open(&data)?.change_user(&email, &Change::Quota(quota))?;
     print(format_args!("quota of {email} is {}\n", bytes.text))

@@ -90,3 +90,32 @@ CREATE TEMP VIEW file_origins AS
   SELECT v.file, concat_ws(', ', u.email, 'machine ' || v.pushed_from_machine_id,
                            moment(v.created_at))
     FROM entity_versions v JOIN users u ON u.id = v.user_id;
+
+-- Lists of the command line. A column's name ends with its unit: _bytes, or _at for a time.
+
+CREATE TEMP VIEW user_list AS
+  SELECT id, email, iif(disabled_at IS NULL, 'enabled', 'disabled') AS state,
+    iif(password_hash IS NULL, 'token only', 'password') AS sign_in, stored_bytes,
+    iif(quota_bytes = 0, 'none', coalesce(quota_bytes, 'default')) AS quota_bytes, created_at
+  FROM users ORDER BY id;
+
+CREATE TEMP VIEW token_list AS
+  SELECT t.id, u.email AS user, t.name, t.prefix AS first_characters, t.created_at,
+    coalesce(moment(t.last_used_at), 'never used') AS last_used_at,
+    CASE WHEN t.revoked_at IS NOT NULL THEN 'revoked'
+         WHEN t.expires_at <= unixepoch('subsec') * 1000 THEN 'expired'
+         ELSE coalesce(moment(t.expires_at), 'never') END AS expiry
+  FROM api_tokens t JOIN users u ON u.id = t.user_id ORDER BY t.id;
+
+CREATE TEMP VIEW machine_list AS
+  SELECT u.email AS user, m.machine_id, m.name, m.platform, m.snapshot_count AS snapshots,
+    (SELECT coalesce(sum(size_bytes), 0) FROM state_snapshots WHERE machine_ref = m.id)
+      AS stored_bytes,
+    m.last_push_at, iif(m.hidden_at IS NULL, 'listed', 'hidden') AS state
+  FROM machines m JOIN users u ON u.id = m.user_id ORDER BY u.id, m.id;
+
+CREATE TEMP VIEW environment_list AS
+  SELECT u.email AS user, e.name, e.tier, e.color,
+    iif(e.protect, 'protected', 'open') AS protection,
+    coalesce('deleted ' || moment(e.deleted_at), 'live') AS state
+  FROM environments e JOIN users u ON u.id = e.user_id ORDER BY e.name;

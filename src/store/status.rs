@@ -8,10 +8,11 @@ use serde_json::Value;
 
 use super::audit::moment;
 use super::data_dir::OFFSITE_LAST;
-use super::db::{execute, query_one, query_opt, query_rows};
-use super::error::Result;
+use super::db::{execute, query_one, query_opt, query_rows, query_strings};
+use super::error::{Result, StoreError};
 use super::{Store, users};
-use crate::util::time::now_ms;
+use crate::util::limits::FREE_BYTES_MIN;
+use crate::util::time::{DAY_MS, now_ms};
 use crate::util::types::Email;
 
 /// Rows of a list. A column's name ends with its unit: `_bytes`, or `_at` for milliseconds since 1970.
@@ -30,63 +31,51 @@ impl Table {
     }
 }
 
-const USERS: &str = "SELECT id, email, iif(disabled_at IS NULL, 'enabled', 'disabled') AS state,
-    iif(password_hash IS NULL, 'token only', 'password') AS sign_in, stored_bytes,
-    CASE quota_bytes WHEN 0 THEN 'none' ELSE coalesce(quota_bytes, 'default') END AS quota_bytes,
-    created_at
-  FROM users ORDER BY id";
+/// All that `status` shows; times are milliseconds since 1970.
+pub struct Status {
+    pub running: bool,
+    pub free_bytes: u64,
+    /// Below which pushes are refused, as the last start said.
+    pub min_free_bytes: u64,
+    pub users: Table,
+    pub machines: Table,
+    pub last_backup: Option<i64>,
+    pub failed_backup: Option<i64>,
+    pub last_check: Option<i64>,
+    pub last_offsite: Option<i64>,
+    /// What somebody should do something about, a sentence each.
+    pub attention: Vec<String>,
+}
 
-/// `?1`: what the last start said of users without a quota of their own.
-const STORED: &str = "SELECT email, iif(disabled_at IS NULL, 'enabled', 'disabled') AS state,
-    stored_bytes, nullif(coalesce(quota_bytes, ?1), 0) AS quota_bytes FROM users ORDER BY id";
-
-const TOKENS: &str =
-    "SELECT t.id, u.email AS user, t.name, t.prefix AS first_characters, t.created_at,
-    coalesce(moment(t.last_used_at), 'never used') AS last_used_at,
-    CASE WHEN t.revoked_at IS NOT NULL THEN 'revoked' WHEN t.expires_at <= ?2 THEN 'expired'
-         ELSE coalesce(moment(t.expires_at), 'never') END AS expiry
-  FROM api_tokens t JOIN users u ON u.id = t.user_id
- WHERE ?1 IS NULL OR t.user_id = ?1 ORDER BY t.id";
-
-const MACHINES: &str =
-    "SELECT u.email AS user, m.machine_id, m.name, m.platform, m.snapshot_count AS
-    snapshots, (SELECT coalesce(sum(size_bytes), 0) FROM state_snapshots WHERE machine_ref = m.id)
-    AS stored_bytes, m.last_push_at, iif(m.hidden_at IS NULL, 'listed', 'hidden') AS state
-  FROM machines m JOIN users u ON u.id = m.user_id
- WHERE ?1 IS NULL OR m.user_id = ?1 ORDER BY u.id, m.id";
-
-const PUSHES: &str = "SELECT u.email AS user, m.machine_id, m.last_push_at
-  FROM machines m JOIN users u ON u.id = m.user_id WHERE m.hidden_at IS NULL ORDER BY u.id, m.id";
-
-const ENVIRONMENTS: &str =
-    "SELECT name, tier, color, iif(protect, 'protected', 'open') AS protection,
-    coalesce('deleted ' || moment(deleted_at), 'live') AS state
-  FROM environments WHERE user_id = ?1 AND (?2 OR deleted_at IS NULL) ORDER BY name";
+const ATTENTION: &str = include_str!("attention.sql");
 
 impl Store {
     /// All users, oldest first.
     pub fn user_table(&self) -> Result<Table> {
-        self.table(USERS, [])
+        self.table("SELECT * FROM user_list", [])
     }
 
     /// API tokens, oldest first, of all users or of one.
     pub fn token_table(&self, email: Option<&Email>) -> Result<Table> {
-        self.table(TOKENS, params![self.only(email)?, now_ms()])
+        self.table("SELECT * FROM token_list WHERE ?1 IS NULL OR user = ?1", [self.known(email)?])
     }
 
     /// Machines, hidden ones too, of all users or of one.
     pub fn machine_table(&self, email: Option<&Email>) -> Result<Table> {
-        self.table(MACHINES, [self.only(email)?])
+        self.table("SELECT * FROM machine_list WHERE ?1 IS NULL OR user = ?1", [self.known(email)?])
     }
 
     /// When each machine that is not hidden last pushed.
     pub fn push_table(&self) -> Result<Table> {
-        self.table(PUSHES, [])
+        let sql = "SELECT user, machine_id, last_push_at FROM machine_list WHERE state = 'listed'";
+        self.table(sql, [])
     }
 
     /// Environments of a user, also those deleted before where asked for.
     pub fn environment_table(&self, email: &Email, deleted: bool) -> Result<Table> {
-        self.table(ENVIRONMENTS, params![self.only(Some(email))?, deleted])
+        let sql = "SELECT name, tier, color, protection, state FROM environment_list
+                    WHERE user = ?1 AND (?2 OR state = 'live')";
+        self.table(sql, params![self.known(Some(email))?, deleted])
     }
 
     /// How many users and machines there are.
@@ -95,11 +84,39 @@ impl Store {
         self.db.read(|c| query_one(c, "row", sql, [], |row| Ok((row.get(0)?, row.get(1)?))))
     }
 
-    /// Users with what they store and may store.
+    /// Users with what they store and may store; None is no limit.
     pub fn stored_table(&self) -> Result<Table> {
-        let start = self.noted(Fact::Start)?;
-        let quota = start.and_then(|(fact, _)| fact.get("quota_bytes")?.as_i64());
-        self.table(STORED, [quota.unwrap_or(0)])
+        let sql = "SELECT email, state, stored_bytes, nullif(iif(quota_bytes = 'default', ?1,
+                          iif(quota_bytes = 'none', 0, quota_bytes)), 0) AS quota_bytes
+                     FROM user_list";
+        self.table(sql, [self.of_last_start("quota_bytes")?.unwrap_or(0)])
+    }
+
+    /// All that `status` shows; a machine is silent after so many days, and never after 0.
+    pub fn status(&self, stale_days: u32) -> Result<Status> {
+        let (free_bytes, last_offsite) = (self.free_bytes()?, self.last_offsite()?);
+        let least = self.of_last_start("min_free_bytes")?;
+        let min_free_bytes = least.map_or(FREE_BYTES_MIN, i64::unsigned_abs);
+        let quota = self.of_last_start("quota_bytes")?.unwrap_or(0);
+        let stale_ms = i64::from(stale_days) * DAY_MS;
+        let values = params![now_ms(), free_bytes, min_free_bytes, quota, stale_ms, last_offsite];
+        let at = |fact| Ok::<_, StoreError>(self.noted(fact)?.map(|(_, at)| at));
+        Ok(Status {
+            running: self.data.server_runs()?,
+            free_bytes,
+            min_free_bytes,
+            users: self.stored_table()?,
+            machines: self.machine_table(None)?,
+            last_backup: at(Fact::GoodBackup)?,
+            failed_backup: at(Fact::FailedBackup)?,
+            last_check: at(Fact::Check)?,
+            last_offsite,
+            attention: self.db.read(|c| query_strings(c, ATTENTION, values))?,
+        })
+    }
+
+    fn of_last_start(&self, what: &str) -> Result<Option<i64>> {
+        Ok(self.noted(Fact::Start)?.and_then(|(fact, _)| fact.get(what)?.as_i64()))
     }
 
     /// When the last off-site copy was made, in milliseconds since 1970, by the file that its script
@@ -115,11 +132,6 @@ impl Store {
         }
     }
 
-    /// True while a server runs on this folder.
-    pub fn server_runs(&self) -> Result<bool> {
-        self.data.server_runs()
-    }
-
     /// A fact that was left, and when, in milliseconds since 1970.
     pub fn noted(&self, fact: Fact) -> Result<Option<(Value, i64)>> {
         let sql = "SELECT value, updated_at FROM server_state WHERE name = ?1";
@@ -133,9 +145,9 @@ impl Store {
         self.write(|tx| note(tx, fact, value))
     }
 
-    fn only(&self, email: Option<&Email>) -> Result<Option<i64>> {
-        let find = |email| self.db.read(|c| users::find(c, email));
-        Ok(email.map(find).transpose()?.map(|user| user.id))
+    /// The address again, if there is such a user.
+    fn known<'a>(&self, email: Option<&'a Email>) -> Result<Option<&'a Email>> {
+        email.map(|email| self.db.read(|c| users::find(c, email)).map(|_| email)).transpose()
     }
 
     fn table(&self, sql: &str, values: impl Params) -> Result<Table> {

@@ -241,15 +241,6 @@ pub const RETENTION_MS: u64 = 3_600_000;
 /// Upper bounds of the buckets of the request durations in `/metrics`, in seconds.
 pub const LATENCY_BUCKETS_S: [f64; 10] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-// ---- Status ------------------------------------------------------------------------------
-
-/// Days after which a backup is too old for `status`: a weekly one may be a day late.
-pub const BACKUP_AGE_DAYS: i64 = 8;
-/// Days after which an off-site copy, which is made every day, is too old.
-pub const OFFSITE_AGE_DAYS: i64 = 2;
-/// Percent of a quota above which somebody should know.
-pub const QUOTA_PERCENT: u128 = 90;
-
 // ---- Log ---------------------------------------------------------------------------------
 
 /// Lines that wait for a slow reader of standard error before new ones are dropped and counted.

@@ -35,7 +35,11 @@ fn attention(server: &Server, args: &[&str]) -> Vec<String> {
     let json = server.cli(&[&["status", "--json"], args].concat());
     let code = i32::from(!found.is_empty());
     assert_eq!((ran.code, json.code, ran.err.as_str()), (code, code, ""), "{ran:?} {json:?}");
-    assert_eq!(parsed(&json)["attention"], json!(found), "{json:?}");
+    // The free space moves between two runs.
+    let words = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "");
+    let same = parsed(&json)["attention"].as_array().unwrap().clone();
+    let same: Vec<String> = same.iter().map(|text| words(text.as_str().unwrap())).collect();
+    assert_eq!(same, found.iter().map(|text| words(text)).collect::<Vec<_>>());
     found
 }
 
@@ -107,7 +111,7 @@ fn a_new_server_has_no_users_and_no_backup() {
     let found = attention(&server, &[]);
     assert_eq!(found.len(), 2, "{found:?}");
     assert!(found[0].starts_with("no users") && found[0].contains("user add"), "{found:?}");
-    assert!(found[1].contains("backup: never") && found[1].contains("backup DEST"), "{found:?}");
+    assert!(found[1].contains("backup never") && found[1].contains("backup DEST"), "{found:?}");
 }
 
 #[test]
@@ -116,7 +120,7 @@ fn a_backup_is_too_old_after_8_days() {
     fact(&server, "last_backup", json!({}), 7);
     assert!(attention(&server, &[]).is_empty());
     fact(&server, "last_backup", json!({}), 9);
-    only(&attention(&server, &[]), &["backup: 9 days ago", "backup DEST"]);
+    only(&attention(&server, &[]), &["backup 9 days ago", "backup DEST"]);
     fact(&server, "failed_backup", json!({ "reason": "full" }), 0);
     assert!(server.cli(&["status"]).out.contains("last backup that failed: "));
 }
