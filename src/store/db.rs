@@ -96,7 +96,7 @@ impl Database {
         if rusqlite::version_number() < SQLITE_VERSION_MIN {
             return Err(StoreError::unusable(format!("SQLite {} is too old", rusqlite::version())));
         }
-        migrations::refuse_newer(data)?;
+        migrations::refuse_foreign(data)?;
         let source = Source::InPlace(data.path().join(DATABASE));
         let mut writer = source.connect()?;
         let mode: String =
@@ -121,7 +121,7 @@ impl Database {
 
     /// The same for a copy, which gets the schema of today itself.
     pub fn open_to_copy(data: &DataDir) -> Result<Database> {
-        migrations::refuse_newer(data)?;
+        migrations::refuse_foreign(data)?;
         let path = data.path().join(DATABASE);
         let log = data.root().look(LOG)?;
         let source = match (data.is_writable()?, log) {

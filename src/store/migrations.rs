@@ -13,6 +13,8 @@ const MARK: &str = "\n-- version ";
 
 /// The version of [`SCHEMA`].
 pub const VERSION: i64 = 5;
+/// `PRAGMA application_id`: "cfgs".
+const APPLICATION_ID: i64 = 0x6366_6773;
 
 /// Brings the database to [`VERSION`] in one transaction: a new one gets every part of the
 /// schema, an older one those after its version; a newer one is refused untouched. Of several
@@ -29,6 +31,7 @@ pub fn migrate(connection: &mut Connection) -> Result<()> {
     for part in parts().skip(done) {
         tx.execute_batch(part)?;
     }
+    tx.pragma_update(None, "application_id", APPLICATION_ID)?;
     tx.pragma_update(None, "user_version", VERSION)?;
     tx.commit()?;
     Ok(())
@@ -45,19 +48,33 @@ pub fn refuse_older(connection: &Connection) -> Result<()> {
     }
 }
 
-/// Refuses a database of a newer schema before it is opened, which would change its file: the
-/// version stands in its header (https://sqlite.org/fileformat2.html#user_version_number).
-pub fn refuse_newer(data: &DataDir) -> Result<()> {
+/// Refuses a database that this program did not make, or that a newer one did, before it is opened,
+/// which would change its file. What it is stands in its header
+/// (https://sqlite.org/fileformat2.html#the_database_header): the schema cookie is 0 until there is
+/// a table, and versions before 5 had no application id.
+pub fn refuse_foreign(data: &DataDir) -> Result<()> {
     let mut header = Vec::new();
     let opened = data.root().open_regular(DATABASE);
-    let read = opened.and_then(|file| file.take(64).read_to_end(&mut header));
+    let read = opened.and_then(|file| file.take(72).read_to_end(&mut header));
     read.map_err(|e| data.root().error("read", DATABASE, e))?;
-    // What is too short, SQLite refuses.
-    match header.get(60..64).and_then(|bytes| bytes.try_into().ok()).map(i32::from_be_bytes) {
-        Some(found) if header.starts_with(b"SQLite") && i64::from(found) > VERSION => {
-            Err(newer(found.into()))
-        }
-        _ => Ok(()),
+    let number = |at: usize| {
+        let bytes = header.get(at..at.saturating_add(4))?;
+        Some(i64::from(i32::from_be_bytes(bytes.try_into().ok()?)))
+    };
+    let (schema, version, application) = (number(40), number(60), number(68));
+    let begun = version == Some(0) && schema == Some(0);
+    let older = version.is_some_and(|version| (1..5).contains(&version));
+    let ours = begun || older || application == Some(APPLICATION_ID);
+    match version {
+        // A start that was cut off at once.
+        None if header.is_empty() => Ok(()),
+        Some(found) if found > VERSION && ours => Err(newer(found)),
+        Some(_) if ours && header.starts_with(b"SQLite format 3\0") => Ok(()),
+        _ => Err(StoreError::unusable(format!(
+            "{} is not a database of configsync-server, or is damaged: name another folder with \
+             --data, or restore a backup (see `configsync-server restore --help`)",
+            data.path().join(DATABASE).display()
+        ))),
     }
 }
 
@@ -113,6 +130,20 @@ mod tests {
         let email: String =
             old.query_row("SELECT email FROM users WHERE id = 7", [], |r| r.get(0)).unwrap();
         assert_eq!(email, "a@example.com");
+    }
+
+    #[test]
+    fn every_version_reaches_the_schema_of_a_new_one() {
+        let mut new = Connection::open_in_memory().unwrap();
+        migrate(&mut new).unwrap();
+        for from in 1..VERSION {
+            let mut old = Connection::open_in_memory().unwrap();
+            let so_far = usize::try_from(from).unwrap();
+            parts().take(so_far).for_each(|part| old.execute_batch(part).unwrap());
+            old.pragma_update(None, "user_version", from).unwrap();
+            migrate(&mut old).unwrap();
+            assert_eq!(words(&old), words(&new), "{from}");
+        }
     }
 
     #[test]

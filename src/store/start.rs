@@ -9,7 +9,7 @@ use super::data_dir::{Before, DataDir, ORPHANS, SNAPSHOTS, shard_of};
 use super::db::{Database, query_scalar};
 use super::dir::{Dir, is_file};
 use super::error::{Result, StoreError};
-use super::{Policy, Store};
+use super::{Policy, Store, migrations};
 use crate::util::limits::NAMES_SHOWN_MAX;
 use crate::util::types::{RandomId, visible};
 
@@ -25,6 +25,7 @@ impl Store {
     /// Takes or makes the data folder of a server.
     pub fn start(root: &Path, policy: Policy) -> Result<(Store, Started)> {
         let (data, before) = DataDir::start(root)?;
+        migrations::refuse_foreign(&data)?;
         let path = data.path().to_owned();
         Store::begin(data, policy, before != Before::DataFolder).inspect_err(|_| {
             // What was made for nothing goes again.

@@ -201,3 +201,32 @@ fn a_newer_folder_is_refused_before_anything_in_it_changes() {
     assert!(data.join("tmp/upload").exists());
     assert_eq!(fs::read(data.join("configsync.db")).unwrap(), before);
 }
+
+#[test]
+fn a_database_of_another_program_is_refused_and_nothing_beside_it_is_touched() {
+    let another = |version: i64| {
+        move |path: &Path| {
+            let database = rusqlite::Connection::open(path).unwrap();
+            let sql = format!("CREATE TABLE theirs (x); PRAGMA user_version = {version}");
+            database.execute_batch(&sql).unwrap();
+        }
+    };
+    let garbage = |path: &Path| fs::write(path, "x".repeat(8192)).unwrap();
+    let makers: [&dyn Fn(&Path); 3] = [&garbage, &another(0), &another(5)];
+    for make in makers {
+        let scratch = tempfile::tempdir().unwrap();
+        let data = scratch.path().join("data");
+        fs::create_dir_all(data.join("tmp")).unwrap();
+        let theirs = data.join("tmp").join("0123456789abcdef0123456789abcdef");
+        fs::write(&theirs, "theirs").unwrap();
+        make(&data.join("configsync.db"));
+        let before = (fs::read(data.join("configsync.db")).unwrap(), mode(&data));
+        let serve = ["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()];
+        let ran = run(&serve, "");
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert!(ran.err.contains("not a database of configsync-server"), "{ran:?}");
+        let after = (fs::read(data.join("configsync.db")).unwrap(), mode(&data));
+        assert!(before == after && theirs.exists());
+        assert_eq!(fs::read_dir(&data).unwrap().count(), 2);
+    }
+}
