@@ -14,6 +14,7 @@ use rusqlite::{
     TransactionBehavior,
 };
 use rustix::fs::lstat;
+use rustix::io::Errno;
 
 use super::RowSink;
 use super::data_dir::{DATABASE, DataDir, LOG};
@@ -77,8 +78,8 @@ pub enum Condition {
     Lost,
 }
 
-/// Device and inode.
-type FileId = (u64, u64);
+/// Device and inode; None for a file that is not there.
+type FileId = Option<(u64, u64)>;
 
 /// Where a database is opened.
 enum Source {
@@ -288,9 +289,10 @@ impl Source {
     /// A look at the paths, and not below the descriptor of the folder, since SQLite opens its
     /// files by them.
     fn file_ids(&self) -> Result<[FileId; 2]> {
-        let id = |path: &Path| {
-            let stat = lstat(path).map_err(|e| StoreError::io("look at", path, e.into()))?;
-            Ok::<_, StoreError>((stat.st_dev, stat.st_ino))
+        let id = |path: &Path| match lstat(path) {
+            Ok(stat) => Ok(Some((stat.st_dev, stat.st_ino))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(StoreError::io("look at", path, e.into())),
         };
         Ok([id(self.path())?, id(&self.path().with_file_name(LOG))?])
     }

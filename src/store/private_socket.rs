@@ -39,9 +39,9 @@ impl Store {
 impl PrivateSocket {
     fn bind(dir: Dir, made: Option<PathBuf>) -> io::Result<(UnixListener, PrivateSocket)> {
         // By way of the descriptor, since the path of a socket has no room for a long one.
-        let path = format!("/proc/self/fd/{}/{SOCKET}", dir.file().as_raw_fd()).into();
-        let socket = PrivateSocket { dir, path, made };
-        Ok((UnixListener::bind(&socket.path)?, socket))
+        let path: PathBuf = format!("/proc/self/fd/{}/{SOCKET}", dir.file().as_raw_fd()).into();
+        let listener = UnixListener::bind(&path)?;
+        Ok((listener, PrivateSocket { dir, path, made }))
     }
 
     /// Its path in this process, while this value lives.

@@ -154,6 +154,7 @@ impl Store {
     /// stay for the next time, as do those that cannot be unlinked.
     pub fn unlink_deleted(&self, pruned: &mut Pruned) -> Result<()> {
         let mut after = String::new();
+        pruned.waiting = 0;
         while let Some(last) = self.unlink_page(&after, PRUNE_ROWS, pruned)? {
             after = last;
         }

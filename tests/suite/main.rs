@@ -18,6 +18,7 @@ mod client_sync;
 mod client_variables;
 mod crash;
 mod damage;
+mod data_folder;
 mod disk;
 mod export;
 mod faults;

@@ -1,0 +1,508 @@
+//! The data folder is ours only if we made it: what else lies there is left alone, no link in it is
+//! followed, and one server at a time, of one user, works in it.
+
+use std::collections::BTreeSet;
+use std::fs::{self, Permissions};
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use rustix::process::geteuid;
+use tempfile::TempDir;
+
+use super::support::{BINARY, Ran, Setup, eventually, files, run, serve, with_machine};
+
+fn start(data: &Path) -> Ran {
+    run(&["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()], "")
+}
+
+/// A folder with all that is in it, which no start may change.
+fn tree(root: &Path) -> Vec<(PathBuf, u32, Vec<u8>)> {
+    let mut found: Vec<_> = walk(root);
+    found.sort();
+    found
+}
+
+fn walk(root: &Path) -> Vec<(PathBuf, u32, Vec<u8>)> {
+    let metadata = root.symlink_metadata().unwrap();
+    let mode = metadata.permissions().mode();
+    match (metadata.is_dir(), metadata.is_file()) {
+        (true, _) => {
+            let entries = fs::read_dir(root).unwrap().map(|entry| walk(&entry.unwrap().path()));
+            let inside = entries.flatten();
+            [(root.to_owned(), mode, Vec::new())].into_iter().chain(inside).collect()
+        }
+        (_, true) => vec![(root.to_owned(), mode, fs::read(root).unwrap())],
+        _ => vec![(root.to_owned(), mode, Vec::new())],
+    }
+}
+
+/// A file system of its own, where this machine lets us mount one.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn tmpfs(at: &Path, options: &str) -> Option<Mount> {
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).output();
+        match mounted.is_ok_and(|done| done.status.success()) {
+            true => Some(Mount(at.to_owned())),
+            false => {
+                println!("skipped: no tmpfs can be mounted here");
+                None
+            }
+        }
+    }
+
+    fn read_only(&self) {
+        let remount = ["-o", "remount,ro"];
+        assert!(Command::new("mount").args(remount).arg(&self.0).status().unwrap().success());
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_folder_that_is_not_a_data_folder_is_refused_and_nothing_in_it_is_touched() {
+    let scratch = tempfile::tempdir().unwrap();
+    let data = scratch.path().join("home");
+    for name in ["tmp", "snapshots/00", "lost+found"] {
+        fs::create_dir_all(data.join(name)).unwrap();
+    }
+    fs::write(data.join("tmp/00112233445566778899aabbccddeeff"), "mine").unwrap();
+    fs::write(data.join("snapshots/00/00112233445566778899aabbccddeeff"), "mine").unwrap();
+    fs::set_permissions(&data, Permissions::from_mode(0o755)).unwrap();
+    let before = tree(&data);
+    let refused = start(&data);
+    assert!(refused.code == 1 && refused.err.contains("is not empty and has no"), "{refused:?}");
+    assert_eq!(refused.err.lines().count(), 1, "{refused:?}");
+    for args in [&["check"][..], &["user", "list"], &["user", "add", "a@example.org"], &["audit"]] {
+        let ran = run(&[args, &["--data", data.to_str().unwrap()]].concat(), "");
+        assert!(ran.code == 1 && ran.err.contains("is not a data folder"), "{ran:?}");
+    }
+    assert_eq!(tree(&data), before);
+}
+
+#[test]
+fn a_start_that_fails_leaves_nothing_where_nothing_was() {
+    let scratch = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let data = scratch.path().join("data");
+    let ran = run(&["serve", "--listen", &taken, "--data", data.to_str().unwrap()], "");
+    assert!(ran.code == 1 && !data.exists(), "{ran:?}");
+    // The root of a volume that has no room for a database stays as it was.
+    fs::create_dir(&data).unwrap();
+    let Some(_volume) = Mount::tmpfs(&data, "size=1m") else { return };
+    fs::create_dir(data.join("lost+found")).unwrap();
+    fs::write(data.join("lost+found/filler"), vec![7; 1024 * 1024 - 64 * 1024]).unwrap();
+    let refused = start(&data);
+    assert!(refused.code == 1 && refused.err.contains("the disk is full"), "{refused:?}");
+    let left: Vec<_> = fs::read_dir(&data).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["lost+found"]);
+}
+
+#[test]
+fn the_lost_and_found_of_a_volume_does_not_count_and_is_not_looked_into() {
+    let scratch = Arc::new(tempfile::tempdir().unwrap());
+    let lost = scratch.path().join("data/lost+found");
+    fs::create_dir_all(&lost).unwrap();
+    let theirs = lost.join("00112233445566778899aabbccddeeff");
+    fs::write(&theirs, "recovered by fsck").unwrap();
+    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(40 * 86_400);
+    fs::File::open(&theirs).unwrap().set_modified(long_ago).unwrap();
+    fs::set_permissions(&lost, Permissions::from_mode(0o755)).unwrap();
+    let server = Setup::on(scratch).flags(&["--keep", "1"]).start();
+    server.ok(&["prune", "--keep", "1"]);
+    server.ok(&["check"]);
+    let server = server.restarted(&[]);
+    assert!(theirs.exists() && lost.metadata().unwrap().permissions().mode() & 0o777 == 0o755);
+    assert!(!server.log_lines().iter().any(|line| line.contains("lost+found")));
+}
+
+#[test]
+fn no_link_in_the_folder_is_followed() {
+    let (mut server, user) = with_machine(&[]);
+    user.stored("m", b"state");
+    server.stop();
+    let data = server.data();
+    let outside = PathBuf::from(server.beside("outside"));
+    fs::create_dir_all(outside.join("inner")).unwrap();
+    let name = "00112233445566778899aabbccddeeff";
+    for path in [name, "keep.txt", "inner/deep", "http.sock"] {
+        fs::write(outside.join(path), "theirs").unwrap();
+    }
+    fs::set_permissions(&outside, Permissions::from_mode(0o755)).unwrap();
+    let before = tree(&outside);
+    for link in [
+        "tmp",
+        "run",
+        "orphans",
+        "snapshots",
+        "snapshots/00",
+        "jwt.key",
+        "reserve",
+        "backup.lock",
+        "configsync.db",
+        "configsync.db-wal",
+        "configsync.db-shm",
+        "server.lock",
+        "run/http.sock",
+        "run/elsewhere",
+        &format!("tmp/{name}"),
+        &format!("orphans/{name}"),
+        &format!("snapshots/00/{name}"),
+    ] {
+        let (link, aside) = (data.join(link), data.parent().unwrap().join("aside"));
+        let moved = fs::rename(&link, &aside).is_ok();
+        for target in [&outside, &outside.join("keep.txt"), &outside.join("new")] {
+            symlink(target, &link).unwrap();
+            tried(&data);
+            assert!(tree(&outside) == before, "{link:?} to {target:?}");
+            assert!(link.symlink_metadata().unwrap().is_symlink(), "{link:?}");
+            fs::remove_file(&link).unwrap();
+        }
+        if moved {
+            fs::rename(&aside, &link).unwrap();
+        }
+    }
+    let server = server.restarted(&[]);
+    assert_eq!(user.on(&server).pull("").body, b"state");
+}
+
+/// Starts a server, which may be refused, and runs what writes or reads, which may fail.
+fn tried(data: &Path) {
+    let mut command = Command::new(BINARY);
+    command.args(["serve", "--keep", "1", "--min-free", "0", "--listen", "127.0.0.1:0"]);
+    command.arg("--data").arg(data);
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    for args in [&["prune", "--keep", "1"][..], &["check"], &["user", "list"]] {
+        run(&[args, &["--data", data.to_str().unwrap()]].concat(), "");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn what_is_not_ours_stays_and_is_named_in_one_warning() {
+    let mut server = serve(&[]);
+    server.stop();
+    let data = server.data();
+    let foreign = [
+        "notes.txt", "tmp/notes", "run/notes", "snapshots/notes", "snapshots/00/notes",
+        "snapshots/00/0011223344556677889", "tmp/00112233445566778899AABBCCDDEEFF",
+    ];
+    for name in foreign {
+        fs::write(data.join(name), "mine").unwrap();
+    }
+    let folder = data.join("snapshots/00/00112233445566778899aabbccddeeff");
+    fs::create_dir(&folder).unwrap();
+    fs::create_dir(data.join("tmp/00112233445566778899aabbccddeeff")).unwrap();
+    for lock in ["server.lock", "upgrade.lock"] {
+        fs::write(data.join(lock), "").unwrap();
+    }
+    let server = server.restarted(&[]);
+    assert!(foreign.iter().all(|name| fs::read(data.join(name)).unwrap() == b"mine"));
+    assert!(folder.is_dir() && !data.join("server.lock").exists());
+    let lines = server.log_lines();
+    let warnings: Vec<_> = lines.iter().filter(|line| line.contains("left alone")).collect();
+    assert_eq!(warnings.len(), 1, "{lines:?}");
+    assert!(foreign.iter().all(|name| warnings[0].contains(name)), "{warnings:?}");
+    assert!(!lines.iter().any(|line| line.contains(".lock")), "old locks go in silence");
+}
+
+#[test]
+fn the_names_in_a_data_folder_are_these() {
+    let (server, user) = with_machine(&[]);
+    user.stored("m", b"state");
+    server.ok(&["backup", &server.beside("backup")]);
+    let names = fs::read_dir(server.data()).unwrap().map(|entry| entry.unwrap().file_name());
+    let names: BTreeSet<_> = names.map(|name| name.into_string().unwrap()).collect();
+    let known = [
+        "backup.lock", "configsync.db", "configsync.db-shm", "configsync.db-wal", "jwt.key",
+        "orphans", "reserve", "run", "snapshots", "tmp",
+    ];
+    assert_eq!(names, known.map(String::from).into());
+    assert_eq!(server.data().join("reserve").metadata().unwrap().len(), 1024 * 1024);
+    let shards: BTreeSet<_> = fs::read_dir(server.data().join("snapshots"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(shards, (0..256).map(|n| format!("{n:02x}")).collect());
+    fs::write(server.data().join("offsite.last"), "2026-11-23T16:08:00Z").unwrap();
+    let server = server.restarted(&[]);
+    assert!(!server.log_lines().iter().any(|line| line.contains("left alone")));
+}
+
+#[test]
+fn uploads_must_be_on_the_file_system_of_the_snapshots() {
+    let mut server = serve(&[]);
+    server.stop();
+    let Some(_mount) = Mount::tmpfs(&server.data().join("tmp"), "size=1m") else { return };
+    let refused = start(&server.data());
+    assert!(refused.code == 1 && refused.err.contains("must be on one file system"), "{refused:?}");
+}
+
+#[test]
+fn a_second_server_is_refused_whatever_is_removed_and_a_look_keeps_none_from_starting() {
+    let (server, user) = with_machine(&[]);
+    let second = server.cli(&["serve", "--listen", "127.0.0.1:0"]);
+    assert!(second.code == 1 && second.err.contains("another configsync-server"), "{second:?}");
+    for entry in fs::read_dir(server.data()).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.to_string_lossy().ends_with(".lock") {
+            fs::remove_file(entry).unwrap();
+        }
+    }
+    assert_eq!(server.cli(&["serve", "--listen", "127.0.0.1:0"]).code, 1);
+    user.stored("m", b"state");
+    // As `status` and `check` do it, for a moment.
+    let mut server = server;
+    server.stop();
+    let look = fs::File::open(server.data()).unwrap();
+    look.lock_shared().unwrap();
+    let asked = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        drop(look);
+    });
+    let server = server.restarted(&[]);
+    asked.join().unwrap();
+    assert_eq!(user.on(&server).pull("").body, b"state");
+}
+
+/// Run as root, where the folder belongs to somebody else.
+#[test]
+fn root_in_another_users_folder_is_told_to_become_that_user() {
+    if !geteuid().is_root() {
+        println!("skipped: not root");
+        return;
+    }
+    let (mut server, _) = with_machine(&[]);
+    server.stop();
+    let data = server.data();
+    let nobody = Command::new("id").args(["-u", "nobody"]).output().unwrap();
+    let nobody: u32 = String::from_utf8(nobody.stdout).unwrap().trim().parse().unwrap();
+    for (owner, name) in [(8787, "sudo -u '#8787' "), (nobody, "sudo -u nobody ")] {
+        chown(&data, Some(owner), None).unwrap();
+        let before = tree(&data);
+        for args in [
+            &["serve", "--listen", "127.0.0.1:0"][..],
+            &["status"],
+            &["check"],
+            &["user", "list"],
+            &["user", "add", "b@example.org"],
+            &["prune", "--keep", "1"],
+            &["audit"],
+            &["backup", &server.beside("backup")],
+            &["token", "revoke", "1"],
+        ] {
+            let ran = server.cli(args);
+            assert!(ran.code == 1 && ran.err.contains(name), "{args:?} {ran:?}");
+        }
+        assert!(!Path::new(&server.beside("backup")).exists());
+        assert_eq!(tree(&data), before);
+        let into = server.beside("mine");
+        fs::create_dir_all(&into).unwrap();
+        chown(&into, Some(owner), None).unwrap();
+        for args in
+            [&["serve", "--listen", "127.0.0.1:0"][..], &["restore", data.to_str().unwrap()]]
+        {
+            let ran = run(&[args, &["--data", &into]].concat(), "");
+            assert!(ran.code == 1 && ran.err.contains(name), "{args:?} {ran:?}");
+            assert_eq!(fs::read_dir(&into).unwrap().count(), 0);
+        }
+        for args in [&["help"][..], &["--version"], &["user", "add", "--help"]] {
+            assert_eq!(run(args, "").code, 0, "{args:?}");
+        }
+    }
+}
+
+#[test]
+fn a_database_that_is_moved_or_replaced_is_written_no_more_and_health_is_red() {
+    type Fault = fn(&Path);
+    let faults: [(&str, Fault); 4] = [
+        ("replaced", |data| {
+            fs::copy(data.join("configsync.db"), data.join("other")).unwrap();
+            fs::rename(data.join("other"), data.join("configsync.db")).unwrap();
+        }),
+        ("removed", |data| fs::remove_file(data.join("configsync.db")).unwrap()),
+        ("log removed", |data| fs::remove_file(data.join("configsync.db-wal")).unwrap()),
+        ("folder moved", |data| fs::rename(data, data.with_extension("moved")).unwrap()),
+    ];
+    for (what, fault) in faults {
+        let (mut server, user) = with_machine(&[]);
+        server.errors_expected = true;
+        user.stored("m", b"one");
+        fault(&server.data());
+        assert_eq!(user.push("m", b"two", "").status, 500, "{what}");
+        eventually("health is red", || {
+            let health = server.ask("GET", "/healthz", "", b"");
+            health.status == 503 && health.json()["code"] == "database"
+        });
+        eventually("the log says what to do", || {
+            server.log_lines().iter().any(|line| line.contains("restore a backup"))
+        });
+    }
+}
+
+#[test]
+fn a_database_that_is_found_damaged_is_written_no_more() {
+    let (mut server, user) = with_machine(&[]);
+    server.errors_expected = true;
+    let many: Vec<_> = (0..300).map(|n| format!("machine-{n}")).collect();
+    many.iter().for_each(|name| user.register(name));
+    let mut server = server.restarted(&[]);
+    server.errors_expected = true;
+    let user = user.on(&server);
+    server.ok(&["check"]);
+    let database = server.data().join("configsync.db");
+    let whole = fs::read(&database).unwrap();
+    let mut torn = whole.clone();
+    torn[4096..].fill(0xff);
+    fs::write(&database, torn).unwrap();
+    eventually("the damage is met", || user.get("/api/machines").status == 500);
+    fs::write(&database, whole).unwrap();
+    assert_eq!(user.push("m", b"state", "").status, 500, "what was met once is not trusted again");
+    eventually("health is red", || server.ask("GET", "/healthz", "", b"").status == 503);
+}
+
+#[test]
+fn commands_that_read_work_on_a_read_only_medium_and_change_nothing_there() {
+    let scratch = tempfile::tempdir().unwrap();
+    let Some(mount) = Mount::tmpfs(scratch.path(), "size=64m") else { return };
+    let (mut server, user) = with_machine(&[]);
+    user.stored("m", b"state");
+    let copy = scratch.path().join("copy").to_str().unwrap().to_owned();
+    server.ok(&["backup", &copy]);
+    // A folder whose server was killed has a log, without which its database is of long ago.
+    user.stored("m", b"in the log alone");
+    server.kill();
+    let killed = scratch.path().join("killed").to_str().unwrap().to_owned();
+    assert!(
+        Command::new("cp").arg("-r").arg(server.data()).arg(&killed).status().unwrap().success()
+    );
+    let log = Path::new(&killed).join("configsync.db-wal");
+    assert!(log.metadata().unwrap().len() > 0);
+    mount.read_only();
+    for (folder, snapshots) in [(&copy, 1), (&killed, 2)] {
+        let before = tree(Path::new(folder));
+        for args in [
+            &["user", "list"][..],
+            &["token", "list"],
+            &["machine", "list"],
+            &["audit"],
+            &["environment", "list", "a@example.org"],
+        ] {
+            let ran = run(&[args, &["--data", folder]].concat(), "");
+            assert_eq!(ran.code, 0, "{args:?} {ran:?}");
+        }
+        let check = run(&["check", "--data", folder], "");
+        assert!(check.out.contains(&format!("clean: {snapshots} snapshots")), "{check:?}");
+        let again = tempfile::tempdir().unwrap();
+        let again = again.path().join("again").to_str().unwrap().to_owned();
+        let backup = run(&["backup", &again, "--data", folder], "");
+        assert!(backup.out.contains(&format!("{snapshots} files")), "{backup:?}");
+        let changed = run(&["user", "add", "b@example.org", "--data", folder], "");
+        assert!(changed.code == 1 && changed.err.contains("can only be read"), "{changed:?}");
+        assert!(tree(Path::new(folder)) == before);
+    }
+}
+
+#[test]
+fn what_only_reads_upgrades_no_schema() {
+    let scratch = tempfile::tempdir().unwrap();
+    let old = rusqlite::Connection::open(scratch.path().join("configsync.db")).unwrap();
+    old.execute_batch(include_str!("../data/schema-v1.sql")).unwrap();
+    old.pragma_update(None, "user_version", 1).unwrap();
+    drop(old);
+    let data = scratch.path().to_str().unwrap();
+    for args in [&["user", "list"][..], &["audit"], &["check"], &["status"]] {
+        let ran = run(&[args, &["--data", data]].concat(), "");
+        assert!(ran.code == 1 && ran.err.contains("schema version 1"), "{ran:?}");
+    }
+    let old = rusqlite::Connection::open(scratch.path().join("configsync.db")).unwrap();
+    let version: i64 = old.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, 1);
+    drop(old);
+    // A copy is brought up to date, and so can an old backup be restored.
+    let copy = scratch.path().join("../").join(format!("{}-copy", std::process::id()));
+    let restored = run(&["restore", data, "--data", copy.to_str().unwrap()], "");
+    assert_eq!(restored.code, 0, "{restored:?}");
+    assert_eq!(run(&["user", "list", "--data", copy.to_str().unwrap()], "").code, 0);
+    fs::remove_dir_all(copy).unwrap();
+}
+
+#[test]
+fn a_disk_full_to_the_last_byte_has_a_way_out() {
+    for running in [true, false] {
+        let scratch = Arc::new(TempDir::new().unwrap());
+        let Some(_mount) = Mount::tmpfs(scratch.path(), "size=12m") else { return };
+        let mut server = Setup::on(Arc::clone(&scratch)).flags(&["--min-free", "0"]).start();
+        server.errors_expected = true;
+        let user = server.user("a@example.org");
+        for n in 0..4 {
+            user.register(&format!("m{n}"));
+            user.stored(&format!("m{n}"), b"older");
+            user.stored(&format!("m{n}"), b"newer");
+        }
+        let other = server.user("b@example.org");
+        if !running {
+            server.stop();
+        }
+        let (reserve, filler) = (server.data().join("reserve"), scratch.path().join("filler"));
+        for args in [
+            &["prune", "--keep", "1"][..],
+            &["machine", "remove", "a@example.org", "m0", "--yes"],
+            &["token", "revoke", "1"],
+            &["user", "remove", "b@example.org", "--yes"],
+        ] {
+            assert!(reserve.exists(), "{args:?}");
+            fill(&filler);
+            server.ok(args);
+            fs::remove_file(&filler).unwrap();
+            if !running {
+                tried(&server.data());
+            }
+            eventually("the reserve is made anew", || reserve.exists());
+        }
+        let server = server.restarted(&["--min-free", "0"]);
+        assert_eq!(server.count("SELECT count(*) FROM state_snapshots"), 3);
+        assert_eq!(other.on(&server).get("/api/machines").status, 401);
+        server.ok(&["check"]);
+    }
+}
+
+fn fill(path: &Path) {
+    let mut file = fs::File::create(path).unwrap();
+    for size in [65_536, 4096, 512, 1] {
+        while file.write_all(&vec![7; size]).is_ok() {}
+    }
+}
+
+#[test]
+fn one_file_that_cannot_be_unlinked_does_not_keep_the_others() {
+    let (server, user) = with_machine(&[]);
+    for n in 0..5 {
+        user.stored("m", &[n]);
+    }
+    let first = files(&server.data().join("snapshots"))
+        .into_iter()
+        .find(|path| fs::read(path).unwrap() == [0])
+        .unwrap();
+    fs::remove_file(&first).unwrap();
+    fs::create_dir(&first).unwrap();
+    let pruned = server.ok(&["prune", "--keep", "1"]);
+    assert!(pruned.contains("deleted 4 snapshots"), "{pruned}");
+    assert!(pruned.contains("1 files stay until the next prune"), "{pruned}");
+    assert_eq!(server.files("snapshots"), 1);
+    fs::remove_dir(&first).unwrap();
+    server.ok(&["prune", "--keep", "1"]);
+    assert_eq!(server.count("SELECT count(*) FROM deleted_files"), 0);
+}
