@@ -3,14 +3,28 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::json;
 
-use super::support::{
-    BINARY, Server, Setup, User, eventually, files, noise, pruned_beside_a_backup, run, serve,
+use crate::fixture::{
+    BINARY, HERE, Ran, Server, Setup, User, eventually, files, noise, pruned_beside_a_backup, run,
+    serve, with_machine, with_user,
 };
+
+/// Runs a command on a folder.
+fn on(data: &str, args: &[&str]) -> Ran {
+    run(&[args, &["--data", data]].concat(), "")
+}
+
+#[track_caller]
+fn is_clean(data: &str) {
+    let ran = on(data, &["check"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+}
 
 fn serve_copy(server: &Server, data: &str) -> Server {
     Setup::on(Arc::clone(&server.scratch)).data(data).flags(&[]).start()
@@ -18,37 +32,36 @@ fn serve_copy(server: &Server, data: &str) -> Server {
 
 #[test]
 fn a_backup_under_load_restores_every_push_acknowledged_before_it_began() {
-    let server = serve(&["--keep", "60"]);
-    let user = server.user("a@example.org");
+    let (server, user) = with_user(&["--keep", "60"]);
     for machine in ["m0", "m1", "m2"] {
         user.register(machine);
     }
-    let acknowledged = Arc::new(Mutex::new(HashMap::new()));
-    let stop = Arc::new(AtomicBool::new(false));
-    let threads: Vec<_> = (0..3)
-        .map(|n| {
-            let (user, stop) = (user.clone(), Arc::clone(&stop));
-            let acknowledged = Arc::clone(&acknowledged);
-            std::thread::spawn(move || {
+    let acknowledged = Mutex::new(HashMap::new());
+    let stop = AtomicBool::new(false);
+    let backup = server.beside("backup");
+    let before: HashMap<i64, Vec<u8>> = std::thread::scope(|scope| {
+        for machine in ["m0", "m1", "m2"] {
+            let (user, acknowledged, stop) = (&user, &acknowledged, &stop);
+            scope.spawn(move || {
                 while !stop.load(Ordering::SeqCst) {
                     let bytes = noise(20_000);
-                    let id = user.stored(&format!("m{n}"), &bytes);
+                    let id = user.stored(machine, &bytes);
                     acknowledged.lock().unwrap().insert(id, bytes);
                 }
-            })
-        })
-        .collect();
-    eventually("there is something to back up", || acknowledged.lock().unwrap().len() > 40);
-    // Pruned meanwhile is only what has 60 newer ones of its machine.
-    let before: HashMap<i64, Vec<u8>> = acknowledged.lock().unwrap().clone();
-    let backup = server.beside("backup");
-    server.ok(&["backup", &backup]);
-    stop.store(true, Ordering::SeqCst);
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
-    assert_eq!(run(&["check", "--data", &backup], "").code, 0);
+            });
+        }
+        eventually("there is something to back up", || acknowledged.lock().unwrap().len() > 40);
+        // Pruned meanwhile is only what has 60 newer ones of its machine.
+        let before = acknowledged.lock().unwrap().clone();
+        let ran = server.cli(&["backup", &backup]);
+        stop.store(true, Ordering::SeqCst);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        before
+    });
+    is_clean(&backup);
 
     let restored = server.beside("restored");
-    let ran = run(&["restore", &backup, "--data", &restored], "");
+    let ran = on(&restored, &["restore", &backup]);
     assert_eq!(ran.code, 0, "{ran:?}");
     let copy = serve_copy(&server, &restored);
     let user = user.on(&copy);
@@ -64,12 +77,9 @@ fn a_backup_under_load_restores_every_push_acknowledged_before_it_began() {
 
 #[test]
 fn a_backup_is_a_data_folder_itself_that_accepts_tokens_and_no_jwt_from_before() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
-    user.register("m");
+    let (server, user) = with_machine(&[]);
     user.stored("m", b"state");
-    let trade = json!({ "token": user.bearer }).to_string();
-    let login = server.ask("POST", "/api/auth/login", "", trade.as_bytes()).json();
+    let login = server.login_from(HERE, &json!({ "token": user.bearer })).is(200);
     let backup = server.beside("backup");
     let printed = server.ok(&["backup", &backup]);
     assert!(printed.contains("1 files of 5 bytes"), "{printed}");
@@ -84,7 +94,7 @@ fn a_backup_is_a_data_folder_itself_that_accepts_tokens_and_no_jwt_from_before()
     // Not even with the key of before does a JWT of before count.
     fs::copy(server.data().join("jwt.key"), Path::new(&backup).join("jwt.key")).unwrap();
     let restored = server.beside("restored");
-    assert_eq!(run(&["restore", &backup, "--data", &restored], "").code, 0);
+    assert_eq!(on(&restored, &["restore", &backup]).code, 0);
     assert!(!Path::new(&restored).join("jwt.key").exists());
     fs::copy(server.data().join("jwt.key"), Path::new(&restored).join("jwt.key")).unwrap();
     for copy in [&backup, &restored] {
@@ -97,13 +107,11 @@ fn a_backup_is_a_data_folder_itself_that_accepts_tokens_and_no_jwt_from_before()
 
 #[test]
 fn a_copy_gives_out_no_id_that_was_given_out_since() {
-    let server = serve(&[]);
-    let a = server.user("a@example.org");
-    a.register("m");
+    let (server, a) = with_machine(&[]);
     a.stored("m", b"state");
     let (backup, restored) = (server.beside("backup"), server.beside("restored"));
     server.ok(&["backup", &backup]);
-    assert_eq!(run(&["restore", &backup, "--data", &restored], "").code, 0);
+    assert_eq!(on(&restored, &["restore", &backup]).code, 0);
     for (copy, least) in [(&backup, 1_000_001), (&restored, 2_000_001)] {
         let copy = serve_copy(&server, copy);
         let a = a.on(&copy);
@@ -111,8 +119,7 @@ fn a_copy_gives_out_no_id_that_was_given_out_since() {
         let added = copy.ok(&["user", "add", "b@example.org"]);
         assert!(added.contains(&format!("user {} ", least + 1)), "{added}");
         // Of a table that never held a row.
-        let project = a.post("/api/projects", &json!({ "slug": "p", "name": "p" })).json();
-        assert_eq!(project["project"]["id"], least, "{project}");
+        assert_eq!(a.add("project", "p"), least);
     }
 }
 
@@ -139,9 +146,7 @@ fn a_destination_that_exists_or_lies_inside_is_refused_and_nothing_is_made() {
 
 #[test]
 fn links_save_the_bytes_that_an_older_backup_or_the_folder_has() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
-    user.register("m");
+    let (server, user) = with_machine(&[]);
     user.stored("m", &noise(50_000));
     let (one, two, three) = (server.beside("one"), server.beside("two"), server.beside("three"));
     server.ok(&["backup", &one]);
@@ -151,15 +156,13 @@ fn links_save_the_bytes_that_an_older_backup_or_the_folder_has() {
     let printed = server.ok(&["backup", &three, "--hard-link"]);
     assert!(printed.contains("2 of them linked"), "{printed}");
     for copy in [&two, &three] {
-        assert_eq!(run(&["check", "--data", copy], "").code, 0);
+        is_clean(copy);
     }
 }
 
 #[test]
 fn an_older_backup_that_rotted_is_not_linked() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
-    user.register("m");
+    let (server, user) = with_machine(&[]);
     user.stored("m", &noise(50_000));
     let (one, two) = (server.beside("one"), server.beside("two"));
     server.ok(&["backup", &one]);
@@ -167,14 +170,12 @@ fn an_older_backup_that_rotted_is_not_linked() {
     fs::write(file, vec![0; 50_000]).unwrap();
     let printed = server.ok(&["backup", &two, "--incremental-from", &one]);
     assert!(printed.contains("0 of them linked"), "{printed}");
-    assert_eq!(run(&["check", "--data", &two], "").code, 0);
+    is_clean(&two);
 }
 
 #[test]
 fn what_is_damaged_is_left_out_and_said() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
-    user.register("m");
+    let (server, user) = with_machine(&[]);
     user.stored("m", &noise(1000));
     user.stored("m", &noise(2000));
     let is_first = |path: &std::path::PathBuf| path.metadata().unwrap().len() == 1000;
@@ -188,68 +189,59 @@ fn what_is_damaged_is_left_out_and_said() {
 
 #[test]
 fn a_backup_killed_at_any_moment_is_no_backup_and_the_next_one_is() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
-    user.register("m");
+    let (server, user) = with_machine(&[]);
     for _ in 0..30 {
         user.stored("m", &noise(300_000));
     }
     let dest = server.beside("backup");
     for wait_ms in [0, 2, 5, 10, 15, 20, 30] {
-        let mut child = std::process::Command::new(BINARY)
-            .args(["backup", &dest, "--data"])
-            .arg(server.data())
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(wait_ms));
+        let mut command = Command::new(BINARY);
+        command.args(["backup", &dest, "--data"]).arg(server.data()).stdout(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(wait_ms));
         child.kill().unwrap();
         child.wait().unwrap();
         if Path::new(&dest).join("configsync.db").exists() {
-            assert_eq!(run(&["check", "--data", &dest], "").code, 0, "whole after {wait_ms} ms");
+            is_clean(&dest);
             fs::remove_dir_all(&dest).unwrap();
             continue;
         }
         let begun = Path::new(&dest).join("configsync.db.partial").exists();
         let serve = if begun { &["serve", "--listen", "127.0.0.1:0"][..] } else { &["check"] };
         for args in [serve, &["check"], &["user", "list"]] {
-            let ran = run(&[args, &["--data", &dest]].concat(), "");
+            let ran = on(&dest, args);
             assert_eq!(ran.code, 1, "after {wait_ms} ms {ran:?}");
         }
         let to = server.beside("restored");
-        assert_eq!(run(&["restore", &dest, "--data", &to], "").code, 1, "after {wait_ms} ms");
+        assert_eq!(on(&to, &["restore", &dest]).code, 1, "after {wait_ms} ms");
     }
     server.ok(&["backup", &dest]);
-    assert_eq!(run(&["check", "--data", &dest], "").code, 0);
+    is_clean(&dest);
 }
 
 #[test]
 fn a_restore_takes_only_a_backup_and_only_an_empty_place() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
-    user.register("m");
+    let (server, user) = with_machine(&[]);
     user.stored("m", b"state");
     let backup = server.beside("backup");
     server.ok(&["backup", &backup]);
-    let none = run(&["restore", &server.beside("none"), "--data", &server.beside("x")], "");
+    let none = on(&server.beside("x"), &["restore", &server.beside("none")]);
     assert!(none.code == 1 && none.err.contains("is not a data folder"), "{none:?}");
-    let over = run(&["restore", &backup, "--data", server.data().to_str().unwrap()], "");
+    let over = on(server.data().to_str().unwrap(), &["restore", &backup]);
     assert!(over.code == 1 && over.err.contains("exists"), "{over:?}");
     let empty = server.beside("empty");
     fs::create_dir(&empty).unwrap();
-    assert_eq!(run(&["restore", &backup, "--data", &empty], "").code, 0);
-    assert_eq!(run(&["check", "--data", &empty], "").code, 0);
+    assert_eq!(on(&empty, &["restore", &backup]).code, 0);
+    is_clean(&empty);
     let file = files(&Path::new(&backup).join("snapshots")).remove(0);
     fs::write(file, b"wrong").unwrap();
-    let damaged = run(&["restore", &backup, "--data", &server.beside("y")], "");
+    let damaged = on(&server.beside("y"), &["restore", &backup]);
     assert!(damaged.code == 1 && damaged.out.contains("snapshot 1"), "{damaged:?}");
 }
 
 #[test]
 fn a_restore_fills_an_empty_folder_and_completes_what_was_cut_off() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
-    user.register("m");
+    let (server, user) = with_machine(&[]);
     user.stored("m", b"state");
     let scratch = tempfile::tempdir().unwrap();
     let path = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
@@ -257,13 +249,13 @@ fn a_restore_fills_an_empty_folder_and_completes_what_was_cut_off() {
     server.ok(&["backup", &(path("copy") + "/")]);
     // As the root of a volume looks.
     fs::create_dir(path("there/lost+found")).unwrap();
-    let restore = || run(&["restore", &path("copy"), "--data", &(path("there") + "/")], "");
+    let restore = || on(&(path("there") + "/"), &["restore", &path("copy")]);
     let held = fs::File::open(path("there")).unwrap();
     held.lock().unwrap();
     assert_eq!(restore().code, 1, "not where a server starts");
     drop(held);
     assert_eq!(restore().code, 0);
-    assert_eq!(run(&["check", "--data", &path("there")], "").code, 0);
+    is_clean(&path("there"));
     assert_eq!(restore().code, 1, "not over a data folder");
     // Cut off before the database got its name: the next one begins anew.
     let rename = |from: &str, to: &str| fs::rename(path(from), path(to)).unwrap();
@@ -273,7 +265,7 @@ fn a_restore_fills_an_empty_folder_and_completes_what_was_cut_off() {
     fs::write(stale + "/00112233445566778899aabbccddeeff", "half a file").unwrap();
     let again = restore();
     assert_eq!(again.code, 0, "{again:?}");
-    assert_eq!(run(&["check", "--data", &path("there")], "").code, 0);
+    is_clean(&path("there"));
 }
 
 #[test]

@@ -1,94 +1,97 @@
 //! Damaged files are reported by name and never served.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
-use super::support::{Server, User, files, noise, refused, run, serve};
+use crate::fixture::{Server, User, files, noise, refused, run, serve, with_machine};
 
 /// A server that holds three snapshots, and the file of the second.
 fn with_three() -> (Server, User, PathBuf) {
-    let mut server = serve(&[]);
+    let (mut server, user) = with_machine(&[]);
     server.errors_expected = true;
-    let user = server.user("a@example.org");
-    user.register("m");
-    for n in 1..=3 {
-        user.stored("m", &noise(n * 10_000));
-    }
+    (1..=3).for_each(|n| assert!(user.stored("m", &noise(n * 10_000)) > 0));
     let of_second = |path: &PathBuf| path.metadata().unwrap().len() == 20_000;
     let file = files(&server.data().join("snapshots")).into_iter().find(of_second).unwrap();
     (server, user, file)
 }
 
-fn assert_reported(server: &Server, user: &User) {
-    for fields in ["", "Accept: application/octet-stream\r\n"] {
-        let answer = user.raw("GET", "/api/machines/snapshot?id=2", fields, b"");
-        refused(&answer, 500, "snapshot_damaged");
-        let error = answer.json()["error"].as_str().unwrap().to_owned();
-        assert!(error.contains("snapshot 2"), "{error}");
-        assert!(!error.contains("snapshots/"), "a path is nobody's business: {error}");
+/// A way to damage a file.
+type Damage = fn(&Path);
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn damage_of_any_kind_is_reported_by_id_and_never_served() {
+    let kinds: [(&str, Damage); 5] = [
+        ("a flipped bit", |path| flip(path, 10_000)),
+        ("a cut file", |path| {
+            fs::File::options().write(true).open(path).unwrap().set_len(9).unwrap();
+        }),
+        ("a missing file", |path| fs::remove_file(path).unwrap()),
+        ("a folder in its place", |path| {
+            fs::remove_file(path).unwrap();
+            fs::create_dir(path).unwrap();
+        }),
+        ("a link in its place", |path| {
+            let other = path.with_extension("other");
+            fs::rename(path, &other).unwrap();
+            std::os::unix::fs::symlink(other, path).unwrap();
+        }),
+    ];
+    for (served_before, (kind, damage)) in
+        [false, true].into_iter().flat_map(|served| kinds.map(|kind| (served, kind)))
+    {
+        let (server, user, file) = with_three();
+        if served_before {
+            user.pull("?id=2").is(200);
+        }
+        damage(&file);
+        for fields in ["", "Accept: application/octet-stream\r\n"] {
+            let answer = user.raw("GET", "/api/machines/snapshot?id=2", fields, b"");
+            refused(&answer, 500, "snapshot_damaged");
+            let error = answer.json()["error"].as_str().unwrap().to_owned();
+            assert!(error.contains("snapshot 2"), "{kind}: {error}");
+            assert!(!error.contains("snapshots/"), "a path is nobody's business: {error}");
+        }
+        for good in ["?id=1", "?id=3"] {
+            user.pull(good).is(200);
+        }
+        let check = server.cli(&["check"]);
+        assert_eq!(check.code, 1, "{kind}");
+        for said in ["snapshot 2 is damaged", "a@example.org, machine m, 20", "to mend it"] {
+            assert!(check.out.contains(said), "{kind}: {check:?}");
+        }
+        assert!(!check.out.contains("snapshot 1 ") && !check.out.contains("snapshot 3 "));
+        let status = server.cli(&["status"]);
+        assert!(status.code == 1 && status.out.contains("\n! "), "kept for status: {status:?}");
     }
-    for good in [1, 3] {
-        assert_eq!(user.pull(&format!("?id={good}")).status, 200);
-    }
-    let check = server.cli(&["check"]);
-    assert_eq!(check.code, 1);
-    assert!(check.out.contains("snapshot 2 is damaged"), "{check:?}");
-    assert!(!check.out.contains("snapshot 1") && !check.out.contains("snapshot 3"), "{check:?}");
 }
 
 #[test]
-fn a_flipped_bit_is_found() {
-    let (server, user, file) = with_three();
-    let mut bytes = fs::read(&file).unwrap();
-    bytes[10_000] ^= 1;
-    fs::write(&file, bytes).unwrap();
-    assert_reported(&server, &user);
-}
-
-#[test]
-fn a_flipped_bit_is_found_after_the_snapshot_was_served() {
-    let (server, user, file) = with_three();
-    assert_eq!(user.pull("?id=2").status, 200);
-    let mut bytes = fs::read(&file).unwrap();
-    bytes[0] ^= 1;
-    fs::write(&file, bytes).unwrap();
-    assert_reported(&server, &user);
-}
-
-#[test]
-fn a_cut_file_is_found() {
-    let (server, user, file) = with_three();
-    fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(19_999).unwrap();
-    assert_reported(&server, &user);
-}
-
-#[test]
-fn a_missing_file_is_found() {
-    let (server, user, file) = with_three();
-    fs::remove_file(&file).unwrap();
-    assert_reported(&server, &user);
-}
-
-#[test]
-fn a_folder_in_the_place_of_a_file_is_found() {
-    let (server, user, file) = with_three();
-    fs::remove_file(&file).unwrap();
-    fs::create_dir(&file).unwrap();
-    assert_reported(&server, &user);
-}
-
-#[test]
-fn an_orphan_is_reported_by_check_and_moved_by_the_next_start() {
+fn an_orphan_is_reported_unless_it_may_be_a_push_under_way_and_moved_by_the_next_start() {
     let (mut server, user, _) = with_three();
-    let young = server.data().join("snapshots/00/00112233445566778899aabbccddeeff");
-    fs::write(&young, b"x").unwrap();
-    assert_eq!(server.cli(&["check"]).code, 0, "young, and a server runs");
-    server.stop();
-    let found = server.cli(&["check"]);
+    let orphan = server.data().join("snapshots/00/00112233445566778899aabbccddeeff");
+    fs::write(&orphan, b"x").unwrap();
+    server.ok(&["check"]);
+    let ago = |minutes: u64| {
+        let time = SystemTime::now() - Duration::from_secs(minutes * 60);
+        fs::File::open(&orphan).unwrap().set_modified(time).unwrap();
+        server.cli(&["check"])
+    };
+    assert_eq!(ago(9).code, 0, "young, and a server runs");
+    let found = ago(11);
     assert!(found.code == 1 && found.out.contains("00112233445566778899"), "{found:?}");
-    assert!(young.exists());
+    fs::write(&orphan, b"x").unwrap();
+    server.stop();
+    assert_eq!(server.cli(&["check"]).code, 1, "no server runs");
+    assert!(orphan.exists());
     let server = server.restarted(&[]);
-    assert!(!young.exists());
+    assert!(!orphan.exists());
     assert_eq!(server.ok(&["check"]).lines().count(), 1);
     assert_eq!(user.on(&server).history().len(), 3);
 }
@@ -118,27 +121,24 @@ fn a_retry_of_what_was_damaged_since_is_stored_again() {
     let files = files(&server.data().join("snapshots"));
     let newest = files.iter().find(|path| path.metadata().unwrap().len() == 31_000).unwrap();
     fs::write(newest, b"cut").unwrap();
-    assert_eq!(user.push("m", &state, "").status, 201);
+    user.push("m", &state, "").is(201);
     assert!(user.pull("?machine_id=m").body == state);
-    assert_eq!(user.push("m", &state, "").status, 200, "a retry of what is whole");
+    user.push("m", &state, "").is(200);
 }
 
 #[test]
 fn a_server_does_not_start_on_a_damaged_database_and_check_says_what_it_can() {
     let (mut server, user, _) = with_three();
-    for n in 0..200 {
-        user.register(&format!("machine-{n}"));
-    }
+    (0..200).for_each(|n| user.register(&format!("machine-{n}")));
     server.stop();
-    let database = server.data().join("configsync.db");
+    let (data, database) = (server.data(), server.data().join("configsync.db"));
+    let data = data.to_str().unwrap();
     let good = fs::read(&database).unwrap();
     let page = 4096;
     for from in [page, 5 * page, good.len() / 2 / page * page] {
         let mut bad = good.clone();
         bad[from..from + page].fill(0xff);
         fs::write(&database, bad).unwrap();
-        let data = server.data();
-        let data = data.to_str().unwrap();
         let serve = run(&["serve", "--data", data, "--listen", "127.0.0.1:0"], "");
         assert_eq!(serve.code, 1, "{from} {serve:?}");
         assert!(serve.err.contains("check") && serve.err.contains("restore"), "{serve:?}");
@@ -147,5 +147,5 @@ fn a_server_does_not_start_on_a_damaged_database_and_check_says_what_it_can() {
     }
     fs::write(&database, good).unwrap();
     let server = server.restarted(&[]);
-    assert_eq!(user.on(&server).pull("?id=1").status, 200);
+    user.on(&server).pull("?id=1").is(200);
 }

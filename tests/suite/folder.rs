@@ -5,7 +5,10 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::support::{Server, Setup, User, files, noise, run, serve};
+use crate::fixture::{HERE, Server, Setup, User, files, noise, run, serve, with_machine};
+
+/// A start that must fail, on no port that others use.
+const SERVE: [&str; 3] = ["serve", "--listen", "127.0.0.1:0"];
 
 fn mode(path: &Path) -> u32 {
     path.metadata().unwrap().permissions().mode() & 0o777
@@ -35,9 +38,7 @@ fn nobody_else_may_read_whatever_the_umask() {
 
 #[test]
 fn a_folder_that_stands_open_is_closed() {
-    let mut server = serve(&[]);
-    let user = server.user("a@example.org");
-    user.register("m");
+    let (mut server, user) = with_machine(&[]);
     user.stored("m", b"state");
     server.stop();
     let ours = ["", "snapshots", "tmp", "orphans", "run"].map(|name| server.data().join(name));
@@ -51,9 +52,7 @@ fn a_folder_that_stands_open_is_closed() {
 
 #[test]
 fn snapshot_files_lie_in_sub_folders_that_stay_small() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
-    user.register("m");
+    let (server, user) = with_machine(&[]);
     for n in 0..40_u8 {
         user.stored("m", &[n]);
     }
@@ -82,36 +81,33 @@ fn no_path_is_too_long_for_the_private_socket() {
 }
 
 #[test]
-fn an_older_database_is_migrated_by_a_start() {
-    let scratch = Arc::new(tempfile::tempdir().unwrap());
-    let data = scratch.path().join("data");
-    fs::create_dir(&data).unwrap();
+fn an_older_folder_is_migrated_by_a_start_and_serves_what_it_held() {
+    let setup = Setup::new();
+    let data = setup.data_folder().to_owned();
+    fs::create_dir_all(data.join("snapshots/00")).unwrap();
+    fs::write(data.join("snapshots/00/00112233445566778899aabbccddeeff"), "state").unwrap();
     let old = rusqlite::Connection::open(data.join("configsync.db")).unwrap();
-    old.execute_batch(include_str!("../data/schema-v1.sql")).unwrap();
+    let schema = include_str!("../../schema.sql");
+    old.execute_batch(schema.split_once("-- version 5 --").unwrap().0).unwrap();
     old.execute_batch(
         "INSERT INTO users (id, email, created_at, updated_at) VALUES (7, 'a@example.org', 1, 1);
-         PRAGMA user_version = 1;",
+         INSERT INTO machines (user_id, machine_id, name, created_at, updated_at, last_seen_at)
+         VALUES (7, 'm', 'm', 1, 1, 1);
+         INSERT INTO state_snapshots (user_id, machine_ref, file, size_bytes, sha256, version,
+                                      message, created_at)
+         VALUES (7, 1, '00112233445566778899aabbccddeeff', 5,
+                 x'4ba69735ca53765ed6a709edb56c6ea236b7193a3b29a6b390c346f0f4340e4e', '1', 'x', 1);
+         PRAGMA user_version = 4;",
     )
     .unwrap();
     drop(old);
-    let server = Server::start(scratch, &[]);
+    let server = setup.flags(&[]).start();
     let user = User::of(&server, "a@example.org", &server.token("a@example.org"));
-    assert_eq!(user.read("/api/auth/verify")["user_id"], 7);
-    user.register("m");
-    user.stored("m", b"state");
-}
-
-#[test]
-fn a_newer_database_is_refused_and_left_alone() {
-    let mut server = serve(&[]);
-    server.stop();
-    server.database().pragma_update(None, "user_version", 99).unwrap();
-    for args in [&["serve", "--listen", "127.0.0.1:0"][..], &["user", "list"], &["check"]] {
-        let ran = server.cli(args);
-        assert_eq!(ran.code, 1, "{args:?}");
-        assert!(ran.err.contains("99") && ran.err.contains("newer"), "{ran:?}");
-    }
-    assert_eq!(server.count("SELECT user_version FROM pragma_user_version"), 99);
+    assert_eq!(user.pull("").body, b"state");
+    user.stored("m", b"later");
+    let counted = "SELECT text_bytes = (SELECT sum(text_bytes) FROM counted_texts) FROM users";
+    assert_eq!(server.count(counted), 1);
+    server.ok(&["check"]);
 }
 
 #[test]
@@ -120,7 +116,7 @@ fn a_folder_that_cannot_be_made_is_named() {
     let file = scratch.path().join("file");
     fs::write(&file, b"x").unwrap();
     for data in [file.join("data"), file.clone()] {
-        let ran = run(&["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()], "");
+        let ran = run(&[&SERVE[..], &["--data", data.to_str().unwrap()]].concat(), "");
         assert_eq!(ran.code, 1);
         assert!(ran.err.contains(file.to_str().unwrap()), "{ran:?}");
     }
@@ -148,17 +144,13 @@ fn a_jwt_key_may_come_from_a_file_that_the_environment_names() {
     }
     let server = start(&good, 0o440).start();
     let user = server.user("a@example.org");
-    let body = serde_json::json!({ "token": user.bearer }).to_string();
-    let login = server.ask("POST", "/api/auth/login", "", body.as_bytes());
-    assert_eq!(login.status, 200);
+    server.login_from(HERE, &serde_json::json!({ "token": user.bearer })).is(200);
     assert!(!server.data().join("jwt.key").exists());
 }
 
 #[test]
 fn snapshots_without_their_database_are_not_set_aside() {
-    let mut server = serve(&[]);
-    let user = server.user("a@example.org");
-    user.register("m");
+    let (mut server, user) = with_machine(&[]);
     user.stored("m", b"state");
     server.stop();
     let data = server.data();
@@ -170,11 +162,9 @@ fn snapshots_without_their_database_are_not_set_aside() {
         } else {
             fs::write(&database, "").unwrap();
         }
-        for command in ["serve", "check", "user"] {
-            let list: &[&str] = if command == "user" { &["list"] } else { &[] };
-            let args = [&[command], list, &["--data", data.to_str().unwrap()]].concat();
-            let ran = run(&args, "");
-            assert_eq!(ran.code, 1, "{command} {ran:?}");
+        for command in [&SERVE[..], &["check"], &["user", "list"]] {
+            let ran = server.cli(command);
+            assert_eq!(ran.code, 1, "{command:?} {ran:?}");
         }
         assert_eq!(server.files("snapshots"), 1);
     }
@@ -194,9 +184,10 @@ fn a_newer_folder_is_refused_before_anything_in_it_changes() {
     drop(newer);
     fs::write(data.join("tmp/upload"), "x").unwrap();
     let before = fs::read(data.join("configsync.db")).unwrap();
-    for args in [&["serve"][..], &["audit"], &["check"]] {
-        let ran = run(&[args, &["--data", data.to_str().unwrap()]].concat(), "");
+    for args in [&SERVE[..], &["audit"], &["check"], &["user", "list"]] {
+        let ran = server.cli(args);
         assert!(ran.code == 1 && ran.err.contains("version 99"), "{ran:?}");
+        assert!(ran.err.contains("newer"), "{ran:?}");
     }
     assert!(data.join("tmp/upload").exists());
     assert_eq!(fs::read(data.join("configsync.db")).unwrap(), before);

@@ -40,5 +40,6 @@ mod settings;
 mod snapshots;
 mod status;
 
+#[allow(unused_imports)]
 use fixture as support;
 use fixture::http as wire;
