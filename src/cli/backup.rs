@@ -5,7 +5,9 @@ use std::path::Path;
 use super::args::Args;
 use super::output::{print, progress};
 use super::{CliError, Done, open_to_read};
+use crate::store::Store;
 use crate::store::backup::{self, Copied};
+use crate::util::time::rfc3339;
 
 pub fn run(mut args: Args) -> Done {
     let hard_link = args.flag("--hard-link");
@@ -19,9 +21,17 @@ pub fn run(mut args: Args) -> Done {
 }
 
 pub fn restore(mut args: Args) -> Done {
-    let from = args.positional("SRC")?;
-    let to = args.finish()?;
-    let copied = backup::restore(Path::new(&from.text), &to, &mut progress("restored", 0))?;
+    let (from, to) = (args.positional("SRC")?, args.finish()?);
+    let from = Path::new(&from.text);
+    let total = Store::open_to_read(from).and_then(|store| store.totals());
+    let total = total.map_or(0, |(bytes, _)| bytes);
+    let copied = backup::restore(from, &to, &mut progress("restored", total))?;
+    let at = copied.backup_time.map_or("an unknown time".into(), rfc3339);
+    print(format_args!(
+        "API tokens and passwords are again as they were at the backup, of {at}: what was revoked since \
+         then works again. Look at `token list`, and revoke it again with `token revoke ID` and `user \
+         disable EMAIL`; JWTs of before are void\n"
+    ))?;
     report(&copied, &to.display().to_string())
 }
 

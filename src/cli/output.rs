@@ -119,8 +119,11 @@ pub fn progress(done: &'static str, total: u64) -> impl FnMut(u64, u64) {
 }
 
 fn progress_line(done: &str, bytes: u64, total: u64, took: Duration) -> String {
+    if total == 0 {
+        return format!("{} {done}", size(bytes, true));
+    }
     // More than was there at the start: a server goes on storing.
-    let total = total.max(bytes).max(1);
+    let total = total.max(bytes);
     let part = bytes as f64 / total as f64;
     let left = took.as_secs_f64() * (1.0 - part) / part.max(f64::EPSILON);
     let (bytes, total) = (size(bytes, true), size(total, true));

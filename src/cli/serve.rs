@@ -1,10 +1,8 @@
 //! `serve`: runs the server until it is told to stop.
 
-use std::iter;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -116,18 +114,17 @@ impl Listeners {
     fn open(
         self, app: &Arc<App>, upstream: &Arc<Upstream<Ticket>>, config: &Config,
     ) -> Result<Vec<Gate>, CliError> {
-        let mut gates = Vec::new();
-        let main = (self.main, Listener::Main);
-        for (socket, listener) in
-            iter::once(main).chain(self.metrics.map(|socket| (socket, Listener::Metrics)))
-        {
-            if let (Listener::Metrics, Ok(address)) = (listener, socket.local_addr()) {
-                log::info(&format!("metrics on http://{address}/metrics"));
-            }
+        let open = |socket, listener| {
             let admission = Admission { app: Arc::clone(app), listener };
             let service = Service { admission, upstream: Arc::clone(upstream) };
             let gate = Gate::start(socket, service, Arc::clone(&app.metrics), config.clone());
-            gates.push(gate.map_err(could_not("start accepting"))?);
+            gate.map_err(could_not("start accepting"))
+        };
+        let mut gates = vec![open(self.main, Listener::Main)?];
+        if let Some(socket) = self.metrics {
+            let address = socket.local_addr().map_err(could_not("read the address of metrics"))?;
+            log::info(&format!("metrics on http://{address}/metrics"));
+            gates.push(open(socket, Listener::Metrics)?);
         }
         Ok(gates)
     }
@@ -184,21 +181,8 @@ fn stop(app: &Arc<App>, gates: Vec<Gate>, stop_timeout: Duration) {
             log::warn("--stop-timeout reached: some requests were cut off");
         }
     }
-    settle(app, left().max(Duration::from_millis(limits::SETTLE_MS)));
-}
-
-/// Leaves one whole database behind, unless the disk or another process holds that up for too long:
-/// then the write-ahead log stays for the next start, which loses nothing.
-fn settle(context: &Arc<App>, longest: Duration) {
-    context.store.audit_later(Event::new("server.stop", "ok"));
-    let (context, (done, settled)) = (Arc::clone(context), channel());
-    let settling = std::thread::Builder::new().name("settle".into()).spawn(move || {
-        context.store.settle();
-        let _ = done.send(());
-    });
-    if settling.is_err() || settled.recv_timeout(longest).is_err() {
-        log::warn("--stop-timeout reached: the write-ahead log stays for the next start");
-    }
+    app.store.audit_later(Event::new("server.stop", "ok"));
+    app.store.settle(left().max(Duration::from_millis(limits::SETTLE_MS)));
 }
 
 pub fn settings(mut args: Args) -> Result<Settings, CliError> {

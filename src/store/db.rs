@@ -237,6 +237,12 @@ impl Database {
         }
     }
 
+    /// From now on the writer waits no longer than this for another process.
+    pub fn wait_at_most(&self, wait: Duration) -> Result<()> {
+        let mut place = self.writer.take(wait).ok_or_else(StoreError::busy)?;
+        Ok(self.connection(&mut place)?.busy_timeout(wait)?)
+    }
+
     /// Copies the write-ahead log into the database and empties it.
     pub fn checkpoint(&self) -> Result<()> {
         self.refuse_if_lost()?;

@@ -34,6 +34,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rusqlite::Transaction;
 use serde_json::Value;
@@ -156,10 +157,14 @@ impl Store {
     }
 
     /// Writes all that waits, and brings the write-ahead log into the database: after a clean stop
-    /// that is one whole file.
-    pub fn settle(&self) {
-        self.write_pending();
-        if let Err(error) = self.db.checkpoint() {
+    /// that is one whole file. What holds the database longer than this is not waited for: then the
+    /// log stays for the next start, which loses nothing.
+    pub fn settle(&self, wait: Duration) {
+        let settled = self.db.wait_at_most(wait).and_then(|()| {
+            self.write_pending();
+            self.db.checkpoint()
+        });
+        if let Err(error) = settled {
             log::warn(&format!("the write-ahead log stays for the next start: {error}"));
         }
     }

@@ -294,3 +294,22 @@ fn files_that_a_backup_kept_from_a_prune_are_no_orphans_at_the_next_start() {
     eventually("they go once nobody copies", || server.files("snapshots") == 1);
     assert_eq!(server.files("orphans"), 0);
 }
+
+#[test]
+fn a_restore_says_what_is_valid_again_since_when_and_how_to_revoke_it() {
+    let server = serve(&[]);
+    let user = server.user("a@example.org");
+    let copy = server.beside("copy");
+    server.ok(&["backup", &copy]);
+    server.ok(&["token", "revoke", "1"]);
+    let there = server.beside("there");
+    let ran = run(&["restore", &copy, "--data", &there], "");
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "no progress in a pipe");
+    let sentence = ran.out.lines().find(|line| line.contains("API tokens and passwords")).unwrap();
+    for wanted in ["token revoke ID", "token list", "user disable", "at the backup, of 20"] {
+        assert!(sentence.contains(wanted), "{wanted} in {sentence}");
+    }
+    let server = Setup::on(server.scratch.clone()).data(&there).flags(&[]).start();
+    let again = User::of(&server, "a@example.org", &user.bearer);
+    assert_eq!(again.read("/api/auth/verify")["email"], "a@example.org", "as it says");
+}

@@ -260,5 +260,14 @@ fn a_terminal_gets_columns_units_and_colour_unless_no_color_says_no() {
         list.starts_with("ID  EMAIL          STATE    SIGN IN     STORED  QUOTA    CREATED\n"),
         "{list}"
     );
-    assert!(on_a_terminal(&server, "check", &[]).unwrap().contains("clean: 1 snapshots"));
+    // A backup takes long enough to say how far it is: every file is synced.
+    let user = server.user("b@example.org");
+    user.register("m");
+    for n in 0..40 {
+        user.stored("m", &vec![n; 1 << 20]);
+    }
+    let copy = server.beside("copy");
+    let shown = on_a_terminal(&server, &format!("backup {copy}"), &[]).unwrap();
+    let quick = shown.contains("copied") || !shown.contains('\r');
+    assert!(quick && shown.contains("41 files of"), "{shown}");
 }

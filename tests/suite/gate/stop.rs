@@ -70,6 +70,8 @@ fn a_body_that_never_comes_delays_the_stop_only_for_its_timeout() {
 #[test]
 fn another_process_that_holds_the_database_does_not_hold_up_the_stop() {
     let mut server = serve(&["--stop-timeout", "1"]);
+    // Rows about the stop cannot be written, and that is said.
+    server.errors_expected = true;
     server.register();
     let database = server.database();
     database.execute_batch("BEGIN IMMEDIATE").unwrap();
