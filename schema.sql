@@ -290,6 +290,10 @@ CREATE TABLE server_state (
   updated_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- What was deleted longest ago is looked for by user.
+DROP INDEX entities_by_deletion;
+CREATE INDEX entities_by_deletion ON entities (user_id, deleted_at) WHERE deleted_at IS NOT NULL;
+
 -- How many changed, and the like.
 ALTER TABLE audit_log ADD COLUMN detail TEXT;
 

@@ -9,11 +9,9 @@ use super::audit::Event;
 use super::blobs::Blob;
 use super::db::{execute, query_each, query_one, query_opt, query_scalar};
 use super::error::{ErrorKind, Result, StoreError};
-use super::prune::Pruned;
 use super::upload::Upload;
 use super::{RowSink, Store, User};
-use crate::util::limits::{DELETED_ROWS_MAX, KEEP_ROWS};
-use crate::util::log;
+use crate::util::limits::DELETED_ROWS_MAX;
 use crate::util::time::now_ms;
 use crate::util::types::{Key, Long, Message, Name, Short};
 
@@ -108,7 +106,9 @@ impl Store {
             let abandoned = "UPDATE entities SET deleted_at = ?4, is_default = 0
                 WHERE user_id = ?1 AND kind = ?2 AND slug = ?3 AND deleted_at IS NULL
                   AND current_version = 0 AND wrapped_dek IS NOT NULL";
-            execute(tx, abandoned, params![user.id, kind.0, slug, now])?;
+            if execute(tx, abandoned, params![user.id, kind.0, slug, now])? > 0 {
+                self.purge_entities(tx, user)?;
+            }
             let is_default = kind == Kind::PROFILE && new.is_default == Some(true);
             if is_default {
                 let sql = "UPDATE entities SET is_default = 0 WHERE user_id = ?1 AND kind = ?2";
@@ -130,7 +130,6 @@ impl Store {
             ];
             let added = query_opt(tx, sql, row, |row| row.get(0))?;
             let id = added.ok_or_else(|| taken(kind, slug.as_deref()))?;
-            self.purge_entities(tx, user)?;
             self.audit(tx, Event::of(user, "entity.add").subject(id))?;
             Ok(find(tx, Target { user, kind, id })?.row)
         })
@@ -164,10 +163,8 @@ impl Store {
             self.audit(tx, Event::of(target.user, "entity.remove").subject(target.id))?;
             self.purge_entities(tx, target.user)
         })?;
-        if purged > 0
-            && let Err(error) = self.unlink_page("", KEEP_ROWS, &mut Pruned::default())
-        {
-            log::warn(&format!("files of deleted entities stay for now: {error}"));
+        if purged > 0 {
+            self.unlink_a_few();
         }
         Ok(())
     }

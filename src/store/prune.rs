@@ -189,6 +189,13 @@ impl Store {
         Ok(Some(last))
     }
 
+    /// Unlinks a few, after a request that deleted their rows: it is done whatever becomes of them.
+    pub(super) fn unlink_a_few(&self) {
+        if let Err(error) = self.unlink_page("", KEEP_ROWS, &mut Pruned::default()) {
+            log::warn(&format!("files of deleted rows stay until the next prune: {error}"));
+        }
+    }
+
     /// Unlinks a file; says how many bytes that freed.
     fn unlink_stored(&self, name: &str) -> Result<u64> {
         let Some(file) = RandomId::parse(name) else { return Ok(0) };
@@ -215,16 +222,6 @@ impl Store {
 /// The moment so many days ago, in milliseconds since 1970.
 fn days_ago(days: u32) -> i64 {
     now_ms().saturating_sub(i64::from(days).saturating_mul(DAY_MS))
-}
-
-/// Deletes what is beyond the newest `keep` of a machine; of many only some, so that no push waits
-/// for a backlog, which retention takes.
-pub(super) fn keep_newest(connection: &Connection, machine_ref: i64, keep: u32) -> Result<()> {
-    let sql = "SELECT id, size_bytes FROM state_snapshots WHERE machine_ref = ?1
-                ORDER BY id DESC LIMIT ?3 OFFSET ?2";
-    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-    let list = query_rows(connection, sql, params![machine_ref, keep, KEEP_ROWS], read)?;
-    delete_snapshots(connection, &list).map(|_| ())
 }
 
 /// Deletes one batch, each snapshot with its row in the audit log; says how many were there.

@@ -10,11 +10,9 @@ use super::blobs::Blob;
 use super::db::{query_rows, query_scalar};
 use super::error::{ErrorKind, Result, StoreError};
 use super::machines::machine_ref;
-use super::prune::{Pruned, keep_newest};
 use super::upload::Upload;
 use super::{Store, User};
 use crate::util::limits::KEEP_ROWS;
-use crate::util::log;
 use crate::util::time::now_ms;
 use crate::util::types::{Digest, MachineId, Message, Short};
 
@@ -124,20 +122,32 @@ impl Store {
             let id = query_scalar(tx, sql, row)?;
             self.audit(tx, Event::of(user, "snapshot.push").machine(machine).subject(id))?;
             if self.policy.keep > 0 {
-                keep_newest(tx, machine_ref, self.policy.keep)?;
+                self.delete_older(tx, user, machine, machine_ref)?;
             }
             let stored = newest(tx, user.id, &of_machine)?;
             Ok((stored.ok_or_else(|| StoreError::missing("snapshot"))?, true))
         });
         let push = || Event::of(user, "snapshot.push").machine(machine);
         let done = done.inspect_err(|error| self.audit_refusal(push(), error))?;
-        // The push is done, whatever becomes of older files: a later prune takes what stays now.
-        if self.policy.keep > 0
-            && let Err(error) = self.unlink_page("", KEEP_ROWS, &mut Pruned::default())
-        {
-            log::warn(&format!("files of pruned snapshots stay for now: {error}"));
+        if self.policy.keep > 0 {
+            self.unlink_a_few();
         }
         Ok(done)
+    }
+
+    /// Deletes what is beyond the newest `--keep` of a machine; of many only some, so that no push
+    /// waits for a backlog, which retention takes.
+    fn delete_older(
+        &self, tx: &Transaction<'_>, user: &User, machine: &MachineId, machine_ref: i64,
+    ) -> Result<()> {
+        let sql = "DELETE FROM state_snapshots WHERE id IN
+                     (SELECT id FROM state_snapshots WHERE machine_ref = ?1
+                       ORDER BY id DESC LIMIT ?3 OFFSET ?2) RETURNING id";
+        let values = params![machine_ref, self.policy.keep, KEEP_ROWS];
+        for id in query_rows(tx, sql, values, |row| row.get(0))? {
+            self.audit(tx, Event::of(user, "snapshot.prune").machine(machine).subject(id))?;
+        }
+        Ok(())
     }
 
     /// The id of a machine's newest snapshot if it has this digest and its file is damaged: then
