@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use crate::store::BadBearer;
+use crate::util::limits::JWT_BYTES_MAX;
 
 /// What a JWT of this server says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -172,8 +173,6 @@ static PROVIDER: CryptoProvider = CryptoProvider {
 const PARTY: &str = "configsync-server";
 /// Seconds by which a clock may be set back without ending the JWTs issued just before.
 const IAT_AHEAD_S: i64 = 300;
-/// Ours have about 300 bytes.
-const JWT_BYTES_MAX: usize = 4096;
 
 #[cfg(test)]
 mod tests {

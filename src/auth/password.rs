@@ -8,7 +8,8 @@ use argon2::password_hash::phc::{Output, ParamsString, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, PasswordHash, Version};
 
 use crate::util::limits::{
-    ARGON2_LANES, ARGON2_MEMORY_KIB, ARGON2_PASSES, HASH_WAIT_S, HASHES_AT_ONCE, HASHES_WAITING_MAX,
+    ARGON2_LANES, ARGON2_MEMORY_KIB, ARGON2_PASSES, HASH_WAIT_S, HASHES_AT_ONCE,
+    HASHES_WAITING_MAX, STORED_HASH_MEMORY_MAX_KIB, STORED_HASH_PASSES_MAX,
 };
 use crate::util::sync::{Pool, PoolGuard, lock};
 
@@ -40,7 +41,8 @@ pub fn verify(password: &[u8], phc: Option<&str>) -> Result<bool, HashError> {
     };
     let known = stored.algorithm == Algorithm::Argon2id.ident()
         && stored.version == Some(Version::V0x13.into());
-    let affordable = params.m_cost() <= MEMORY_MAX_KIB && params.t_cost() <= PASSES_MAX;
+    let affordable =
+        params.m_cost() <= STORED_HASH_MEMORY_MAX_KIB && params.t_cost() <= STORED_HASH_PASSES_MAX;
     if !(known && affordable) {
         return Err(HashError::Unusable);
     }
@@ -115,10 +117,6 @@ static PERMITS: LazyLock<Pool<()>> = LazyLock::new(|| Pool::new(HASHES_AT_ONCE))
 /// The hash of nobody's password, at the cost of everybody's.
 const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA\
     $AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
-/// Memory and passes of a stored hash that are still worked through, so that a row of the
-/// database cannot stop the server. (Lanes run one after the other and cost nothing more.)
-const MEMORY_MAX_KIB: u32 = 64 * 1024;
-const PASSES_MAX: u32 = 10;
 /// Memory of hashes that are done, at most one for each that may run.
 static SPARE: Mutex<Vec<Vec<Block>>> = Mutex::new(Vec::new());
 /// Blocks of 1 KiB: 33 MiB.

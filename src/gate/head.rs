@@ -2,7 +2,7 @@
 //! two readers could disagree on where a request ends or what it asks for, it is refused.
 
 use super::error::Error;
-use crate::util::limits::{HEAD_BYTES_MAX, HEAD_FIELDS_MAX};
+use crate::util::limits::{HEAD_BYTES_MAX, HEAD_FIELDS_MAX, METHOD_CHARS_MAX};
 
 /// One request head that passed every rule. It may hold credentials and is not `Debug`.
 pub struct Head {
@@ -20,9 +20,6 @@ pub struct Head {
     /// Bytes of body that follow; none declared means none (RFC 9112, section 6.3).
     pub content_length: Option<u64>,
 }
-
-/// Characters of a method at most; the longest registered one has 17 and belongs to WebDAV.
-const METHOD_CHARS_MAX: usize = 16;
 
 /// Fields that this program reads and that no two lines may carry. A list cannot be told from a
 /// second opinion, and two readers that pick different lines serve two different requests.

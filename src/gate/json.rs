@@ -8,10 +8,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::error::{Error, RequestError};
+use crate::util::limits::JSON_NESTING_MAX;
 
-/// Objects and arrays inside each other at most. serde_json bounds only what it keeps: what it
-/// ignores may nest to any depth.
-const NESTING_MAX: u32 = 128;
 /// Characters that are decoded at once: a multiple of four, and enough for one write to a file.
 const DECODE_CHARS: usize = 64 * 1024;
 /// Characters of the longest escape, such as `\u002B`.
@@ -64,7 +62,7 @@ impl Place {
             b'}' | b']' if !self.in_string => self.depth = self.depth.saturating_sub(1),
             _ => {}
         }
-        self.depth <= NESTING_MAX
+        self.depth <= JSON_NESTING_MAX
     }
 
     /// Among the names, colons and values of the outermost object.

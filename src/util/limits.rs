@@ -31,6 +31,8 @@ pub const RETRY_AFTER_S: u64 = 2;
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Header fields of a request.
 pub const HEAD_FIELDS_MAX: usize = 64;
+/// Characters of a method; the longest registered one has 17 and belongs to WebDAV.
+pub const METHOD_CHARS_MAX: usize = 16;
 /// Seconds from the first byte of a head to its last (`--head-timeout`).
 pub const HEAD_TIMEOUT_S: u64 = 10;
 /// Seconds a connection may wait for its next request (`--idle-timeout`).
@@ -47,6 +49,9 @@ pub const SMALL_BODY_BYTES_MAX: usize = 64 * 1024;
 /// The same where a signed-in user's JSON holds a list or a long value: a plan for some 8,000
 /// projects. All connections of one address together hold 32 MiB of them.
 pub const LONG_JSON_BYTES_MAX: usize = 1024 * 1024;
+/// Objects and arrays of JSON inside each other. serde_json bounds only what it keeps: what it
+/// ignores may nest to any depth.
+pub const JSON_NESTING_MAX: u32 = 128;
 /// Bytes received from or sent to a socket in one piece.
 pub const PIECE_BYTES: usize = 64 * 1024;
 /// Seconds a body or an answer may take before the minimum rate counts (`--body-grace`); also
@@ -147,6 +152,11 @@ pub const ARGON2_MEMORY_KIB: u32 = 19_456;
 pub const ARGON2_PASSES: u32 = 2;
 /// argon2id lanes.
 pub const ARGON2_LANES: u32 = 1;
+/// KiB of memory, and passes, of a stored hash that are still worked through, so that a row of the
+/// database cannot stop the server. (Lanes run one after the other and cost nothing more.)
+pub const STORED_HASH_MEMORY_MAX_KIB: u32 = 64 * 1024;
+/// As [`STORED_HASH_MEMORY_MAX_KIB`].
+pub const STORED_HASH_PASSES_MAX: u32 = 10;
 /// Password hashes that run at once: 19 MiB each, and one core stays free on a small board.
 pub const HASHES_AT_ONCE: usize = 2;
 /// Logins that wait for a hash at once.
@@ -167,6 +177,8 @@ pub const THROTTLE_ENTRIES_MAX: usize = 10_000;
 pub const TOKEN_RANDOM_BYTES: usize = 32;
 /// Characters of an API token that a list shows.
 pub const TOKEN_PREFIX_CHARS: usize = 9;
+/// Bytes of a JWT that are looked at; ours have about 300.
+pub const JWT_BYTES_MAX: usize = 4096;
 /// Hours that a JWT lives (`--token-hours`).
 pub const JWT_HOURS: u64 = 24;
 /// Milliseconds between two writes of one token's last use.
