@@ -109,14 +109,6 @@ fn flags_come_from_the_environment_too_and_the_flag_wins() {
 }
 
 #[test]
-fn a_second_server_on_the_same_folder_ends_with_exit_code_1() {
-    let server = serve(&[]);
-    let ran = server.cli(&["serve", "--listen", "127.0.0.1:0"]);
-    assert_eq!(ran.code, 1);
-    assert!(ran.err.contains("another configsync-server is running"), "{ran:?}");
-}
-
-#[test]
 fn the_first_start_makes_a_user_whose_token_works_and_later_ones_do_not() {
     let server = serve(&["--init-user", "You@example.org"]);
     let printed = server.printed.join("\n");

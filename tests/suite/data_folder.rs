@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,7 +12,8 @@ use std::sync::Arc;
 use rustix::process::geteuid;
 use tempfile::TempDir;
 
-use super::support::{BINARY, Ran, Setup, eventually, files, run, serve, with_machine};
+use crate::fixture::mount::{Mount, fill};
+use crate::fixture::{BINARY, Ran, Setup, eventually, files, run, serve, with_machine};
 
 fn start(data: &Path) -> Ran {
     run(&["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()], "")
@@ -36,34 +37,6 @@ fn walk(root: &Path) -> Vec<(PathBuf, u32, Vec<u8>)> {
         }
         (_, true) => vec![(root.to_owned(), mode, fs::read(root).unwrap())],
         _ => vec![(root.to_owned(), mode, Vec::new())],
-    }
-}
-
-/// A file system of its own, where this machine lets us mount one.
-struct Mount(PathBuf);
-
-impl Mount {
-    fn tmpfs(at: &Path, options: &str) -> Option<Mount> {
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(at).output();
-        match mounted.is_ok_and(|done| done.status.success()) {
-            true => Some(Mount(at.to_owned())),
-            false => {
-                println!("skipped: no tmpfs can be mounted here");
-                None
-            }
-        }
-    }
-
-    fn read_only(&self) {
-        let remount = ["-o", "remount,ro"];
-        assert!(Command::new("mount").args(remount).arg(&self.0).status().unwrap().success());
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 
@@ -91,14 +64,10 @@ fn a_folder_that_is_not_a_data_folder_is_refused_and_nothing_in_it_is_touched() 
 #[test]
 fn a_start_that_fails_leaves_nothing_where_nothing_was() {
     let scratch = tempfile::tempdir().unwrap();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = taken.local_addr().unwrap().to_string();
     let data = scratch.path().join("data");
-    let ran = run(&["serve", "--listen", &taken, "--data", data.to_str().unwrap()], "");
-    assert!(ran.code == 1 && !data.exists(), "{ran:?}");
     // The root of a volume that has no room for a database stays as it was.
     fs::create_dir(&data).unwrap();
-    let Some(_volume) = Mount::tmpfs(&data, "size=1m") else { return };
+    let Some(_volume) = Mount::tmpfs(&data, "1m") else { return };
     fs::create_dir(data.join("lost+found")).unwrap();
     fs::write(data.join("lost+found/filler"), vec![7; 1024 * 1024 - 64 * 1024]).unwrap();
     let refused = start(&data);
@@ -246,7 +215,7 @@ fn the_names_in_a_data_folder_are_these() {
 fn uploads_must_be_on_the_file_system_of_the_snapshots() {
     let mut server = serve(&[]);
     server.stop();
-    let Some(_mount) = Mount::tmpfs(&server.data().join("tmp"), "size=1m") else { return };
+    let Some(_mount) = Mount::tmpfs(&server.data().join("tmp"), "1m") else { return };
     let refused = start(&server.data());
     assert!(refused.code == 1 && refused.err.contains("must be on one file system"), "{refused:?}");
 }
@@ -346,9 +315,7 @@ fn a_database_that_is_moved_or_replaced_is_written_no_more_and_health_is_red() {
             let health = server.ask("GET", "/healthz", "", b"");
             health.status == 503 && health.json()["code"] == "database"
         });
-        eventually("the log says what to do", || {
-            server.log_lines().iter().any(|line| line.contains("restore a backup"))
-        });
+        server.wait_for_log("restore a backup");
     }
 }
 
@@ -376,7 +343,7 @@ fn a_database_that_is_found_damaged_is_written_no_more() {
 #[test]
 fn commands_that_read_work_on_a_read_only_medium_and_change_nothing_there() {
     let scratch = tempfile::tempdir().unwrap();
-    let Some(mount) = Mount::tmpfs(scratch.path(), "size=64m") else { return };
+    let Some(mount) = Mount::tmpfs(scratch.path(), "64m") else { return };
     let (mut server, user) = with_machine(&[]);
     user.stored("m", b"state");
     let copy = scratch.path().join("copy").to_str().unwrap().to_owned();
@@ -443,7 +410,7 @@ fn what_only_reads_upgrades_no_schema() {
 fn a_disk_full_to_the_last_byte_has_a_way_out() {
     for running in [true, false] {
         let scratch = Arc::new(TempDir::new().unwrap());
-        let Some(_mount) = Mount::tmpfs(scratch.path(), "size=12m") else { return };
+        let Some(_mount) = Mount::tmpfs(scratch.path(), "12m") else { return };
         let mut server = Setup::on(Arc::clone(&scratch)).flags(&["--min-free", "0"]).start();
         server.errors_expected = true;
         let user = server.user("a@example.org");
@@ -476,13 +443,6 @@ fn a_disk_full_to_the_last_byte_has_a_way_out() {
         assert_eq!(server.count("SELECT count(*) FROM state_snapshots"), 3);
         assert_eq!(other.on(&server).get("/api/machines").status, 401);
         server.ok(&["check"]);
-    }
-}
-
-fn fill(path: &Path) {
-    let mut file = fs::File::create(path).unwrap();
-    for size in [65_536, 4096, 512, 1] {
-        while file.write_all(&vec![7; size]).is_ok() {}
     }
 }
 

@@ -1,39 +1,15 @@
 //! A full disk: 507, nothing lost, and service goes on.
 
-use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
+use crate::fixture::mount::{Mount, fill};
 use crate::fixture::{Server, User, noise, refused, serve, with_machine, with_user};
-
-/// A file system of a few megabytes, where this machine lets us make one.
-struct SmallDisk(Arc<tempfile::TempDir>);
-
-impl SmallDisk {
-    fn mount(mebibytes: u32) -> Option<SmallDisk> {
-        let scratch = Arc::new(tempfile::tempdir().unwrap());
-        let size = format!("size={mebibytes}m");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
-            .arg(scratch.path())
-            .output();
-        mounted.is_ok_and(|done| done.status.success()).then_some(SmallDisk(scratch))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
-}
 
 #[test]
 fn a_full_disk_answers_507_and_serves_on_when_there_is_room_again() {
-    let Some(disk) = SmallDisk::mount(8) else {
-        println!("skipped: no tmpfs here; the limit on file sizes stands in for it");
-        return;
-    };
-    let mut server = Server::start(Arc::clone(&disk.0), &["--min-free", "0"]);
+    let scratch = Arc::new(tempfile::tempdir().unwrap());
+    let Some(_mount) = Mount::tmpfs(scratch.path(), "8m") else { return };
+    let mut server = Server::start(scratch, &["--min-free", "0"]);
     // Rows of the audit log that nobody waits for cannot be written meanwhile, and that is said.
     server.errors_expected = true;
     let user = server.user("a@example.org");
@@ -73,14 +49,6 @@ fn a_full_disk_answers_507_and_serves_on_when_there_is_room_again() {
     server.ok(&["prune", "--keep", "1"]);
     user.push("m", &noise(1_000_000), "").is(201);
     server.ok(&["check"]);
-}
-
-fn fill(path: &Path) {
-    use std::io::Write;
-    let mut file = std::fs::File::create(path).unwrap();
-    for size in [65_536, 512, 1] {
-        while file.write_all(&vec![7; size]).is_ok() {}
-    }
 }
 
 #[test]

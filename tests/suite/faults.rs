@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::json;
 
-use super::support::{BINARY, Server, User, eventually, files, noise, run, serve, with_machine};
+use crate::fixture::{BINARY, Server, User, eventually, files, noise, run, serve, with_machine};
 
 /// The system calls of the store: looks, changes, and what makes them durable.
 const CALLS: [&str; 16] = [
