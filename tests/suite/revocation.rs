@@ -3,8 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::http::Client;
-use crate::fixture::{Server, User, refused, serve, with_two_users};
+use crate::fixture::{Held, Server, User, refused, serve, with_two_users};
 
 /// Every table whose rows a user's request can write, by a query that shows all of each row.
 const TABLES: [&str; 11] = [
@@ -86,18 +85,8 @@ fn rows(server: &Server) -> (Vec<String>, i64) {
     (found, server.count(audit))
 }
 
-/// A request that was let in, and all of it sent but the last byte.
-fn held(server: &Server, user: &User, (method, path, body): &(&str, &str, Value)) -> (Client, u8) {
-    let body = body.to_string();
-    let fields = "Content-Type: application/json\r\nExpect: 100-continue\r\n";
-    let mut request = user.request(method, path, fields, body.as_bytes());
-    let head = request.len() - body.len();
-    let mut client = server.connect();
-    client.send(&request[..head]);
-    assert_eq!(client.answer().status, 100, "{method} {path}");
-    let last = request.pop().unwrap();
-    client.send(&request[head..]);
-    (client, last)
+fn held(user: &User, (method, path, body): &(&str, &str, Value)) -> Held {
+    user.hold(method, path, "Content-Type: application/json\r\n", body.to_string().as_bytes())
 }
 
 /// Holds every request that writes, does something to the credential, and lets them go on: all get
@@ -107,13 +96,12 @@ fn nothing_is_written_after(bearer_of: impl Fn(&Server, &User) -> User, end: imp
     furnish(&a);
     b.register("m");
     let user = bearer_of(&server, &a);
-    let waiting: Vec<_> = writes().iter().map(|write| held(&server, &user, write)).collect();
+    let waiting: Vec<_> = writes().iter().map(|write| held(&user, write)).collect();
     let files = server.files("snapshots");
     end(&server);
     let before = rows(&server);
-    for ((mut client, last), (method, path, _)) in waiting.into_iter().zip(writes()) {
-        client.send([last]);
-        let answer = client.answer();
+    for (held, (method, path, _)) in waiting.into_iter().zip(writes()) {
+        let answer = held.release();
         assert_eq!(answer.status, 401, "{method} {path}");
         refused(&answer, 401, "unauthorized");
     }
@@ -167,12 +155,9 @@ fn a_new_password_ends_the_jwt_of_a_push_under_way_and_leaves_the_api_token() {
     let by_jwt = User::of(&server, "a@example.org", jwt["token"].as_str().unwrap());
     let push =
         ("POST", "/api/machines/snapshot", json!({ "machine_id": "m", "encrypted_state": "BBBB" }));
-    let waiting = [held(&server, &by_jwt, &push), held(&server, &a, &push)];
+    let waiting = [held(&by_jwt, &push), held(&a, &push)];
     let passwd = ["user", "passwd", "a@example.org", "--password-stdin"];
     assert_eq!(server.cli_with(&passwd, "correct horse\n").code, 0);
-    let statuses = waiting.map(|(mut client, last)| {
-        client.send([last]);
-        client.answer().status
-    });
+    let statuses = waiting.map(|held| held.release().status);
     assert_eq!(statuses, [401, 201]);
 }

@@ -90,12 +90,15 @@ fn two_identical_pushes_at_once_are_stored_once_whatever_the_timing() {
     let (server, user) = with_machine(&[]);
     for round in 0..3_u8 {
         let files = server.files("snapshots");
-        // The test holds the lock of the database until both have looked at the newest snapshot
-        // and lie in their places.
+        let fields = "Content-Type: application/octet-stream\r\n";
+        let path = "/api/machines/snapshot?machine_id=m";
+        let held = [(); 2].map(|()| user.hold("POST", path, fields, &[round; 1000]));
+        // The test has the lock of the database until both have looked at the newest snapshot and
+        // their files lie in place.
         let database = server.database();
         database.execute_batch("BEGIN IMMEDIATE").unwrap();
         let mut statuses = std::thread::scope(|scope| {
-            let pushes = [(); 2].map(|()| scope.spawn(|| user.push("m", &[round; 1000], "")));
+            let pushes = held.map(|held| scope.spawn(|| held.release()));
             eventually("both wait for the database", || server.files("snapshots") == files + 2);
             database.execute_batch("COMMIT").unwrap();
             pushes.map(|push| push.join().unwrap().status)
