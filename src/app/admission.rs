@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::request::{Media, media_type};
 use super::routes::{self, Handler, Payload, Route};
-use super::turns::Turn;
 use super::{App, Error};
 use crate::api::login;
+use crate::api::snapshots::METADATA;
 use crate::auth::password::Permit;
 use crate::dialect::entities::CIPHERTEXT;
 use crate::gate::access_log::AccessRecord;
@@ -16,9 +16,9 @@ use crate::gate::head::Head;
 use crate::gate::spool::Spool;
 use crate::gate::{self, Admitted, Client};
 use crate::store::audit::Event;
-use crate::store::space::{DeclaredSize, Reservation};
 use crate::store::{Upload, User};
 use crate::util::limits::{LONG_JSON_BYTES_MAX, SMALL_BODY_BYTES_MAX};
+use crate::util::sync::PoolGuard;
 
 /// Where a request came in.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,12 +45,10 @@ pub struct Ticket {
     pub user: Option<User>,
     /// The body, on routes that take a file.
     pub upload: Option<Upload>,
-    /// The room that was promised to it, until the request is answered.
-    _reservation: Option<Reservation>,
     /// The permission to hash a password.
     _permit: Option<Permit>,
     /// The user's turn at the workers, until the request is answered.
-    _turn: Option<Turn>,
+    _turn: Option<PoolGuard<()>>,
 }
 
 impl gate::Ticket for Ticket {
@@ -81,11 +79,9 @@ impl gate::Admission for Admission {
             }
         };
         record.user = user.as_ref().map(|user| user.id);
-        let (spool, room) = self.spool(route, head, user.as_ref())?;
-        let (upload, reservation) = room.unzip();
+        let (spool, upload) = self.spool(route, head, user.as_ref())?;
         let peer = client.address;
-        let ticket =
-            Ticket { peer, user, upload, _reservation: reservation, _permit: None, _turn: None };
+        let ticket = Ticket { peer, user, upload, _permit: None, _turn: None };
         Ok(Admitted { spool, ticket })
     }
 
@@ -122,31 +118,19 @@ impl Admission {
         Ok(route)
     }
 
-    /// Where the body goes, if it may come; an upload with the room it was promised.
+    /// Where the body goes, if it may come.
     fn spool(
         &self, route: &Route, head: &Head, user: Option<&User>,
-    ) -> Result<(Spool, Option<(Upload, Reservation)>), Error> {
-        let length = head.content_length.unwrap_or(0);
-        let media = media_type(head.field("content-type"));
-        let max = self.app.body_bytes_max;
-        let small = |bound: usize| match bound as u64 {
-            bound if length <= bound.min(max) => Ok((Spool::Memory, None)),
-            bound if max >= bound => {
-                Err(Error::too_large(bound, " of this route, below --max-body"))
-            }
-            _ => Err(Error::too_large(max, " (--max-body)")),
-        };
-        let (spool, size) = match (route.payload, media) {
+    ) -> Result<(Spool, Option<Upload>), Error> {
+        let (length, max) = (head.content_length.unwrap_or(0), self.app.body_bytes_max);
+        let (spool, bound) = match (route.payload, media_type(head.field("content-type"))) {
             (Payload::Nothing, _) | (Payload::Json, Media::Json) => {
-                return small(SMALL_BODY_BYTES_MAX);
+                (Spool::Memory, SMALL_BODY_BYTES_MAX as u64)
             }
-            (Payload::LongJson, Media::Json) => return small(LONG_JSON_BYTES_MAX),
-            (Payload::Upload { raw: true, .. }, Media::Bytes) => {
-                (Spool::Upload, DeclaredSize { min: length, max: length })
-            }
-            // base64 takes four bytes for three, and a JSON body may be mostly metadata.
-            (Payload::Upload { field, skip, .. }, Media::Json) => {
-                (Spool::UploadJson { field, skip }, DeclaredSize { min: 1, max: length / 4 * 3 })
+            (Payload::LongJson, Media::Json) => (Spool::Memory, LONG_JSON_BYTES_MAX as u64),
+            (Payload::Upload { raw: true, .. }, Media::Bytes) => (Spool::Upload, u64::MAX),
+            (Payload::Upload { field, .. }, Media::Json) => {
+                (Spool::UploadJson { field, skip: METADATA }, u64::MAX)
             }
             (Payload::Upload { raw: true, .. }, _) => {
                 let rule = "send application/json, or the bytes as application/octet-stream";
@@ -154,20 +138,25 @@ impl Admission {
             }
             _ => return Err(Error::unsupported("send the body as application/json")),
         };
-        if length > max {
+        if length > max && max < bound {
             return Err(Error::too_large(max, " (--max-body)"));
         }
-        let store = &self.app.store;
-        let user = user.ok_or_else(Error::internal)?;
-        // Where a retry or a condition may answer otherwise, a refusal waits for the transaction.
-        let may_be_retry = matches!(route.payload, Payload::Upload { raw: true, .. });
-        let promised = self.app.reservations.promise(store, user.id, size, may_be_retry);
-        let reservation = promised.inspect_err(|error| {
-            let of_entity = matches!(route.payload, Payload::Upload { field: CIPHERTEXT, .. });
-            let push = if of_entity { "entity.push" } else { "snapshot.push" };
+        if length > bound {
+            return Err(Error::too_large(bound, " of this route, below --max-body"));
+        }
+        let Payload::Upload { field, raw } = route.payload else { return Ok((spool, None)) };
+        let bytes = match spool {
+            // base64 takes four bytes for three, and a JSON body may be mostly metadata.
+            Spool::UploadJson { .. } => 1..=length / 4 * 3,
+            _ => length..=length,
+        };
+        let (store, user) = (&self.app.store, user.ok_or_else(Error::internal)?);
+        // Where a retry or a condition may be answered, a refusal waits for the transaction.
+        let upload = store.upload(user.id, bytes, raw).inspect_err(|error| {
+            let push = if field == CIPHERTEXT { "entity.push" } else { "snapshot.push" };
             store.audit_refusal(Event::of(user, push), error);
         })?;
-        Ok((spool, Some((store.upload()?, reservation))))
+        Ok((spool, Some(upload)))
     }
 }
 

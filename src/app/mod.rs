@@ -11,7 +11,9 @@ pub mod server;
 mod spooled;
 pub mod turns;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 
 pub use error::Error;
 pub use request::Request;
@@ -19,9 +21,7 @@ pub use response::Response;
 
 use crate::auth::Accounts;
 use crate::store::Store;
-use crate::store::space::Reservations;
 use crate::util::metrics::Metrics;
-use spooled::ResponseSpace;
 use turns::Turns;
 
 /// What a handler returns.
@@ -33,12 +33,10 @@ pub struct App {
     pub store: Store,
     /// Who may come in.
     pub accounts: Accounts,
-    /// Room promised to uploads under way.
-    pub reservations: Arc<Reservations>,
-    /// Room that responses take in files until they are read.
-    pub responses: Arc<ResponseSpace>,
+    /// Bytes of responses that wait in files for their readers, by user.
+    pub response_bytes: Mutex<HashMap<i64, Arc<AtomicU64>>>,
     /// Turns of users at the workers.
-    pub turns: Arc<Turns>,
+    pub turns: Turns,
     /// Bytes of one request body (`--max-body`).
     pub body_bytes_max: u64,
     /// Lifetime of a JWT in seconds (`--token-hours`).

@@ -4,8 +4,8 @@ use std::fmt::Display;
 use std::fs::File;
 
 use super::spooled::BodyWriter;
-use super::{App, Error, HandlerResult};
-use crate::gate::response::{Attachment, Content};
+use super::{App, HandlerResult};
+use crate::gate::response::Attachment;
 use crate::store::{self, RowSink, User};
 
 pub use crate::gate::response::Response;
@@ -44,8 +44,7 @@ impl Response {
     pub fn spool(mut self, app: &App, user_id: i64) -> HandlerResult {
         if self.attachment.is_none() {
             let body = std::mem::take(&mut self.body);
-            let text = std::str::from_utf8(&body).map_err(|_| Error::internal())?;
-            (self.body, self.attachment) = BodyWriter::write(app, user_id, |rows| rows(text))?;
+            (self.body, self.attachment) = BodyWriter::write(app, user_id, |out| out.push(&body))?;
         }
         Ok(self)
     }
@@ -65,13 +64,13 @@ impl App {
         more: &str,
     ) -> HandlerResult {
         let (body, attachment) = BodyWriter::write(self, user.id, |out| {
-            out(&format!("{{\"{member}\":["))?;
+            out.push(format!("{{\"{member}\":[").as_bytes())?;
             let mut separator = "";
             list(&mut |row| {
-                out(std::mem::replace(&mut separator, ","))?;
-                out(row)
+                out.push(std::mem::replace(&mut separator, ",").as_bytes())?;
+                out.push(row.as_bytes())
             })?;
-            out(&format!("]{more}}}"))
+            out.push(format!("]{more}}}").as_bytes())
         })?;
         Ok(Response { body, attachment, ..Response::json(200, "") })
     }
@@ -79,6 +78,6 @@ impl App {
 
 impl Attachment {
     fn of(file: File, len: u64, base64: bool, offset: usize) -> Attachment {
-        Attachment { content: Content::File(file), len, base64, offset, held: None }
+        Attachment { file, len, base64, offset, _held: None }
     }
 }

@@ -1,7 +1,7 @@
 //! The table of routes: each declared once with its method, path, body and handler; the kind of
 //! handler says who may call it.
 
-use crate::api::snapshots::{METADATA, STATE};
+use crate::api::snapshots::STATE;
 use crate::api::{health, history, login, machines, metrics, page, snapshots, usage};
 use crate::app::request::percent_decode;
 use crate::app::{App, HandlerResult};
@@ -25,8 +25,6 @@ pub enum Payload {
     Upload {
         /// The member.
         field: &'static str,
-        /// The member that is dropped unread.
-        skip: &'static str,
         /// `application/octet-stream` is taken too.
         raw: bool,
     },
@@ -59,8 +57,6 @@ pub struct Route {
     pub handler: Handler,
 }
 
-const STATE_UPLOAD: Payload = Payload::Upload { field: STATE, skip: METADATA, raw: true };
-
 const fn route(
     method: &'static str, pattern: &'static str, payload: Payload, handler: Handler,
 ) -> Route {
@@ -71,9 +67,9 @@ use Handler::Upload as Uploads;
 use Handler::{Metrics, Public, User};
 use Payload::{Json, LongJson, Nothing};
 
-/// As [`STATE_UPLOAD`] in JSON alone.
-const JSON_STATE: Payload = Payload::Upload { field: STATE, skip: METADATA, raw: false };
-const VERSION_UPLOAD: Payload = Payload::Upload { field: CIPHERTEXT, skip: METADATA, raw: false };
+const STATE_UPLOAD: Payload = Payload::Upload { field: STATE, raw: true };
+const JSON_STATE: Payload = Payload::Upload { field: STATE, raw: false };
+const VERSION_UPLOAD: Payload = Payload::Upload { field: CIPHERTEXT, raw: false };
 
 /// All routes.
 pub static ROUTES: &[Route] = &[

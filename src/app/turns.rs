@@ -2,46 +2,24 @@
 //! connections they come; the others wait among themselves.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::util::limits::{WORKER_WAIT_S, WORKERS_PER_USER_MAX};
-use crate::util::sync::{lock, wait_for};
+use crate::util::sync::{Pool, PoolGuard, lock};
 
-/// How many requests of each user are at the workers, or on their way there.
+/// The turns of each user who sent a request since the start.
 #[derive(Default)]
-pub struct Turns {
-    running: Mutex<HashMap<i64, usize>>,
-    ended: Condvar,
-}
-
-/// One request may go to a worker; dropping this lets the user's next one go.
-pub struct Turn {
-    turns: Arc<Turns>,
-    user_id: i64,
-}
+pub struct Turns(Mutex<HashMap<i64, Arc<Pool<()>>>>);
 
 impl Turns {
-    /// A turn of this user; None if none came free in time.
-    pub fn take(self: &Arc<Turns>, user_id: i64) -> Option<Turn> {
-        let wait = Duration::from_secs(WORKER_WAIT_S);
-        wait_for(&self.running, &self.ended, wait, |running| {
-            let of_user = running.entry(user_id).or_default();
-            (*of_user < WORKERS_PER_USER_MAX).then(|| *of_user += 1)
-        })?;
-        Some(Turn { turns: Arc::clone(self), user_id })
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let mut running = lock(&self.turns.running);
-        match running.get(&self.user_id).copied() {
-            Some(n) if n > 1 => running.insert(self.user_id, n - 1),
-            _ => running.remove(&self.user_id),
-        };
-        drop(running);
-        self.turns.ended.notify_all();
+    /// A turn of this user, until the value goes; None if none came free in time.
+    pub fn take(&self, user_id: i64) -> Option<PoolGuard<()>> {
+        let mut users = lock(&self.0);
+        let turns = users.entry(user_id).or_insert_with(|| Pool::new(WORKERS_PER_USER_MAX));
+        let turns = Arc::clone(turns);
+        drop(users);
+        turns.take(Duration::from_secs(WORKER_WAIT_S))
     }
 }
 
@@ -59,6 +37,7 @@ mod tests {
         assert!(!next.is_finished());
         drop(held);
         assert!(next.join().unwrap());
-        assert!(lock(&turns.running).is_empty());
+        let again: Vec<_> = (0..WORKERS_PER_USER_MAX).map(|_| turns.take(1)).collect();
+        assert!(again.iter().all(Option::is_some), "given back");
     }
 }

@@ -1,7 +1,7 @@
 //! Password hashes, and how many of them may run at once.
 
 use std::fmt;
-use std::sync::{LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use argon2::password_hash::phc::{Output, ParamsString, Salt};
@@ -105,7 +105,7 @@ impl fmt::Display for HashError {
 impl std::error::Error for HashError {}
 
 /// One hash may run; dropping this lets the next one run.
-pub type Permit = PoolGuard<'static, ()>;
+pub type Permit = PoolGuard<()>;
 
 /// A permit, or None if too many wait already or none came free in time. Each hash takes tens of
 /// milliseconds of a core and 19 MiB, so few run at once.
@@ -113,7 +113,7 @@ pub fn permit() -> Option<Permit> {
     PERMITS.take_or_queue(Duration::from_secs(HASH_WAIT_S), HASHES_WAITING_MAX)
 }
 
-static PERMITS: LazyLock<Pool<()>> = LazyLock::new(|| Pool::new(HASHES_AT_ONCE));
+static PERMITS: LazyLock<Arc<Pool<()>>> = LazyLock::new(|| Pool::new(HASHES_AT_ONCE));
 /// The hash of nobody's password, at the cost of everybody's.
 const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA\
     $AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -15,13 +15,13 @@ use super::settings::Switch;
 use super::token::new_token;
 use super::{CliError, Done, background, warn_of_unknown_variables};
 use crate::app::admission::{Admission, Listener, Ticket};
+use crate::app::turns::Turns;
 use crate::app::{App, server};
 use crate::auth::Accounts;
 use crate::gate::upstream::Upstream;
 use crate::gate::{Config, Gate, Service};
 use crate::store::audit::Event;
 use crate::store::prune::Retention;
-use crate::store::space::Reservations;
 use crate::store::status::Fact;
 use crate::store::{Policy, Started, Store, provided_jwt_key};
 use crate::util::limits;
@@ -67,12 +67,11 @@ pub fn run(args: Args) -> Done {
     let app = Arc::new(App {
         accounts: Accounts::new(key.map_or_else(|| store.jwt_key(), Ok)?),
         store,
-        reservations: Arc::new(Reservations::default()),
         body_bytes_max: settings.body_bytes_max,
         jwt_lifetime_s: settings.jwt_lifetime_s,
         metrics: Arc::new(Metrics::default()),
-        responses: Arc::default(),
-        turns: Arc::default(),
+        response_bytes: Mutex::default(),
+        turns: Turns::default(),
         page: settings.page,
     });
     init_user(&app.store, settings.init_user.as_ref(), listeners.address)?;

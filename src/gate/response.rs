@@ -30,7 +30,7 @@ pub struct Response {
 /// A file that is a part of a body.
 pub struct Attachment {
     /// Open for reading.
-    pub content: Content,
+    pub file: File,
     /// Bytes of it to send.
     pub len: u64,
     /// It is sent as base64.
@@ -38,15 +38,7 @@ pub struct Attachment {
     /// Bytes of the body in memory that go before it.
     pub offset: usize,
     /// What is held until it is sent, such as the room it was promised.
-    pub held: Option<Box<dyn Send>>,
-}
-
-/// Where the bytes of an attachment are.
-pub enum Content {
-    /// In a file.
-    File(File),
-    /// In memory, since the disk refused them.
-    Memory(Vec<u8>),
+    pub _held: Option<Box<dyn Send>>,
 }
 
 impl Attachment {

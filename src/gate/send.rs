@@ -10,7 +10,7 @@ use base64::write::EncoderWriter;
 use rustix::net::sockopt::set_tcp_cork;
 
 use super::min_rate::MinRate;
-use super::response::{Attachment, Content, Response};
+use super::response::{Attachment, Response};
 use crate::util::limits::{PIECE_BYTES, SEGMENT_BYTES, SENDFILE_BYTES};
 
 /// Sends a head and, unless the request was HEAD, the body. Returns how many bytes of the body
@@ -42,15 +42,13 @@ fn send_all(
     let offset = file.as_ref().map_or(body.len(), |file| file.offset);
     let (before, after) = body.split_at_checked(offset).ok_or(io::ErrorKind::InvalidData)?;
     out.write_all(before)?;
-    match file {
-        None => {}
-        Some(Attachment { content: Content::Memory(bytes), .. }) => out.write_all(&bytes)?,
-        Some(Attachment { content: Content::File(file), len, base64: false, held, .. }) => {
+    if let Some(Attachment { file, len, base64, .. }) = file {
+        if base64 {
+            send_base64(out, file, len)?;
+        } else {
             out.flush()?;
             out.get_mut().send_file(&file, len)?;
-            drop(held);
         }
-        Some(Attachment { content: Content::File(file), len, .. }) => send_base64(out, file, len)?,
     }
     out.write_all(after)?;
     out.flush()

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Config;
@@ -13,7 +13,7 @@ use super::error::Error;
 use super::peer::is_proxy;
 use crate::util::metrics::Metrics;
 use crate::util::net::Network;
-use crate::util::sync::{lock, wait_for};
+use crate::util::sync::lock;
 
 /// The slots of one gate.
 pub struct Slots {
@@ -91,7 +91,9 @@ impl Slots {
 
     /// True if all connections ended within `wait`.
     pub fn all_ended(&self, wait: Duration) -> bool {
-        wait_for(&self.open, &self.closed, wait, |open| open.is_empty().then_some(())).is_some()
+        let waited =
+            self.closed.wait_timeout_while(lock(&self.open), wait, |open| !open.is_empty());
+        waited.unwrap_or_else(PoisonError::into_inner).0.is_empty()
     }
 
     fn is_full(&self, open: &HashMap<RawFd, Open>, peer: Network) -> bool {

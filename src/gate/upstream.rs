@@ -78,7 +78,7 @@ impl<T> Handoff<T> {
 pub struct Upstream<T> {
     socket: PathBuf,
     handoff: Arc<Handoff<T>>,
-    links: Pool<BufReader<UnixStream>>,
+    links: Arc<Pool<BufReader<UnixStream>>>,
     /// Called when the application listens no more.
     on_lost: Box<dyn Fn() + Send + Sync>,
 }

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
@@ -40,8 +41,8 @@ const ROWS: &str = include_str!("rows.sql");
 
 /// The connections of one process to one database.
 pub struct Database {
-    writer: Pool<Connection>,
-    readers: Pool<Connection>,
+    writer: Arc<Pool<Connection>>,
+    readers: Arc<Pool<Connection>>,
     source: Source,
     /// Which files the database and its log were when they were opened; None where nothing is
     /// written.
@@ -251,9 +252,7 @@ impl Database {
         Ok(writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
     }
 
-    fn connection<'a>(
-        &self, place: &'a mut PoolGuard<'_, Connection>,
-    ) -> Result<&'a mut Connection> {
+    fn connection<'a>(&self, place: &'a mut PoolGuard<Connection>) -> Result<&'a mut Connection> {
         match &mut place.value {
             Some(connection) => Ok(connection),
             empty => Ok(empty.insert(self.source.connect()?)),

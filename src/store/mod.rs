@@ -21,7 +21,6 @@ mod pending;
 mod private_socket;
 pub mod prune;
 pub mod snapshots;
-pub mod space;
 mod start;
 pub mod status;
 pub mod tokens;
@@ -91,8 +90,8 @@ pub struct Store {
     verified: VerifiedCache,
     pending: Pending,
     policy: Policy,
-    /// Bytes that uploads under way have written.
-    uploaded: Arc<AtomicU64>,
+    /// Bytes that uploads under way may still write.
+    promised: Arc<AtomicU64>,
     /// Files of commits that may or may not be read from the log after a crash.
     in_doubt: Mutex<Vec<RandomId>>,
     clock: ClockGuard,
@@ -134,7 +133,7 @@ impl Store {
             policy,
             verified: VerifiedCache::default(),
             pending: Pending::default(),
-            uploaded: Arc::default(),
+            promised: Arc::default(),
             in_doubt: Mutex::default(),
             clock: ClockGuard::default(),
             health: HealthCache::default(),
@@ -174,6 +173,11 @@ impl Store {
         let sql = "SELECT (SELECT coalesce(sum(stored_bytes), 0) FROM users),
                           (SELECT coalesce(sum(snapshot_count), 0) FROM machines)";
         self.db.read(|c| db::query_one(c, "row", sql, [], |row| Ok((row.get(0)?, row.get(1)?))))
+    }
+
+    /// Free bytes of the disk for this process.
+    pub fn free_bytes(&self) -> Result<u64> {
+        self.data.free_bytes()
     }
 
     /// Bytes of the database with its write-ahead log.

@@ -2,8 +2,8 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{Advice, fadvise};
 use sha2::{Digest as _, Sha256};
@@ -11,8 +11,9 @@ use sha2::{Digest as _, Sha256};
 use super::Store;
 use super::blobs::Blob;
 use super::data_dir::DataDir;
-use super::error::Result;
+use super::error::{Result, StoreError};
 use crate::util::limits::WRITEBACK_BYTES;
+use crate::util::sync::Share;
 use crate::util::types::{Digest, RandomId};
 
 /// A file in `tmp/`, hashed as it is written. Unless it is placed, it goes with this value, also in
@@ -24,17 +25,33 @@ pub struct Upload {
     hash: Sha256,
     len: u64,
     written_back: u64,
-    /// Bytes that all uploads under way have written.
-    under_way: Arc<AtomicU64>,
+    /// The room on the disk that it has not taken yet.
+    promised: Share,
 }
 
 impl Store {
-    /// Begins an upload.
-    pub fn upload(&self) -> Result<Upload> {
+    /// Begins an upload of a size within `bytes`, or returns why there is no room for it: many that
+    /// each fit alone must not overfill the disk together. Of one that may repeat a newest snapshot,
+    /// which stores nothing, only the transaction knows whether it fits; what the disk cannot hold
+    /// is refused all the same.
+    pub fn upload(
+        &self, user_id: i64, bytes: RangeInclusive<u64>, may_be_retry: bool,
+    ) -> Result<Upload> {
+        let (used, allowed) = self.usage(user_id)?;
+        let allowed = allowed.filter(|_| !may_be_retry).unwrap_or(u64::MAX);
+        if used.saturating_add(*bytes.start()) > allowed {
+            return Err(StoreError::over_quota(used, allowed));
+        }
+        let reserve = self.policy.free_bytes_min;
+        let (kept, free) = (if may_be_retry { 0 } else { reserve }, self.free_bytes()?);
+        let mut promised = Share::of(&self.promised);
+        promised
+            .grow(*bytes.end(), free.saturating_sub(kept))
+            .map_err(|others| StoreError::low_disk(free.saturating_sub(others), reserve))?;
         let name = RandomId::draw()?;
         let file = self.data.tmp()?.create(&name.to_string())?;
-        let (data, under_way) = (Arc::clone(&self.data), Arc::clone(&self.uploaded));
-        Ok(Upload { data, file, name, hash: Sha256::new(), len: 0, written_back: 0, under_way })
+        let data = Arc::clone(&self.data);
+        Ok(Upload { data, file, name, hash: Sha256::new(), len: 0, written_back: 0, promised })
     }
 
     /// A file without a name, for a response that is too long to wait in memory.
@@ -52,7 +69,7 @@ impl Upload {
         self.file.write_all(bytes).or_else(|e| Err(self.data.tmp()?.error("write", "", e)))?;
         self.hash.update(bytes);
         self.len += bytes.len() as u64;
-        self.under_way.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.promised.shrink(bytes.len() as u64);
         if self.len - self.written_back >= WRITEBACK_BYTES {
             // Dropping the pages makes the kernel write them now, so that the fsync at the end
             // finds little to do. A hint only: its failure changes nothing.
@@ -93,7 +110,6 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        self.under_way.fetch_sub(self.len, Ordering::Relaxed);
         // Once placed it has left this folder.
         if let Ok(tmp) = self.data.tmp() {
             let _ = tmp.unlink(&self.name.to_string());

@@ -1,27 +1,47 @@
 //! Locks that outlive a panic: a handler that panics is caught, so a poisoned lock says nothing
-//! about the data behind it (SQLite rolled back, and plain values are written in one step). And a
-//! fixed number of places that threads take turns at.
+//! about the data behind it (SQLite rolled back, and plain values are written in one step). And what
+//! threads share: a fixed number of places, a total of which each holds a part.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// Locks, whatever happened to an earlier holder.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until `ready` finds something in the guarded value, at most `wait`.
-pub fn wait_for<T, R>(
-    mutex: &Mutex<T>, changed: &Condvar, wait: Duration, mut ready: impl FnMut(&mut T) -> Option<R>,
-) -> Option<R> {
-    let end = Instant::now() + wait;
-    let mut guard = lock(mutex);
-    loop {
-        if let Some(found) = ready(&mut guard) {
-            return Some(found);
-        }
-        let left = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
-        guard = changed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
+/// A part of a total; taken off the total again when it goes, in a panic too.
+pub struct Share {
+    total: Arc<AtomicU64>,
+    part: u64,
+}
+
+impl Share {
+    /// Nothing of this total yet.
+    pub fn of(total: &Arc<AtomicU64>) -> Share {
+        Share { total: Arc::clone(total), part: 0 }
+    }
+
+    /// Adds to both. Where the total would be more than `max` it stays, and is the error.
+    pub fn grow(&mut self, by: u64, max: u64) -> Result<(), u64> {
+        let grown = |total: u64| total.checked_add(by).filter(|total| *total <= max);
+        self.total.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown)?;
+        self.part = self.part.saturating_add(by);
+        Ok(())
+    }
+
+    /// Takes off both, at most all of the part.
+    pub fn shrink(&mut self, by: u64) {
+        let by = by.min(self.part);
+        self.part -= by;
+        self.total.fetch_sub(by, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.shrink(self.part);
     }
 }
 
@@ -37,48 +57,46 @@ struct Line<T> {
 }
 
 /// A taken place; free again when it goes, in a panic too.
-pub struct PoolGuard<'a, T> {
-    pool: &'a Pool<T>,
+pub struct PoolGuard<T> {
+    pool: Arc<Pool<T>>,
     /// None until it is made, and again if it proves unusable.
     pub value: Option<T>,
 }
 
 impl<T> Pool<T> {
     /// So many places, all free and empty.
-    pub fn new(places: usize) -> Pool<T> {
+    pub fn new(places: usize) -> Arc<Pool<T>> {
         let free = (0..places).map(|_| None).collect();
-        Pool { line: Mutex::new(Line { free, waiting: 0 }), freed: Condvar::new() }
+        let line = Mutex::new(Line { free, waiting: 0 });
+        Arc::new(Pool { line, freed: Condvar::new() })
     }
 
     /// A place, the one used last first; None if none came free within `wait`.
-    pub fn take(&self, wait: Duration) -> Option<PoolGuard<'_, T>> {
+    pub fn take(self: &Arc<Self>, wait: Duration) -> Option<PoolGuard<T>> {
         self.take_or_queue(wait, usize::MAX)
     }
 
     /// The same; None at once where so many wait already.
-    pub fn take_or_queue(&self, wait: Duration, queue_max: usize) -> Option<PoolGuard<'_, T>> {
+    pub fn take_or_queue(
+        self: &Arc<Self>, wait: Duration, queue_max: usize,
+    ) -> Option<PoolGuard<T>> {
         let mut line = lock(&self.line);
-        let first = line.free.pop();
-        let value = match first {
-            Some(value) => value,
-            None if line.waiting >= queue_max => return None,
-            None => {
-                line.waiting += 1;
-                drop(line);
-                let found = wait_for(&self.line, &self.freed, wait, |line| line.free.pop());
-                lock(&self.line).waiting -= 1;
-                found?
-            }
-        };
-        Some(PoolGuard { pool: self, value })
+        if line.free.is_empty() && line.waiting >= queue_max {
+            return None;
+        }
+        line.waiting += 1;
+        let waited = self.freed.wait_timeout_while(line, wait, |line| line.free.is_empty());
+        let mut line = waited.unwrap_or_else(PoisonError::into_inner).0;
+        line.waiting -= 1;
+        line.free.pop().map(|value| PoolGuard { pool: Arc::clone(self), value })
     }
 }
 
-impl<T> Drop for PoolGuard<'_, T> {
+impl<T> Drop for PoolGuard<T> {
     fn drop(&mut self) {
         let mut line = lock(&self.pool.line);
         line.free.push(self.value.take());
-        // To wake nobody is a system call too.
+        // Waking is a system call even where nobody waits.
         if line.waiting > 0 {
             drop(line);
             self.pool.freed.notify_one();
@@ -114,6 +132,19 @@ mod tests {
             drop(taken);
             assert!(waiters.into_iter().all(|waiter| waiter.join().unwrap()));
         });
+    }
+
+    #[test]
+    fn parts_fit_into_the_total_together_and_are_given_back() {
+        let total = Arc::default();
+        let (mut first, mut second) = (Share::of(&total), Share::of(&total));
+        assert_eq!((first.grow(6, 10), second.grow(5, 10)), (Ok(()), Err(6)));
+        assert_eq!((second.grow(4, 10), first.grow(u64::MAX, u64::MAX)), (Ok(()), Err(10)));
+        first.shrink(2);
+        second.shrink(5);
+        assert_eq!(total.load(Ordering::Relaxed), 4);
+        drop((first, second));
+        assert_eq!(total.load(Ordering::Relaxed), 0);
     }
 
     #[test]

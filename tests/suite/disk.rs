@@ -1,9 +1,12 @@
 //! A full disk: 507, nothing lost, and service goes on.
 
+use std::io::Read;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::responses::{ask, long_list};
 use crate::fixture::mount::{Mount, fill};
-use crate::fixture::{Server, User, noise, refused, serve, with_machine, with_user};
+use crate::fixture::{HERE, Server, User, noise, refused, serve, with_machine, with_user, within};
 
 #[test]
 fn a_full_disk_answers_507_and_serves_on_when_there_is_room_again() {
@@ -49,6 +52,29 @@ fn a_full_disk_answers_507_and_serves_on_when_there_is_room_again() {
     server.ok(&["prune", "--keep", "1"]);
     user.push("m", &noise(1_000_000), "").is(201);
     server.ok(&["check"]);
+}
+
+#[test]
+fn where_the_disk_refuses_a_long_response_one_at_a_time_waits_in_memory() {
+    let scratch = Arc::new(tempfile::tempdir().unwrap());
+    let Some(_mount) = Mount::tmpfs(scratch.path(), "48m") else { return };
+    let server = Server::start(scratch, &["--min-free", "0", "--body-grace", "60"]);
+    let user = server.user("a@example.org");
+    let path = long_list(&user, 8);
+    let whole = user.get(&path).body;
+    let filler = server.scratch.path().join("filler");
+    // A beginning fits into the file.
+    fill(&filler);
+    let file = std::fs::File::options().write(true).open(&filler).unwrap();
+    file.set_len(file.metadata().unwrap().len() - 2_000_000).unwrap();
+    assert!(user.get(&path).body == whole);
+    let mut reader = ask(&server, &user, &path, HERE);
+    reader.stream.read_exact(&mut [0; 12]).unwrap();
+    let refusal = user.get(&path);
+    refused(&refusal, 503, "overloaded");
+    assert_eq!(refusal.field("retry-after"), Some("2"));
+    drop(reader);
+    within(Duration::from_secs(20), "the place is given back", || user.get(&path).body == whole);
 }
 
 #[test]

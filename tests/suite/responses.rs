@@ -10,7 +10,7 @@ use crate::fixture::{HERE, Server, User, alone, refused, serve, with_user, withi
 const MIB: usize = 1024 * 1024;
 
 /// A project of this user whose list of variables is so many MiB long; the list's path.
-fn long_list(user: &User, mib: usize) -> String {
+pub fn long_list(user: &User, mib: usize) -> String {
     let project = user.post("/api/projects", &json!({ "slug": "p", "name": "p" }));
     let id = project.json()["project"]["id"].as_i64().unwrap();
     for n in 0..mib * 2 {
@@ -22,7 +22,7 @@ fn long_list(user: &User, mib: usize) -> String {
 }
 
 /// Asks for a path and reads nothing.
-fn ask(server: &Server, user: &User, path: &str, from: [u8; 4]) -> Client {
+pub fn ask(server: &Server, user: &User, path: &str, from: [u8; 4]) -> Client {
     let mut client = connect(from, server.address(), Some(8 * 1024));
     client.send(format!("GET {path} HTTP/1.1\r\nHost: t\r\n{}\r\n", user.auth()));
     client
