@@ -16,6 +16,7 @@ mod client_entities;
 mod client_legacy;
 mod client_sync;
 mod client_variables;
+mod clock;
 mod crash;
 mod damage;
 mod data_folder;

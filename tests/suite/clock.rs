@@ -1,0 +1,188 @@
+//! A wrong clock deletes nothing: neither one that stands in 1970, as on a board without a battery,
+//! nor one that is years ahead. The clock is set by a small library that a C compiler makes; where
+//! there is none, these tests say so and pass.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use super::support::{BINARY, Ran, Server, Setup, User, eventually, run_with};
+
+const DAY_S: i64 = 86_400;
+
+const SHIM: &str = r#"
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+static long long off(void) {
+  char b[32] = {0};
+  int fd = syscall(SYS_openat, AT_FDCWD, getenv("CLOCK_OFFSET_FILE"), O_RDONLY);
+  if (fd < 0) return 0;
+  syscall(SYS_read, fd, b, 31);
+  syscall(SYS_close, fd);
+  return atoll(b);
+}
+int clock_gettime(clockid_t c, struct timespec *t) {
+  int r = syscall(SYS_clock_gettime, c, t);
+  if (!r && (c == CLOCK_REALTIME || c == CLOCK_REALTIME_COARSE)) t->tv_sec += off();
+  return r;
+}
+int gettimeofday(struct timeval *restrict t, void *restrict z) {
+  struct timespec s;
+  clock_gettime(CLOCK_REALTIME, &s);
+  t->tv_sec = s.tv_sec;
+  t->tv_usec = s.tv_nsec / 1000;
+  return 0;
+}
+time_t time(time_t *p) {
+  struct timespec s;
+  clock_gettime(CLOCK_REALTIME, &s);
+  if (p) *p = s.tv_sec;
+  return s.tv_sec;
+}
+"#;
+
+/// A clock that a test sets, and the scratch folder that it lies in.
+struct Clock {
+    scratch: Arc<tempfile::TempDir>,
+    library: PathBuf,
+    offset: PathBuf,
+}
+
+impl Clock {
+    fn new() -> Option<Clock> {
+        let scratch = Arc::new(tempfile::tempdir().unwrap());
+        let path = |name: &str| scratch.path().join(name);
+        let (source, library, offset) = (path("clock.c"), path("clock.so"), path("offset"));
+        fs::write(&source, SHIM).unwrap();
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source);
+        if !compiler.output().is_ok_and(|done| done.status.success()) {
+            println!("skipped: there is no C compiler");
+            return None;
+        }
+        let clock = Clock { scratch, library, offset };
+        clock.set_ahead(0);
+        Some(clock)
+    }
+
+    /// Sets it so many seconds ahead of the true time.
+    fn set_ahead(&self, seconds: i64) {
+        fs::write(&self.offset, seconds.to_string()).unwrap();
+    }
+
+    /// Sets it a minute after the beginning of 1970.
+    fn set_to_1970(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        self.set_ahead(60 - i64::try_from(now).unwrap());
+    }
+
+    fn serve(&self, flags: &[&str]) -> Server {
+        Setup::on(Arc::clone(&self.scratch))
+            .flags(flags)
+            .env("LD_PRELOAD", &self.library)
+            .env("CLOCK_OFFSET_FILE", &self.offset)
+            .start()
+    }
+
+    fn cli(&self, args: &[&str]) -> Ran {
+        let mut command = Command::new(BINARY);
+        command.args(args).arg("--data").arg(self.scratch.path().join("data"));
+        command.env("LD_PRELOAD", &self.library).env("CLOCK_OFFSET_FILE", &self.offset);
+        run_with(&mut command, "")
+    }
+
+    fn events(&self) -> Vec<String> {
+        let lines = self.cli(&["audit"]).out;
+        let event = |line: &str| {
+            let row: Value = serde_json::from_str(line).unwrap();
+            row["event"].as_str().unwrap().to_owned()
+        };
+        lines.lines().map(event).collect()
+    }
+}
+
+/// What age may delete: an audit row, a soft-deleted project, an orphan.
+fn furnish(server: &Server) -> User {
+    let user = server.user("a@example.org");
+    user.register("m");
+    user.stored("m", b"one");
+    user.post("/api/projects", &json!({ "slug": "p", "name": "p" })).is(201);
+    user.delete("/api/projects/1");
+    fs::write(server.data().join("orphans").join("0".repeat(32)), "somebody's").unwrap();
+    user
+}
+
+fn assert_nothing_lost(clock: &Clock, server: &Server, when: &str) {
+    assert!(clock.events().contains(&"snapshot.push".to_owned()), "{when}");
+    assert_eq!(server.count("SELECT count(*) FROM entities"), 1, "{when}");
+    assert_eq!(server.files("orphans"), 1, "{when}");
+    assert_eq!(server.files("snapshots"), 1, "{when}");
+}
+
+#[test]
+fn starts_under_a_wrong_clock_lose_no_row_however_often_they_come() {
+    let Some(clock) = Clock::new() else { return };
+    for (set, when) in [
+        (Clock::set_to_1970 as fn(&Clock), "1970"),
+        (|clock| clock.set_ahead(3 * 366 * DAY_S), "three years ahead"),
+    ] {
+        let _ = fs::remove_dir_all(clock.scratch.path().join("data"));
+        clock.set_ahead(0);
+        let mut server = clock.serve(&[]);
+        furnish(&server);
+        server.stop();
+        set(&clock);
+        for start in 1..=3 {
+            let mut server = clock.serve(&["--audit-days", "30"]);
+            eventually("its start is noted", || {
+                clock.events().iter().filter(|event| *event == "server.start").count() > start
+            });
+            // Retention is the first thing that its thread does.
+            let pruned = clock.cli(&["prune", "--keep", "1"]);
+            assert!(pruned.code == 0, "{pruned:?}");
+            assert_nothing_lost(&clock, &server, when);
+            let warned = server.log_lines().iter().any(|line| line.contains("the clock"));
+            assert!(warned || start > 1, "{when}");
+            server.stop();
+        }
+        // Right again, the rows of the wrong time are not what makes the others old.
+        clock.set_ahead(0);
+        let server = clock.serve(&["--audit-days", "30"]);
+        assert_nothing_lost(&clock, &server, when);
+    }
+}
+
+#[test]
+fn a_snapshot_is_as_young_as_the_youngest_before_it_and_no_clock_makes_all_old() {
+    let Some(clock) = Clock::new() else { return };
+    let server = clock.serve(&[]);
+    let user = server.user("a@example.org");
+    user.register("m");
+    user.stored("m", b"one");
+    clock.set_to_1970();
+    user.stored("m", b"two, before the time was known");
+    clock.set_ahead(0);
+    user.stored("m", b"three");
+    assert_eq!(clock.cli(&["prune", "--older-than-days", "30"]).code, 0);
+    assert_eq!(user.history(), [3, 2, 1]);
+    for ahead in [40 * 365 * DAY_S, -40 * 365 * DAY_S] {
+        clock.set_ahead(ahead);
+        assert_eq!(clock.cli(&["prune", "--older-than-days", "3650"]).code, 0);
+    }
+    clock.set_ahead(0);
+    assert_eq!(user.history(), [3, 2, 1]);
+    // Pushed under a clock that is ahead, one is old only once that time has come.
+    let age = "UPDATE state_snapshots SET created_at = created_at - 40 * 86400000 WHERE id < 3";
+    server.database().execute(age, []).unwrap();
+    let pruned = clock.cli(&["prune", "--older-than-days", "30"]);
+    assert!(pruned.out.contains("deleted 2 snapshots"), "{pruned:?}");
+}
