@@ -44,17 +44,6 @@ const OTHERS: [&str; 9] =
 /// Locks of an earlier version.
 const OLD_LOCKS: [&str; 2] = ["server.lock", "upgrade.lock"];
 
-/// What a start found at the place of its data folder.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Before {
-    /// Nothing.
-    Nothing,
-    /// A folder with nothing in it.
-    EmptyFolder,
-    /// A data folder.
-    DataFolder,
-}
-
 /// An open data folder.
 pub struct DataDir {
     root: Dir,
@@ -88,12 +77,11 @@ impl DataDir {
     }
 
     /// Opens the folder of a server and locks it for as long as this value lives; a missing or an
-    /// empty one becomes a data folder.
-    pub fn start(root: &Path) -> Result<(DataDir, Before)> {
-        let mut before = Before::EmptyFolder;
+    /// empty one becomes a data folder. True if it did.
+    pub fn start(root: &Path) -> Result<(DataDir, bool)> {
         let mut above: Vec<_> = root.ancestors().filter(|p| !p.as_os_str().is_empty()).collect();
         while let Some(path) = above.pop() {
-            before = if make_folder(path)? { Before::Nothing } else { Before::EmptyFolder };
+            make_folder(path)?;
         }
         let data = DataDir::at(root)?;
         data.refuse_foreign_root()?;
@@ -109,14 +97,14 @@ impl DataDir {
         }
         data.lock_server(Duration::from_millis(SERVER_LOCK_WAIT_MS))?;
         match database {
-            Some(stat) if stat.st_size > 0 => return Ok((data, Before::DataFolder)),
+            Some(stat) if stat.st_size > 0 => return Ok((data, false)),
             // What a first start left that was cut off at once.
             Some(_) => data.refuse_files_without_rows()?,
             // First of all: from here on the folder is known to be ours.
             None => drop(data.root.create(DATABASE)?),
         }
         data.root.sync()?;
-        Ok((data, before))
+        Ok((data, true))
     }
 
     /// True for a folder with nothing in it but what a volume brings along.
@@ -188,18 +176,6 @@ impl DataDir {
                 self.path().display()
             ))),
         }
-    }
-
-    /// Removes a folder that was furnished for nothing.
-    pub fn take_away(&self) -> Result<()> {
-        self.remove_stored()?;
-        for name in [TMP, ORPHANS, RUN] {
-            self.root.unlink_dir(name)?;
-        }
-        for name in DATABASE_FILES.iter().chain([&RESERVE]) {
-            self.root.unlink(name)?;
-        }
-        Ok(())
     }
 
     /// Removes `snapshots/` with all files that are ours.

@@ -3,8 +3,7 @@
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -23,7 +22,7 @@ use super::error::{ErrorKind, Result, StoreError};
 use super::migrations;
 use crate::util::limits::{READERS, SQLITE_BUSY_MS, SQLITE_CACHE_KIB, WAL_BYTES_MAX};
 use crate::util::log;
-use crate::util::sync::{Pool, PoolGuard};
+use crate::util::sync::{Pool, PoolGuard, lock};
 use crate::util::time::rfc3339;
 use crate::util::types::{
     Base64, Email, Key, Long, MachineId, Message, Name, RandomId, Short, Visibility,
@@ -47,7 +46,7 @@ pub struct Database {
     /// Which files the database and its log were when they were opened; None where nothing is
     /// written.
     opened: Option<[FileId; 2]>,
-    condition: AtomicU8,
+    condition: Mutex<Condition>,
 }
 
 /// A write that failed.
@@ -67,7 +66,6 @@ impl From<StoreError> for Failure {
 
 /// How the database is, as far as the last write and any read found.
 #[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Condition {
     /// The last write succeeded.
     Good,
@@ -139,7 +137,7 @@ impl Database {
         if let Some(mut place) = writers.take(WAIT) {
             place.value = writer;
         }
-        let condition = AtomicU8::new(Condition::Good as u8);
+        let condition = Mutex::new(Condition::Good);
         Database { writer: writers, readers, source, opened, condition }
     }
 
@@ -150,22 +148,33 @@ impl Database {
 
     /// How it is; looks at the files too.
     pub fn condition(&self) -> Condition {
-        match self.refuse_if_lost() {
-            Ok(()) => self.noted(),
-            Err(_) => Condition::Lost,
-        }
+        let looked = self.refuse_if_lost();
+        if looked.is_ok() { *lock(&self.condition) } else { Condition::Lost }
     }
 
-    fn noted(&self) -> Condition {
-        use Condition::{DiskFull, Failed, Good, Lost};
-        let noted = self.condition.load(Ordering::Relaxed);
-        [Good, DiskFull, Failed].into_iter().find(|c| *c as u8 == noted).unwrap_or(Lost)
+    /// Notes what a write found, or that damage was met, which is not forgotten.
+    fn note(&self, found: Condition) {
+        let mut condition = lock(&self.condition);
+        if found == Condition::Lost && *condition != Condition::Lost {
+            log::error(
+                "the database was moved, replaced or damaged while it was in use: nothing is \
+                 written any more; stop the server, run `configsync-server check`, put the right \
+                 files back or restore a backup, and start it again",
+            );
+        }
+        if *condition != Condition::Lost {
+            *condition = found;
+        }
     }
 
     /// Runs `work` on a reader connection; at most [`READERS`] run at once.
     pub fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let mut place = self.readers.take(WAIT).ok_or_else(StoreError::busy)?;
-        work(self.connection(&mut place)?).inspect_err(|error| self.note_damage(error))
+        let done = work(self.connection(&mut place)?);
+        if done.as_ref().is_err_and(|error| error.kind == ErrorKind::Corrupt) {
+            self.note(Condition::Lost);
+        }
+        done
     }
 
     /// Runs `work` in a transaction that holds the write lock from its start, and commits it
@@ -174,18 +183,14 @@ impl Database {
         &self, work: impl FnOnce(&Transaction<'_>) -> Result<T>,
     ) -> std::result::Result<T, Failure> {
         let done = self.transact(work);
-        let condition = match &done {
-            Ok(_) => Condition::Good,
-            Err(failure) => match failure.error.kind {
-                ErrorKind::DiskFull => Condition::DiskFull,
-                ErrorKind::Internal => Condition::Failed,
-                _ => self.noted(),
-            },
-        };
-        if self.noted() != Condition::Lost {
-            self.condition.store(condition as u8, Ordering::Relaxed);
+        match done.as_ref().map_err(|failure| failure.error.kind) {
+            Ok(_) => self.note(Condition::Good),
+            Err(ErrorKind::Corrupt) => self.note(Condition::Lost),
+            Err(ErrorKind::DiskFull) => self.note(Condition::DiskFull),
+            Err(ErrorKind::Internal) => self.note(Condition::Failed),
+            Err(_) => {}
         }
-        done.inspect_err(|failure| self.note_damage(&failure.error))
+        done
     }
 
     fn transact<T>(
@@ -213,28 +218,16 @@ impl Database {
 
     /// What is written to a file that was moved away or replaced is lost with it.
     fn refuse_if_lost(&self) -> Result<()> {
-        let Some(opened) = &self.opened else { return Ok(()) };
-        if self.noted() != Condition::Lost && self.source.file_ids()? == *opened {
-            return Ok(());
+        if let Some(opened) = self.opened
+            && self.source.file_ids()? != opened
+        {
+            self.note(Condition::Lost);
         }
-        self.lose("the database was moved, replaced or damaged while it was in use");
-        Err(StoreError::unusable(
-            "the server cannot write its database any more: its operator must look at the log",
-        ))
-    }
-
-    fn note_damage(&self, error: &StoreError) {
-        if error.kind == ErrorKind::Corrupt {
-            self.lose(&error.to_string());
-        }
-    }
-
-    fn lose(&self, why: &str) {
-        if self.condition.swap(Condition::Lost as u8, Ordering::Relaxed) != Condition::Lost as u8 {
-            log::error(&format!(
-                "{why}: nothing is written any more; stop the server, run `configsync-server \
-                 check`, put the right files back or restore a backup, and start it again"
-            ));
+        match *lock(&self.condition) {
+            Condition::Lost => Err(StoreError::unusable(
+                "the server cannot write its database any more: its operator must look at the log",
+            )),
+            _ => Ok(()),
         }
     }
 
@@ -264,17 +257,12 @@ impl Source {
     /// The database of a read-only medium with its log, which must not be read apart.
     fn copy(data: &DataDir) -> Result<Source> {
         let dir = std::env::temp_dir().join(format!("configsync-{}", RandomId::draw()?));
-        fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&dir)
-            .map_err(|e| StoreError::io("create", &dir, e))?;
+        let failed = |e| StoreError::io("copy the database to", &dir, e);
+        fs::DirBuilder::new().mode(0o700).create(&dir).map_err(failed)?;
+        // From here on it goes with this value.
         let copy = Source::Copy(dir.join(DATABASE));
         for name in [DATABASE, LOG] {
-            let from = data.root().open_regular(name);
-            let mut from = from.map_err(|e| data.root().error("open", name, e))?;
-            fs::File::create_new(dir.join(name))
-                .and_then(|mut to| std::io::copy(&mut from, &mut to))
-                .map_err(|e| StoreError::io("copy to", &dir, e))?;
+            fs::copy(data.path().join(name), dir.join(name)).map_err(failed)?;
         }
         Ok(copy)
     }

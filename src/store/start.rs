@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::data_dir::{Before, DataDir, ORPHANS, SNAPSHOTS, shard_of};
+use super::data_dir::{DataDir, ORPHANS, SNAPSHOTS, shard_of};
 use super::db::{Database, query_scalar};
 use super::dir::{Dir, is_file};
 use super::error::{Result, StoreError};
@@ -24,23 +24,8 @@ pub struct Started {
 impl Store {
     /// Takes or makes the data folder of a server.
     pub fn start(root: &Path, policy: Policy) -> Result<(Store, Started)> {
-        let (data, before) = DataDir::start(root)?;
+        let (data, new) = DataDir::start(root)?;
         migrations::refuse_foreign(&data)?;
-        let path = data.path().to_owned();
-        Store::begin(data, policy, before != Before::DataFolder).inspect_err(|_| {
-            // What was made for nothing goes again.
-            if before != Before::DataFolder
-                && let Ok(data) = DataDir::at(&path)
-            {
-                let _ = data.take_away();
-            }
-            if before == Before::Nothing {
-                let _ = std::fs::remove_dir(&path);
-            }
-        })
-    }
-
-    fn begin(data: DataDir, policy: Policy, new: bool) -> Result<(Store, Started)> {
         data.furnish()?;
         let mut foreign = data.sweep()?;
         let db = Database::open(&data)?;

@@ -62,21 +62,6 @@ fn a_folder_that_is_not_a_data_folder_is_refused_and_nothing_in_it_is_touched() 
 }
 
 #[test]
-fn a_start_that_fails_leaves_nothing_where_nothing_was() {
-    let scratch = tempfile::tempdir().unwrap();
-    let data = scratch.path().join("data");
-    // The root of a volume that has no room for a database stays as it was.
-    fs::create_dir(&data).unwrap();
-    let Some(_volume) = Mount::tmpfs(&data, "1m") else { return };
-    fs::create_dir(data.join("lost+found")).unwrap();
-    fs::write(data.join("lost+found/filler"), vec![7; 1024 * 1024 - 64 * 1024]).unwrap();
-    let refused = start(&data);
-    assert!(refused.code == 1 && refused.err.contains("the disk is full"), "{refused:?}");
-    let left: Vec<_> = fs::read_dir(&data).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert_eq!(left, ["lost+found"]);
-}
-
-#[test]
 fn the_lost_and_found_of_a_volume_does_not_count_and_is_not_looked_into() {
     let scratch = Arc::new(tempfile::tempdir().unwrap());
     let lost = scratch.path().join("data/lost+found");
