@@ -110,7 +110,7 @@ fn a_corrupt_database_is_refused_with_the_way_out() {
     }
     let ran = server.cli(&["serve", "--listen", "127.0.0.1:0"]);
     assert_eq!(ran.code, 1);
-    assert!(ran.err.contains("check") && ran.err.contains("restore"), "{ran:?}");
+    assert!(ran.err.contains("is damaged") && ran.err.contains("restore"), "{ran:?}");
 }
 
 #[test]
