@@ -221,3 +221,28 @@ impl VerifiedCache {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_as_verified_is_bounded_and_ends() {
+        let cache = VerifiedCache::default();
+        let state = |changed_ns| FileState { inode: 1, size: 1, changed_ns };
+        for n in 0..=VERIFIED_FILES_MAX {
+            cache.insert(RandomId(n as u128), state(0));
+        }
+        assert!(lock(&cache.0).len() <= VERIFIED_FILES_MAX);
+        let last = RandomId(VERIFIED_FILES_MAX as u128);
+        assert!(cache.contains(last, &state(0)) && !cache.contains(last, &state(1)));
+        // A file that changed a moment ago is not remembered.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let young = RandomId(u128::MAX);
+        cache.insert(young, state(i128::try_from(now.as_nanos()).unwrap()));
+        assert!(!lock(&cache.0).contains_key(&young));
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(VERIFIED_S)).unwrap();
+        lock(&cache.0).insert(last, (state(0), long_ago));
+        assert!(!cache.contains(last, &state(0)));
+    }
+}

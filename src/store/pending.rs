@@ -157,3 +157,23 @@ impl Store {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Policy;
+
+    #[test]
+    fn what_waits_to_be_written_is_bounded() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (store, _) = Store::start(scratch.path(), Policy::default()).unwrap();
+        let more = PENDING_ROWS_MAX + 10;
+        for n in 0..more {
+            store.audit_later(Event::new("server.start", "ok"));
+            store.pending.token_used(n as i64, None, 0);
+        }
+        let queue = lock(&store.pending.queue);
+        assert_eq!((queue.events.len(), queue.dropped), (PENDING_ROWS_MAX, 10));
+        assert_eq!(queue.uses.len(), PENDING_ROWS_MAX);
+    }
+}

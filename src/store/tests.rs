@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use rusqlite::Transaction;
 use rusqlite::types::Value;
@@ -13,9 +14,12 @@ use super::entities::{Kind, Target};
 use super::links::UserMachine;
 use super::snapshots::{Condition, PushBody, PushMode, Selector};
 use super::tokens::NewToken;
-use super::{Policy, RowSink, Store, User};
-use crate::util::limits::{AUDIT_CHANGES_PER_DAY_MAX, AUDIT_READS_PER_DAY_MAX};
-use crate::util::types::{Digest, Email, MachineId, Name};
+use super::{Health, Policy, RowSink, Store, User};
+use crate::util::limits::{
+    AUDIT_CHANGES_PER_DAY_MAX, AUDIT_READS_PER_DAY_MAX, HEALTH_MS, IN_DOUBT_MAX,
+};
+use crate::util::sync::lock;
+use crate::util::types::{Digest, Email, MachineId, Name, RandomId};
 
 thread_local! {
     /// Each test runs in a thread of its own.
@@ -205,6 +209,71 @@ fn audit_rows_of_reads_and_of_changes_are_bounded_a_day_and_user() {
     store.write(|tx| (0..many).try_for_each(|_| change(tx))).unwrap();
     let changes = i64::from(AUDIT_CHANGES_PER_DAY_MAX);
     assert_eq!((rows(&a, "entity.change"), rows(&a, "audit.limited")), (changes, 2));
+}
+
+fn started(scratch: &std::path::Path) -> Store {
+    Store::start(scratch, Policy::default()).unwrap().0
+}
+
+#[test]
+fn every_connection_syncs_fully_and_trusts_no_schema() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = started(scratch.path());
+    let told = |c: &rusqlite::Connection| {
+        for (pragma, wanted) in [
+            ("synchronous", "2"),
+            ("journal_mode", "wal"),
+            ("foreign_keys", "1"),
+            ("trusted_schema", "0"),
+            ("cell_size_check", "1"),
+        ] {
+            let sql = format!("SELECT CAST({pragma} AS TEXT) FROM pragma_{pragma}");
+            assert_eq!(query_scalar::<String>(c, &sql, [])?, wanted, "{pragma}");
+        }
+        Ok(())
+    };
+    store.db.read(told).unwrap();
+    store.write(|tx| told(tx)).unwrap();
+}
+
+#[test]
+fn no_more_files_of_commits_in_doubt_are_taken_than_are_remembered() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = started(scratch.path());
+    let email = Email::parse("a@example.com").unwrap();
+    store.add_user(&email, None).unwrap();
+    let user = store.password_of(&email).unwrap().unwrap().0.user;
+    let push = || {
+        let (machine, body) = ("m".to_owned().try_into().unwrap(), PushBody::default());
+        store.push(&user, &machine, &body, &PushMode::Append, upload(&store, b"x"))
+    };
+    push().unwrap();
+    let doubts: Vec<_> = (0..IN_DOUBT_MAX).map(|_| RandomId::draw().unwrap()).collect();
+    *lock(&store.in_doubt) = doubts;
+    assert!(push().is_err());
+    // A good commit settles them.
+    store.write(|_| Ok(())).unwrap();
+    push().unwrap();
+}
+
+#[test]
+fn health_is_looked_at_once_a_second_whoever_asks() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = started(scratch.path());
+    let asked = Instant::now();
+    assert_eq!(store.health(), Health::Good);
+    let snapshots = scratch.path().join("snapshots");
+    std::fs::rename(&snapshots, scratch.path().join("elsewhere")).unwrap();
+    let again = store.health();
+    // On a machine that was halted meanwhile this says nothing.
+    if asked.elapsed() < Duration::from_millis(HEALTH_MS) {
+        assert_eq!(again, Health::Good);
+    }
+    while store.health() == Health::Good {
+        assert!(asked.elapsed() < Duration::from_secs(20));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(store.health(), Health::DataFolder);
 }
 
 #[test]

@@ -1,0 +1,132 @@
+//! What the pages say of the code: every test, file and constant that they name is there, and every
+//! number is that of the code. Two pages have counts of lines, which scripts/count compares.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Bounds that no client can meet.
+const INTERNAL: [&str; 3] = ["UPSTREAM_HEAD_BYTES_MAX", "WAL_BYTES_MAX", "NAMES_SHOWN_MAX"];
+const PAGES: [&str; 4] = ["SECURITY.md", "docs/design.md", "docs/hardening.md", "docs/audit.md"];
+
+fn root(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The code spans of a page.
+fn spans(page: &str) -> Vec<String> {
+    let text = read(page);
+    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// True if a file of this module has a function of this name.
+fn has_test(name: &str) -> bool {
+    let (module, test) = name.rsplit_once("::").unwrap();
+    let path = module.replace("::", "/");
+    let homes = ["tests/suite/{}.rs", "tests/{}.rs", "src/{}.rs", "src/{}/tests.rs"];
+    homes.iter().any(|home| {
+        let source = fs::read_to_string(root(&home.replace("{}", &path))).unwrap_or_default();
+        source.contains(&format!("fn {test}("))
+    })
+}
+
+/// What each page names and `is_wrong` says so of.
+fn wrong(is_wrong: impl Fn(&str) -> bool) -> Vec<String> {
+    let of_page = |page: &&str| {
+        let found = spans(page).into_iter().filter(|span| is_wrong(span));
+        found.map(|span| format!("{page}: {span}")).collect::<Vec<_>>()
+    };
+    PAGES.iter().flat_map(of_page).collect()
+}
+
+#[test]
+fn every_test_that_a_page_names_is_there() {
+    let plain = |part: &str| {
+        part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    };
+    let is_name = |span: &str| span.contains("::") && span.split("::").all(plain);
+    assert_eq!(wrong(|span| is_name(span) && !has_test(span)), [""; 0]);
+    assert!(wrong(is_name).len() > 150, "few tests are named");
+}
+
+#[test]
+fn every_file_that_a_page_names_is_there() {
+    let is_path = |span: &str| ["src/", "tests/", "docs/"].iter().any(|top| span.starts_with(top));
+    assert_eq!(wrong(|span| is_path(span) && !root(span).exists()), [""; 0]);
+    assert!(wrong(is_path).len() > 50, "few files are named");
+}
+
+/// The value of each constant of limits.rs that is a product of whole numbers.
+fn limits() -> Vec<(String, u64)> {
+    let text = read("src/util/limits.rs");
+    let consts = text.lines().filter_map(|line| line.strip_prefix("pub const "));
+    consts
+        .filter_map(|line| {
+            let (name, rest) = line.split_once(": ")?;
+            let (_, value) = rest.strip_suffix(';')?.split_once(" = ")?;
+            let factors = value.split(" * ").map(|n| n.replace('_', "").parse::<u64>());
+            Some((name.to_owned(), factors.product::<Result<u64, _>>().ok()?))
+        })
+        .collect()
+}
+
+/// What `64 KiB`, `10 s` or `1,024` is in bytes, milliseconds or pieces.
+fn amount(text: &str) -> Option<u64> {
+    let (number, unit) = text.split_once(' ').unwrap_or((text, ""));
+    let unit = match unit {
+        "" | "ms" => 1,
+        "KiB" => 1024,
+        "MiB" => 1024 * 1024,
+        "s" => 1000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    Some(number.replace(',', "").parse::<u64>().ok()? * unit)
+}
+
+#[test]
+fn every_bound_is_in_the_table_with_its_number_and_a_test() {
+    let page = read("docs/hardening.md");
+    let rows: Vec<Vec<&str>> = page
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("|---"))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    let limits = limits();
+    for row in &rows {
+        let [_, name, number, _, _, test] = row.as_slice() else { panic!("{row:?}") };
+        if *name == "name" {
+            continue;
+        }
+        assert!(test.contains("::"), "{row:?} names no test");
+        if name.is_empty() {
+            continue;
+        }
+        let name = name.trim_matches('`');
+        let value = limits.iter().find(|(known, _)| known == name);
+        let (_, value) = value.unwrap_or_else(|| panic!("{name} is not in limits.rs"));
+        let unit = match name.rsplit('_').next() {
+            Some("S") if !name.ends_with("_PER_S") => 1000,
+            Some("HOURS") => 3_600_000,
+            Some("KIB") => 1024,
+            _ => 1,
+        };
+        assert_eq!(amount(number), Some(value * unit), "{name}: {number}");
+    }
+    for (name, _) in limits.iter().filter(|(name, _)| name.contains("_MAX")) {
+        let mut named = rows.iter().map(|row| row[1].trim_matches('`')).chain(INTERNAL);
+        assert!(named.any(|n| n == name), "{name} is not in docs/hardening.md");
+    }
+}
+
+#[test]
+fn the_counts_of_lines_in_the_pages_are_those_of_the_code() {
+    let ran = Command::new("python3").arg(root("scripts/count")).arg("--check").output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stdout) + String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "run `scripts/count --write`:\n{said}");
+}

@@ -1,0 +1,156 @@
+//! Bounds that no other file tries, each one over, and what they must not touch.
+
+use std::fs::{self, File, FileTimes};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Stdio};
+use std::time::SystemTime;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use crate::fixture::http::{Client, PATIENCE, get, request};
+use crate::fixture::{
+    BINARY, HERE, at_once, eventually, files, noise, refused, serve, with_machine, with_two_users,
+    with_user, within,
+};
+
+const MIB: usize = 1024 * 1024;
+
+#[test]
+fn a_long_json_body_is_bounded_too() {
+    let (server, user) = with_user(&[]);
+    let announce = |path: &str, length: usize| {
+        let fields = format!("{}Content-Length: {length}\r\nExpect: 100-continue\r\n", user.auth());
+        let mut client = server.connect();
+        client.send(request("POST", path, &fields));
+        let mut status = [0; 12];
+        client.stream.read_exact(&mut status).unwrap();
+        String::from_utf8_lossy(&status[9..]).into_owned()
+    };
+    for (path, bytes) in [("/api/sync/plan", MIB), ("/api/machines", 64 * 1024)] {
+        assert_eq!(announce(path, bytes), "100", "{path}");
+        assert_eq!(announce(path, bytes + 1), "413", "{path}");
+    }
+}
+
+/// A client whose request was refused, and that has its response.
+fn refused_client(server: &crate::fixture::Server) -> Client {
+    let mut client = server.connect();
+    client.send(request("POST", "/nowhere", "Content-Length: 1000000000000\r\n"));
+    refused(&client.answer(), 404, "not_found");
+    client
+}
+
+#[test]
+fn the_unread_body_of_an_unauthenticated_client_is_not_read_for_ever() {
+    let server = serve(&[]);
+    let mut client = refused_client(&server);
+    let (piece, mut sent) = (vec![b'x'; 64 * 1024], 0);
+    while client.try_send(&piece) {
+        sent += piece.len();
+        // What both kernels keep for a reader that is gone, and more.
+        assert!(sent < 16 * MIB, "{sent} bytes");
+    }
+}
+
+#[test]
+fn an_unauthenticated_client_that_goes_on_sending_slowly_is_closed() {
+    let server = serve(&[]);
+    let mut client = refused_client(&server);
+    within(PATIENCE, "the connection is closed", || !client.try_send(b"x"));
+}
+
+#[test]
+fn the_log_holds_the_beginning_of_a_long_path() {
+    let server = serve(&[]);
+    let path = format!("/{}", "a".repeat(4000));
+    assert_eq!(server.send(HERE, &get(&path), b"", false).status, 404);
+    let logged = &server.wait_for_requests(1)[0].path;
+    assert_eq!(logged, &path[..256]);
+}
+
+#[test]
+fn a_log_that_nobody_reads_delays_no_request_and_is_bounded() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut command = Command::new(BINARY);
+    command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(scratch.path().join("data"));
+    let mut server = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let port = line.trim().rsplit(':').next().unwrap().parse().unwrap();
+    let address = std::net::SocketAddrV4::new(HERE.into(), port);
+    let mut client = crate::fixture::http::connect(HERE, address, None);
+    let asked = get(&format!("/{}", "a".repeat(255)));
+    for _ in 0..3000 {
+        client.send(&asked);
+        assert_eq!(client.answer().status, 404);
+    }
+    kill_process(Pid::from_child(&server), Signal::TERM).unwrap();
+    let mut log = String::new();
+    server.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert!(server.wait().unwrap().success());
+    assert!(log.contains(" log lines dropped"), "{} lines and none dropped", log.lines().count());
+}
+
+#[test]
+fn while_another_process_holds_the_database_pushes_are_told_to_try_again() {
+    let (mut server, user) = with_machine(&[]);
+    server.errors_expected = true;
+    let other = server.database();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // More than there are workers, twice: some wait for one in vain.
+    let answers = at_once(18, |n| user.push("m", &[b'x'; 100][..=n], ""));
+    for answer in &answers {
+        refused(answer, 503, "overloaded");
+        assert_eq!(answer.field("retry-after"), Some("2"));
+    }
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(server.files("snapshots"), 0);
+    user.stored("m", b"now");
+}
+
+#[test]
+fn a_file_changed_after_it_was_verified_is_not_served_whatever_its_dates_say() {
+    let (mut server, user) = with_machine(&[]);
+    server.errors_expected = true;
+    let mut bytes = noise(10_000);
+    user.stored("m", &bytes);
+    let file = files(&server.data().join("snapshots")).remove(0);
+    // Younger files are not remembered as verified.
+    eventually("the file is old enough", || {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        now.as_secs() as i64 > file.metadata().unwrap().ctime() + 3
+    });
+    assert_eq!(user.pull("").body, bytes);
+    let dates = file.metadata().unwrap();
+    bytes[0] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    let times = FileTimes::new().set_modified(dates.modified().unwrap());
+    let opened = File::options().write(true).open(&file).unwrap();
+    opened.set_times(times.set_accessed(dates.accessed().unwrap())).unwrap();
+    assert_eq!(file.metadata().unwrap().mtime_nsec(), dates.mtime_nsec());
+    refused(&user.pull(""), 500, "snapshot_damaged");
+}
+
+#[test]
+fn what_one_user_changes_of_many_rows_at_once_are_their_own() {
+    let (_server, a, b) = with_two_users(&[]);
+    let list = |path: &str| a.read(path);
+    // The mark of the default profile moves among one's own.
+    let profile = json!({ "slug": "p", "name": "p", "is_default": true });
+    for user in [&a, &b] {
+        user.post("/api/profiles", &profile).is(201);
+    }
+    assert_eq!(list("/api/profiles")["profiles"][0]["is_default"], true);
+    // An abandoned slug is given up for a new one of the same user.
+    let id = a.add("project", "p");
+    a.post(&format!("/api/projects/{id}/keys"), &json!({ "wrapped_dek": "AAAA" })).is(201);
+    b.add("project", "p");
+    assert_eq!(list("/api/projects")["projects"][0]["id"], id);
+    // Missing environments are one's own.
+    let one = json!({ "environments": [{ "name": "e", "tier": "custom" }] });
+    a.put("/api/environments/sync", &one).is(200);
+    b.put("/api/environments/sync", &json!({ "environments": [], "delete_missing": true })).is(200);
+    assert_eq!(list("/api/environments")["environments"][0]["name"], "e");
+}
