@@ -38,7 +38,6 @@ struct Claims {
 /// API token still stand behind it, the database tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verified {
-    /// The user.
     pub user_id: i64,
     /// The user's generation when the JWT was issued.
     pub generation: i64,

@@ -14,7 +14,7 @@ use crate::util::limits::{
 use crate::util::sync::{Pool, PoolGuard, lock};
 
 /// Hashes a new password with argon2id at the costs of the OWASP Password Storage Cheat Sheet,
-/// and a salt of 16 random bytes. The answer is a PHC string.
+/// and a salt of 16 random bytes. Returns a PHC string.
 pub fn hash(password: &[u8]) -> Result<String, HashError> {
     let mut salt = [0; 16];
     getrandom::fill(&mut salt).map_err(|_| HashError::Random)?;
@@ -32,7 +32,7 @@ pub fn hash(password: &[u8]) -> Result<String, HashError> {
 }
 
 /// Whether this is the password behind a PHC string. None stands for a user who is unknown or has
-/// no password: the answer is false after the same work, so that time tells nothing.
+/// no password: it returns false after the same work, so that time tells nothing.
 pub fn verify(password: &[u8], phc: Option<&str>) -> Result<bool, HashError> {
     let stored = PasswordHash::new(phc.unwrap_or(NOBODY)).map_err(|_| HashError::Unusable)?;
     let params = Params::try_from(&stored).map_err(|_| HashError::Unusable)?;

@@ -15,7 +15,7 @@ use crate::util::limits::DELETED_ROWS_MAX;
 use crate::util::time::now_ms;
 use crate::util::types::{Key, Long, Message, Name, Short};
 
-/// The five kinds, by their word in rows and answers.
+/// The five kinds, by their word in rows and responses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind(pub &'static str);
 
@@ -73,11 +73,8 @@ pub struct VersionBody {
 /// Which entity a call is about, and whose it must be.
 #[derive(Clone, Copy)]
 pub struct Target<'a> {
-    /// The user.
     pub user: &'a User,
-    /// Its kind.
     pub kind: Kind,
-    /// Its id.
     pub id: i64,
 }
 
@@ -91,7 +88,6 @@ impl Store {
         self.db.read(|c| query_each(c, sql, params![user, kind.0, git_url], rows))
     }
 
-    /// One live entity.
     pub fn entity(&self, target: Target<'_>) -> Result<Entity> {
         self.db.read(|c| find(c, target))
     }

@@ -68,7 +68,6 @@ impl BadBearer {
     }
 }
 
-/// An error of the store.
 #[derive(Debug)]
 pub struct StoreError {
     /// What callers decide by.

@@ -21,7 +21,6 @@ pub struct KeypairBody {
 }
 
 impl Store {
-    /// The user's keypair.
     pub fn keypair(&self, user: i64) -> Result<String> {
         let sql = "SELECT row FROM keypair_rows WHERE user_id = ?1";
         self.db.read(|c| query_one(c, "keypair", sql, [user], |row| row.get(0)))

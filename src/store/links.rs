@@ -12,7 +12,6 @@ use crate::util::types::MachineId;
 /// A user's machine that a call is about.
 #[derive(Clone, Copy)]
 pub struct UserMachine<'a> {
-    /// The user.
     pub user: &'a User,
     /// The client's id of the machine.
     pub machine: &'a MachineId,

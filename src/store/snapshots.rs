@@ -23,7 +23,6 @@ pub struct Snapshot {
     pub id: i64,
     /// The machine it was pushed from.
     pub machine_id: String,
-    /// Its file.
     pub blob: Blob,
     /// A JSON object.
     pub row: String,

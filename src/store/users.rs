@@ -16,9 +16,7 @@ use crate::util::types::Email;
 /// Who does something: rows are theirs, and the audit log names them.
 #[derive(Debug, Clone)]
 pub struct User {
-    /// The user's id.
     pub id: i64,
-    /// The user's address.
     pub email: String,
     /// Where from; None for the operator's commands.
     pub peer: Option<IpAddr>,
@@ -49,12 +47,10 @@ pub enum Change<'a> {
 }
 
 impl Store {
-    /// Adds a user.
     pub fn add_user(&self, email: &Email, password_hash: Option<&str>) -> Result<i64> {
         self.write(|tx| insert(tx, email, password_hash))
     }
 
-    /// Changes a user.
     pub fn change_user(&self, email: &Email, what: &Change<'_>) -> Result<()> {
         let now = now_ms();
         let (event, sets, new) = match what {

@@ -89,7 +89,6 @@ impl Store {
         })
     }
 
-    /// Deletes a variable.
     pub fn delete_variable(
         &self, project: Target<'_>, tier: &str, visibility: &str, name: &str,
     ) -> Result<()> {
