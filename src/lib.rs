@@ -2,9 +2,12 @@
 // No input, disk or network may panic; what could is refused here, tests apart.
 #![cfg_attr(
     not(test),
-    warn(
+    deny(
         clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable,
-        clippy::indexing_slicing, clippy::string_slice, clippy::print_stdout, clippy::print_stderr
+        clippy::indexing_slicing, clippy::string_slice, clippy::print_stdout, clippy::print_stderr,
+        // Of clippy::pedantic: a number that is cut differs on a 32-bit machine.
+        clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss,
+        clippy::unused_self
     )
 )]
 //! configsync-server: the sync server that a person hosts at home for the ConfigSync command

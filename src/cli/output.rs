@@ -128,7 +128,8 @@ fn progress_line(done: &str, bytes: u64, total: u64, took: Duration) -> String {
     let left = took.as_secs_f64() * (1.0 - part) / part.max(f64::EPSILON);
     let (bytes, total) = (size(bytes, true), size(total, true));
     let percent = part * 100.0;
-    format!("{bytes} of {total} {done}, {percent:.0} %, {} left", span(left as u64))
+    let left = Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX).as_secs();
+    format!("{bytes} of {total} {done}, {percent:.0} %, {} left", span(left))
 }
 
 /// How long ago a moment was; both in milliseconds since 1970.

@@ -103,7 +103,7 @@ impl Store {
                 WHERE user_id = ?1 AND kind = ?2 AND slug = ?3 AND deleted_at IS NULL
                   AND current_version = 0 AND wrapped_dek IS NOT NULL";
             if execute(tx, abandoned, params![user.id, kind.0, slug, now])? > 0 {
-                self.purge_entities(tx, user)?;
+                purge(tx, user)?;
             }
             let is_default = kind == Kind::PROFILE && new.is_default == Some(true);
             if is_default {
@@ -157,20 +157,12 @@ impl Store {
                         WHERE user_id = ?1 AND id = ?2";
             execute(tx, sql, params![target.user.id, target.id, now_ms()])?;
             self.audit(tx, Event::of(target.user, "entity.remove").subject(target.id))?;
-            self.purge_entities(tx, target.user)
+            purge(tx, target.user)
         })?;
         if purged > 0 {
             self.unlink_a_few();
         }
         Ok(())
-    }
-
-    /// Deletes the rows of those deleted longest ago where there are too many.
-    fn purge_entities(&self, tx: &Transaction<'_>, user: &User) -> Result<usize> {
-        let sql = "DELETE FROM entities WHERE id IN (SELECT id FROM entities
-                     WHERE user_id = ?1 AND deleted_at IS NOT NULL
-                     ORDER BY deleted_at DESC, id DESC LIMIT -1 OFFSET ?2)";
-        execute(tx, sql, [user.id, DELETED_ROWS_MAX])
     }
 
     /// Stores the next version and returns its row; its number is given in the transaction.
@@ -250,6 +242,14 @@ impl Store {
             execute(tx, sql, [profile.id, workspace]).map(drop)
         })
     }
+}
+
+/// Deletes the rows of those deleted longest ago where there are too many.
+fn purge(tx: &Transaction<'_>, user: &User) -> Result<usize> {
+    let sql = "DELETE FROM entities WHERE id IN (SELECT id FROM entities
+                 WHERE user_id = ?1 AND deleted_at IS NOT NULL
+                 ORDER BY deleted_at DESC, id DESC LIMIT -1 OFFSET ?2)";
+    execute(tx, sql, [user.id, DELETED_ROWS_MAX])
 }
 
 /// Another live entity has the slug. The released client looks for "already exists".
