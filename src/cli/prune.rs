@@ -18,12 +18,17 @@ pub fn run(mut args: Args) -> Done {
     }
     let retention = Retention { keep, older_than_days };
     let store = if dry_run { Store::open_to_read(&data)? } else { Store::open(&data)? };
-    let Pruned { snapshots, deleted, orphans, bytes, waiting, .. } =
+    let Pruned { snapshots, deleted, orphans, bytes, waiting, clock_in_doubt, .. } =
         store.prune(retention, dry_run)?;
     let what = format!(
         "{snapshots} snapshots, {deleted} deleted entities and environments and {orphans} files of \
          orphans/"
     );
+    if clock_in_doubt {
+        print(
+            "what was deleted or set aside long ago stays: the clock is far from the newest row\n",
+        )?;
+    }
     if dry_run {
         return print(format_args!("would delete {what}, and free {bytes} bytes\n"));
     }

@@ -1,9 +1,5 @@
-//! Stored files, of snapshots and of versions of entities: how one gets its row, and how it is
-//! verified before it is served.
-//!
-//! The order of every push is bytes → fsync → rename → fsync of the folder → commit. Each step
-//! must be on disk before the next begins, so that after a crash at any moment a committed row
-//! always finds its whole file.
+//! Stored files, of snapshots and of versions of entities, and how each is verified before it is
+//! served.
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
@@ -12,18 +8,13 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rusqlite::Transaction;
 use sha2::{Digest as _, Sha256};
 
+use super::Store;
 use super::data_dir::DataDir;
-use super::db::{Failure, query_scalar};
+use super::db::query_scalar;
 use super::error::{Result, StoreError};
-use super::upload::Upload;
-use super::{Store, User};
-use crate::util::limits::{
-    IN_DOUBT_MAX, PIECE_BYTES, VERIFIED_AGE_NS, VERIFIED_FILES_MAX, VERIFIED_S,
-};
-use crate::util::log;
+use crate::util::limits::{PIECE_BYTES, VERIFIED_AGE_NS, VERIFIED_FILES_MAX, VERIFIED_S};
 use crate::util::sync::lock;
 use crate::util::types::{Digest, RandomId};
 
@@ -52,55 +43,6 @@ impl Blob {
 }
 
 impl Store {
-    /// Makes an upload durable, then runs the transaction that names it. `work` returns whether it
-    /// did; if not, or if it failed, the file goes again.
-    pub(super) fn store_blob<T>(
-        &self, user: &User, upload: Upload,
-        work: impl FnOnce(&Transaction<'_>, Blob) -> Result<(T, bool)>,
-    ) -> Result<(T, bool)> {
-        if lock(&self.in_doubt).len() >= IN_DOUBT_MAX {
-            return Err(StoreError::unusable(
-                "no push is taken until the database can be written again",
-            ));
-        }
-        let blob = upload.place()?;
-        let done = self.commit(|tx| self.work_as(user, tx, |tx| work(tx, blob)));
-        match &done {
-            Ok((_, true)) => {}
-            // Its row may be read from the log after a crash.
-            Err(failure) if failure.in_doubt => lock(&self.in_doubt).push(blob.file),
-            Ok((_, false)) | Err(_) => self.unlink_placed(blob.file),
-        }
-        done.map_err(|failure| failure.error)
-    }
-
-    /// Runs `work` in a transaction; when this returns Ok, it is on disk.
-    pub(super) fn commit<T>(
-        &self, work: impl FnOnce(&Transaction<'_>) -> Result<T>,
-    ) -> std::result::Result<T, Failure> {
-        let in_doubt = lock(&self.in_doubt).clone();
-        let value = self.db.write(work)?;
-        // This good commit has overwritten in the log what earlier failed ones left there: now the
-        // database itself tells whether their rows are there.
-        for file in in_doubt {
-            match self.has_row(file) {
-                Ok(true) => {}
-                Ok(false) => self.unlink_placed(file),
-                Err(_) => continue,
-            }
-            lock(&self.in_doubt).retain(|other| *other != file);
-        }
-        Ok(value)
-    }
-
-    /// What cannot be removed is moved aside by the next start.
-    fn unlink_placed(&self, file: RandomId) {
-        let unlinked = self.data.shard(file).and_then(|shard| shard.unlink(&file.to_string()));
-        if let Err(error) = unlinked {
-            log::warn(&format!("a file without a row stays until the next start: {error}"));
-        }
-    }
-
     /// Opens a file after its digest was compared; `what` names its row if it is damaged.
     pub(super) fn open_blob(&self, blob: Blob, what: impl Fn() -> String) -> Result<File> {
         open_verified(&self.data, blob, Some(&self.verified)).map_err(|flaw| {

@@ -2,7 +2,7 @@
 //! a name that this program does not give is never moved, changed or deleted.
 
 use std::fs::{DirBuilder, File};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -33,7 +33,8 @@ pub const SOCKET: &str = "http.sock";
 pub const LOST_AND_FOUND: &str = "lost+found";
 /// The time of the last off-site copy, which its script writes.
 pub const OFFSITE_LAST: &str = "offsite.last";
-const KEY: &str = "jwt.key";
+/// The key that signs JWTs.
+pub const KEY: &str = "jwt.key";
 const RESERVE: &str = "reserve";
 const BACKUP_LOCK: &str = "backup.lock";
 /// All that SQLite makes.
@@ -341,22 +342,6 @@ impl DataDir {
         }
     }
 
-    /// Reads the JWT key, or makes it: 32 random bytes, on disk before they are used.
-    pub fn load_jwt_key(&self) -> Result<[u8; 32]> {
-        if self.root.look(KEY)?.is_none() {
-            let (mut key, name) = ([0; 32], RandomId::draw()?.to_string());
-            getrandom::fill(&mut key)?;
-            let tmp = self.tmp()?;
-            let mut file = tmp.create(&name)?;
-            let written = file.write_all(&key).and_then(|()| file.sync_all());
-            written.map_err(|e| tmp.error("write", &name, e))?;
-            tmp.rename(&name, &self.root, KEY)?;
-            self.root.sync()?;
-        }
-        let opened = self.root.open_regular(KEY).map_err(|e| self.root.error("open", KEY, e))?;
-        read_key(opened, &self.path().join(KEY))
-    }
-
     /// Keeps room back for a command that frees some when the disk is full. Not where the room may
     /// be needed sooner, with less than twice the free bytes at which pushes are refused.
     pub fn keep_reserve(&self, free_bytes_min: u64) -> Result<()> {
@@ -381,33 +366,6 @@ impl DataDir {
     pub fn free_reserve(&self) -> Result<bool> {
         self.root.unlink(RESERVE)
     }
-}
-
-/// Reads a signing key that the operator provides, in a file that is nobody else's.
-pub fn provided_jwt_key(path: &Path) -> Result<[u8; 32]> {
-    let failed = |e| StoreError::io("read the JWT key", path, e);
-    let file = File::open(path).map_err(failed)?;
-    match file.metadata().map_err(failed)?.mode() & 0o007 {
-        0 => read_key(file, path),
-        _ => Err(StoreError::unusable(format!(
-            "{} is open to other users, who could sign in as anybody: chmod 600 it, and replace \
-             its bytes",
-            path.display()
-        ))),
-    }
-}
-
-/// 32 bytes; equal ones are no key but what a crash or a wrong command left.
-fn read_key(file: File, path: &Path) -> Result<[u8; 32]> {
-    let mut bytes = Vec::new();
-    file.take(33).read_to_end(&mut bytes).map_err(|e| StoreError::io("read", path, e))?;
-    let key: Option<[u8; 32]> = bytes.try_into().ok();
-    key.filter(|key| key.iter().any(|byte| Some(byte) != key.first())).ok_or_else(|| {
-        StoreError::unusable(format!(
-            "{} must hold 32 random bytes; remove it to have a new one made (every JWT then ends)",
-            path.display()
-        ))
-    })
 }
 
 /// The names of the sub-folders of `snapshots/`.

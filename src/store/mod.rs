@@ -13,6 +13,7 @@ pub mod entities;
 pub mod environments;
 mod error;
 mod health;
+mod jwt_key;
 pub mod keypairs;
 pub mod links;
 pub mod machines;
@@ -38,9 +39,9 @@ use std::time::Duration;
 use rusqlite::Transaction;
 use serde_json::Value;
 
-pub use data_dir::provided_jwt_key;
 pub use error::{BadBearer, ErrorKind, Result, StoreError};
 pub use health::Health;
+pub use jwt_key::provided_jwt_key;
 pub use start::Started;
 pub use upload::Upload;
 pub use users::User;

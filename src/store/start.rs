@@ -97,11 +97,6 @@ impl Store {
     pub fn keep_reserve(&self) -> Result<()> {
         self.data.keep_reserve(self.policy.free_bytes_min)
     }
-
-    /// The key that signs JWTs, made at the first start.
-    pub fn jwt_key(&self) -> Result<[u8; 32]> {
-        self.data.load_jwt_key()
-    }
 }
 
 fn set_aside(shard: &Dir, name: &str, orphans: &Dir) -> Result<()> {
