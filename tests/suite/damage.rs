@@ -43,11 +43,10 @@ fn damage_of_any_kind_is_reported_by_id_and_never_served() {
             std::os::unix::fs::symlink(other, path).unwrap();
         }),
     ];
-    for (served_before, (kind, damage)) in
-        [false, true].into_iter().flat_map(|served| kinds.map(|kind| (served, kind)))
-    {
+    for (n, (kind, damage)) in kinds.into_iter().enumerate() {
         let (server, user, file) = with_three();
-        if served_before {
+        // Verified a moment ago, or never.
+        if n % 2 == 0 {
             user.pull("?id=2").is(200);
         }
         damage(&file);
