@@ -6,7 +6,7 @@ use crate::app::representation::entity_tag;
 use crate::app::{Error, Request, Response};
 use crate::store::audit::Event;
 use crate::store::snapshots::{PushBody, PushMode, Selector};
-use crate::store::{Upload, User};
+use crate::store::{StoreError, Upload, User};
 
 /// The member of a JSON push that holds the state.
 pub const STATE: &str = "encrypted_state";
@@ -34,14 +34,21 @@ fn from_query(request: &Request) -> Result<PushBody, Error> {
     })
 }
 
-/// GET /api/machines/snapshot.
+/// GET /api/machines/snapshot and, as the released command line calls it, /api/machines/latest.
 pub fn pull(app: &App, request: &Request, who: &User) -> HandlerResult {
     let (id, machine) = (request.query.id("id")?, request.query.parsed("machine_id")?);
     send(app, request, who, &Selector { id, machine, before: None })
 }
 
+/// GET /api/machines/snapshot/{id}.
+pub fn pull_by_id(app: &App, request: &Request, who: &User) -> HandlerResult {
+    // The client shows the status line alone: what is not an id is a snapshot that is not there.
+    let id = request.param_id(0).map_err(|_| StoreError::missing("snapshot"))?;
+    send(app, request, who, &Selector { id: Some(id), ..Selector::default() })
+}
+
 /// Sends a snapshot: as JSON with base64, or, asked for by `Accept`, the bytes themselves.
-pub fn send(app: &App, request: &Request, who: &User, which: &Selector) -> HandlerResult {
+fn send(app: &App, request: &Request, who: &User, which: &Selector) -> HandlerResult {
     let snapshot = app.store.snapshot(who.id, which)?;
     let (size, digest) = (snapshot.blob.size, snapshot.blob.digest.to_string());
     let (etag, condition) = (entity_tag(&digest, request.wants_bytes()), request.condition()?);

@@ -2,10 +2,9 @@
 
 use serde_json::json;
 
-use crate::api::snapshots::send;
 use crate::app::{App, Error, HandlerResult, Request, Response};
-use crate::store::snapshots::{PushBody, PushMode, Selector};
-use crate::store::{StoreError, Upload, User};
+use crate::store::snapshots::{PushBody, PushMode};
+use crate::store::{Upload, User};
 use crate::util::types::MachineId;
 
 /// GET /api/auth/verify: only the status is read.
@@ -57,20 +56,6 @@ pub fn push(app: &App, request: &Request, user: &User, upload: Upload) -> Handle
     let (snapshot, _) = app.store.push(user, &machine, &body, &PushMode::Append, upload)?;
     app.metrics.pushes.add(1);
     Ok(Response::json(200, json!({ "success": true, "snapshot_id": snapshot.id })))
-}
-
-/// GET /api/machines/latest.
-pub fn latest(app: &App, request: &Request, user: &User) -> HandlerResult {
-    let machine = request.query.parsed("machine_id")?;
-    send(app, request, user, &Selector { machine, ..Selector::default() })
-}
-
-/// GET /api/machines/snapshot/{id}.
-pub fn snapshot(app: &App, request: &Request, user: &User) -> HandlerResult {
-    // The client shows the status line alone: what is not an id is a snapshot that is not there.
-    let id = request.param_id(0).map_err(|_| StoreError::missing("snapshot"))?;
-    let id = Some(id);
-    send(app, request, user, &Selector { id, ..Selector::default() })
 }
 
 /// GET /api/machines/{mid}/actions: nothing on this server queues changes for a machine.

@@ -39,12 +39,12 @@ use std::time::Duration;
 use rusqlite::Transaction;
 use serde_json::Value;
 
+pub use credentials::User;
 pub use error::{BadBearer, ErrorKind, Result, StoreError};
 pub use health::Health;
 pub use jwt_key::provided_jwt_key;
 pub use start::Started;
 pub use upload::Upload;
-pub use users::User;
 
 use crate::util::log;
 use crate::util::types::RandomId;

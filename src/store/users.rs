@@ -1,38 +1,15 @@
 //! Users: added, changed and removed by the operator.
 
-use std::net::IpAddr;
-
 use rusqlite::types::Value;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, params};
 
-use super::Store;
 use super::audit::Event;
 use super::db::{execute, query_one, query_opt, query_scalar};
 use super::error::{ErrorKind, Result, StoreError};
 use super::prune::Pruned;
+use super::{Store, User};
 use crate::util::time::now_ms;
 use crate::util::types::Email;
-
-/// Who does something: rows are theirs, and the audit log names them.
-#[derive(Debug, Clone)]
-pub struct User {
-    pub id: i64,
-    pub email: String,
-    /// Where from; None for the operator's commands.
-    pub peer: Option<IpAddr>,
-    /// Of the JWT they came with. None with an API token, which outlives a change of the password.
-    pub generation: Option<i64>,
-    /// The API token they came with, or traded for their JWT.
-    pub token_id: Option<i64>,
-}
-
-impl User {
-    /// From the columns id and email of a user, which come first.
-    pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<User> {
-        let (id, email) = (row.get(0)?, row.get(1)?);
-        Ok(User { id, email, peer: None, generation: None, token_id: None })
-    }
-}
 
 /// What a change of a user does.
 pub enum Change<'a> {
