@@ -20,9 +20,11 @@ if [ -z "$binary" ]; then
   (cd "$root" && cargo build --release --quiet)
   binary="${CARGO_TARGET_DIR:-$root/target}/release/configsync-server"
 fi
-# Both forms of the log.
-for format in text json; do
-  "$binary" serve --log-format "$format" --data "$scratch/$format" --listen 127.0.0.1:0 \
+# Both forms of the log, also with the priorities of the journal.
+for form in text json text-journal json-journal; do
+  format=${form%-journal}
+  if [ "$form" = "$format" ]; then unset JOURNAL_STREAM; else export JOURNAL_STREAM=1:2; fi
+  "$binary" serve --log-format "$format" --data "$scratch/$form" --listen 127.0.0.1:0 \
     >"$scratch/out" 2>"$scratch/log" & pid=$!
   for _ in $(seq 100); do grep -q '^configsync-server listening' "$scratch/out" && break; sleep 0.1; done
   url=$(sed -n 's/^configsync-server listening on //p' "$scratch/out")
@@ -35,7 +37,7 @@ for format in text json; do
   fail2ban-regex "$scratch/log" "$here/configsync-server.conf" -v >"$scratch/found"
   # Ten failures and one line for the throttle.
   grep -q '^Failregex: 11 total' "$scratch/found" \
-    || { cat "$scratch/found" >&2; fail "not eleven lines of $format"; }
+    || { cat "$scratch/found" >&2; fail "not eleven lines of $form"; }
   if grep -q '^|  *6\.6\.6\.6' "$scratch/found"; then fail "a forged address was believed"; fi
   kill "$pid" && wait "$pid"
   pid=

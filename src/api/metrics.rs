@@ -32,18 +32,20 @@ pub fn metrics(app: &App, _request: &Request) -> HandlerResult {
 
 /// What each user stores, and when each machine pushed.
 fn users(app: &App, out: &mut Exposition) -> Result<(), Error> {
-    let text = |row: &Value, name| row.get(name).and_then(Value::as_str).unwrap_or("").to_owned();
-    let number = |row: &Value, name| row.get(name).and_then(Value::as_f64).unwrap_or(0.0);
     let name = "configsync_user_stored_bytes";
     out.describe(name, "gauge", "Bytes that a user stores.");
-    for row in app.store.stored_table()?.objects() {
-        out.sample(name, &[("user", &text(&row, "email"))], number(&row, "stored_bytes"));
+    for row in &app.store.stored_table()?.rows {
+        if let [Value::String(user), _, bytes, _] = row.as_slice() {
+            out.sample(name, &[("user", user)], bytes);
+        }
     }
     let name = "configsync_last_push_timestamp_seconds";
     out.describe(name, "gauge", "When a machine last pushed; 0: never.");
-    for row in app.store.push_table()?.objects() {
-        let labels = [("user", &*text(&row, "user")), ("machine", &text(&row, "machine_id"))];
-        out.sample(name, &labels, number(&row, "last_push_at") / 1000.0);
+    for row in &app.store.push_table()?.rows {
+        if let [Value::String(user), Value::String(machine), at] = row.as_slice() {
+            let seconds = at.as_f64().unwrap_or(0.0) / 1000.0;
+            out.sample(name, &[("user", user), ("machine", machine)], seconds);
+        }
     }
     Ok(())
 }

@@ -155,6 +155,12 @@ impl Value {
         parts.map(|text| text.parse().map_err(refuse)).collect()
     }
 
+    /// Which of these words it is, whatever their case.
+    pub fn one_of<const N: usize>(&self, words: [&str; N]) -> Result<usize, CliError> {
+        let found = words.iter().position(|word| word.eq_ignore_ascii_case(&self.text));
+        found.ok_or_else(|| self.refuse(settings::takes(self.kind)))
+    }
+
     /// As a number within the bounds of its kind; of a size, with or without a unit.
     pub fn number<T: TryFrom<u64>>(&self) -> Result<T, CliError> {
         let number: u64 = match self.kind.starts_with("BYTES") {

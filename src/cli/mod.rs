@@ -3,16 +3,14 @@
 mod args;
 mod audit;
 mod background;
-mod backup;
-mod check;
 mod environment;
 mod healthcheck;
 mod help;
 mod machine;
+mod maintenance;
 mod notify;
 mod output;
 mod process;
-mod prune;
 mod serve;
 mod settings;
 mod status;
@@ -67,10 +65,10 @@ const COMMANDS: [Command; 22] = [
     ("machine list", machine::list),
     ("machine remove", machine::remove),
     ("status", status::run),
-    ("check", check::run),
-    ("backup", backup::run),
-    ("restore", backup::restore),
-    ("prune", prune::run),
+    ("check", maintenance::check),
+    ("backup", maintenance::backup),
+    ("restore", maintenance::restore),
+    ("prune", maintenance::prune),
     ("audit", audit::run),
     ("environment list", environment::list),
     ("environment restore", environment::restore),

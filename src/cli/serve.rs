@@ -11,7 +11,7 @@ use super::args::{Args, Value};
 use super::notify::notify;
 use super::output::{could_not, write_out};
 use super::process::{connections_carried, probe_threads, watch_signals};
-use super::settings::Switch;
+use super::settings::OFF_ON;
 use super::token::new_token;
 use super::{CliError, Done, background, warn_of_unknown_variables};
 use crate::app::admission::{Admission, Listener, Ticket};
@@ -25,7 +25,7 @@ use crate::store::prune::Retention;
 use crate::store::status::Fact;
 use crate::store::{Policy, Started, Store, provided_jwt_key};
 use crate::util::limits;
-use crate::util::log::{self, Format};
+use crate::util::log;
 use crate::util::metrics::Metrics;
 use crate::util::types::{Email, visible};
 
@@ -41,7 +41,7 @@ pub struct Settings {
     audit_days: u32,
     metrics: Option<SocketAddr>,
     page: bool,
-    log_format: Format,
+    log_as_json: bool,
 }
 
 /// The listening sockets, bound before the data folder is touched.
@@ -53,7 +53,7 @@ struct Listeners {
 
 pub fn run(args: Args) -> Done {
     let mut settings = settings(args)?;
-    log::start(settings.log_format).map_err(could_not("start the thread that logs"))?;
+    log::start(settings.log_as_json).map_err(could_not("start the thread that logs"))?;
     warn_of_unknown_variables();
     probe_threads().map_err(could_not("start the threads of a server (a limit of the system?)"))?;
     settings.gate.connections_max = connections_carried(settings.gate.connections_max);
@@ -209,8 +209,8 @@ pub fn settings(mut args: Args) -> Result<Settings, CliError> {
         },
         audit_days: args.setting("--audit-days")?.number()?,
         metrics: metrics.given().map(Value::parse).transpose()?,
-        page: !args.setting("--no-page")?.parse::<Switch>()?.0,
-        log_format: args.setting("--log-format")?.parse()?,
+        page: args.setting("--no-page")?.one_of(OFF_ON)? % 2 == 0,
+        log_as_json: args.setting("--log-format")?.one_of(["text", "json"])? == 1,
         data: args.finish()?,
     })
 }

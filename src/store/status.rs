@@ -122,12 +122,12 @@ impl Store {
     /// When the last off-site copy was made, in milliseconds since 1970, by the file that its script
     /// writes; None if there is none.
     pub fn last_offsite(&self) -> Result<Option<i64>> {
-        let (root, mut text) = (self.data.root(), String::new());
+        let (root, mut bytes) = (self.data.root(), Vec::new());
         let opened = root.open_regular(OFFSITE_LAST);
-        match opened.and_then(|file| file.take(64).read_to_string(&mut text)) {
+        match opened.and_then(|file| file.take(64).read_to_end(&mut bytes)) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             // What cannot be read as a time is long ago: somebody should look.
-            Ok(_) => Ok(Some(moment(text.trim()).unwrap_or(0))),
+            Ok(_) => Ok(Some(moment(String::from_utf8_lossy(&bytes).trim()).unwrap_or(0))),
             Err(e) => Err(root.error("read", OFFSITE_LAST, e)),
         }
     }
@@ -164,7 +164,6 @@ impl Store {
 
 /// Facts that one process leaves for another, in `server_state`. Each is a JSON object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code)] // backup and check are about to leave theirs
 pub enum Fact {
     /// Of the last start of a server: `min_free_bytes`, `quota_bytes`.
     Start,

@@ -2,7 +2,6 @@
 //! so that a reader that does not read delays nobody. Nothing secret is ever handed to it.
 
 use std::io::Write;
-use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{LazyLock, OnceLock};
@@ -12,27 +11,6 @@ use serde_json::{Map, Value};
 
 use crate::util::limits::{LOG_LINES_MAX, LOG_PAUSE_MS};
 use crate::util::time::{now_ms, rfc3339};
-
-/// How lines are written (`--log-format`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// `TIME LEVEL message key=value …`
-    Text,
-    /// A JSON object a line with `time`, `level`, `msg` and the fields.
-    Json,
-}
-
-impl FromStr for Format {
-    type Err = ();
-
-    fn from_str(word: &str) -> Result<Format, ()> {
-        match word {
-            "text" => Ok(Format::Text),
-            "json" => Ok(Format::Json),
-            _ => Err(()),
-        }
-    }
-}
 
 /// How much a line matters: its word in the line, and its priority for the journal (syslog(3)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +28,9 @@ impl Level {
 /// The name of the thread that writes.
 const WRITER: &str = "log";
 
-static QUEUE: OnceLock<(Format, SyncSender<Line>)> = OnceLock::new();
+/// True: a JSON object a line, with `time`, `level`, `msg` and the fields. False: `TIME LEVEL message
+/// key=value …`.
+static QUEUE: OnceLock<(bool, SyncSender<Line>)> = OnceLock::new();
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 enum Line {
@@ -59,10 +39,10 @@ enum Line {
 }
 
 /// Starts the writer thread; until then lines are written in place, as text.
-pub fn start(format: Format) -> std::io::Result<()> {
+pub fn start(json: bool) -> std::io::Result<()> {
     let (sender, receiver) = sync_channel(LOG_LINES_MAX);
     std::thread::Builder::new().name(WRITER.into()).spawn(move || write_lines(receiver))?;
-    let _ = QUEUE.set((format, sender));
+    let _ = QUEUE.set((json, sender));
     Ok(())
 }
 
@@ -125,7 +105,7 @@ pub fn priority(level: Level) -> String {
 
 fn line(level: Level, msg: &str, fields: &[(&str, Value)]) -> String {
     let text = match QUEUE.get() {
-        Some((Format::Json, _)) => json_line(level, msg, fields),
+        Some((true, _)) => json_line(level, msg, fields),
         _ => text_line(level, msg, fields),
     };
     priority(level) + &text

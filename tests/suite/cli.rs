@@ -72,6 +72,8 @@ fn only_serve_and_restore_make_a_data_folder() {
     let folder = folder.to_str().unwrap();
     for args in [
         &["user", "list"][..],
+        &["status"],
+        &["machine", "list"],
         &["user", "add", "a@example.org"],
         &["token", "list"],
         &["check"],
@@ -132,7 +134,8 @@ fn users_are_added_listed_and_removed_with_all_they_stored() {
     user.stored("m", b"state");
     let list = server.ok(&["user", "list"]);
     let rows: Vec<Vec<&str>> = list.lines().map(|line| line.split('\t').collect()).collect();
-    assert_eq!(rows[0][..5], ["1", "a@example.org", "enabled", "token only", "5"]);
+    assert_eq!(rows[0][..6], ["1", "a@example.org", "enabled", "token only", "5", "default"]);
+    assert!(rows[0].len() == 7 && rows[0][6].ends_with('Z'), "{list}");
     for gone in ["passwd", "disable", "enable", "remove", "quota"] {
         let mut args = vec!["user", gone, "x@example.org"];
         args.extend(match gone {

@@ -190,7 +190,9 @@ fn off_site_copies_are_looked_at_only_where_they_are_set_up() {
     fs::write(&file, "2999-01-01T00:00:00Z\n").unwrap();
     assert!(attention(&server, &[]).is_empty());
     assert!(server.cli(&["status"]).out.contains("last off-site copy"));
-    for old in ["2026-01-01T00:00:00Z", "nonsense", ""] {
+    for old in
+        [&b"2026-01-01T00:00:00Z"[..], b"nonsense", b"\xff", b"2999-01-01T00:00:00Z more", b""]
+    {
         fs::write(&file, old).unwrap();
         only(&attention(&server, &[]), &["off-site copy"]);
     }

@@ -1,0 +1,108 @@
+//! `check`, `backup`, `restore` and `prune`.
+
+use std::path::Path;
+
+use super::args::Args;
+use super::output::{print, print_lines, progress};
+use super::{CliError, Done, open_to_read};
+use crate::store::Store;
+use crate::store::backup::{self, Copied};
+use crate::store::prune::{Pruned, Retention};
+use crate::util::time::rfc3339;
+
+/// `check`: verifies a data folder.
+pub fn check(args: Args) -> Done {
+    let store = open_to_read(args)?;
+    let total = store.totals().map_or(0, |(bytes, _)| bytes);
+    let report = store.check(&mut progress("verified", total))?;
+    let database = report.database.iter().map(|sentence| format!("database: {sentence}"));
+    let orphans = report.orphans.iter().map(|path| format!("orphan without a row: {path}"));
+    let found = database.chain(report.damaged.iter().cloned()).chain(orphans);
+    print_lines(&found.collect::<Vec<_>>())?;
+    if report.clean() {
+        let (count, bytes) = (report.snapshots, report.bytes);
+        return print(format_args!("clean: {count} snapshots of {bytes} bytes verified\n"));
+    }
+    let (damaged, all, orphans) = (report.damaged.len(), report.snapshots, report.orphans.len());
+    Err(CliError::Failed(format!(
+        "damage found: {damaged} of {all} snapshots damaged, {orphans} orphans, {} findings in the \
+         database",
+        report.database.len()
+    )))
+}
+
+/// `backup DEST`: a verified copy of a data folder.
+pub fn backup(mut args: Args) -> Done {
+    let hard_link = args.flag("--hard-link");
+    let older = args.value("--incremental-from", "OLD")?;
+    let dest = args.positional("DEST")?;
+    let store = open_to_read(args)?;
+    let older = older.as_ref().map(|older| Path::new(&older.text));
+    let (to, mut told) = (Path::new(&dest.text), progress("copied", store.totals()?.0));
+    let copied = store.backup(to, older, hard_link, &mut told)?;
+    report(&copied, &dest.text)
+}
+
+/// `restore SRC`: back to `--data`.
+pub fn restore(mut args: Args) -> Done {
+    let (from, to) = (args.positional("SRC")?, args.finish()?);
+    let from = Path::new(&from.text);
+    let total = Store::open_to_read(from).and_then(|store| store.totals());
+    let total = total.map_or(0, |(bytes, _)| bytes);
+    let copied = backup::restore(from, &to, &mut progress("restored", total))?;
+    let at = copied.backup_time.map_or("an unknown time".into(), rfc3339);
+    print(format_args!(
+        "API tokens and passwords are again as they were at the backup, of {at}: what was revoked since \
+         then works again. Look at `token list`, and revoke it again with `token revoke ID` and `user \
+         disable EMAIL`; JWTs of before are void\n"
+    ))?;
+    report(&copied, &to.display().to_string())
+}
+
+fn report(copied: &Copied, dest: &str) -> Done {
+    let Copied { files, linked, bytes, .. } = copied;
+    print(format_args!("{files} files of {bytes} bytes in {dest}, {linked} of them linked\n"))?;
+    for (what, reason) in &copied.damaged {
+        print(format_args!("{what} is damaged and left out: {reason}\n"))?;
+    }
+    match copied.damaged.len() {
+        0 => Ok(()),
+        n => Err(CliError::Failed(format!("{n} damaged files were left out of the copy"))),
+    }
+}
+
+/// `prune`: deletes what nobody needs any more.
+pub fn prune(mut args: Args) -> Done {
+    let keep = args.value("--keep", "N")?.map(|n| n.at_least(1).number()).transpose()?;
+    let older_than_days = args.value("--older-than-days", "N")?;
+    let older_than_days = older_than_days.map(|n| n.number()).transpose()?;
+    let dry_run = args.flag("--dry-run");
+    let data = args.finish()?;
+    if keep.is_none() && older_than_days.is_none() {
+        let rule = "prune needs --keep N or --older-than-days N; see prune --help";
+        return Err(CliError::Usage(rule.into()));
+    }
+    let retention = Retention { keep, older_than_days };
+    let store = if dry_run { Store::open_to_read(&data)? } else { Store::open(&data)? };
+    let Pruned { snapshots, deleted, orphans, bytes, waiting, clock_in_doubt, .. } =
+        store.prune(retention, dry_run)?;
+    let what = format!(
+        "{snapshots} snapshots, {deleted} deleted entities and environments and {orphans} files of \
+         orphans/"
+    );
+    if clock_in_doubt {
+        print(
+            "what was deleted or set aside long ago stays: the clock is far from the newest row\n",
+        )?;
+    }
+    if dry_run {
+        return print(format_args!("would delete {what}, and free {bytes} bytes\n"));
+    }
+    print(format_args!("deleted {what}; {bytes} bytes freed\n"))?;
+    match waiting {
+        0 => Ok(()),
+        n => print(format_args!(
+            "{n} files stay until the next prune: a backup or another prune is at work\n"
+        )),
+    }
+}
