@@ -2,9 +2,7 @@
 
 use serde_json::json;
 
-use crate::app::App;
-use crate::app::HandlerResult;
-use crate::app::{Request, Response};
+use crate::app::{App, HandlerResult, Request, Response};
 use crate::store::Health;
 
 /// 200 while pushes would be taken and pulls be served.

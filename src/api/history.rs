@@ -2,21 +2,19 @@
 
 use serde_json::json;
 
-use crate::app::App;
-use crate::app::HandlerResult;
-use crate::app::{Error, Request};
+use crate::app::{App, Error, HandlerResult, Request};
 use crate::store::snapshots::Selector;
 use crate::store::{RowSink, User};
 use crate::util::limits::{HISTORY_PAGE_ROWS, HISTORY_PAGE_ROWS_MAX};
 
 /// A page of the user's snapshots, newest first.
-pub fn history(app: &App, request: &Request, who: &User) -> HandlerResult {
+pub fn history(app: &App, request: &Request, user: &User) -> HandlerResult {
     let limit = request.query.one("limit")?.map_or(Ok(HISTORY_PAGE_ROWS), limit)?;
     let (machine, before) = (request.query.parsed("machine_id")?, request.query.id("before")?);
     let which = Selector { id: None, machine, before };
-    let (rows, next) = app.store.history(who.id, &which, limit)?;
+    let (rows, next) = app.store.history(user.id, &which, limit)?;
     let list = |sink: RowSink<'_>| rows.iter().try_for_each(|row| sink(row));
-    app.rows_and(who, "snapshots", list, &format!(",\"next_before\":{}", json!(next)))
+    app.rows_and(user, "snapshots", list, &format!(",\"next_before\":{}", json!(next)))
 }
 
 /// At least 1; more than a page counts as a page, also a number too large to hold.

@@ -14,12 +14,12 @@ pub const STATE: &str = "encrypted_state";
 pub const METADATA: &str = "metadata";
 
 /// Stores a snapshot.
-pub fn push(app: &App, request: &Request, who: &User, upload: Upload) -> HandlerResult {
+pub fn push(app: &App, request: &Request, user: &User, upload: Upload) -> HandlerResult {
     let mode = PushMode::Idempotent(request.condition()?);
     let body = if request.raw { from_query(request)? } else { request.json()? };
     let machine = body.machine_id.as_ref();
     let machine = machine.ok_or_else(|| Error::malformed("machine_id is needed"))?;
-    let (snapshot, stored) = app.store.push(who, machine, &body, &mode, upload)?;
+    let (snapshot, stored) = app.store.push(user, machine, &body, &mode, upload)?;
     app.metrics.pushes.add(stored.into());
     Ok(Response::row(if stored { 201 } else { 200 }, "snapshot", &snapshot.row))
 }
@@ -35,21 +35,21 @@ fn from_query(request: &Request) -> Result<PushBody, Error> {
 }
 
 /// GET /api/machines/snapshot and, as the released command line calls it, /api/machines/latest.
-pub fn pull(app: &App, request: &Request, who: &User) -> HandlerResult {
+pub fn pull(app: &App, request: &Request, user: &User) -> HandlerResult {
     let (id, machine) = (request.query.id("id")?, request.query.parsed("machine_id")?);
-    send(app, request, who, &Selector { id, machine, before: None })
+    send(app, request, user, &Selector { id, machine, before: None })
 }
 
 /// GET /api/machines/snapshot/{id}.
-pub fn pull_by_id(app: &App, request: &Request, who: &User) -> HandlerResult {
+pub fn pull_by_id(app: &App, request: &Request, user: &User) -> HandlerResult {
     // The client shows the status line alone: what is not an id is a snapshot that is not there.
     let id = request.param_id(0).map_err(|_| StoreError::missing("snapshot"))?;
-    send(app, request, who, &Selector { id: Some(id), ..Selector::default() })
+    send(app, request, user, &Selector { id: Some(id), ..Selector::default() })
 }
 
 /// Sends a snapshot: as JSON with base64, or, asked for by `Accept`, the bytes themselves.
-fn send(app: &App, request: &Request, who: &User, which: &Selector) -> HandlerResult {
-    let snapshot = app.store.snapshot(who.id, which)?;
+fn send(app: &App, request: &Request, user: &User, which: &Selector) -> HandlerResult {
+    let snapshot = app.store.snapshot(user.id, which)?;
     let (size, digest) = (snapshot.blob.size, snapshot.blob.digest.to_string());
     let (etag, condition) = (entity_tag(&digest, request.wants_bytes()), request.condition()?);
     if condition.one_of.is_some_and(|digests| !digests.name(&digest)) {
@@ -61,7 +61,7 @@ fn send(app: &App, request: &Request, who: &User, which: &Selector) -> HandlerRe
     }
     let file = app.store.open_snapshot(&snapshot)?;
     if !request.head {
-        let event = Event::of(who, "snapshot.pull").machine(&snapshot.machine_id);
+        let event = Event::of(user, "snapshot.pull").machine(&snapshot.machine_id);
         app.store.audit_later(event.subject(snapshot.id));
         app.metrics.pulls.add(1);
     }
