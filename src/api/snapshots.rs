@@ -1,9 +1,7 @@
 //! POST and GET /api/machines/snapshot.
 
-use crate::app::App;
-use crate::app::HandlerResult;
 use crate::app::representation::entity_tag;
-use crate::app::{Error, Request, Response};
+use crate::app::{App, Error, HandlerResult, Request, Response};
 use crate::store::audit::Event;
 use crate::store::snapshots::{PushBody, PushMode, Selector};
 use crate::store::{StoreError, Upload, User};

@@ -14,7 +14,7 @@ use crate::dialect::entities::CIPHERTEXT;
 use crate::gate::access_log::AccessRecord;
 use crate::gate::head::Head;
 use crate::gate::spool::Spool;
-use crate::gate::{self, Admitted, Client};
+use crate::gate::{self, Client};
 use crate::store::audit::Event;
 use crate::store::{Upload, User};
 use crate::util::limits::{LONG_JSON_BYTES_MAX, SMALL_BODY_BYTES_MAX};
@@ -51,19 +51,12 @@ pub struct Ticket {
     _turn: Option<PoolGuard<()>>,
 }
 
-impl gate::Ticket for Ticket {
-    fn store(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let upload = self.upload.as_mut().ok_or_else(Error::internal)?;
-        Ok(upload.write(bytes)?)
-    }
-}
-
 impl gate::Admission for Admission {
     type Ticket = Ticket;
 
     fn admit(
         &self, head: &Head, client: Client, record: &mut AccessRecord<'_>,
-    ) -> Result<Admitted<Ticket>, Error> {
+    ) -> Result<(Spool, Ticket), Error> {
         if head.path.starts_with("/api/") {
             refuse_cross_site(head, client)?;
         }
@@ -82,7 +75,12 @@ impl gate::Admission for Admission {
         let (spool, upload) = self.spool(route, head, user.as_ref())?;
         let peer = client.address;
         let ticket = Ticket { peer, user, upload, _permit: None, _turn: None };
-        Ok(Admitted { spool, ticket })
+        Ok((spool, ticket))
+    }
+
+    fn store(&self, ticket: &mut Ticket, bytes: &[u8]) -> Result<(), Error> {
+        let upload = ticket.upload.as_mut().ok_or_else(Error::internal)?;
+        Ok(upload.write(bytes)?)
     }
 
     fn prepare(&self, ticket: &mut Ticket, route: &'static str, body: &[u8]) -> Result<(), Error> {

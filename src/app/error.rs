@@ -36,9 +36,3 @@ impl From<StoreError> for Error {
         Error::new(status, code, error.to_string())
     }
 }
-
-impl From<getrandom::Error> for Error {
-    fn from(error: getrandom::Error) -> Error {
-        StoreError::from(error).into()
-    }
-}

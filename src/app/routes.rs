@@ -4,8 +4,7 @@
 use crate::api::snapshots::STATE;
 use crate::api::{health, history, login, machines, metrics, page, snapshots, usage};
 use crate::app::request::percent_decode;
-use crate::app::{App, HandlerResult};
-use crate::app::{Error, Request};
+use crate::app::{App, Error, HandlerResult, Request};
 use crate::dialect::entities::CIPHERTEXT;
 use crate::dialect::{entities, environments, legacy, links, variables};
 use crate::store::entities::Kind;
@@ -129,9 +128,11 @@ pub static ROUTES: &[Route] = &[
 pub fn find(method: &str, path: &str) -> Result<(&'static Route, Vec<String>), Error> {
     let wanted = if method == "HEAD" { "GET" } else { method };
     let mut allowed: Vec<&str> = Vec::new();
-    for route in ROUTES.iter().filter(|route| matches(route.pattern, path)) {
+    for route in ROUTES {
+        let Some(segments) = captures(route.pattern, path) else { continue };
         if route.method == wanted {
-            return Ok((route, params(route.pattern, path)?));
+            let params = segments.into_iter().map(percent_decode);
+            return Ok((route, params.collect::<Result<_, _>>()?));
         }
         allowed.push(route.method);
         allowed.extend((route.method == "GET").then_some("HEAD"));
@@ -145,14 +146,11 @@ pub fn find(method: &str, path: &str) -> Result<(&'static Route, Vec<String>), E
     Err(Error::new(405, "method_not_allowed", sentence).with("Allow", allowed.join(", ")))
 }
 
-fn matches(pattern: &str, path: &str) -> bool {
-    let (mut pattern, mut path) = (pattern.split('/'), path.split('/'));
-    loop {
-        let (word, segment) = match (pattern.next(), path.next()) {
-            (None, None) => return true,
-            (Some(word), Some(segment)) => (word, segment),
-            _ => return false,
-        };
+/// The segments of a path that stand where its pattern has a name in braces; None if they differ.
+fn captures<'p>(pattern: &str, path: &'p str) -> Option<Vec<&'p str>> {
+    let (mut words, mut captured) = (pattern.split('/'), Vec::new());
+    for segment in path.split('/') {
+        let word = words.next()?;
         let fits = match word {
             "{}" => !segment.is_empty(),
             "{mid}" => !segment.is_empty() && !MachineId::is_reserved(segment),
@@ -160,17 +158,11 @@ fn matches(pattern: &str, path: &str) -> bool {
             word => word == segment,
         };
         if !fits {
-            return false;
+            return None;
         }
+        captured.extend(word.starts_with('{').then_some(segment));
     }
-}
-
-fn params(pattern: &str, path: &str) -> Result<Vec<String>, Error> {
-    let pairs = pattern.split('/').zip(path.split('/'));
-    pairs
-        .filter(|(word, _)| word.starts_with('{'))
-        .map(|(_, segment)| percent_decode(segment))
-        .collect()
+    words.next().is_none().then_some(captured)
 }
 
 #[cfg(test)]
@@ -179,20 +171,20 @@ mod tests {
 
     #[test]
     fn a_pattern_matches_segment_by_segment() {
-        assert!(matches("/a/{}/b", "/a/x/b"));
+        assert!(captures("/a/{}/b", "/a/x/b").is_some());
         for path in ["/a//b", "/a/x/b/", "/a/x", "/a/x/y/b", "a/x/b", "/A/x/b"] {
-            assert!(!matches("/a/{}/b", path), "{path}");
+            assert!(captures("/a/{}/b", path).is_none(), "{path}");
         }
     }
 
     #[test]
     fn a_word_that_is_a_route_is_never_a_machine_and_only_five_plurals_are_kinds() {
-        assert!(matches("/api/machines/{mid}/push", "/api/machines/laptop/push"));
-        assert!(!matches("/api/machines/{mid}/push", "/api/machines/latest/push"));
-        assert!(!matches("/api/machines/{mid}", "/api/machines/history"));
-        assert!(matches("/api/{kinds}/{}", "/api/configs/7"));
+        assert!(captures("/api/machines/{mid}/push", "/api/machines/laptop/push").is_some());
+        assert!(captures("/api/machines/{mid}/push", "/api/machines/latest/push").is_none());
+        assert!(captures("/api/machines/{mid}", "/api/machines/history").is_none());
+        assert!(captures("/api/{kinds}/{}", "/api/configs/7").is_some());
         for path in ["/api/config/7", "/api/users/7", "/api/configss/7", "/api//7"] {
-            assert!(!matches("/api/{kinds}/{}", path), "{path}");
+            assert!(captures("/api/{kinds}/{}", path).is_none(), "{path}");
         }
     }
 

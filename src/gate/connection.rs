@@ -49,13 +49,16 @@ impl<A: Admission> Connection<'_, A> {
             Ok(head) => (self.respond(head, &mut record), head.keep_alive()),
             Err(error) => (Err(error.clone().into()), false),
         };
-        let keep = keep_alive && result.is_ok() && !slots.stopping();
+        // What is unread of a body cannot be told from the next request.
+        let length = head.as_ref().map_or(0, |head| head.content_length.unwrap_or(0));
+        let keep = keep_alive && record.bytes_in == length && !slots.stopping();
         let response = match result {
             Ok(response) => response,
-            Err(error) => record.refused(error.in_phase("request body", "--body-grace")?),
+            Err(error) => error.in_phase("request body", "--body-grace")?.into(),
         };
         record.status = response.status;
         record.code = response.code.clone();
+        record.reason = response.reason;
         let head = response.head(record.id, (slots.config.phrase)(response.status), !keep);
         let without_body = record.method == "HEAD";
         let grace = slots.config.body_grace;
@@ -114,44 +117,28 @@ impl<A: Admission> Connection<'_, A> {
         }
     }
 
-    /// Has a request admitted, receives its body, and has the application answer it. An error
-    /// leaves the connection in the middle of the request.
+    /// Has a request admitted, receives its body, and has the application answer it.
     fn respond<'h>(
         &mut self, head: &'h Head, record: &mut AccessRecord<'h>,
     ) -> Result<Response, RequestError> {
-        let config = &self.slot.slots.config;
+        let (config, admission) = (&self.slot.slots.config, &self.service.admission);
         (record.method, record.path) = (&head.method, &head.path);
         let client = peer::client(self.slot.peer, &config.trusted_proxies, head);
         record.peer = client.address;
-        let admission = &self.service.admission;
-        let admitted =
-            self.slot.serve(client.address).and_then(|()| admission.admit(head, client, record));
-        let length = head.content_length.unwrap_or(0);
-        let mut admitted = match admitted {
-            Ok(admitted) => admitted,
-            Err(error) if length == 0 => return Ok(record.refused(error)),
-            Err(error) => return Err(error.into()),
-        };
-        let mut body = Vec::new();
+        self.slot.serve(client.address)?;
+        let (spool, mut ticket) = admission.admit(head, client, record)?;
+        let (length, mut body) = (head.content_length.unwrap_or(0), Vec::new());
         if length > 0 {
-            self.send_continue(head)?;
-            let ticket = &mut admitted.ticket;
-            body = receive(&mut self.incoming, length, admitted.spool, ticket, config.body_grace)?;
+            // Who waits for it is told that the body may come (RFC 9110, section 10.1.1).
+            if head.expects_continue() && self.incoming.buffer().is_empty() {
+                (&*self.slot.stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+            }
+            let store = |bytes: &[u8]| admission.store(&mut ticket, bytes);
+            body = receive(&mut self.incoming, length, spool, config.body_grace, store)?;
         }
         record.bytes_in = length;
-        let forwarded = admission
-            .prepare(&mut admitted.ticket, record.route, &body)
-            .and_then(|()| self.service.upstream.forward(record.id, head, admitted.ticket, &body));
-        Ok(forwarded.unwrap_or_else(|error| record.refused(error)))
-    }
-
-    /// Tells a client that waits for it that its body may come (RFC 9110, section 10.1.1).
-    fn send_continue(&self, head: &Head) -> Result<(), RequestError> {
-        if head.expects_continue() && self.incoming.buffer().is_empty() {
-            let sent = (&*self.slot.stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
-            sent.map_err(|_| RequestError::Disconnected)?;
-        }
-        Ok(())
+        admission.prepare(&mut ticket, record.route, &body)?;
+        Ok(self.service.upstream.forward(record.id, head, ticket, &body)?)
     }
 
     /// Ends an answered connection: closing it with something unread would reset it, and the reset
@@ -177,12 +164,4 @@ const TLS_HANDSHAKE: u8 = 0x16;
 fn speaks_tls() -> Error {
     let sentence = "this port speaks plain HTTP: use http://, or https:// at the proxy in front";
     Error { reason: Some("tls"), ..Error::malformed(sentence) }
-}
-
-impl AccessRecord<'_> {
-    /// Notes why a request is refused.
-    fn refused(&mut self, error: Error) -> Response {
-        self.reason = error.reason;
-        error.into()
-    }
 }

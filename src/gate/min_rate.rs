@@ -16,18 +16,14 @@ pub struct MinRate<S> {
     pub stream: S,
     left: Duration,
     grace: Duration,
-    transferred: u64,
+    /// Bytes that went so far.
+    pub transferred: u64,
 }
 
 impl<S> MinRate<S> {
     /// Begins with the grace.
     pub fn new(stream: S, grace: Duration) -> Self {
         MinRate { stream, left: grace, grace, transferred: 0 }
-    }
-
-    /// Bytes that went so far.
-    pub fn transferred(&self) -> u64 {
-        self.transferred
     }
 
     /// Makes a call that moves bytes, again where it was interrupted or the socket's own time-out

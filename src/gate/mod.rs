@@ -42,33 +42,22 @@ pub use peer::{Client, client};
 /// What the gate asks of the application.
 pub trait Admission: Send + Sync + 'static {
     /// What the application knows of an admitted request and no header field can carry.
-    type Ticket: Ticket;
+    type Ticket: Send + 'static;
 
-    /// Decides on a head alone, before a byte of its body is read, and notes in the access log
-    /// what it finds out.
+    /// Decides on a head alone, before a byte of its body is read: where that goes, and the ticket
+    /// of the request. Notes in the access log what it finds out.
     fn admit(
         &self, head: &Head, client: Client, record: &mut AccessRecord<'_>,
-    ) -> Result<Admitted<Self::Ticket>, Error>;
+    ) -> Result<(Spool, Self::Ticket), Error>;
+
+    /// Takes the next bytes of the upload.
+    fn store(&self, ticket: &mut Self::Ticket, bytes: &[u8]) -> Result<(), Error>;
 
     /// Gets what a worker must not wait for, once a small body is there. It runs on the
     /// connection's own thread and may wait.
     fn prepare(
         &self, ticket: &mut Self::Ticket, route: &'static str, body: &[u8],
     ) -> Result<(), Error>;
-}
-
-/// What travels beside a request to the application.
-pub trait Ticket: Send + 'static {
-    /// Takes the next bytes of the upload.
-    fn store(&mut self, bytes: &[u8]) -> Result<(), Error>;
-}
-
-/// A request that may come in.
-pub struct Admitted<T> {
-    /// Where its body goes.
-    pub spool: Spool,
-    /// What the application needs to know of it.
-    pub ticket: T,
 }
 
 /// The application as a connection sees it.

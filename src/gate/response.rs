@@ -17,6 +17,8 @@ pub struct Response {
     pub sentence: String,
     /// The machine word of a refusal, for the log.
     pub code: Option<String>,
+    /// What the log says beside it.
+    pub reason: Option<&'static str>,
     /// Fields beside those that every response has.
     pub fields: Vec<(String, String)>,
     /// The body that is in memory.
@@ -41,13 +43,6 @@ pub struct Attachment {
     pub _held: Option<Box<dyn Send>>,
 }
 
-impl Attachment {
-    /// Bytes that this puts on the wire.
-    pub fn wire_len(&self) -> u64 {
-        if self.base64 { self.len.div_ceil(3).saturating_mul(4) } else { self.len }
-    }
-}
-
 impl Response {
     /// A response without a body.
     pub fn empty(status: u16) -> Response {
@@ -64,12 +59,6 @@ impl Response {
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Response {
         self.fields.push((name.to_owned(), value.into()));
         self
-    }
-
-    /// The length of the whole body in bytes.
-    pub fn content_length(&self) -> u64 {
-        let of_file = self.attachment.as_ref().map_or(0, Attachment::wire_len);
-        self.declared.unwrap_or(self.body.len() as u64).saturating_add(of_file)
     }
 
     /// The head as it is sent, with the fields that every response has. `phrase` is the standard
@@ -91,7 +80,12 @@ impl Response {
         field("Date", &date);
         // RFC 9110, section 8.6: never with 204; with 304 it may be left out.
         if !matches!(self.status, 204 | 304) {
-            field("Content-Length", &self.content_length().to_string());
+            let of_file = self.attachment.as_ref().map_or(0, |file| match file.base64 {
+                true => file.len.div_ceil(3).saturating_mul(4),
+                false => file.len,
+            });
+            let length = self.declared.unwrap_or(self.body.len() as u64).saturating_add(of_file);
+            field("Content-Length", &length.to_string());
         }
         self.fields.iter().for_each(|(name, value)| field(name, value));
         field("Cache-Control", "no-store");
@@ -108,11 +102,11 @@ impl Response {
 impl From<Error> for Response {
     fn from(error: Error) -> Response {
         let body = serde_json::json!({ "error": error.sentence, "code": error.code });
-        let mut response = Response::text(error.status, "application/json", body.to_string());
-        for (name, value) in error.fields {
-            response = response.with(name, value);
-        }
-        Response { sentence: error.sentence, code: Some(error.code.to_owned()), ..response }
+        let response = Response::text(error.status, "application/json", body.to_string());
+        let response =
+            error.fields.into_iter().fold(response, |r, (name, value)| r.with(name, value));
+        let (sentence, code, reason) = (error.sentence, Some(error.code.to_owned()), error.reason);
+        Response { sentence, code, reason, ..response }
     }
 }
 

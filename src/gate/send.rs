@@ -29,7 +29,7 @@ pub fn send(
     if corked {
         let _ = set_tcp_cork(stream, false);
     }
-    let written = out.get_ref().transferred();
+    let written = out.get_ref().transferred;
     (written.saturating_sub(head.len() as u64), sent)
 }
 

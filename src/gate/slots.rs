@@ -64,13 +64,13 @@ impl Slots {
         let mut open = lock(&self.open);
         // A proxy's connection carries many clients: it counts against the total only.
         let of_proxy = is_proxy(&self.config.trusted_proxies, peer);
+        let network = Some(Network::of_peer(peer)).filter(|_| !of_proxy);
         let full = open.len() >= self.config.connections_max;
-        if full || !of_proxy && self.is_full(&open, Network::of_peer(peer)) {
+        if full || network.is_some_and(|network| self.is_full(&open, network)) {
             self.metrics.refused.add(1);
             return None;
         }
-        let counts_for = Some(Network::of_peer(peer)).filter(|_| !of_proxy);
-        let entry = Open { stream: Arc::clone(stream), peer: counts_for, idle: true };
+        let entry = Open { stream: Arc::clone(stream), peer: network, idle: true };
         open.insert(stream.as_raw_fd(), entry);
         self.metrics.opened.add(1);
         Some(Slot { slots: Arc::clone(self), stream: Arc::clone(stream), peer, of_proxy })

@@ -4,8 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use super::Ticket;
-use super::error::RequestError;
+use super::error::{Error, RequestError};
 use super::json::split_upload_json;
 use super::min_rate::MinRate;
 use crate::util::limits::{PIECE_BYTES, SMALL_BODY_BYTES_MAX};
@@ -15,9 +14,9 @@ use crate::util::limits::{PIECE_BYTES, SMALL_BODY_BYTES_MAX};
 pub enum Spool {
     /// Into memory; admission bounded its length.
     Memory,
-    /// Into the ticket's upload, as it is.
+    /// Into the upload, as it is.
     Upload,
-    /// A JSON object: the base64 of `field` is decoded into the ticket's upload, the value of
+    /// A JSON object: the base64 of `field` is decoded into the upload, the value of
     /// `skip` is dropped unread, the rest stays in memory.
     UploadJson {
         /// The member that is the upload.
@@ -30,8 +29,8 @@ pub enum Spool {
 /// Receives `length` bytes and returns what stays in memory. A body cut short is an error, never
 /// a short body.
 pub fn receive(
-    stream: &mut BufReader<&TcpStream>, length: u64, spool: Spool, ticket: &mut impl Ticket,
-    grace: Duration,
+    stream: &mut BufReader<&TcpStream>, length: u64, spool: Spool, grace: Duration,
+    mut store: impl FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<Vec<u8>, RequestError> {
     stream.get_ref().set_read_timeout(Some(grace))?;
     let piece = usize::try_from(length).unwrap_or(usize::MAX).min(PIECE_BYTES);
@@ -47,13 +46,14 @@ pub fn receive(
             if piece.is_empty() {
                 break;
             }
-            ticket.store(piece)?;
+            store(piece)?;
             let stored = piece.len();
             source.consume(stored);
         },
         Spool::UploadJson { field, skip } => {
-            let store = |bytes: &[u8]| Ok(ticket.store(bytes)?);
-            small = split_upload_json(source, field, skip, SMALL_BODY_BYTES_MAX, store)?;
+            small = split_upload_json(source, field, skip, SMALL_BODY_BYTES_MAX, |bytes| {
+                Ok(store(bytes)?)
+            })?;
         }
     }
     Ok(small)

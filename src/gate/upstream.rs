@@ -34,13 +34,11 @@ pub const CODE_FIELD: &str = "X-Gate-Code";
 const FORWARDED: [&str; 4] = ["Content-Type", "Accept", "If-Match", "If-None-Match"];
 
 /// What waits for its other half, one entry for each request under way.
-pub struct Handoff<T>(Mutex<HashMap<RandomId, Entry<T>>>);
+pub struct Handoff<T>(Mutex<HashMap<RandomId, Waiting<T>>>);
 
-enum Entry<T> {
-    Ticket(T),
-    /// A worker has the ticket.
-    Claimed,
-    File(Attachment),
+struct Waiting<T> {
+    ticket: Option<T>,
+    file: Option<Attachment>,
 }
 
 impl<T> Default for Handoff<T> {
@@ -52,24 +50,13 @@ impl<T> Default for Handoff<T> {
 impl<T> Handoff<T> {
     /// The ticket of a request that arrived at a worker; None if it is not ours, or was claimed.
     pub fn claim_ticket(&self, id: RandomId) -> Option<T> {
-        match std::mem::replace(lock(&self.0).get_mut(&id)?, Entry::Claimed) {
-            Entry::Ticket(ticket) => Some(ticket),
-            Entry::Claimed | Entry::File(_) => None,
-        }
+        lock(&self.0).get_mut(&id)?.ticket.take()
     }
 
     /// Leaves the file of a response for the gate, unless that has given up on it.
     pub fn park_file(&self, id: RandomId, file: Attachment) {
-        if let Some(entry) = lock(&self.0).get_mut(&id) {
-            *entry = Entry::File(file);
-        }
-    }
-
-    /// Ends a request. A ticket that no worker took goes, and its guards undo what it held.
-    fn finish(&self, id: RandomId) -> Option<Attachment> {
-        match lock(&self.0).remove(&id)? {
-            Entry::File(file) => Some(file),
-            Entry::Ticket(_) | Entry::Claimed => None,
+        if let Some(waiting) = lock(&self.0).get_mut(&id) {
+            waiting.file = Some(file);
         }
     }
 }
@@ -97,7 +84,10 @@ impl<T> Upstream<T> {
             // All are taken before one is given back: each place gets its link.
             let mut place = upstream.links.take(Duration::ZERO).ok_or(ErrorKind::Other)?;
             let mut link = upstream.open(Duration::from_millis(LINK_START_MS))?;
-            let probe = format!("GET / HTTP/1.1\r\nTE: identity\r\n{ID_FIELD}: {}\r\n\r\n", id()?);
+            let probe = format!(
+                "GET / HTTP/1.1\r\nTE: identity\r\n{ID_FIELD}: {}\r\n\r\n",
+                RandomId::draw()?
+            );
             exchange(&mut link, probe.as_bytes(), false)?;
             link.get_ref().set_read_timeout(Some(Duration::from_secs(WORKER_RESPONSE_S)))?;
             place.value = Some(link);
@@ -114,7 +104,7 @@ impl<T> Upstream<T> {
         let wait = Duration::from_secs(WORKER_WAIT_S);
         let busy = || Error::overloaded("all workers are busy; try again");
         let mut place = self.links.take(wait).ok_or_else(busy)?;
-        lock(&self.handoff.0).insert(id, Entry::Ticket(ticket));
+        lock(&self.handoff.0).insert(id, Waiting { ticket: Some(ticket), file: None });
         let request = [canonical(id, head, body.len()).as_bytes(), body].concat();
         let link = place.value.take();
         let link = link.map_or_else(|| self.open(Duration::from_secs(WORKER_RESPONSE_S)), Ok);
@@ -124,7 +114,8 @@ impl<T> Upstream<T> {
             place.value = Some(link);
             Ok(response)
         });
-        let attachment = self.handoff.finish(id);
+        // A ticket that no worker took goes, and its guards undo what it held.
+        let attachment = lock(&self.handoff.0).remove(&id).and_then(|waiting| waiting.file);
         response.map(|response| Response { attachment, ..response }).map_err(|error| {
             log::error(&format!("a worker did not answer: {error}"));
             Error::internal()
@@ -141,10 +132,6 @@ impl<T> Upstream<T> {
         link.set_write_timeout(Some(timeout))?;
         Ok(BufReader::new(link))
     }
-}
-
-fn id() -> io::Result<RandomId> {
-    RandomId::draw().map_err(io::Error::other)
 }
 
 /// The head of the request that tiny_http sees. `TE: identity` makes it answer with a length;

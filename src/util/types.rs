@@ -212,9 +212,8 @@ impl RandomId {
 
     /// Reads exactly 32 lower-case hexadecimal digits.
     pub fn parse(text: &str) -> Option<RandomId> {
-        let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        let fits = text.len() == 32 && text.bytes().all(hex);
-        fits.then(|| u128::from_str_radix(text, 16).ok().map(RandomId)).flatten()
+        let id = u128::from_str_radix(text, 16).ok().map(RandomId);
+        id.filter(|id| id.to_string() == text)
     }
 }
 
