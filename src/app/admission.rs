@@ -47,7 +47,7 @@ pub struct Ticket {
     pub upload: Option<Upload>,
     /// The permission to hash a password.
     _permit: Option<Permit>,
-    /// The user's turn at the workers, until the request is answered.
+    /// The user's turn at the workers, until the handler has ended.
     _turn: Option<PoolGuard<()>>,
 }
 
@@ -98,9 +98,8 @@ impl gate::Admission for Admission {
 impl Admission {
     /// The route of a request, if this listener has it.
     fn route(&self, head: &Head, client: Client) -> Result<&'static Route, Error> {
-        let (route, _) = routes::find(&head.method, &head.path).map_err(|error| {
-            if error.status == 404 { nothing_here(head, client) } else { error }
-        })?;
+        let found = routes::find(&head.method, &head.path)?;
+        let (route, _) = found.ok_or_else(|| nothing_here(head, client))?;
         let of_metrics = matches!(route.handler, Handler::Metrics(_));
         let here = match self.listener {
             Listener::Main => !of_metrics && (self.app.page || route.pattern != "/"),
@@ -160,20 +159,16 @@ impl Admission {
 
 /// What a browser sends for a page of another site (Fetch Metadata; RFC 6454, section 7).
 fn refuse_cross_site(head: &Head, client: Client) -> Result<(), Error> {
-    let elsewhere = head.field("sec-fetch-site") == Some("cross-site");
-    let host = head.field("host");
+    let origin = head.field("origin");
+    let authority = origin.and_then(|origin| origin.split_once("://")).map(|(_, rest)| rest);
     let forwarded = head.field("x-forwarded-host").filter(|_| client.through_proxy);
-    let foreign = head.field("origin").is_some_and(|origin| {
-        let origin = origin.split_once("://").map(|(_, authority)| authority);
-        ![host, forwarded]
-            .into_iter()
-            .flatten()
-            .any(|host| origin.is_some_and(|origin| origin.eq_ignore_ascii_case(host)))
-    });
-    match elsewhere || foreign {
-        true => Err(Error::new(403, "cross_site", "a page of another site may not call this API")),
-        false => Ok(()),
+    let mut hosts = head.field("host").into_iter().chain(forwarded);
+    let own = hosts.any(|host| authority.is_some_and(|origin| origin.eq_ignore_ascii_case(host)));
+    if head.field("sec-fetch-site") == Some("cross-site") || origin.is_some() && !own {
+        let rule = "a page of another site may not call this API";
+        return Err(Error::new(403, "cross_site", rule));
     }
+    Ok(())
 }
 
 /// The rules of the head that no route can be without.
@@ -204,10 +199,8 @@ fn nothing_here(head: &Head, client: Client) -> Error {
 /// True for `127.0.0.1:9100`, `[::1]` and `localhost`: a page of another site that has its own
 /// name point here cannot send such a Host (DNS rebinding).
 fn names_an_address(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-        _ => host,
-    };
+    let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit());
+    let (name, _) = host.rsplit_once(':').filter(|(_, port)| is_port(port)).unwrap_or((host, ""));
     let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
     bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
 }

@@ -17,7 +17,7 @@ pub fn wants_bytes(accept: &str) -> bool {
     bytes > 0.0 && bytes >= weight("application/json")
 }
 
-/// The weight among the parameters of a media range. One that is no weight excludes the range.
+/// The weight among the parameters of a media range. An invalid one excludes the range.
 fn weight(parameters: &str) -> f32 {
     let mut parameters = parameters.split(';').map(str::trim);
     let weight = parameters.find_map(|part| part.strip_prefix(['q', 'Q'])?.strip_prefix('='));

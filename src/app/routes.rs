@@ -29,7 +29,7 @@ pub enum Payload {
     },
 }
 
-/// What answers, and who may call it: a handler that is given no user cannot know one, and one
+/// A handler, and who may call it: one that is given no user cannot know one, and one
 /// that is given a user is never called without.
 #[derive(Clone, Copy)]
 pub enum Handler {
@@ -45,7 +45,7 @@ pub enum Handler {
 
 /// One route.
 pub struct Route {
-    /// GET answers HEAD too.
+    /// A GET route takes HEAD too.
     pub method: &'static str,
     /// Path; `{}` stands for any one segment, `{mid}` for a machine id (never for one of the words
     /// that are routes of their own), `{kinds}` for the plural of an entity kind.
@@ -124,23 +124,23 @@ pub static ROUTES: &[Route] = &[
     route("POST", "/api/{kinds}/{}/keys", Json, User(entities::add_key)),
 ];
 
-/// The route of a method and path with the decoded segments that stand for `{}`.
-pub fn find(method: &str, path: &str) -> Result<(&'static Route, Vec<String>), Error> {
+/// The route of a method and path with the decoded segments that stand for `{}`; None if none has
+/// such a path.
+pub fn find(method: &str, path: &str) -> Result<Option<(&'static Route, Vec<String>)>, Error> {
     let wanted = if method == "HEAD" { "GET" } else { method };
     let mut allowed: Vec<&str> = Vec::new();
     for route in ROUTES {
         let Some(segments) = captures(route.pattern, path) else { continue };
         if route.method == wanted {
             let params = segments.into_iter().map(percent_decode);
-            return Ok((route, params.collect::<Result<_, _>>()?));
+            return Ok(Some((route, params.collect::<Result<_, _>>()?)));
         }
         allowed.push(route.method);
         allowed.extend((route.method == "GET").then_some("HEAD"));
     }
     if allowed.is_empty() {
-        // A path that cannot be decoded is no path at all.
-        percent_decode(path)?;
-        return Err(Error::new(404, "not_found", "there is nothing at this path"));
+        // A path that cannot be decoded is malformed, wherever it leads.
+        return percent_decode(path).map(|_| None);
     }
     let sentence = format!("this path takes {}", allowed.join(", "));
     Err(Error::new(405, "method_not_allowed", sentence).with("Allow", allowed.join(", ")))

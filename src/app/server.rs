@@ -23,8 +23,8 @@ use crate::util::log;
 use crate::util::types::RandomId;
 
 /// Starts tiny_http on a private socket with its workers, and opens the gate's way to them.
-/// `on_lost` is called if tiny_http leaves a worker without requests: nothing would be answered
-/// any more.
+/// `on_lost` is called if tiny_http leaves a worker without requests: no request would get a
+/// response any more.
 pub fn start(
     app: &Arc<App>, listener: UnixListener, socket: &Path,
     on_lost: impl Fn() + Clone + Send + Sync + 'static,
@@ -50,11 +50,11 @@ pub fn reason_phrase(status: u16) -> &'static str {
     tiny_http::StatusCode(status).default_reason_phrase()
 }
 
-/// Answers one request.
+/// Responds to one request.
 fn respond(app: &App, handoff: &Handoff<Ticket>, mut request: tiny_http::Request) {
     let id = field(&request, ID_FIELD).and_then(|id| RandomId::parse(&id));
     // A panic is logged by its hook, without what was given to it.
-    let run = || answer(app, handoff, id, &mut request).unwrap_or_else(Response::from);
+    let run = || dispatch(app, handoff, id, &mut request).unwrap_or_else(Response::from);
     let response = catch_unwind(AssertUnwindSafe(run));
     let response = response.unwrap_or_else(|_| Error::internal().into());
     let (response, attachment) = into_tiny(response);
@@ -66,7 +66,7 @@ fn respond(app: &App, handoff: &Handoff<Ticket>, mut request: tiny_http::Request
 }
 
 /// Finds the handler and calls it.
-fn answer(
+fn dispatch(
     app: &App, handoff: &Handoff<Ticket>, id: Option<RandomId>, request: &mut tiny_http::Request,
 ) -> HandlerResult {
     // Without a ticket it did not come through admission.
@@ -74,7 +74,8 @@ fn answer(
     let Some(mut ticket) = ticket else { return Ok(Response::empty(204)) };
     let target = request.url().to_owned();
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    let (route, params) = routes::find(request.method().as_str(), path)?;
+    let found = routes::find(request.method().as_str(), path)?;
+    let (route, params) = found.ok_or_else(Error::internal)?;
     let upload = ticket.upload.take();
     let user_id = ticket.user.as_ref().map_or(0, |user| user.id);
     let request = Request {

@@ -15,7 +15,7 @@ use crate::util::limits::{RESPONSE_FILE_BYTES_PER_USER_MAX, RESPONSE_MEMORY_BYTE
 use crate::util::sync::{Pool, PoolGuard, Share, lock};
 
 /// The one place in memory, for a response that the disk refused.
-static MEMORY: LazyLock<Arc<Pool<()>>> = LazyLock::new(|| Pool::new(1));
+static MEMORY: LazyLock<Arc<Pool<()>>> = LazyLock::new(|| Pool::new([None]));
 
 /// A body while it is written.
 pub struct BodyWriter<'a> {

@@ -16,7 +16,7 @@ impl Turns {
     /// A turn of this user, until the value goes; None if none came free in time.
     pub fn take(&self, user_id: i64) -> Option<PoolGuard<()>> {
         let mut users = lock(&self.0);
-        let turns = users.entry(user_id).or_insert_with(|| Pool::new(WORKERS_PER_USER_MAX));
+        let turns = users.entry(user_id).or_insert_with(|| Pool::new([None; WORKERS_PER_USER_MAX]));
         let turns = Arc::clone(turns);
         drop(users);
         turns.take(Duration::from_secs(WORKER_WAIT_S))

@@ -113,7 +113,7 @@ pub fn permit() -> Option<Permit> {
     PERMITS.take_or_queue(Duration::from_secs(HASH_WAIT_S), HASHES_WAITING_MAX)
 }
 
-static PERMITS: LazyLock<Arc<Pool<()>>> = LazyLock::new(|| Pool::new(HASHES_AT_ONCE));
+static PERMITS: LazyLock<Arc<Pool<()>>> = LazyLock::new(|| Pool::new([None; HASHES_AT_ONCE]));
 /// The hash of nobody's password, at the cost of everybody's.
 const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA\
     $AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";

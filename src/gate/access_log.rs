@@ -8,9 +8,9 @@ use crate::util::log::{self, Level};
 use crate::util::metrics::Metrics;
 use crate::util::types::RandomId;
 
-/// A request and its answer; counted and logged when this goes, in a panic too.
+/// A request and its response; counted and logged when this goes, in a panic too.
 pub struct AccessRecord<'a> {
-    /// Id that the answer carries.
+    /// Id that the response carries.
     pub id: RandomId,
     /// Method, or `-` for a head that was none.
     pub method: &'a str,
@@ -18,7 +18,7 @@ pub struct AccessRecord<'a> {
     pub path: &'a str,
     /// The route's pattern; empty if there is none.
     pub route: &'static str,
-    /// Status of the answer; 499, as nginx writes it, where nobody could be answered.
+    /// Status of the response; 499, as nginx writes it, where the client left before it.
     pub status: u16,
     /// Bytes of body received.
     pub bytes_in: u64,

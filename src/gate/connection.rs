@@ -78,7 +78,7 @@ impl<A: Admission> Connection<'_, A> {
         let config = &self.slot.slots.config;
         let (mut head, mut deadline) = (Vec::new(), Instant::now() + config.idle_timeout);
         loop {
-            // Some clients send an empty line after a body. It asks nothing: nothing is answered.
+            // Some clients send an empty line after a body. It is no request and gets no response.
             let idle = b"\r\n".starts_with(&head);
             let arrived = match self.wait_until(deadline) {
                 Err(_) if idle => return Err(RequestError::Disconnected),
@@ -117,7 +117,7 @@ impl<A: Admission> Connection<'_, A> {
         }
     }
 
-    /// Has a request admitted, receives its body, and has the application answer it.
+    /// Has a request admitted, receives its body, and gets the application's response.
     fn respond<'h>(
         &mut self, head: &'h Head, record: &mut AccessRecord<'h>,
     ) -> Result<Response, RequestError> {
@@ -141,7 +141,7 @@ impl<A: Admission> Connection<'_, A> {
         Ok(self.service.upstream.forward(record.id, head, ticket, &body)?)
     }
 
-    /// Ends an answered connection: closing it with something unread would reset it, and the reset
+    /// Ends a connection after its last response: closing it with something unread would reset it, and the reset
     /// could overtake the response (RFC 9112, section 9.6).
     fn linger(&mut self, user: bool) {
         let (bytes, timeout) = match user {

@@ -1,4 +1,4 @@
-//! Why a request is refused, and why one cannot even be answered.
+//! Why a request is refused, and why one did not arrive.
 
 use std::io::{self, ErrorKind};
 
@@ -64,7 +64,7 @@ impl Error {
 /// second request.
 #[derive(Debug)]
 pub enum RequestError {
-    /// The client left: there is nobody to answer.
+    /// The client left: nobody reads a response.
     Disconnected,
     /// The client sent too slowly; each phase has its own flag.
     TooSlow,
@@ -73,7 +73,7 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// What to answer when it happened in this phase of a request; None if nobody is there.
+    /// The refusal when it happened in this phase of a request; None if the client left.
     pub fn in_phase(self, phase: &str, flag: &str) -> Option<Error> {
         let sentence = || format!("the {phase} came too slowly; {flag} on the server is its limit");
         match self {

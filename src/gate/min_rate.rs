@@ -1,4 +1,4 @@
-//! The minimum rate of bodies and answers.
+//! The minimum rate of request and response bodies.
 
 use std::io::{self, ErrorKind, Read, Take, Write};
 use std::net::TcpStream;

@@ -150,7 +150,7 @@ fn take_in<A: Admission>(
     }
 }
 
-/// Answers 503 without waiting for anything: the accept loop calls it.
+/// Sends a 503 without waiting for anything: the accept loop calls it.
 fn refuse(mut stream: &TcpStream, config: &Config) {
     let Ok(id) = RandomId::draw() else { return };
     let response = Response::from(Error::overloaded("too many connections; try again"));

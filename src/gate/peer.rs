@@ -18,15 +18,15 @@ pub struct Client {
     pub through_proxy: bool,
 }
 
-/// True of an address that may say whom it speaks for.
+/// True of an address whose `X-Forwarded-For` counts.
 pub fn is_proxy(trusted: &[Network], address: IpAddr) -> bool {
     trusted.iter().any(|network| network.contains(address))
 }
 
 /// The client's address: the socket's peer, or, if that is a trusted proxy, the rightmost address
 /// in `X-Forwarded-For` that is not itself one. Everything left of it was written by the client
-/// and proves nothing, not even that the list is no list. Something malformed in its place falls
-/// back to the socket's peer.
+/// and proves nothing, and may be malformed. A malformed entry in its place falls back to the
+/// socket's peer.
 pub fn client(peer: IpAddr, trusted: &[Network], head: &Head) -> Client {
     let lines = head.fields("x-forwarded-for");
     if !is_proxy(trusted, peer) {

@@ -29,8 +29,8 @@ pub struct Slots {
 
 struct Open {
     stream: Arc<TcpStream>,
-    /// Whom it counts for: a trusted proxy's connection for nobody but the client whose request
-    /// is on it.
+    /// The network that it counts for: a trusted proxy's connection counts for the client whose
+    /// request is on it, and between requests for none.
     peer: Option<Network>,
     /// No request of it is in flight.
     idle: bool,

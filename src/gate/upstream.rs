@@ -72,32 +72,24 @@ pub struct Upstream<T> {
 
 impl<T> Upstream<T> {
     /// Opens every link, one after the other: tiny_http's task pool can leave one of several
-    /// connections that arrive at once without a thread. Each must answer one request in time, so
+    /// connections that arrive at once without a thread. Each must carry one request and its response in time, so
     /// that a server without its threads does not start.
     pub fn connect(
         socket: &Path, handoff: Arc<Handoff<T>>, on_lost: Box<dyn Fn() + Send + Sync>,
     ) -> io::Result<Upstream<T>> {
-        let (socket, links) = (socket.to_owned(), Pool::new(WORKERS));
-        let upstream = Upstream { socket, handoff, links, on_lost };
-        let mut places = Vec::new();
+        let mut links = Vec::new();
         for _ in 0..WORKERS {
-            // All are taken before one is given back: each place gets its link.
-            let mut place = upstream.links.take(Duration::ZERO).ok_or(ErrorKind::Other)?;
-            let mut link = upstream.open(Duration::from_millis(LINK_START_MS))?;
-            let probe = format!(
-                "GET / HTTP/1.1\r\nTE: identity\r\n{ID_FIELD}: {}\r\n\r\n",
-                RandomId::draw()?
-            );
+            let mut link = open(socket, Duration::from_millis(LINK_START_MS))?;
+            let id = RandomId::draw()?;
+            let probe = format!("GET / HTTP/1.1\r\nTE: identity\r\n{ID_FIELD}: {id}\r\n\r\n");
             exchange(&mut link, probe.as_bytes(), false)?;
             link.get_ref().set_read_timeout(Some(Duration::from_secs(WORKER_RESPONSE_S)))?;
-            place.value = Some(link);
-            places.push(place);
+            links.push(Some(link));
         }
-        drop(places);
-        Ok(upstream)
+        Ok(Upstream { socket: socket.to_owned(), handoff, links: Pool::new(links), on_lost })
     }
 
-    /// Has the application answer a request whose body is here.
+    /// Forwards a request whose body is here, and returns the application's response.
     pub fn forward(
         &self, id: RandomId, head: &Head, ticket: T, body: &[u8],
     ) -> Result<Response, Error> {
@@ -106,8 +98,16 @@ impl<T> Upstream<T> {
         let mut place = self.links.take(wait).ok_or_else(busy)?;
         lock(&self.handoff.0).insert(id, Waiting { ticket: Some(ticket), file: None });
         let request = [canonical(id, head, body.len()).as_bytes(), body].concat();
-        let link = place.value.take();
-        let link = link.map_or_else(|| self.open(Duration::from_secs(WORKER_RESPONSE_S)), Ok);
+        let link = match place.value.take() {
+            Some(link) => Ok(link),
+            None => {
+                open(&self.socket, Duration::from_secs(WORKER_RESPONSE_S)).inspect_err(|error| {
+                    if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) {
+                        (self.on_lost)();
+                    }
+                })
+            }
+        };
         let response = link.and_then(|mut link| {
             let response = exchange(&mut link, &request, head.method == "HEAD")?;
             // A link that failed is dropped: what it still carries belongs to nobody.
@@ -121,20 +121,16 @@ impl<T> Upstream<T> {
             Error::internal()
         })
     }
-
-    fn open(&self, timeout: Duration) -> io::Result<BufReader<UnixStream>> {
-        let link = UnixStream::connect(&self.socket).inspect_err(|error| {
-            if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) {
-                (self.on_lost)();
-            }
-        })?;
-        link.set_read_timeout(Some(timeout))?;
-        link.set_write_timeout(Some(timeout))?;
-        Ok(BufReader::new(link))
-    }
 }
 
-/// The head of the request that tiny_http sees. `TE: identity` makes it answer with a length;
+fn open(socket: &Path, timeout: Duration) -> io::Result<BufReader<UnixStream>> {
+    let link = UnixStream::connect(socket)?;
+    link.set_read_timeout(Some(timeout))?;
+    link.set_write_timeout(Some(timeout))?;
+    Ok(BufReader::new(link))
+}
+
+/// The head of the request that tiny_http sees. `TE: identity` makes it declare a length;
 /// several lines of a list field are one here (RFC 9110, section 5.3).
 fn canonical(id: RandomId, head: &Head, length: usize) -> String {
     let mut text = format!("{} {}", head.method, head.path);

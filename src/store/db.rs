@@ -133,12 +133,9 @@ impl Database {
     }
 
     fn with(source: Source, opened: Option<[FileId; 2]>, writer: Option<Connection>) -> Database {
-        let (writers, readers) = (Pool::new(1), Pool::new(READERS));
-        if let Some(mut place) = writers.take(WAIT) {
-            place.value = writer;
-        }
+        let (writer, readers) = (Pool::new([writer]), Pool::new([const { None }; READERS]));
         let condition = Mutex::new(Condition::Good);
-        Database { writer: writers, readers, source, opened, condition }
+        Database { writer, readers, source, opened, condition }
     }
 
     /// True if what is written goes into the data folder.

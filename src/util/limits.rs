@@ -54,12 +54,12 @@ pub const LONG_JSON_BYTES_MAX: usize = 1024 * 1024;
 pub const JSON_NESTING_MAX: u32 = 128;
 /// Bytes received from or sent to a socket in one piece.
 pub const PIECE_BYTES: usize = 64 * 1024;
-/// Seconds a body or an answer may take before the minimum rate counts (`--body-grace`); also
+/// Seconds a body or a response may take before the minimum rate counts (`--body-grace`); also
 /// the most credit that a fast start can earn.
 pub const BODY_GRACE_S: u64 = 10;
-/// Bytes a second that a body or an answer must move once its grace is over.
+/// Bytes a second that a body or a response must move once its grace is over.
 pub const RATE_MIN_BYTES_PER_S: u64 = 1024;
-/// Bytes of an answer that are collected before they are sent: its head and a small body leave in
+/// Bytes of a response that are collected before they are sent: its head and a small body leave in
 /// one segment.
 pub const SEGMENT_BYTES: usize = 8 * 1024;
 /// Milliseconds that one call may wait for room in a socket before the rate is looked at.
@@ -68,10 +68,10 @@ pub const SEND_WAIT_MS: u64 = 250;
 pub const BACKLOG: i32 = 1024;
 /// Bytes of file that one sendfile call may send, so that the rate is looked at in between.
 pub const SENDFILE_BYTES: usize = 1024 * 1024;
-/// Bytes of a stranger's unread body that are read and dropped before a close, so that the client
-/// can read its answer (RFC 9112, section 9.6).
+/// Bytes of an unauthenticated client's unread body that are read and dropped before a close, so that
+/// the client can read its response (RFC 9112, section 9.6).
 pub const LINGER_BYTES: u64 = 256 * 1024;
-/// The same for a signed-in user: clients that send all before they read see no answer otherwise.
+/// The same for a signed-in user: clients that send all before they read would see no response.
 pub const LINGER_USER_BYTES: u64 = 256 * 1024 * 1024;
 /// Milliseconds that such a close may take, and how long nothing may arrive.
 pub const LINGER_MS: u64 = 1000;
@@ -96,7 +96,7 @@ pub const WORKER_WAIT_S: u64 = 10;
 /// Seconds a worker may take for one request before the gate gives up on it: above SQLite's
 /// busy timeout and a slow disk's fsync.
 pub const WORKER_RESPONSE_S: u64 = 60;
-/// Milliseconds in which each private link must be answered once at a start.
+/// Milliseconds in which each private link must carry one response at a start.
 pub const LINK_START_MS: u64 = 2000;
 /// Bytes of the head of the application's response.
 pub const UPSTREAM_HEAD_BYTES_MAX: u64 = 16 * 1024;
@@ -106,7 +106,7 @@ pub const SENTENCE_BYTES_MAX: usize = 200;
 pub const RESPONSE_MEMORY_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of responses that wait in files for the readers of one user, over all connections.
 pub const RESPONSE_FILE_BYTES_PER_USER_MAX: u64 = 128 * 1024 * 1024;
-/// Seconds that `healthcheck` waits to connect, and for an answer.
+/// Seconds that `healthcheck` waits to connect, and for a response.
 pub const HEALTHCHECK_TIMEOUT_S: u64 = 5;
 /// Milliseconds in which the database may be settled at a stop, when no more of its time is left.
 pub const SETTLE_MS: u64 = 1000;

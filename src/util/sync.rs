@@ -50,7 +50,7 @@ impl Drop for Share {
     }
 }
 
-/// A fixed number of places, each with a thing in it that is made at its first use.
+/// A fixed number of places, each with a thing in it, at the latest from its first use.
 pub struct Pool<T> {
     line: Mutex<Line<T>>,
     freed: Condvar,
@@ -69,10 +69,9 @@ pub struct PoolGuard<T> {
 }
 
 impl<T> Pool<T> {
-    /// So many places, all free and empty.
-    pub fn new(places: usize) -> Arc<Pool<T>> {
-        let free = (0..places).map(|_| None).collect();
-        let line = Mutex::new(Line { free, waiting: 0 });
+    /// All places are free.
+    pub fn new(places: impl IntoIterator<Item = Option<T>>) -> Arc<Pool<T>> {
+        let line = Mutex::new(Line { free: places.into_iter().collect(), waiting: 0 });
         Arc::new(Pool { line, freed: Condvar::new() })
     }
 
@@ -115,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_pool_has_as_many_places_as_it_was_made_with_and_keeps_what_is_in_them() {
-        let pool = Pool::new(2);
+        let pool = Pool::new([None; 2]);
         let (mut first, second) = (pool.take(Duration::ZERO).unwrap(), pool.take(Duration::ZERO));
         assert!(pool.take(Duration::from_millis(20)).is_none());
         first.value = Some(7);
@@ -125,7 +124,7 @@ mod tests {
 
     #[test]
     fn one_more_than_may_wait_is_refused_at_once_and_the_others_get_their_turn() {
-        let pool = Pool::<()>::new(1);
+        let pool = Pool::<()>::new([None]);
         std::thread::scope(|scope| {
             let taken = pool.take(Duration::ZERO).unwrap();
             let waits = || pool.take_or_queue(Duration::from_secs(20), 8).is_some();
@@ -154,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_panic_with_a_place_in_hand_gives_it_back() {
-        let pool = Pool::<()>::new(1);
+        let pool = Pool::<()>::new([None]);
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let _taken = pool.take(Duration::ZERO).unwrap();
             panic!("as a handler might");
@@ -164,7 +163,7 @@ mod tests {
 
     #[test]
     fn who_waits_gets_the_place_that_comes_free() {
-        let pool = Pool::<()>::new(1);
+        let pool = Pool::<()>::new([None]);
         std::thread::scope(|scope| {
             let taken = pool.take(Duration::ZERO).unwrap();
             let waiters: Vec<_> = (0..8)
