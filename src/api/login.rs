@@ -79,10 +79,8 @@ fn by_password(app: &App, peer: IpAddr, email: &str, password: &str) -> HandlerR
     let (known, hash) = app.store.password_of(email)?.unzip();
     // For an unknown user, one without a password and a disabled one the same work is done.
     let right = password::verify(password.as_bytes(), hash.flatten().as_deref());
-    let right = right.map_err(|error| {
-        log::error(&format!("a password could not be hashed: {error}"));
-        Error::internal()
-    })?;
+    let right =
+        right.map_err(|error| Error::caused_by(format_args!("no password hash: {error}")))?;
     match known {
         Some(principal) if right => {
             app.accounts.throttle.succeeded(source);
@@ -128,16 +126,14 @@ fn welcome(app: &App, peer: IpAddr, principal: &Principal) -> HandlerResult {
     let jwt = jwt.issue(user.id, principal.generation, user.token_id, now_s, expires_s);
     let jwt = jwt.map_err(|_| Error::internal())?;
     app.store.audit_later(Event::of(user, "login.ok").peer(peer));
-    Ok(Response::json(
-        200,
-        json!({
-            "token": jwt,
-            "token_type": "Bearer",
-            "expires_in": expires_s - now_s,
-            "expires_at": rfc3339(expires_s.saturating_mul(1000)),
-            "user": { "id": user.id, "email": user.email },
-        }),
-    ))
+    let body = json!({
+        "token": jwt,
+        "token_type": "Bearer",
+        "expires_in": expires_s - now_s,
+        "expires_at": rfc3339(expires_s.saturating_mul(1000)),
+        "user": { "id": user.id, "email": user.email },
+    });
+    Ok(Response::json(200, body))
 }
 
 /// An audit row, and a line in the log for those who watch it.

@@ -29,8 +29,7 @@ impl From<StoreError> for Error {
             }
             // What went wrong inside is the log's alone.
             ErrorKind::Unusable | ErrorKind::Corrupt | ErrorKind::Internal => {
-                log::error(&error.to_string());
-                return Error::internal();
+                return Error::caused_by(error);
             }
         };
         Error::new(status, code, error.to_string())

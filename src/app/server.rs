@@ -112,10 +112,8 @@ fn field(request: &tiny_http::Request, name: &'static str) -> Option<String> {
 fn body(request: &mut tiny_http::Request) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     let read = request.as_reader().take(LONG_JSON_BYTES_MAX as u64).read_to_end(&mut bytes);
-    read.map(|_| bytes).map_err(|error| {
-        log::error(&format!("a body did not arrive at its worker: {error}"));
-        Error::internal()
-    })
+    let lost = |error| Error::caused_by(format_args!("a worker got no body: {error}"));
+    read.map(|_| bytes).map_err(lost)
 }
 
 /// The response for tiny_http, and the file that goes another way.

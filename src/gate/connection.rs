@@ -87,7 +87,9 @@ impl<A: Admission> Connection<'_, A> {
             let seen = head.len();
             head.extend_from_slice(arrived);
             if head.first() == Some(&TLS_HANDSHAKE) {
-                return Err(speaks_tls().into());
+                let plain =
+                    "this port speaks plain HTTP: use http://, or https:// at the proxy in front";
+                return Err(Error { reason: Some("tls"), ..Error::malformed(plain) }.into());
             }
             let end = find_end(&head, seen)?;
             self.incoming.consume(end.unwrap_or(head.len()).saturating_sub(seen));
@@ -160,8 +162,3 @@ impl<A: Admission> Connection<'_, A> {
 
 /// The first byte of a TLS connection (RFC 8446, section 5.1).
 const TLS_HANDSHAKE: u8 = 0x16;
-
-fn speaks_tls() -> Error {
-    let sentence = "this port speaks plain HTTP: use http://, or https:// at the proxy in front";
-    Error { reason: Some("tls"), ..Error::malformed(sentence) }
-}

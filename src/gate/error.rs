@@ -1,8 +1,10 @@
 //! Why a request is refused, and why one did not arrive.
 
+use std::fmt::Display;
 use std::io::{self, ErrorKind};
 
 use crate::util::limits::RETRY_AFTER_S;
+use crate::util::log;
 
 /// A refusal: status, machine word and a sentence that a person can act on.
 ///
@@ -57,6 +59,12 @@ impl Error {
     /// 500 that shows nothing of the inside.
     pub fn internal() -> Error {
         Error::new(500, "internal", "the server failed; its log says why")
+    }
+
+    /// The same, with the cause in the log.
+    pub fn caused_by(cause: impl Display) -> Error {
+        log::error(&cause.to_string());
+        Error::internal()
     }
 }
 

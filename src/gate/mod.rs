@@ -107,8 +107,7 @@ impl Gate {
         let thread = Builder::new().name("accept".into());
         let accepting = thread.spawn(move || accept_all(&accepts_on, &of_thread, &service))?;
         // Last of all: what started before must leave a thread to the first client.
-        let probe = connection_thread().spawn(|| {})?;
-        let _ = probe.join();
+        let _ = connection_thread().spawn(|| {})?.join();
         Ok(Gate { listener, slots, accepting })
     }
 

@@ -50,13 +50,8 @@ pub struct Slot {
 impl Slots {
     /// None is taken.
     pub fn new(config: Config, metrics: Arc<Metrics>) -> Slots {
-        Slots {
-            config,
-            metrics,
-            open: Mutex::default(),
-            closed: Condvar::new(),
-            stopping: AtomicBool::new(false),
-        }
+        let (open, closed, stopping) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
+        Slots { config, metrics, open, closed, stopping }
     }
 
     /// A slot for a connection from `peer`, if there is one.

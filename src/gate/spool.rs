@@ -36,25 +36,19 @@ pub fn receive(
     let piece = usize::try_from(length).unwrap_or(usize::MAX).min(PIECE_BYTES);
     let limited = MinRate::new(stream.take(length), grace);
     let mut source = BufReader::with_capacity(piece, limited);
-    let mut small = Vec::new();
-    match spool {
-        Spool::Memory => {
-            source.read_to_end(&mut small)?;
-        }
-        Spool::Upload => loop {
-            let piece = source.fill_buf()?;
-            if piece.is_empty() {
-                break;
-            }
-            store(piece)?;
-            let stored = piece.len();
-            source.consume(stored);
-        },
-        Spool::UploadJson { field, skip } => {
-            small = split_upload_json(source, field, skip, SMALL_BODY_BYTES_MAX, |bytes| {
-                Ok(store(bytes)?)
-            })?;
-        }
+    if let Spool::UploadJson { field, skip } = spool {
+        let take = |bytes: &[u8]| Ok(store(bytes)?);
+        return split_upload_json(source, field, skip, SMALL_BODY_BYTES_MAX, take);
     }
-    Ok(small)
+    let mut small = Vec::new();
+    loop {
+        let piece = source.fill_buf()?;
+        let len = piece.len();
+        match spool {
+            _ if len == 0 => return Ok(small),
+            Spool::Upload => store(piece)?,
+            _ => small.extend_from_slice(piece),
+        }
+        source.consume(len);
+    }
 }

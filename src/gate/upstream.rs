@@ -18,7 +18,6 @@ use super::response::{Attachment, Response};
 use crate::util::limits::{
     LINK_START_MS, UPSTREAM_HEAD_BYTES_MAX, WORKER_RESPONSE_S, WORKER_WAIT_S, WORKERS,
 };
-use crate::util::log;
 use crate::util::sync::{Pool, lock};
 use crate::util::types::RandomId;
 
@@ -93,9 +92,8 @@ impl<T> Upstream<T> {
     pub fn forward(
         &self, id: RandomId, head: &Head, ticket: T, body: &[u8],
     ) -> Result<Response, Error> {
-        let wait = Duration::from_secs(WORKER_WAIT_S);
         let busy = || Error::overloaded("all workers are busy; try again");
-        let mut place = self.links.take(wait).ok_or_else(busy)?;
+        let mut place = self.links.take(Duration::from_secs(WORKER_WAIT_S)).ok_or_else(busy)?;
         lock(&self.handoff.0).insert(id, Waiting { ticket: Some(ticket), file: None });
         let request = [canonical(id, head, body.len()).as_bytes(), body].concat();
         let link = match place.value.take() {
@@ -116,10 +114,8 @@ impl<T> Upstream<T> {
         });
         // A ticket that no worker took goes, and its guards undo what it held.
         let attachment = lock(&self.handoff.0).remove(&id).and_then(|waiting| waiting.file);
-        response.map(|response| Response { attachment, ..response }).map_err(|error| {
-            log::error(&format!("a worker did not answer: {error}"));
-            Error::internal()
-        })
+        let failed = |error| Error::caused_by(format_args!("a worker sent no response: {error}"));
+        response.map(|response| Response { attachment, ..response }).map_err(failed)
     }
 }
 
