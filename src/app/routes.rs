@@ -29,8 +29,8 @@ pub enum Payload {
     },
 }
 
-/// A handler, and who may call it: one that is given no user cannot know one, and one
-/// that is given a user is never called without.
+/// A handler, and who may call it: one without a user in its signature cannot know one, and one with
+/// a user is never called without.
 #[derive(Clone, Copy)]
 pub enum Handler {
     /// Anybody.

@@ -48,7 +48,7 @@ pub struct Slot {
 }
 
 impl Slots {
-    /// None is taken.
+    /// All are free.
     pub fn new(config: Config, metrics: Arc<Metrics>) -> Slots {
         let (open, closed, stopping) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
         Slots { config, metrics, open, closed, stopping }

@@ -9,7 +9,8 @@ pub const CONNECTIONS_MAX: usize = 256;
 /// Connections open at once from one IPv4 address or IPv6 /64 (`--max-connections-per-ip`).
 pub const CONNECTIONS_PER_PEER_MAX: usize = 32;
 /// Bits of an IPv6 address that count as one peer: a /64 is the smallest block that a provider hands
-/// to a customer (RFC 6177), who can take a new address in it for every connection. Of IPv4 all do.
+/// to a customer (RFC 6177), who can take a new address in it for every connection. Of an IPv4 address all
+/// 32 bits count.
 pub const PEER_NETWORK_BITS: u32 = 64;
 /// Descriptors the program needs beside its connections: standard streams, SQLite's database,
 /// WAL and shared-memory files for writer and readers, the private sockets of the workers, locks.

@@ -1,5 +1,5 @@
-//! Networks: what counts as one client when connections or failed logins are counted, and whom
-//! `--trusted-proxy` means.
+//! Networks: what counts as one client when connections or failed logins are counted, and which
+//! proxies `--trusted-proxy` trusts.
 
 use std::net::IpAddr;
 use std::str::FromStr;

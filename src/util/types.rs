@@ -83,8 +83,8 @@ text!(
     canonical
 );
 text!(
-    /// Who may see a variable: everybody who may see the project, the user who wrote it, or as
-    /// clients define it.
+    /// Who may see a variable: every user of the project, the user who wrote it, or as clients
+    /// define it.
     Visibility,
     |text| match text {
         "shared" | "personal" | "restricted" => Ok(()),
