@@ -174,3 +174,30 @@ impl Drop for Upload {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{ErrorKind, Policy};
+    use std::sync::atomic::Ordering;
+
+    #[test]
+    fn uploads_that_each_fit_are_refused_where_they_do_not_fit_together() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (store, _) = Store::start(scratch.path(), Policy::default()).unwrap();
+        let email = "a@example.com".to_owned().try_into().unwrap();
+        store.add_user(&email, None).unwrap();
+        let most = store.free_bytes().unwrap() / 4 * 3;
+        let mut first = store.upload(1, 1..=most, false).unwrap();
+        for may_be_retry in [false, true] {
+            let refused = store.upload(1, 1..=most, may_be_retry).err().unwrap();
+            assert_eq!(refused.kind, ErrorKind::LowDisk);
+        }
+        // What is written is on the disk, and promised no more.
+        first.write(&[7; 1000]).unwrap();
+        assert_eq!(store.promised.load(Ordering::Relaxed), most - 1000);
+        drop(first);
+        assert!(store.upload(1, 1..=most, false).is_ok());
+        assert_eq!(store.promised.load(Ordering::Relaxed), 0);
+    }
+}
