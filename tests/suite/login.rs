@@ -193,6 +193,7 @@ fn an_expired_token_is_refused() {
 #[test]
 fn a_jwt_counts_only_if_this_server_signed_it_for_a_user_and_token_it_has() {
     let server = with_password(A);
+    server.user_with_password("b@example.org", PASSWORD);
     let base = claims(&jwt(&server).bearer);
     let key = std::fs::read(server.data().join("jwt.key")).unwrap();
     assert_eq!(key.len(), 32);
@@ -212,6 +213,15 @@ fn a_jwt_counts_only_if_this_server_signed_it_for_a_user_and_token_it_has() {
         [("sub", json!("99")), ("gen", json!(99)), ("tid", json!(99)), ("exp", json!(1))]
     {
         is_out(&sign("HS256", claim, value, &key));
+    }
+    // One's own token stands behind it, and no other user's.
+    for (email, counts) in [("b@example.org", false), (A, true)] {
+        server.token(email);
+        let id = server.count("SELECT max(id) FROM api_tokens");
+        assert_eq!(
+            sign("HS256", "tid", json!(id), &key).get("/api/machines").status == 200,
+            counts
+        );
     }
 }
 
