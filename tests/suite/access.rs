@@ -31,10 +31,10 @@ fn every_route_but_login_registration_health_and_the_page_needs_credentials() {
     }
     for (method, pattern) in closed {
         for field in ["", "Authorization: Bearer x\r\n", "Authorization: Basic YTpi\r\n"] {
-            let answer = server.ask(method, &filled(pattern, "1"), field, b"");
-            refused(&answer, 401, "unauthorized");
-            assert_eq!(answer.field("www-authenticate"), Some("Bearer"), "{method} {pattern}");
-            let error = answer.json()["error"].as_str().unwrap().to_owned();
+            let response = server.ask(method, &filled(pattern, "1"), field, b"");
+            refused(&response, 401, "unauthorized");
+            assert_eq!(response.field("www-authenticate"), Some("Bearer"), "{method} {pattern}");
+            let error = response.json()["error"].as_str().unwrap().to_owned();
             for command in ["configsync-server token create", "configsync login"] {
                 assert!(error.contains(command), "{error}");
             }
@@ -49,8 +49,8 @@ fn a_token_and_a_jwt_open_every_route_that_needs_credentials() {
     let by_jwt = User::of(&server, &user.email, jwt["token"].as_str().unwrap());
     for (method, pattern) in routes().iter().filter(|(_, pattern)| !OPEN.contains(pattern)) {
         for user in [&user, &by_jwt] {
-            let answer = user.raw(method, &filled(pattern, "1"), "", b"");
-            assert_ne!(answer.status, 401, "{method} {pattern}");
+            let response = user.raw(method, &filled(pattern, "1"), "", b"");
+            assert_ne!(response.status, 401, "{method} {pattern}");
         }
     }
 }

@@ -33,10 +33,10 @@ fn what_would_stop_tiny_http_is_answered_and_the_connection_serves_on() {
     ] {
         client
             .send(format!("GET /api/machines HTTP/1.1\r\nHost: t\r\n{fields}{}\r\n", user.auth()));
-        let answer = client.answer();
-        assert_eq!(answer.status, 200, "{fields}");
-        assert_eq!(answer.field("transfer-encoding"), None, "{fields}");
-        assert_eq!(answer.field("upgrade"), None, "{fields}");
+        let response = client.response();
+        assert_eq!(response.status, 200, "{fields}");
+        assert_eq!(response.field("transfer-encoding"), None, "{fields}");
+        assert_eq!(response.field("upgrade"), None, "{fields}");
         client.assert_reusable(fields);
     }
     for (length, status) in [("18446744073709551615", 413), ("9223372036854775808", 413)] {
@@ -53,8 +53,8 @@ fn a_body_at_the_bound_of_its_route_arrives_whole_and_its_response_too() {
         let (open, close) = (r#"{"machine_id": "m", "name": "m", "x": ""#, r#""}"#);
         let filler = "x".repeat(bytes - open.len() - close.len());
         let body = format!("{open}{filler}{close}");
-        let answer = user.raw("POST", "/api/machines", "", body.as_bytes());
-        assert!([200, 201].contains(&answer.status), "{bytes}: {answer:?}");
+        let response = user.raw("POST", "/api/machines", "", body.as_bytes());
+        assert!([200, 201].contains(&response.status), "{bytes}: {response:?}");
     }
     let value = "A".repeat(1024 * 1024 - 100);
     let project = user.post("/api/projects", &serde_json::json!({ "slug": "p", "name": "p" }));
@@ -87,9 +87,9 @@ fn no_value_that_a_client_chose_begins_another_line_of_a_response() {
         "/api/machines/snapshot?id=%0d%0a%0d%0aX-Evil",
         "/%0d%0aX-Evil:1",
     ] {
-        let answer = user.get(path);
-        assert_eq!(answer.field("x-evil"), None, "{path}");
-        assert!(answer.status >= 200 && !answer.body.is_empty(), "{path}");
+        let response = user.get(path);
+        assert_eq!(response.field("x-evil"), None, "{path}");
+        assert!(response.status >= 200 && !response.body.is_empty(), "{path}");
     }
     let taken = user.post("/api/projects", &serde_json::json!({ "slug": slug, "name": "n" }));
     assert_eq!(taken.status, 409);
@@ -148,7 +148,7 @@ fn thousands_of_requests_over_the_fixed_links_are_each_answered_with_their_own()
                             "GET /api/machines?n={n} HTTP/1.1\r\nHost: t\r\n{}\r\n",
                             user.auth()
                         ));
-                        let machines = client.answer().json();
+                        let machines = client.response().json();
                         let id = &machines["machines"][0]["machine_id"];
                         assert_eq!(*id, user.email.replace('@', "-"));
                     }
@@ -158,6 +158,6 @@ fn thousands_of_requests_over_the_fixed_links_are_each_answered_with_their_own()
     });
     let mut client = server.connect();
     client.send(get("/nowhere"));
-    refused(&client.answer(), 404, "not_found");
+    refused(&client.response(), 404, "not_found");
     eventually("nothing waits", || server.uploads() == 0);
 }

@@ -38,10 +38,10 @@ fn a_push_that_is_no_json_object_is_refused() {
     }
     bad.push([good.as_bytes(), b",\"message\":\"\xff\"}"].concat());
     for bad in bad {
-        let answer = user.raw("POST", SNAPSHOT, "", &bad);
+        let response = user.raw("POST", SNAPSHOT, "", &bad);
         let about = bad[..bad.len().min(80)].escape_ascii();
-        assert!(matches!(answer.status, 400 | 413), "{about}: {answer:?}");
-        assert!(answer.json()["error"].is_string());
+        assert!(matches!(response.status, 400 | 413), "{about}: {response:?}");
+        assert!(response.json()["error"].is_string());
     }
     assert_nothing_stored(&server);
 }
@@ -109,9 +109,9 @@ fn a_machine_that_is_unknown_or_hidden_cannot_push() {
 #[test]
 fn a_body_over_the_limit_is_refused_with_the_limit_and_its_flag() {
     let (server, user) = with_machine(&["--max-body", "1000000"]);
-    let answer = user.push("m", &vec![7; 1_000_001], "");
-    refused(&answer, 413, "too_large");
-    let error = answer.json()["error"].as_str().unwrap().to_owned();
+    let response = user.push("m", &vec![7; 1_000_001], "");
+    refused(&response, 413, "too_large");
+    let error = response.json()["error"].as_str().unwrap().to_owned();
     assert!(error.contains("1000000") && error.contains("--max-body"), "{error}");
     let rest = json!({ "machine_id": "m", "encrypted_state": "AAAA", "x": "y".repeat(70_000) });
     refused(&user.post(SNAPSHOT, &rest), 413, "too_large");
@@ -132,8 +132,8 @@ fn another_media_type_is_refused() {
         ("/api/machines", "application/x-www-form-urlencoded"),
         ("/api/machines/m/push", "application/octet-stream"),
     ] {
-        let answer = user.raw("POST", path, &format!("Content-Type: {kind}\r\n"), b"{}");
-        refused(&answer, 415, "unsupported_media_type");
+        let response = user.raw("POST", path, &format!("Content-Type: {kind}\r\n"), b"{}");
+        refused(&response, 415, "unsupported_media_type");
     }
     for kind in ["application/json; charset=UTF-8", "Application/JSON"] {
         let body = br#"{"machine_id":"m","name":"x"}"#;
@@ -153,8 +153,8 @@ fn every_route_survives_nonsense_in_its_body_and_its_path() {
                 _ => &[b"", b"{}", b"[]", b"{\"machine_id\":[],\"id\":1e999}", b"\0\xff"],
             };
             for body in bodies {
-                let answer = user.raw(method, &path, "", body);
-                assert!(answer.status < 500, "{method} {path}: {answer:?}");
+                let response = user.raw(method, &path, "", body);
+                assert!(response.status < 500, "{method} {path}: {response:?}");
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::http::Answer;
+use crate::fixture::http::Response;
 use crate::fixture::{
     Server, Setup, User, alone, at_once, noise, refused, serve, with_two_users, with_user,
 };
@@ -12,7 +12,7 @@ use crate::fixture::{
 const TEXT_BYTES_MAX: i64 = 64 * 1024 * 1024;
 
 /// A request of every route that adds rows, and its effect if it may.
-fn additions(user: &User) -> Vec<(&'static str, Answer)> {
+fn additions(user: &User) -> Vec<(&'static str, Response)> {
     let post = |path, body: Value| (path, user.post(path, &body));
     let environments = json!({ "environments": [{ "name": "new", "tier": "custom" }] });
     let keypair = json!({ "public_key": "AAAA", "encrypted_private_key": "AAAA",
@@ -67,10 +67,10 @@ fn no_route_adds_a_row_above_what_the_rows_of_a_user_may_take() {
         server.database().execute(sql, [TEXT_BYTES_MAX - left]).unwrap();
     };
     fill(0);
-    for (what, answer) in additions(&a) {
-        assert_eq!(answer.status, 507, "{what}");
-        refused(&answer, 507, "quota_exceeded");
-        assert!(answer.json()["error"].to_string().contains("67108864"), "{what}");
+    for (what, response) in additions(&a) {
+        assert_eq!(response.status, 507, "{what}");
+        refused(&response, 507, "quota_exceeded");
+        assert!(response.json()["error"].to_string().contains("67108864"), "{what}");
     }
     assert_reads_and_deletes(&a);
     b.stored("m", b"the other user has room");
@@ -88,9 +88,9 @@ fn no_route_adds_a_row_over_quota() {
     b.register("m");
     // All that it allows is used: no version would fit that a new entity is made for.
     server.ok(&["user", "quota", "a@example.org", "5"]);
-    for (what, answer) in additions(&a) {
-        assert_eq!(answer.status, 507, "{what}");
-        refused(&answer, 507, "quota_exceeded");
+    for (what, response) in additions(&a) {
+        assert_eq!(response.status, 507, "{what}");
+        refused(&response, 507, "quota_exceeded");
     }
     assert_reads_and_deletes(&a);
     b.stored("m", b"the other user has room");
@@ -103,9 +103,9 @@ fn no_route_adds_a_row_where_the_disk_is_short() {
     furnish(&a);
     let server = server.restarted(&["--min-free", "9223372036854775807"]);
     let a = a.on(&server);
-    for (what, answer) in additions(&a) {
-        assert_eq!(answer.status, 507, "{what}");
-        refused(&answer, 507, "disk_full");
+    for (what, response) in additions(&a) {
+        assert_eq!(response.status, 507, "{what}");
+        refused(&response, 507, "disk_full");
     }
     assert_reads_and_deletes(&a);
 }

@@ -267,9 +267,9 @@ fn a_damaged_version_is_named_and_not_served() {
     user.push_version("module", id, &noise(1000));
     let file = files(&server.data().join("snapshots")).remove(0);
     std::fs::write(file, vec![0; 1000]).unwrap();
-    let answer = user.get(&format!("/api/modules/{id}/blob"));
-    refused(&answer, 500, "snapshot_damaged");
-    assert!(answer.json()["error"].as_str().unwrap().contains("module 1 version 1"));
+    let response = user.get(&format!("/api/modules/{id}/blob"));
+    refused(&response, 500, "snapshot_damaged");
+    assert!(response.json()["error"].as_str().unwrap().contains("module 1 version 1"));
     assert!(server.cli(&["check"]).out.contains("module 1 version 1 is damaged"));
 }
 

@@ -35,9 +35,10 @@ fn verify_tells_a_good_token_from_a_bad_one() {
 #[test]
 fn there_is_no_sign_up() {
     let server = serve(&[]);
-    let answer = server.ask("POST", "/api/auth/register", "", br#"{"email":"x@y","password":"z"}"#);
-    refused(&answer, 403, "registration_closed");
-    assert!(answer.json()["error"].as_str().unwrap().contains("user add"));
+    let response =
+        server.ask("POST", "/api/auth/register", "", br#"{"email":"x@y","password":"z"}"#);
+    refused(&response, 403, "registration_closed");
+    assert!(response.json()["error"].as_str().unwrap().contains("user add"));
     assert_eq!(server.count("SELECT count(*) FROM users"), 0);
 }
 
@@ -140,8 +141,8 @@ fn a_push_whose_body_names_another_machine_is_refused() {
     refused(&user.post("/api/machines/one/push", &empty), 400, "bad_request");
     for word in ["latest", "history", "snapshot", "register"] {
         let path = format!("/api/machines/{word}/push");
-        let answer = user.post(&path, &json!({ "encrypted_state": "AAAA" }));
-        assert!(matches!(answer.status, 404 | 405), "{word}: {answer:?}");
+        let response = user.post(&path, &json!({ "encrypted_state": "AAAA" }));
+        assert!(matches!(response.status, 404 | 405), "{word}: {response:?}");
     }
     assert_eq!(server.count("SELECT count(*) FROM machines"), 0);
     assert_eq!(server.files("snapshots"), 0);

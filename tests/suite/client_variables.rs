@@ -119,7 +119,7 @@ fn three_hundred_variables_go_over_one_connection() {
     let body = value("dev", "shared", "AAAA").to_string();
     for n in 0..300 {
         client.send(user.request("PUT", &format!("{ENV}/V{n}"), "", body.as_bytes()));
-        client.answer().is(200);
+        client.response().is(200);
     }
     assert_eq!(user.read(ENV)["variables"].as_array().unwrap().len(), 300);
 }

@@ -51,9 +51,9 @@ fn damage_of_any_kind_is_reported_by_id_and_never_served() {
         }
         damage(&file);
         for fields in ["", "Accept: application/octet-stream\r\n"] {
-            let answer = user.raw("GET", "/api/machines/snapshot?id=2", fields, b"");
-            refused(&answer, 500, "snapshot_damaged");
-            let error = answer.json()["error"].as_str().unwrap().to_owned();
+            let response = user.raw("GET", "/api/machines/snapshot?id=2", fields, b"");
+            refused(&response, 500, "snapshot_damaged");
+            let error = response.json()["error"].as_str().unwrap().to_owned();
             assert!(error.contains("snapshot 2"), "{kind}: {error}");
             assert!(!error.contains("snapshots/"), "a path is nobody's business: {error}");
         }

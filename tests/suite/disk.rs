@@ -20,10 +20,10 @@ fn a_full_disk_answers_507_and_serves_on_when_there_is_room_again() {
     let mut kept = Vec::new();
     let full = loop {
         let bytes = noise(1_000_000);
-        let answer = user.push("m", &bytes, "");
-        match answer.status {
-            201 => kept.push((answer.json()["snapshot"]["id"].as_i64().unwrap(), bytes)),
-            _ => break answer,
+        let response = user.push("m", &bytes, "");
+        match response.status {
+            201 => kept.push((response.json()["snapshot"]["id"].as_i64().unwrap(), bytes)),
+            _ => break response,
         }
         assert!(kept.len() < 10);
     };
@@ -83,9 +83,9 @@ fn less_free_disk_than_the_reserve_refuses_pushes_and_nothing_else() {
     let server = server.restarted(&["--min-free", "9223372036854775807"]);
     let user = user.on(&server);
     user.register("m");
-    let answer = user.push("m", b"state", "");
-    refused(&answer, 507, "disk_full");
-    assert_eq!(answer.field("retry-after"), None);
+    let response = user.push("m", b"state", "");
+    refused(&response, 507, "disk_full");
+    assert_eq!(response.field("retry-after"), None);
     let health = server.ask("GET", "/healthz", "", b"");
     assert_eq!((health.status, &health.json()["code"]), (503, &serde_json::json!("disk_full")));
     assert_eq!(server.files("snapshots"), 0);

@@ -1,5 +1,5 @@
 //! Every look at the file system and every change of it fails once, by strace on the real binary: no
-//! acknowledged push is lost, nothing is moved or replaced, and there is an answer or a clear exit.
+//! acknowledged push is lost, nothing is moved or replaced, and there is a response or a clear exit.
 //! Where there is no strace (Debian: `apt-get install strace`) these tests say so and pass.
 //! `FAULTS=all` tries each call; else some of each kind are tried, the first and the last among them.
 
@@ -225,11 +225,11 @@ fn a_push_whose_looks_or_changes_fail_is_answered_and_never_acknowledged_and_los
                 let options = ["-o", "/dev/null", "-e", &trace, "-e", &inject];
                 let child = attached(&server, &options);
                 let state = noise(2000);
-                let answer = user.push("m", &state, "");
+                let response = user.push("m", &state, "");
                 detach(child);
-                match answer.status {
+                match response.status {
                     201 => {
-                        let id = answer.json()["snapshot"]["id"].as_i64().unwrap();
+                        let id = response.json()["snapshot"]["id"].as_i64().unwrap();
                         acknowledged.push((id, state));
                     }
                     500 | 503 | 507 => {}
@@ -395,12 +395,12 @@ fn the_file_of_a_commit_in_doubt_goes_after_the_next_good_commit() {
         let inject = format!("inject=fsync,fdatasync:error={error}:when=3+");
         let trace = "trace=fsync,fdatasync";
         let child = attached(&server, &["-o", "/dev/null", "-e", trace, "-e", &inject]);
-        let answer = user.push("m", b"in doubt", "");
+        let response = user.push("m", b"in doubt", "");
         if error == "EIO" {
             assert_eq!(server.files("snapshots"), 2, "it stays while nobody knows");
         }
         detach(child);
-        assert_eq!(answer.status, status, "{error} {answer:?}");
+        assert_eq!(response.status, status, "{error} {response:?}");
         user.stored("m", error.as_bytes());
         let stored = user.history().len();
         eventually("the file is gone", || server.files("snapshots") == stored);
@@ -420,8 +420,8 @@ fn health_is_red_after_a_write_that_failed_until_one_succeeds() {
     let (mut server, user) = with_machine(&[]);
     server.errors_expected = true;
     let health = || {
-        let answer = server.ask("GET", "/healthz", "", b"");
-        (answer.status, answer.json()["code"].as_str().unwrap_or_default().to_owned())
+        let response = server.ask("GET", "/healthz", "", b"");
+        (response.status, response.json()["code"].as_str().unwrap_or_default().to_owned())
     };
     assert_eq!(health().0, 200);
     for (error, status, code) in [("EIO", 500, "database"), ("EDQUOT", 507, "disk_full")] {

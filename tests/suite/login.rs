@@ -6,7 +6,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use crate::fixture::http::Answer;
+use crate::fixture::http::Response;
 use crate::fixture::{
     ELSEWHERE, HERE, Server, User, assert_has, at_once, refused, serve, with_user,
 };
@@ -20,7 +20,7 @@ fn with_password(email: &str) -> Server {
     server
 }
 
-fn trade(server: &Server, token: &str) -> Answer {
+fn trade(server: &Server, token: &str) -> Response {
     server.login_from(HERE, &json!({ "token": token }))
 }
 
@@ -58,12 +58,12 @@ fn a_password_gives_a_jwt_that_works_everywhere() {
 }
 
 #[test]
-fn all_wrong_logins_get_the_same_answer() {
+fn all_wrong_logins_get_the_same_response() {
     let server = with_password(A);
     server.ok(&["user", "add", "none@example.org"]);
     server.user_with_password("off@example.org", PASSWORD);
     server.ok(&["user", "disable", "off@example.org"]);
-    let answers = [
+    let responses = [
         server.login(A, "wrong"),
         server.login("unknown@example.org", PASSWORD),
         server.login("none@example.org", PASSWORD),
@@ -72,10 +72,10 @@ fn all_wrong_logins_get_the_same_answer() {
         trade(&server, "cs_0000000000000000000000000000000000000000"),
         trade(&server, "x"),
     ];
-    for answer in &answers {
-        refused(answer, 401, "invalid_credentials");
-        assert_eq!(answer.body, answers[0].body);
-        assert_eq!(answer.field("www-authenticate"), Some("Bearer"));
+    for response in &responses {
+        refused(response, 401, "invalid_credentials");
+        assert_eq!(response.body, responses[0].body);
+        assert_eq!(response.field("www-authenticate"), Some("Bearer"));
     }
 }
 
@@ -116,10 +116,10 @@ fn ten_failures_for_one_account_from_one_address_are_enough() {
 #[test]
 fn attempts_count_before_their_hash_starts() {
     let server = with_password(A);
-    let answers = at_once(30, |_| server.login(A, "wrong").status);
-    let tried = answers.iter().filter(|status| **status == 401).count();
-    assert_eq!(tried, 10, "{answers:?}");
-    assert!(answers.iter().all(|status| matches!(status, 401 | 429)), "{answers:?}");
+    let responses = at_once(30, |_| server.login(A, "wrong").status);
+    let tried = responses.iter().filter(|status| **status == 401).count();
+    assert_eq!(tried, 10, "{responses:?}");
+    assert!(responses.iter().all(|status| matches!(status, 401 | 429)), "{responses:?}");
 }
 
 #[test]

@@ -38,7 +38,7 @@ fn a_long_json_body_is_bounded_too() {
 fn refused_client(server: &crate::fixture::Server) -> Client {
     let mut client = server.connect();
     client.send(request("POST", "/nowhere", "Content-Length: 1000000000000\r\n"));
-    refused(&client.answer(), 404, "not_found");
+    refused(&client.response(), 404, "not_found");
     client
 }
 
@@ -84,7 +84,7 @@ fn a_log_that_nobody_reads_delays_no_request_and_is_bounded() {
     let asked = get(&format!("/{}", "a".repeat(255)));
     for _ in 0..3000 {
         client.send(&asked);
-        assert_eq!(client.answer().status, 404);
+        assert_eq!(client.response().status, 404);
     }
     kill_process(Pid::from_child(&server), Signal::TERM).unwrap();
     let mut log = String::new();
@@ -100,10 +100,10 @@ fn while_another_process_holds_the_database_pushes_are_told_to_try_again() {
     let other = server.database();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     // More than there are workers, twice: some wait for one in vain.
-    let answers = at_once(18, |n| user.push("m", &[b'x'; 100][..=n], ""));
-    for answer in &answers {
-        refused(answer, 503, "overloaded");
-        assert_eq!(answer.field("retry-after"), Some("2"));
+    let responses = at_once(18, |n| user.push("m", &[b'x'; 100][..=n], ""));
+    for response in &responses {
+        refused(response, 503, "overloaded");
+        assert_eq!(response.field("retry-after"), Some("2"));
     }
     other.execute_batch("ROLLBACK").unwrap();
     assert_eq!(server.files("snapshots"), 0);

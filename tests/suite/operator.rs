@@ -246,10 +246,10 @@ fn metrics_have_a_listener_of_their_own_that_serves_an_address_or_localhost() {
     user.get("/api/projects/7");
     server.ask("BREW", "/%3Cscript%3E", "", b"");
     server.ask("POST", "/api/auth/login", "", br#"{"token": "x"}"#);
-    let answer = server.ask_metrics("/metrics", "Host: 127.0.0.1:9100\r\n");
-    assert_eq!(answer.status, 200);
-    assert!(answer.field("content-type").unwrap().starts_with("text/plain; version=0.0.4"));
-    let text = String::from_utf8(answer.body).unwrap();
+    let response = server.ask_metrics("/metrics", "Host: 127.0.0.1:9100\r\n");
+    assert_eq!(response.status, 200);
+    assert!(response.field("content-type").unwrap().starts_with("text/plain; version=0.0.4"));
+    let text = String::from_utf8(response.body).unwrap();
     for line in [
         "configsync_pushes_total 1",
         "configsync_pulls_total 1",
@@ -284,8 +284,8 @@ fn metrics_have_a_listener_of_their_own_that_serves_an_address_or_localhost() {
                  ('last_check', '{\"damaged\": 2}', 2000)";
     server.database().execute(facts, []).unwrap();
     fs::write(server.data().join("offsite.last"), "1970-01-01T00:00:03Z").unwrap();
-    let answer = server.ask_metrics("/metrics", "Host: localhost\r\n");
-    let text = String::from_utf8(answer.body).unwrap();
+    let response = server.ask_metrics("/metrics", "Host: localhost\r\n");
+    let text = String::from_utf8(response.body).unwrap();
     for line in [
         "configsync_last_backup_timestamp_seconds 1.5",
         "configsync_last_check_timestamp_seconds 2",
@@ -295,8 +295,8 @@ fn metrics_have_a_listener_of_their_own_that_serves_an_address_or_localhost() {
         assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
     }
     for host in ["evil.example", "evil.example:9100", "localhost.evil.example", "", "127.0.0.1.x"] {
-        let answer = server.ask_metrics("/metrics", &format!("Host: {host}\r\n"));
-        refused(&answer, 403, "forbidden_host");
+        let response = server.ask_metrics("/metrics", &format!("Host: {host}\r\n"));
+        refused(&response, 403, "forbidden_host");
     }
     assert_eq!(server.ask_metrics("/metrics", "Host: localhost\r\n").status, 200);
     assert_eq!(server.ask_metrics("/healthz", "Host: x\r\n").status, 200);

@@ -20,9 +20,9 @@ fn the_page_is_there_without_credentials_and_holds_nobodys_data() {
 #[test]
 fn the_policy_names_the_pages_own_script_and_style_and_nothing_unsafe() {
     let server = serve(&[]);
-    let answer = server.ask("GET", "/", "", b"");
-    let page = std::str::from_utf8(&answer.body).unwrap();
-    let policy = answer.field("content-security-policy").unwrap();
+    let response = server.ask("GET", "/", "", b"");
+    let page = std::str::from_utf8(&response.body).unwrap();
+    let policy = response.field("content-security-policy").unwrap();
     let directives: Vec<_> = policy.split(';').map(str::trim).collect();
     for (element, directive) in [("script", "script-src"), ("style", "style-src")] {
         let (_, rest) = page.split_once(&format!("<{element}>")).unwrap();
@@ -38,9 +38,9 @@ fn the_policy_names_the_pages_own_script_and_style_and_nothing_unsafe() {
         assert!(directives.contains(&wanted), "{wanted} in {policy}");
     }
     assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
-    assert_eq!(answer.field("x-frame-options"), Some("DENY"));
-    assert_eq!(answer.field("referrer-policy"), Some("no-referrer"));
-    assert_eq!(answer.field("set-cookie"), None);
+    assert_eq!(response.field("x-frame-options"), Some("DENY"));
+    assert_eq!(response.field("referrer-policy"), Some("no-referrer"));
+    assert_eq!(response.field("set-cookie"), None);
 }
 
 #[test]

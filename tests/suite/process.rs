@@ -16,7 +16,7 @@ use crate::fixture::{
 /// The start's own lines, once it is ready.
 fn said(server: &Server) -> String {
     server.wait_for_log("machines");
-    // One more answer: its line comes after all of the start's.
+    // One more response: its line comes after all of the start's.
     server.ask("GET", "/healthz", "", b"");
     server.wait_for_log("/healthz");
     server.log_lines().join("\n")
@@ -86,7 +86,7 @@ fn each_stopping_signal_lets_an_upload_in_flight_end_and_exits_0() {
         server.signal(signal);
         server.wait_for_log("stopping");
         client.send(rest);
-        assert_eq!(client.answer().status, 201, "{signal:?}");
+        assert_eq!(client.response().status, 201, "{signal:?}");
         assert_eq!(server.wait().code(), Some(0), "{signal:?}");
         assert!(server.ok(&["audit", "--event", "server.stop"]).contains("server.stop"));
         assert_eq!(server.files("run"), 0);

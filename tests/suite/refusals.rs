@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use crate::fixture::http::Answer;
+use crate::fixture::http::Response;
 use crate::fixture::{HERE, Server, User, assert_has, refused, serve, with_machine, with_user};
 
 /// The standard phrase of each status that the contract names.
@@ -20,19 +20,19 @@ const PHRASES: [(u16, &str); 10] = [
     (415, "Unsupported Media Type"),
 ];
 
-fn assert_understood(answer: &Answer) {
-    let phrase = PHRASES.iter().find(|(status, _)| *status == answer.status);
-    let sentence = answer.json()["error"].as_str().unwrap().to_owned();
+fn assert_understood(response: &Response) {
+    let phrase = PHRASES.iter().find(|(status, _)| *status == response.status);
+    let sentence = response.json()["error"].as_str().unwrap().to_owned();
     let ascii: String =
         sentence.chars().map(|c| if c.is_ascii() { c } else { '?' }).take(200).collect();
     if let Some((_, phrase)) = phrase {
-        assert_eq!(answer.reason, format!("{phrase}: {ascii}"));
+        assert_eq!(response.reason, format!("{phrase}: {ascii}"));
     }
-    assert!(answer.reason.len() <= 240 && answer.reason.contains(": "), "{}", answer.reason);
+    assert!(response.reason.len() <= 240 && response.reason.contains(": "), "{}", response.reason);
 }
 
 /// Every refusal that one can cause without waiting.
-fn refusals(server: &Server, user: &User) -> Vec<Answer> {
+fn refusals(server: &Server, user: &User) -> Vec<Response> {
     let ask = |method, path, fields: &str| user.raw(method, path, fields, b"");
     let many = "x".repeat(300);
     vec![
@@ -56,11 +56,11 @@ fn refusals(server: &Server, user: &User) -> Vec<Answer> {
 fn the_status_line_of_every_refusal_carries_its_sentence() {
     let (server, user) = with_machine(&["--max-body", "1000"]);
     user.stored("m", b"state");
-    let answers = refusals(&server, &user);
-    let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+    let responses = refusals(&server, &user);
+    let statuses: Vec<u16> = responses.iter().map(|response| response.status).collect();
     assert_eq!(statuses, [400, 401, 401, 403, 404, 405, 404, 412, 413, 415, 400, 411, 400]);
-    answers.iter().for_each(assert_understood);
-    let sentence = answers[1].json()["error"].as_str().unwrap().to_owned();
+    responses.iter().for_each(assert_understood);
+    let sentence = responses[1].json()["error"].as_str().unwrap().to_owned();
     assert!(sentence.contains("`configsync-server token create`"), "{sentence}");
     assert!(sentence.contains("`configsync login`"), "{sentence}");
     // What is no refusal has the standard phrase alone.
@@ -113,8 +113,8 @@ fn a_page_of_another_site_is_refused_before_anything_is_counted_or_done() {
         "Origin: http://x\r\nX-Forwarded-Host: x\r\n",
     ] {
         for _ in 0..12 {
-            let answer = server.ask("POST", "/api/auth/login", field, wrong);
-            refused(&answer, 403, "cross_site");
+            let response = server.ask("POST", "/api/auth/login", field, wrong);
+            refused(&response, 403, "cross_site");
         }
         assert_eq!(user.raw("GET", "/api/machines", field, b"").status, 403, "{field}");
     }
@@ -141,9 +141,9 @@ fn a_page_of_another_site_is_refused_before_anything_is_counted_or_done() {
 fn a_compressed_body_and_a_part_of_one_are_refused_and_nothing_is_stored() {
     let (server, user) = with_machine(&[]);
     for coding in ["gzip", "br", "deflate", "identity, gzip", "GZIP", ""] {
-        let answer = user.push("m", b"state", &format!("Content-Encoding: {coding}\r\n"));
-        refused(&answer, 415, "unsupported_media_type");
-        assert_eq!(answer.field("accept-encoding"), Some("identity"), "{coding}");
+        let response = user.push("m", b"state", &format!("Content-Encoding: {coding}\r\n"));
+        refused(&response, 415, "unsupported_media_type");
+        assert_eq!(response.field("accept-encoding"), Some("identity"), "{coding}");
     }
     let part = user.push("m", b"state", "Content-Range: bytes 0-4/10\r\n");
     refused(&part, 400, "bad_request");
@@ -155,9 +155,9 @@ fn a_compressed_body_and_a_part_of_one_are_refused_and_nothing_is_stored() {
 fn a_path_that_is_no_route_shows_the_base_url() {
     let server = serve(&[]);
     for path in ["/api/api/machines", "/machines", "/v1/api/machines", "/api/", "/api/machines/"] {
-        let answer = server.ask("GET", path, "", b"");
-        refused(&answer, 404, "not_found");
-        let sentence = answer.json()["error"].as_str().unwrap().to_owned();
+        let response = server.ask("GET", path, "", b"");
+        refused(&response, 404, "not_found");
+        let sentence = response.json()["error"].as_str().unwrap().to_owned();
         assert!(sentence.contains("http://t"), "{path}: {sentence}");
     }
 }
@@ -167,9 +167,9 @@ fn a_client_that_speaks_tls_to_this_port_is_named_in_the_log() {
     let server = serve(&[]);
     let mut client = server.connect();
     client.send([0x16, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]);
-    let answer = client.answer();
-    refused(&answer, 400, "bad_request");
-    assert!(answer.json()["error"].as_str().unwrap().contains("https"), "{answer:?}");
+    let response = client.response();
+    refused(&response, 400, "bad_request");
+    assert!(response.json()["error"].as_str().unwrap().contains("https"), "{response:?}");
     server.wait_for_log("\"reason\":\"tls\"");
 }
 
@@ -178,7 +178,7 @@ fn a_request_that_comes_too_slowly_is_told_which_part_and_which_flag() {
     let (server, user) = with_machine(&["--head-timeout", "1", "--body-grace", "1"]);
     let mut head = server.connect();
     head.send("GET / HTTP/1.1\r\n");
-    let slow = head.answer();
+    let slow = head.response();
     refused(&slow, 408, "too_slow");
     let sentence = slow.json()["error"].as_str().unwrap().to_owned();
     assert!(sentence.contains("head") && sentence.contains("--head-timeout"), "{sentence}");
@@ -188,7 +188,7 @@ fn a_request_that_comes_too_slowly_is_told_which_part_and_which_flag() {
          Content-Type: application/octet-stream\r\n{}\r\n12",
         user.auth()
     ));
-    let slow = body.answer();
+    let slow = body.response();
     refused(&slow, 408, "too_slow");
     let sentence = slow.json()["error"].as_str().unwrap().to_owned();
     assert!(sentence.contains("body") && sentence.contains("--body-grace"), "{sentence}");

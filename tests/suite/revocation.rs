@@ -101,9 +101,9 @@ fn nothing_is_written_after(bearer_of: impl Fn(&Server, &User) -> User, end: imp
     end(&server);
     let before = rows(&server);
     for (held, (method, path, _)) in waiting.into_iter().zip(writes()) {
-        let answer = held.release();
-        assert_eq!(answer.status, 401, "{method} {path}");
-        refused(&answer, 401, "unauthorized");
+        let response = held.release();
+        assert_eq!(response.status, 401, "{method} {path}");
+        refused(&response, 401, "unauthorized");
     }
     assert_eq!(rows(&server), before);
     assert!(server.files("snapshots") <= files);

@@ -7,11 +7,11 @@ use crate::fixture::http::request;
 use crate::fixture::{eventually, refused, serve, with_machine, with_user};
 
 #[test]
-fn every_answer_carries_the_same_safe_fields() {
+fn every_response_carries_the_same_safe_fields() {
     let (server, user) = with_machine(&[]);
     user.stored("m", b"state");
     let mut ids = std::collections::HashSet::new();
-    for answer in [
+    for response in [
         user.get("/healthz"),
         user.get("/api/machines"),
         user.pull(""),
@@ -21,13 +21,16 @@ fn every_answer_carries_the_same_safe_fields() {
         server.ask("GET", "/api/machines", "", b""),
         server.ask("POST", "/api/auth/login", "", b"x"),
     ] {
-        assert_eq!(answer.field("cache-control"), Some("no-store"));
-        assert_eq!(answer.field("x-content-type-options"), Some("nosniff"));
-        assert_eq!(answer.field("content-length"), Some(answer.body.len().to_string().as_str()));
-        assert!(ids.insert(answer.field("x-request-id").unwrap().to_owned()), "its own id");
-        if answer.status >= 400 {
-            assert_eq!(answer.field("content-type"), Some("application/json"));
-            let body = answer.json();
+        assert_eq!(response.field("cache-control"), Some("no-store"));
+        assert_eq!(response.field("x-content-type-options"), Some("nosniff"));
+        assert_eq!(
+            response.field("content-length"),
+            Some(response.body.len().to_string().as_str())
+        );
+        assert!(ids.insert(response.field("x-request-id").unwrap().to_owned()), "its own id");
+        if response.status >= 400 {
+            assert_eq!(response.field("content-type"), Some("application/json"));
+            let body = response.json();
             assert!(body["error"].is_string() && body["code"].is_string(), "{body}");
         }
     }
@@ -61,9 +64,9 @@ fn a_method_that_a_path_does_not_take_is_refused_with_those_it_does() {
         ("GET", "/api/auth/login", "POST"),
         ("OPTIONS", "/api/machines", "GET, HEAD, POST"),
     ] {
-        let answer = user.raw(method, path, "", b"");
-        refused(&answer, 405, "method_not_allowed");
-        assert_eq!(answer.field("allow"), Some(allow), "{method} {path}");
+        let response = user.raw(method, path, "", b"");
+        refused(&response, 405, "method_not_allowed");
+        assert_eq!(response.field("allow"), Some(allow), "{method} {path}");
     }
     for path in ["/api", "/api/", "/api/machines/", "//api/machines", "/API/machines"] {
         refused(&user.get(path), 404, "not_found");
@@ -79,7 +82,7 @@ fn a_body_without_a_length_is_refused() {
     {
         let mut client = server.connect();
         client.send(request(method, path, &bearer));
-        refused(&client.answer(), 411, "length_required");
+        refused(&client.response(), 411, "length_required");
     }
     let chunked = "Transfer-Encoding: chunked\r\n";
     refused(&server.ask("GET", "/healthz", chunked, b""), 411, "length_required");
@@ -106,9 +109,9 @@ fn no_content_type_means_json() {
 #[test]
 fn health_needs_no_credentials_and_says_the_version() {
     let server = serve(&[]);
-    let answer = server.ask("GET", "/healthz", "", b"");
+    let response = server.ask("GET", "/healthz", "", b"");
     let expected = json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") });
-    assert_eq!((answer.status, answer.json()), (200, expected));
+    assert_eq!((response.status, response.json()), (200, expected));
 }
 
 #[test]
@@ -158,9 +161,9 @@ fn a_lower_max_body_holds_for_every_route() {
     let (_server, user) = with_user(&["--max-body", "1000"]);
     let long = json!({ "machine_id": "m", "name": "m", "x": "y".repeat(1000) });
     for (method, path) in [("POST", "/api/machines"), ("GET", "/api/machines")] {
-        let answer = user.raw(method, path, "", long.to_string().as_bytes());
-        refused(&answer, 413, "too_large");
-        let sentence = answer.json()["error"].to_string();
+        let response = user.raw(method, path, "", long.to_string().as_bytes());
+        refused(&response, 413, "too_large");
+        let sentence = response.json()["error"].to_string();
         assert!(sentence.contains("1000") && sentence.contains("--max-body"), "{sentence}");
     }
     user.register("m");

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::fixture::http::Answer;
+use crate::fixture::http::Response;
 use crate::fixture::{
     User, assert_has, eventually, files, noise, refused, with_machine, with_user,
 };
@@ -17,7 +17,7 @@ fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 
-fn push_json(user: &User, bytes: &[u8]) -> Answer {
+fn push_json(user: &User, bytes: &[u8]) -> Response {
     let state = STANDARD.encode(bytes);
     user.post(SNAPSHOT, &json!({ "machine_id": "m", "encrypted_state": state }))
 }
@@ -181,10 +181,10 @@ fn a_client_that_has_the_bytes_is_told_so() {
         assert_eq!(whole.field("etag"), Some(etag.as_str()));
         for tag in [&weak, &strong, &"*".to_owned(), &format!("\"a,b\", {weak}")] {
             let fields = format!("If-None-Match: {tag}\r\n{accept}");
-            let answer = user.raw("GET", SNAPSHOT, &fields, b"");
-            assert_eq!((answer.status, answer.body.len()), (304, 0), "{tag}");
+            let response = user.raw("GET", SNAPSHOT, &fields, b"");
+            assert_eq!((response.status, response.body.len()), (304, 0), "{tag}");
             assert_eq!(
-                (answer.field("etag"), answer.field("content-length")),
+                (response.field("etag"), response.field("content-length")),
                 (Some(etag.as_str()), None)
             );
         }
@@ -235,8 +235,8 @@ fn raw_bytes_come_back_only_where_accept_names_them() {
         ("Accept: application/json\r\nAccept: application/octet-stream\r\n", true),
         ("Accept: application/octet-stream;q=0.5, application/json;q=0.6\r\n", false),
     ] {
-        let answer = user.raw("GET", SNAPSHOT, accept, b"");
-        assert_eq!(answer.body == b"state", raw, "{accept}");
+        let response = user.raw("GET", SNAPSHOT, accept, b"");
+        assert_eq!(response.body == b"state", raw, "{accept}");
     }
 }
 

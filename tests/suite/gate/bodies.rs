@@ -14,9 +14,9 @@ const MIB: u64 = 1024 * 1024;
 fn assert_refused(server: &Server, name: &str, status: u16, bytes: &str) {
     let mut client = server.connect();
     client.send(bytes);
-    let answer = client.answer();
-    assert_eq!(answer.status, status, "{name}: {answer:?}");
-    assert!(answer.closes() && answer.json()["error"].is_string(), "{name}: {answer:?}");
+    let response = client.response();
+    assert_eq!(response.status, status, "{name}: {response:?}");
+    assert!(response.closes() && response.json()["error"].is_string(), "{name}: {response:?}");
     client.assert_closed(name);
 }
 
@@ -49,7 +49,7 @@ fn a_refused_request_is_answered_before_its_body_and_its_body_is_no_request() {
         ("other_media_type", 415, request("POST", push, &fields(&text, &length))),
     ];
     for (n, (name, status, head)) in vectors.iter().enumerate() {
-        // First the answer, without a byte of the body; then once more with a body behind.
+        // First the response, without a byte of the body; then once more with a body behind.
         assert_refused(&server, name, *status, head);
         assert_refused(&server, name, *status, &format!("{head}{SMUGGLED}{SMUGGLED}"));
         let logged = server.wait_for_requests(1 + 2 * (n + 1));
@@ -78,18 +78,18 @@ fn only_a_push_that_will_be_taken_is_told_to_continue() {
     }
     let mut client = server.connect();
     client.send(server.push_head(5, expect));
-    assert_eq!(client.answer().status, 100);
+    assert_eq!(client.response().status, 100);
     client.send("state");
-    assert_eq!(client.answer().status, 201);
-    // A client that does not wait needs no telling; the answer is the same.
+    assert_eq!(client.response().status, 201);
+    // A client that does not wait needs no telling; the response is the same.
     client.send(server.push_head(5, expect) + "other");
-    let first = client.answer();
-    let last = if first.status == 100 { client.answer() } else { first };
+    let first = client.response();
+    let last = if first.status == 100 { client.response() } else { first };
     assert_eq!(last.status, 201);
     client.assert_reusable("after two pushes");
     let mut client = server.connect();
     client.send(server.push_head(5, expect).replacen("HTTP/1.1", "HTTP/1.0", 1) + "third");
-    assert_eq!(client.answer().status, 201, "HTTP/1.0 knows no 100");
+    assert_eq!(client.response().status, 201, "HTTP/1.0 knows no 100");
     client.assert_closed("HTTP/1.0");
 }
 
@@ -149,8 +149,8 @@ fn a_body_may_end_where_the_next_request_begins() {
     let mut client = server.connect();
     let first = server.push_head(SMUGGLED.len() as u64, "") + SMUGGLED;
     client.send(first + &get("/healthz"));
-    assert_eq!(client.answer().status, 201);
-    assert_eq!(client.answer().status, 200);
+    assert_eq!(client.response().status, 201);
+    assert_eq!(client.response().status, 200);
     assert_eq!(server.wait_for_requests(3).len(), 3);
     assert_eq!(server.snapshots()[0].1, SMUGGLED.len() as u64);
 }
@@ -186,7 +186,7 @@ fn a_client_that_is_still_sending_when_it_is_refused_is_not_cut_off() {
             client.send(piece);
             std::thread::sleep(Duration::from_millis(20));
         }
-        assert_eq!(client.answer().status, status, "{path}");
+        assert_eq!(client.response().status, status, "{path}");
         client.assert_closed(path);
     }
 }
@@ -205,7 +205,7 @@ fn a_body_that_trickles_is_dropped_after_its_grace() {
             break;
         }
     }
-    assert_eq!(client.answer().status, 408);
+    assert_eq!(client.response().status, 408);
     client.assert_closed("a trickle");
     assert_eq!(server.wait_for_requests(2)[1].status, 408);
     server.assert_no_upload_left();

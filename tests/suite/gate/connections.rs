@@ -10,12 +10,12 @@ fn is_served(server: &Server, from: [u8; 4]) -> Option<Client> {
     let mut client = server.connect_from(from);
     // The server may have refused and closed before it sees a request.
     client.try_send(get("/healthz"));
-    let answer = client.answer();
-    if answer.status == 200 {
+    let response = client.response();
+    if response.status == 200 {
         return Some(client);
     }
-    assert_eq!(answer.status, 503, "{answer:?}");
-    assert!(answer.field("retry-after").is_some() && answer.closes(), "{answer:?}");
+    assert_eq!(response.status, 503, "{response:?}");
+    assert!(response.field("retry-after").is_some() && response.closes(), "{response:?}");
     client.assert_closed("no slot");
     None
 }
@@ -52,7 +52,7 @@ fn a_burst_of_keep_alive_connections_is_answered_on_every_one() {
         let mut clients: Vec<Client> = (0..burst).map(|_| server.connect()).collect();
         for _ in 0..5 {
             clients.iter_mut().for_each(|client| client.send(get("/healthz")));
-            clients.iter_mut().for_each(|client| assert_eq!(client.answer().status, 200));
+            clients.iter_mut().for_each(|client| assert_eq!(client.response().status, 200));
         }
         let before = server.usage().threads;
         drop(clients);
@@ -79,9 +79,9 @@ fn an_empty_line_after_a_body_is_no_request() {
     let mut client = server.connect();
     let post = server.post("/api/machines", r#"{"machine_id":"m","name":"n"}"#) + "\r\n";
     client.send(&post);
-    assert_eq!(client.answer().status, 201);
+    assert_eq!(client.response().status, 201);
     client.send(&post);
-    assert_eq!(client.answer().status, 200, "the request after the empty line");
+    assert_eq!(client.response().status, 200, "the request after the empty line");
     client.assert_closed("idle after an empty line");
     assert_eq!(server.wait_for_requests(2).len(), 2);
 }
@@ -90,7 +90,7 @@ fn an_empty_line_after_a_body_is_no_request() {
 fn a_head_that_does_not_end_in_time_is_answered_and_closed() {
     let server = serve(&["--head-timeout", "1"]);
     let half = "GET /healthz HTTP/1.1\r\nHost: t\r\nX: ";
-    for (name, first, answers) in [
+    for (name, first, responses) in [
         ("half a head", half.to_owned(), 0),
         ("one byte", "G".to_owned(), 0),
         ("all but the last byte", get("/healthz")[..get("/healthz").len() - 1].to_owned(), 0),
@@ -98,28 +98,28 @@ fn a_head_that_does_not_end_in_time_is_answered_and_closed() {
     ] {
         let mut client = server.connect();
         client.send(first);
-        (0..answers).for_each(|_| assert_eq!(client.answer().status, 200, "{name}"));
-        let answer = client.answer();
-        assert_eq!(answer.status, 408, "{name}");
-        assert!(answer.closes(), "{name}");
+        (0..responses).for_each(|_| assert_eq!(client.response().status, 200, "{name}"));
+        let response = client.response();
+        assert_eq!(response.status, 408, "{name}");
+        assert!(response.closes(), "{name}");
         client.assert_closed(name);
     }
     assert_eq!(server.wait_for_requests(5).len(), 5);
 }
 
 #[test]
-fn no_answer_waits_for_an_acknowledgement() {
+fn no_response_waits_for_an_acknowledgement() {
     let server = serve(&[]);
     let mut client = server.connect();
     for size in [100_usize, 1_000, 4_000, 12_000, 40_000, 100_000] {
         server.store(&vec![7; size]);
         for raw in [true, false] {
-            // A stall of 40 ms and more strikes every answer but perhaps the first ones; so the
+            // A stall of 40 ms and more strikes every response but perhaps the first ones; so the
             // fastest of many tells, however busy the machine is.
             let took = (0..20).map(|_| {
                 let start = Instant::now();
                 client.send(server.pull(raw));
-                assert_eq!(client.answer().status, 200);
+                assert_eq!(client.response().status, 200);
                 start.elapsed()
             });
             let fastest = took.skip(10).min().unwrap();
@@ -165,7 +165,7 @@ fn a_trusted_proxy_speaks_for_the_rightmost_address_that_is_not_a_proxy() {
     }
     let mut client = server.connect_from(ELSEWHERE);
     client.send(request("GET", "/healthz", "X-Forwarded-For: 192.0.2.1\r\n"));
-    assert_eq!(client.answer().status, 200);
+    assert_eq!(client.response().status, 200);
     let logged = server.wait_for_requests(vectors.len() + 1);
     assert_eq!(logged.last().unwrap().peer, "127.0.0.2", "not a proxy");
 }
@@ -184,14 +184,14 @@ fn requests_behind_a_proxy_share_the_slots_of_their_own_address() {
     assert_eq!(server.ask(push(2) + "state").status, 201, "another client of the same proxy");
     for client in &mut held {
         client.send("state");
-        assert!(matches!(client.answer().status, 200 | 201));
+        assert!(matches!(client.response().status, 200 | 201));
         client.assert_reusable("a proxy keeps its connections");
     }
     assert!(matches!(server.ask(push(1) + "state").status, 200 | 201), "the slots are back");
 }
 
 #[test]
-fn bytes_after_the_last_request_do_not_cut_its_answer() {
+fn bytes_after_the_last_request_do_not_cut_its_response() {
     let server = serve(&[]);
     server.register();
     let state: Vec<u8> = (0..4_000_000_u32).map(|n| (n % 251) as u8).collect();
@@ -205,8 +205,8 @@ fn bytes_after_the_last_request_do_not_cut_its_answer() {
         client.send(request("GET", "/api/machines/snapshot", &fields));
         std::thread::sleep(Duration::from_millis(1 + n as u64));
         client.try_send(more);
-        let answer = client.answer();
-        assert!(answer.status == 200 && answer.body == state, "cut at {}", answer.body.len());
+        let response = client.response();
+        assert!(response.status == 200 && response.body == state, "cut at {}", response.body.len());
         client.assert_closed("as it asked for");
     }
 }
@@ -228,7 +228,7 @@ fn a_flood_of_passwords_does_not_hold_up_the_trade_of_a_token() {
         let traded = server.ask(login(&format!(r#"{{"token":"{token}"}}"#)));
         assert_eq!(traded.status, 200, "{traded:?}");
     }
-    let statuses: Vec<u16> = flood.iter_mut().map(|client| client.answer().status).collect();
+    let statuses: Vec<u16> = flood.iter_mut().map(|client| client.response().status).collect();
     assert!(statuses.iter().all(|status| matches!(status, 401 | 503)), "{statuses:?}");
 }
 
@@ -242,16 +242,16 @@ fn a_server_that_was_halted_for_a_moment_goes_on_with_every_connection() {
     half.send(&head[..20]);
     let (mut refused, mut pushing) = (server.connect(), server.connect());
     refused.send(request("POST", "/api/machines/snapshot", "Content-Length: 100000\r\n"));
-    assert_eq!(refused.answer().status, 401);
+    assert_eq!(refused.response().status, 401);
     pushing.send(server.push_head(100_000, "") + &"x".repeat(50_000));
     eventually("the upload is under way", || server.uploads() == 1);
     server.halt();
     idle.assert_reusable("idle");
     half.send(&head[20..]);
-    assert_eq!(half.answer().status, 200);
+    assert_eq!(half.response().status, 200);
     // What nobody will read is still taken, and the connection is no reset.
     refused.send("x".repeat(50_000));
     refused.send("x".repeat(50_000));
     pushing.send("x".repeat(50_000));
-    assert_eq!(pushing.answer().status, 201);
+    assert_eq!(pushing.response().status, 201);
 }

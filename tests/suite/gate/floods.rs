@@ -42,10 +42,10 @@ impl<'a> Before<'a> {
 /// Whether it was sent does not matter: the server may have closed already.
 fn ignore(_sent: bool) {}
 
-/// How many of the next answers have each of these statuses, which are all there are.
+/// How many of the next responses have each of these statuses, which are all there are.
 #[track_caller]
 fn tally<const N: usize>(clients: &mut [Client], expected: [u16; N]) -> [usize; N] {
-    let found: Vec<u16> = clients.iter_mut().map(|client| client.answer().status).collect();
+    let found: Vec<u16> = clients.iter_mut().map(|client| client.response().status).collect();
     let counts = expected.map(|status| found.iter().filter(|one| **one == status).count());
     println!("{expected:?}: {counts:?}");
     assert_eq!(counts.iter().sum::<usize>(), found.len(), "{found:?}");
@@ -74,7 +74,7 @@ fn hundreds_of_dripping_connections_delay_nobody_and_are_gone_after_the_head_tim
     before.is_back();
     before.grew_less_than(19, "600 dripping");
     for client in &mut clients {
-        assert_eq!(client.answer().status, 408);
+        assert_eq!(client.response().status, 408);
         client.assert_closed("dripping");
     }
 }
@@ -112,8 +112,8 @@ fn readers_that_do_not_read_and_writers_that_do_not_write_delay_nobody_and_are_d
     let mut other = server.connect_from(ELSEWHERE);
     for _ in 0..20 {
         other.send(server.pull(true));
-        let answer = other.answer();
-        assert_eq!((answer.status, answer.body.len()), (200, 8 * MIB));
+        let response = other.response();
+        assert_eq!((response.status, response.body.len()), (200, 8 * MIB));
     }
     drop(other);
     assert_eq!(tally(&mut writers, [408]), [20]);
@@ -121,7 +121,7 @@ fn readers_that_do_not_read_and_writers_that_do_not_write_delay_nobody_and_are_d
     drop(writers);
     before.is_back();
     for client in &mut readers {
-        assert!(client.rest().len() < 8 * MIB, "the answer ended early");
+        assert!(client.rest().len() < 8 * MIB, "the response ended early");
     }
     // Two before, two for the look at rest, and each of these once.
     assert_eq!(server.wait_for_requests(4 + 80).len(), 4 + 80);
@@ -221,8 +221,8 @@ fn a_head_that_never_ends_takes_no_memory() {
         client.send("GET /healthz HTTP/1.1\r\nHost: t\r\n");
         let sent = (0..1024).take_while(|_| client.try_send(&piece)).count();
         assert!(sent < 1024, "{name}: the server took 64 MiB");
-        let answer = client.answer_or_end(false);
-        assert!(answer.is_none_or(|answer| answer.status == 431), "{name}");
+        let response = client.response_or_end(false);
+        assert!(response.is_none_or(|response| response.status == 431), "{name}");
         client.assert_closed(name);
     }
     before.is_back();
@@ -231,7 +231,7 @@ fn a_head_that_never_ends_takes_no_memory() {
 }
 
 #[test]
-fn pipelined_requests_whose_answers_nobody_reads_take_no_memory() {
+fn pipelined_requests_whose_responses_nobody_reads_take_no_memory() {
     let _alone = alone();
     let server = serve(&["--body-grace", "2", "--max-connections-per-ip", "64"]);
     let before = Before::of(&server);
@@ -266,7 +266,7 @@ fn exhausted_descriptors_end_nothing() {
     drop(clients);
     eventually("it serves again", || {
         let mut client = server.connect();
-        client.try_send(get("/healthz")) && client.answer().status == 200
+        client.try_send(get("/healthz")) && client.response().status == 200
     });
     before.is_back();
 }
@@ -300,7 +300,7 @@ fn wrong_passwords_at_once_take_bounded_memory_and_delay_no_pull() {
     clients.iter_mut().enumerate().for_each(|(n, client)| client.send(login(n)));
     let mut other = server.connect_from(ELSEWHERE);
     other.send(server.pull(false));
-    assert_eq!(other.answer().status, 200);
+    assert_eq!(other.response().status, 200);
     drop(other);
     let [wrong, _] = tally(&mut clients, [401, 503]);
     assert!(wrong > 2);

@@ -33,10 +33,10 @@ fn assert_refused(server: &Server, status: u16, vectors: &[(&str, Vec<u8>)]) {
             let all = [bytes, SMUGGLED.as_bytes()].concat();
             let piece = if way == 0 { all.len() } else { 1 };
             let _ = all.chunks(piece).all(|piece| client.try_send(piece));
-            let answer = client.answer();
-            assert_eq!(answer.status, status, "{name}: {answer:?}");
-            assert!(answer.closes(), "{name}: {answer:?}");
-            assert!(answer.json()["error"].is_string(), "{name}: {answer:?}");
+            let response = client.response();
+            assert_eq!(response.status, status, "{name}: {response:?}");
+            assert!(response.closes(), "{name}: {response:?}");
+            assert!(response.json()["error"].is_string(), "{name}: {response:?}");
             client.assert_closed(name);
             sent += 1;
             let logged = server.wait_for_requests(before + sent);
@@ -323,11 +323,11 @@ fn a_head_in_good_order_is_answered_and_the_connection_lives_on() {
     for (name, status, bytes) in vectors {
         let mut client = server.connect();
         client.send(bytes);
-        let answer = client.answer();
-        assert_eq!(answer.status, *status, "{name}: {answer:?}");
-        assert!(!answer.closes(), "{name}: {answer:?}");
-        assert_eq!(answer.field("x-evil"), None, "{name}");
-        assert_eq!(answer.field("upgrade"), None, "{name}");
+        let response = client.response();
+        assert_eq!(response.status, *status, "{name}: {response:?}");
+        assert!(!response.closes(), "{name}: {response:?}");
+        assert_eq!(response.field("x-evil"), None, "{name}");
+        assert_eq!(response.field("upgrade"), None, "{name}");
         client.assert_reusable(name);
         seen += 2;
         let logged = server.wait_for_requests(seen);
@@ -337,7 +337,7 @@ fn a_head_in_good_order_is_answered_and_the_connection_lives_on() {
 }
 
 #[test]
-fn a_client_that_wants_the_connection_closed_gets_its_answer_and_the_end() {
+fn a_client_that_wants_the_connection_closed_gets_its_response_and_the_end() {
     let server = serve(&[]);
     for (n, (name, bytes)) in [
         ("close", with("Connection: close")),
@@ -351,9 +351,9 @@ fn a_client_that_wants_the_connection_closed_gets_its_answer_and_the_end() {
     {
         let mut client = server.connect();
         client.send([&bytes, SMUGGLED.as_bytes()].concat());
-        let answer = client.answer();
-        assert_eq!(answer.status, 200, "{name}");
-        assert!(answer.closes(), "{name}");
+        let response = client.response();
+        assert_eq!(response.status, 200, "{name}");
+        assert!(response.closes(), "{name}");
         client.assert_closed(name);
         assert_eq!(server.wait_for_requests(n + 1).len(), n + 1, "{name}");
     }
@@ -367,7 +367,7 @@ fn pipelined_requests_are_answered_in_order() {
     let requests = [get("/healthz"), get("/nowhere"), login, get("/api/machines"), get("/healthz")];
     let mut client = server.connect();
     client.send(requests.concat());
-    let statuses: Vec<u16> = requests.iter().map(|_| client.answer().status).collect();
+    let statuses: Vec<u16> = requests.iter().map(|_| client.response().status).collect();
     assert_eq!(statuses, [200, 404, 400, 401, 200]);
     assert_eq!(server.wait_for_requests(6).len(), 6);
 }
@@ -378,10 +378,10 @@ fn head_requests_and_unchanged_pulls_have_no_body() {
     server.store(b"state");
     let mut client = server.connect();
     client.send(server.pull(true));
-    let whole = client.answer();
+    let whole = client.response();
     let etag = whole.field("etag").unwrap().to_owned();
     client.send(server.pull(true).replacen("GET", "HEAD", 1));
-    let head = client.answer_to_head();
+    let head = client.response_to_head();
     assert_eq!((head.status, head.field("content-length")), (200, Some("5")));
     assert_eq!(head.field("etag"), Some(etag.as_str()));
     client.send(server.pull(true).replacen(
@@ -389,11 +389,11 @@ fn head_requests_and_unchanged_pulls_have_no_body() {
         &format!("If-None-Match: {etag}\r\nAccept"),
         1,
     ));
-    assert_eq!(client.answer().status, 304);
+    assert_eq!(client.response().status, 304);
     for path in ["/nowhere", "/api/machines", "/healthz"] {
         client.send(request("HEAD", path, ""));
-        let answer = client.answer_to_head();
-        assert_ne!(answer.field("content-length"), Some("0"), "{path}");
+        let response = client.response_to_head();
+        assert_ne!(response.field("content-length"), Some("0"), "{path}");
         client.assert_reusable(path);
     }
 }

@@ -1,13 +1,13 @@
 //! Mutated requests, the same on every run, over real sockets.
 
 use super::fixture::{Server, serve};
-use super::wire::{answers, request};
+use super::wire::{request, responses};
 use crate::fixture::random::Random;
 
 const CONNECTIONS: usize = 4000;
 
 #[test]
-fn mutated_requests_get_complete_answers_or_the_end_and_the_server_lives() {
+fn mutated_requests_get_complete_responses_or_the_end_and_the_server_lives() {
     let server = serve(&["--head-timeout", "5", "--body-grace", "5"]);
     server.store(b"state");
     let before = server.usage_at_rest();
@@ -19,7 +19,7 @@ fn mutated_requests_get_complete_answers_or_the_end_and_the_server_lives() {
     });
     let count = |status| statuses.iter().filter(|s| **s == status).count();
     let (good, malformed) = (count(200), count(400));
-    println!("{CONNECTIONS} mutated: {} answers, {good} good, {malformed} bad", statuses.len());
+    println!("{CONNECTIONS} mutated: {} responses, {good} good, {malformed} bad", statuses.len());
     assert!(good > CONNECTIONS / 20 && malformed > CONNECTIONS / 20, "too little was tried");
     assert_eq!(count(500), 0);
     server.assert_settles(before);
@@ -27,7 +27,7 @@ fn mutated_requests_get_complete_answers_or_the_end_and_the_server_lives() {
     server.assert_serves(super::fixture::ELSEWHERE);
 }
 
-/// Sends mutated requests, one connection each; the statuses of all answers.
+/// Sends mutated requests, one connection each; the statuses of all responses.
 fn attack(server: &Server, mut random: Random, count: usize) -> Vec<u16> {
     let mut statuses = Vec::new();
     for _ in 0..count {
@@ -36,8 +36,8 @@ fn attack(server: &Server, mut random: Random, count: usize) -> Vec<u16> {
         let cut = random.below(bytes.len() + 1);
         let _ = client.try_send(&bytes[..cut]) && client.try_send(&bytes[cut..]);
         client.finish();
-        match answers(&client.rest()) {
-            Ok(found) => statuses.extend(found.iter().map(|answer| answer.status)),
+        match responses(&client.rest()) {
+            Ok(found) => statuses.extend(found.iter().map(|response| response.status)),
             Err(error) => panic!("{error}\nto {}", bytes.escape_ascii()),
         }
     }

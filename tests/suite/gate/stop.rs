@@ -22,10 +22,10 @@ fn a_push_that_is_half_sent_at_the_signal_is_finished_and_durable() {
     idle.assert_closed("idle at the stop");
     eventually("nothing more is accepted", || TcpStream::connect(server.address()).is_err());
     client.send(second);
-    let answer = client.answer();
-    assert_eq!(answer.status, 201, "{answer:?}");
-    assert!(answer.closes());
-    client.assert_closed("the last answer");
+    let response = client.response();
+    assert_eq!(response.status, 201, "{response:?}");
+    assert!(response.closes());
+    client.assert_closed("the last response");
     assert_eq!(server.wait().code(), Some(0));
     let again = server.again();
     assert_eq!(again.ask(again.pull(true)).body, state);
