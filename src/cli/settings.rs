@@ -4,8 +4,9 @@ use std::str::FromStr;
 
 use super::CliError;
 use crate::util::limits::{
-    AUDIT_DAYS, BODY_BYTES_MAX, BODY_GRACE_S, CONNECTIONS_MAX, CONNECTIONS_PER_PEER_MAX,
-    FREE_BYTES_MIN, HEAD_TIMEOUT_S, IDLE_TIMEOUT_S, JWT_HOURS, STOP_TIMEOUT_S,
+    AUDIT_DAYS, BODY_BYTES_MAX, BODY_GRACE_S, CONNECTIONS_MAX,
+    CONNECTIONS_PER_PEER_MAX as PER_PEER, FREE_BYTES_MIN, HEAD_TIMEOUT_S, IDLE_TIMEOUT_S,
+    JWT_HOURS, STOP_TIMEOUT_S,
 };
 
 /// One setting of `serve`.
@@ -30,20 +31,20 @@ fn all() -> [Setting; 20] {
     [
         row("--data", "DIR", &"configsync-data", 0, "the data folder, made if missing"),
         row("--listen", "ADDR:PORT", &"127.0.0.1:8787", 0, "port 0 picks a free one"),
-        row("--init-user", "EMAIL", &"", 0, "where no user is: create one, print a token"),
+        row("--init-user", "EMAIL", &"", 0, "with no users yet: make one, print a token"),
         row("--max-body", "BYTES", &BODY_BYTES_MAX, 1, "one request body"),
-        row("--max-connections", "N", &CONNECTIONS_MAX, 1, "open at once"),
-        row("--max-connections-per-ip", "N", &CONNECTIONS_PER_PEER_MAX, 1, "IPv6: per /64"),
-        row("--head-timeout", "SECONDS", &HEAD_TIMEOUT_S, 1, "first to last byte of a head"),
-        row("--idle-timeout", "SECONDS", &IDLE_TIMEOUT_S, 1, "wait for the next request"),
-        row("--body-grace", "SECONDS", &BODY_GRACE_S, 1, "after that, 1 KiB/s is the least"),
+        row("--max-connections", "N", &CONNECTIONS_MAX, 1, "connections open at once"),
+        row("--max-connections-per-ip", "N", &PER_PEER, 1, "from one address (IPv6: one /64)"),
+        row("--head-timeout", "SECONDS", &HEAD_TIMEOUT_S, 1, "from first to last byte of a head"),
+        row("--idle-timeout", "SECONDS", &IDLE_TIMEOUT_S, 1, "to wait for the next request"),
+        row("--body-grace", "SECONDS", &BODY_GRACE_S, 1, "then less than 1 KiB/s is cut off"),
         row("--stop-timeout", "SECONDS", &STOP_TIMEOUT_S, 1, "for requests in flight at a stop"),
         row("--token-hours", "HOURS", &JWT_HOURS, 1, "lifetime of a JWT"),
         row("--keep", "N", &0, 0, "snapshots kept per machine; 0 keeps all"),
         row("--quota", "BYTES", &0, 0, "stored bytes per user; 0 is no limit"),
         row("--min-free", "BYTES", &FREE_BYTES_MIN, 0, "refuse pushes below this free space"),
         row("--audit-days", "N", &AUDIT_DAYS, 0, "days that audit rows are kept; 0 keeps all"),
-        row("--trusted-proxy", REPEATABLE, &"", 0, "believe X-Forwarded-For; repeatable"),
+        row("--trusted-proxy", REPEATABLE, &"", 0, "a proxy to believe; repeatable"),
         row("--metrics", "ADDR:PORT", &"", 0, "a second listener, for /metrics alone"),
         row("--no-page", "", &"off", 0, "no page at /"),
         row("--log-format", "text|json", &"text", 0, "of the log on standard error"),
