@@ -392,7 +392,11 @@ pub fn make_folder(path: &Path) -> Result<bool> {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(false),
         made => made.map_err(failed)?,
     }
-    parent(path).and_then(|parent| parent.file().sync_all()).map_err(failed)?;
+    let synced = parent(path).and_then(|parent| parent.file().sync_all());
+    synced.map_err(|e| {
+        let _ = std::fs::remove_dir(path);
+        failed(e)
+    })?;
     Ok(true)
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::fixture::{
     BINARY, HERE, Ran, Server, Setup, User, eventually, files, noise, pruned_beside_a_backup, run,
@@ -158,6 +158,34 @@ fn links_save_the_bytes_that_an_older_backup_or_the_folder_has() {
     for copy in [&two, &three] {
         is_clean(copy);
     }
+}
+
+#[test]
+fn the_outcome_of_a_backup_and_of_a_check_is_kept() {
+    let (server, user) = with_machine(&[]);
+    user.stored("m", b"state");
+    let dest = server.beside("backup");
+    server.ok(&["backup", &dest]);
+    fs::write(Path::new(&dest).join("mine"), "mine").unwrap();
+    assert_eq!(server.cli(&["backup", &dest]).code, 1);
+    let events = server.ok(&["audit", "--event", "backup"]);
+    let outcomes: Vec<_> = events
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["outcome"].clone())
+        .collect();
+    assert_eq!(outcomes, ["ok", "failed"]);
+    let fact = |name: &str| -> Value {
+        let sql = format!("SELECT value FROM server_state WHERE name = '{name}'");
+        let text: String = server.database().query_row(&sql, [], |row| row.get(0)).unwrap();
+        serde_json::from_str(&text).unwrap()
+    };
+    assert_eq!(fact("last_backup"), json!({ "files": 1, "bytes": 5 }));
+    assert!(fact("failed_backup")["reason"].as_str().unwrap().contains("not an empty folder"));
+    server.ok(&["check"]);
+    assert_eq!(fact("last_check")["damaged"], 0);
+    fs::write(&files(&server.data().join("snapshots"))[0], "wrong").unwrap();
+    assert_eq!(server.cli(&["check"]).code, 1);
+    assert_eq!(fact("last_check")["damaged"], 1);
 }
 
 #[test]

@@ -48,9 +48,13 @@ enum Ended {
 
 /// Runs the binary until it is ready or ends, with one call of a kind failing.
 fn faulted(call: &str, n: usize, args: &[&str]) -> Ended {
+    let inject = format!("inject={call}:error=EIO:when={n}");
+    traced(&["-e", &format!("trace={call}"), "-e", &inject], args)
+}
+
+fn traced(options: &[&str], args: &[&str]) -> Ended {
     let mut command = strace().unwrap();
-    command.args(["-o", "/dev/null", "-e", &format!("trace={call}")]);
-    command.args(["-e", &format!("inject={call}:error=EIO:when={n}"), BINARY]).args(args);
+    command.args(["-o", "/dev/null"]).args(options).arg(BINARY).args(args);
     let mut child = command.spawn().unwrap();
     let (mut said, mut out) = (String::new(), BufReader::new(child.stdout.take().unwrap()));
     out.read_line(&mut said).unwrap();
@@ -137,6 +141,14 @@ fn a_start_whose_looks_or_changes_fail_moves_and_replaces_nothing() {
             assert_eq!(files(&data.join("orphans")), [] as [PathBuf; 0], "{call} {n}");
         }
     }
+    // Every look at one name fails: none of them reads as "it is not there".
+    for name in ["jwt.key", "configsync.db", "configsync.db-wal", "snapshots", "orphans", "7f"] {
+        let looks = "newfstatat,statx,openat,mkdirat";
+        let (trace, inject) = (format!("trace={looks}"), format!("inject={looks}:error=EIO"));
+        let ended = traced(&["-P", name, "-e", &trace, "-e", &inject], &args);
+        assert!(matches!(ended, Ended::Exited(1, _)), "{name}: {ended:?}");
+        assert!(kept(&data) == before, "{name} changed something: {ended:?}");
+    }
     assert_all_there(server, &user, &states);
 }
 
@@ -179,7 +191,7 @@ fn commands_whose_looks_or_changes_fail_lose_nothing_and_say_so() {
                     fs::remove_dir_all(dest).unwrap();
                 } else {
                     assert_ne!(*code, 0, "{args:?} {call} {n}");
-                    let _ = fs::remove_dir_all(dest);
+                    assert!(!dest.exists(), "{args:?} {call} {n}: what it wrote stays: {ended:?}");
                 }
             }
         }
@@ -410,6 +422,27 @@ fn the_file_of_a_commit_in_doubt_goes_after_the_next_good_commit() {
     assert_eq!(user.on(&server).history().len(), 4);
     server.ok(&["check"]);
     assert_eq!(server.files("orphans"), 0);
+}
+
+#[test]
+fn no_more_than_so_many_files_wait_for_a_good_commit() {
+    if strace().is_none() {
+        return;
+    }
+    let (mut server, user) = with_machine(&[]);
+    server.errors_expected = true;
+    let log = server.data().join("configsync.db-wal").display().to_string();
+    let (trace, inject) = ("trace=fsync,fdatasync", "inject=fsync,fdatasync:error=EIO");
+    let options = ["-o", "/dev/null", "-P", &log, "-e", trace, "-e", inject];
+    let child = attached(&server, &options);
+    for _ in 0..70 {
+        assert_eq!(user.push("m", &noise(10), "").status, 500);
+    }
+    assert_eq!(server.files("snapshots"), 64);
+    detach(child);
+    user.register("m");
+    assert_eq!(server.files("snapshots"), 0, "settled by the next good commit");
+    user.stored("m", b"state");
 }
 
 #[test]
