@@ -94,13 +94,13 @@ fn copy(
     let dest: std::path::PathBuf = dest.components().collect();
     refuse_inside(from, &dest)?;
     let made = make_folder(&dest)?;
-    let to = DataDir::at(&dest)?;
-    let copied = to.refuse_foreign_root().and_then(|()| begin(&to)).and_then(|()| {
-        let copied = Copy { from, to: &to, links, all_linked }.run(database, progress);
-        if copied.is_err() {
+    let copied = DataDir::at(&dest).and_then(|to| {
+        to.refuse_foreign_root()?;
+        begin(&to)?;
+        let copy = Copy { from, to: &to, links, all_linked };
+        copy.run(database, progress).inspect_err(|_| {
             let _ = clear(&to);
-        }
-        copied
+        })
     });
     if made && copied.is_err() {
         let _ = std::fs::remove_dir(&dest);
