@@ -257,6 +257,8 @@ mod tests {
         }
         assert!(!accepted(&forged(r#"{"typ":"JWT"}"#, &claims())));
         assert!(!accepted(&forged(r#"{"alg":"HS256","alg":"none"}"#, &claims())));
+        // Nor has the library a signature of another to compare with.
+        assert!(Hs256::new(Algorithm::HS384, &KEY).is_err());
     }
 
     #[test]
