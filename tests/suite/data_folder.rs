@@ -13,7 +13,9 @@ use rustix::process::geteuid;
 use tempfile::TempDir;
 
 use crate::fixture::mount::{Mount, fill};
-use crate::fixture::{BINARY, Ran, Setup, eventually, files, run, serve, with_machine};
+use crate::fixture::{
+    BINARY, Ran, Setup, eventually, files, noise, refused, run, serve, with_machine,
+};
 
 fn start(data: &Path) -> Ran {
     run(&["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()], "")
@@ -450,4 +452,32 @@ fn one_file_that_cannot_be_unlinked_does_not_keep_the_others() {
     fs::remove_dir(&first).unwrap();
     server.ok(&["prune", "--keep", "1"]);
     assert_eq!(server.count("SELECT count(*) FROM deleted_files"), 0);
+}
+
+#[test]
+fn a_file_that_may_not_grow_is_a_full_disk_for_one_push() {
+    let server = Setup::new().after("ulimit -f 2000").flags(&[]).start();
+    let user = server.user("a@example.org");
+    user.register("m");
+    refused(&user.push("m", &noise(3_000_000), ""), 507, "disk_full");
+    server.assert_no_upload_left();
+    user.stored("m", &noise(500_000));
+    assert_eq!((server.files("snapshots"), user.history().len()), (1, 1));
+}
+
+#[test]
+fn what_shall_be_linked_is_not_copied_to_another_file_system() {
+    let (server, user) = with_machine(&[]);
+    user.stored("m", b"state");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let Some(_mount) = Mount::tmpfs(elsewhere.path(), "8m") else { return };
+    let dest = elsewhere.path().join("copy");
+    let refused = server.cli(&["backup", dest.to_str().unwrap(), "--hard-link"]);
+    assert!(refused.code == 1 && refused.err.contains("on another file system"), "{refused:?}");
+    assert!(!dest.exists());
+    // What only saves room is copied where it cannot be linked.
+    let older = server.beside("older");
+    server.ok(&["backup", &older]);
+    let printed = server.ok(&["backup", dest.to_str().unwrap(), "--incremental-from", &older]);
+    assert!(printed.contains("0 of them linked"), "{printed}");
 }
