@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use super::support::{BINARY, Ran, Server, Setup, User, eventually, run_with};
+use crate::fixture::{BINARY, Ran, Server, Setup, User, eventually, run_with};
 
 const DAY_S: i64 = 86_400;
 

@@ -42,7 +42,3 @@ mod rules;
 mod settings;
 mod snapshots;
 mod status;
-
-#[allow(unused_imports)]
-use fixture as support;
-use fixture::http as wire;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::fixture::{ELSEWHERE, Server, eventually, serve};
-use super::wire::{Client, get, request};
+use crate::fixture::http::{Client, get, request};
+use crate::fixture::target::{Target, serve};
+use crate::fixture::{ELSEWHERE, eventually};
 
 /// Sent as a body: must never be served.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: t\r\n\r\n";
@@ -11,7 +12,7 @@ const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: t\r\n\r\n";
 const MIB: u64 = 1024 * 1024;
 
 /// Sends this, which is refused with this status, and the connection is closed.
-fn assert_refused(server: &Server, name: &str, status: u16, bytes: &str) {
+fn assert_refused(server: &Target, name: &str, status: u16, bytes: &str) {
     let mut client = server.connect();
     client.send(bytes);
     let response = client.response();

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::fixture::{ELSEWHERE, HERE, Server, eventually, serve};
-use super::wire::{Client, get, request};
+use crate::fixture::http::{Client, get, request};
+use crate::fixture::target::{Target, serve};
+use crate::fixture::{ELSEWHERE, HERE, eventually};
 
 /// True if a fresh connection is served; false if it is refused as it must be.
-fn is_served(server: &Server, from: [u8; 4]) -> Option<Client> {
+fn is_served(server: &Target, from: [u8; 4]) -> Option<Client> {
     let mut client = server.connect_from(from);
     // The server may have refused and closed before it sees a request.
     client.try_send(get("/healthz"));

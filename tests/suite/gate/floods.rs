@@ -5,21 +5,21 @@ use std::io::{Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::fixture::{ELSEWHERE, HERE, Server, alone, at_once, eventually, serve};
-use super::fixture::{Usage, serve_with_descriptors};
-use super::wire::{Client, get, request};
+use crate::fixture::http::{Client, get, request};
+use crate::fixture::target::{Target, serve, serve_with_descriptors};
+use crate::fixture::{ELSEWHERE, HERE, Usage, alone, at_once, eventually};
 
 const MIB: usize = 1024 * 1024;
 
 /// What a server used before a flood.
 struct Before<'a> {
-    server: &'a Server,
+    server: &'a Target,
     usage: Usage,
 }
 
 impl<'a> Before<'a> {
     /// Once no connection is left.
-    fn of(server: &'a Server) -> Before<'a> {
+    fn of(server: &'a Target) -> Before<'a> {
         server.assert_serves(ELSEWHERE);
         Before { server, usage: server.usage_at_rest() }
     }
@@ -157,7 +157,7 @@ fn a_reader_that_trickles_is_dropped() {
 }
 
 /// Pushes at once; every one is stored or told to come again, and some are stored.
-fn push_at_once(server: &Server, count: usize, push: impl Fn(&mut Client, usize) + Sync) -> usize {
+fn push_at_once(server: &Target, count: usize, push: impl Fn(&mut Client, usize) + Sync) -> usize {
     let mut clients = at_once(count, |n| {
         let mut client = server.connect();
         push(&mut client, n);
@@ -336,7 +336,7 @@ fn an_idle_connection_takes_little_memory() {
 }
 
 /// Opens a connection and leaves it at one of ten stages of a request.
-fn abandon(server: &Server, n: usize) -> Client {
+fn abandon(server: &Target, n: usize) -> Client {
     let mut client = server.connect_from([127, 0, 2, 1 + (n % 16) as u8]);
     let push = server.push_head(100_000, "");
     let bytes = match n % 10 {
@@ -358,7 +358,7 @@ fn abandon(server: &Server, n: usize) -> Client {
 }
 
 /// Abandons connections, some of them at the same time, every other one with a reset.
-fn churn(server: &Server, count: usize) {
+fn churn(server: &Target, count: usize) {
     let mut open = VecDeque::new();
     let leave = |open: &mut VecDeque<Client>, n: usize| match (open.pop_front(), n % 4 < 2) {
         (Some(client), true) => client.reset(),

@@ -1,7 +1,7 @@
 //! What a request head may look like, and what becomes of every other.
 
-use super::fixture::{Server, serve};
-use super::wire::{get, request};
+use crate::fixture::http::{get, request};
+use crate::fixture::target::{Target, serve};
 
 /// Must never be served: it stands where a body or garbage stands.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: t\r\n\r\n";
@@ -23,7 +23,7 @@ fn line(line: &str) -> Vec<u8> {
 
 /// Each is answered once with this status and the connection is closed; sent in one write and
 /// byte by byte.
-fn assert_refused(server: &Server, status: u16, vectors: &[(&str, Vec<u8>)]) {
+fn assert_refused(server: &Target, status: u16, vectors: &[(&str, Vec<u8>)]) {
     let before = server.requests().len();
     let mut sent = 0;
     for (name, bytes) in vectors {
@@ -44,7 +44,7 @@ fn assert_refused(server: &Server, status: u16, vectors: &[(&str, Vec<u8>)]) {
             assert_eq!(logged[before + sent - 1].status, u64::from(status), "{name}");
         }
     }
-    server.assert_serves(super::fixture::ELSEWHERE);
+    server.assert_serves(crate::fixture::ELSEWHERE);
     let logged = server.wait_for_requests(before + sent + 2);
     assert_eq!(logged.len(), before + sent + 2);
     assert!(!logged.iter().any(|request| request.path.contains("smuggled")));

@@ -7,11 +7,3 @@ mod floods;
 mod heads;
 mod mutations;
 mod stop;
-
-use crate::wire;
-
-/// What these tests use: a server is one with a user.
-mod fixture {
-    pub use crate::fixture::target::{Target as Server, serve, serve_with_descriptors};
-    pub use crate::fixture::{ELSEWHERE, HERE, Usage, alone, at_once, eventually};
-}

@@ -1,8 +1,8 @@
 //! Mutated requests, the same on every run, over real sockets.
 
-use super::fixture::{Server, serve};
-use super::wire::{request, responses};
+use crate::fixture::http::{request, responses};
 use crate::fixture::random::Random;
+use crate::fixture::target::{Target, serve};
 
 const CONNECTIONS: usize = 4000;
 
@@ -24,11 +24,11 @@ fn mutated_requests_get_complete_responses_or_the_end_and_the_server_lives() {
     assert_eq!(count(500), 0);
     server.assert_settles(before);
     server.assert_no_upload_left();
-    server.assert_serves(super::fixture::ELSEWHERE);
+    server.assert_serves(crate::fixture::ELSEWHERE);
 }
 
 /// Sends mutated requests, one connection each; the statuses of all responses.
-fn attack(server: &Server, mut random: Random, count: usize) -> Vec<u16> {
+fn attack(server: &Target, mut random: Random, count: usize) -> Vec<u16> {
     let mut statuses = Vec::new();
     for _ in 0..count {
         let bytes = requests(server, &mut random);
@@ -45,7 +45,7 @@ fn attack(server: &Server, mut random: Random, count: usize) -> Vec<u16> {
 }
 
 /// One to three requests in a row, with a few places changed.
-fn requests(server: &Server, random: &mut Random) -> Vec<u8> {
+fn requests(server: &Target, random: &mut Random) -> Vec<u8> {
     let mut bytes = Vec::new();
     for _ in 0..=random.below(3) {
         let one = match random.below(6) {

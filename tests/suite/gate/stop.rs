@@ -3,8 +3,9 @@
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use super::fixture::{eventually, serve};
-use super::wire::get;
+use crate::fixture::eventually;
+use crate::fixture::http::get;
+use crate::fixture::target::serve;
 
 #[test]
 fn a_push_that_is_half_sent_at_the_signal_is_finished_and_durable() {
@@ -44,7 +45,7 @@ fn idle_and_dripping_connections_do_not_delay_the_stop() {
         }
     }
     // A half head is in the server's hands once a later one was answered; then some.
-    server.assert_serves(super::fixture::ELSEWHERE);
+    server.assert_serves(crate::fixture::ELSEWHERE);
     std::thread::sleep(Duration::from_millis(100));
     server.terminate();
     // The fixture's patience is far below a minute.
