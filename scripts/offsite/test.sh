@@ -192,7 +192,7 @@ end_push; kill -9 "$server"; wait "$server" 2>/dev/null || true
 rm -rf "$data"
 offsite restore
 serve "$data"
-verify "$before" 5
+verify "$before" pruned
 
 say "5. a damaged repository is detected by the drill"
 offsite drill
