@@ -354,8 +354,9 @@ type Scanned = Result<(Vec<u8>, Vec<u8>), (u16, String)>;
 
 /// Scans a document that arrives in pieces of `size` bytes at most.
 fn scan(decode: bool, doc: &[u8], size: usize) -> Scanned {
-    // A member with this name is nowhere: nothing is decoded.
-    let field = if decode { "encrypted_state" } else { "no such member" };
+    // No name in the document is as long as this one: nothing is decoded.
+    let absent = "x".repeat(doc.len() + 1);
+    let field = if decode { "encrypted_state" } else { &absent };
     let mut out = Vec::new();
     let source = BufReader::with_capacity(size.max(1), doc);
     let rest = split_upload_json(source, field, "metadata", REST_MAX, |decoded| {
