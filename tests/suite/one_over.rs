@@ -154,3 +154,29 @@ fn what_one_user_changes_of_many_rows_at_once_are_their_own() {
     b.put("/api/environments/sync", &json!({ "environments": [], "delete_missing": true })).is(200);
     assert_eq!(list("/api/environments")["environments"][0]["name"], "e");
 }
+
+#[test]
+fn what_has_no_number_in_its_path_is_ones_own_too() {
+    let (_server, a, b) = with_two_users(&[]);
+    let keypair = json!({ "public_key": "AAAA", "encrypted_private_key": "AAAA",
+        "kek_salt": "AAAA", "kek_iterations": 1 });
+    a.post("/api/auth/keypair", &keypair).is(201);
+    refused(&b.get("/api/auth/keypair"), 404, "not_found");
+    // A machine that another user has is hidden for nobody, whether one has its name too or not.
+    a.register("m");
+    refused(&b.delete("/api/machines/m"), 404, "not_found");
+    b.register("m");
+    b.delete("/api/machines/m").is(200);
+    assert_eq!(a.read("/api/machines")["machines"][0]["machine_id"], "m");
+    // A link is not changed by who has a machine of the same name.
+    let id = a.add("project", "p");
+    let link = json!({ "project_id": id, "local_path": "/home/a" });
+    a.post("/api/machines/m/projects", &link).is(201);
+    let update = json!({ "entity_type": "project", "entity_id": id, "new_last_synced_version": 9 });
+    let commit = json!({ "machine_id": "m", "updates": [update] });
+    b.post("/api/sync/commit", &commit).is(200);
+    refused(&b.patch(&format!("/api/machines/m/projects/{id}"), &link), 404, "not_found");
+    let links = a.read("/api/machines/m/projects");
+    assert_eq!(links["projects"][0]["last_synced_version"], 0);
+    assert_eq!(b.read("/api/machines/m/projects")["projects"], json!([]));
+}
