@@ -164,7 +164,8 @@ impl DataDir {
         }
         // All of them now, and synced: no push can meet one that another push has just made.
         let snapshots = self.snapshots()?;
-        for shard in shards() {
+        let there = snapshots.names()?;
+        for shard in shards().filter(|shard| !there.contains(shard)) {
             snapshots.make_dir(&shard)?;
         }
         snapshots.sync()?;
