@@ -31,6 +31,8 @@ mod tests {
     fn one_user_has_half_of_the_workers_and_another_gets_in_at_once() {
         let turns = Arc::new(Turns::default());
         let held: Vec<_> = (0..WORKERS_PER_USER_MAX).map(|_| turns.take(1).unwrap()).collect();
+        let none_free = lock(&turns.0)[&1].take(Duration::ZERO).is_none();
+        assert!(none_free, "no turn beyond half of the workers");
         let waiting = Arc::clone(&turns);
         let next = std::thread::spawn(move || waiting.take(1).is_some());
         assert!(turns.take(2).is_some(), "while the first user's next one waits");
