@@ -114,3 +114,22 @@ impl From<Error> for Response {
 pub fn printable(text: &str) -> impl Iterator<Item = char> {
     text.chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_value_begins_a_second_line() {
+        let response = Response {
+            sentence: "a\r\nX-Evil: 1\r\n\r\nb".into(),
+            ..Response::empty(404).with("X-Name", "é\nX-Evil: 2\r")
+        };
+        let head = response.head(RandomId(0), "Not Found", true);
+        let lines: Vec<_> = head.split("\r\n").collect();
+        assert_eq!(lines[0], "HTTP/1.1 404 Not Found: a??X-Evil: 1????b");
+        assert!(lines.contains(&"X-Name: ??X-Evil: 2?"), "{head}");
+        assert!(head.chars().all(|c| matches!(c, ' '..='~' | '\r' | '\n')));
+        assert!(!lines.iter().any(|line| line.starts_with("X-Evil") || line.contains('\n')));
+    }
+}
