@@ -87,7 +87,7 @@ impl Drop for AccessRecord<'_> {
 
 /// A path in which somebody put a credential by mistake, without it.
 fn without_secrets(path: &str) -> String {
-    let secret = |part: &str| part.starts_with("cs_") || part.starts_with("eyJ");
+    let secret = |part: &str| part.contains("cs_") || part.contains("eyJ");
     let parts = path.split('/').map(|part| if secret(part) { "(secret)" } else { part });
     parts.collect::<Vec<_>>().join("/")
 }

@@ -52,14 +52,15 @@ impl Store {
         };
         *looked = Some(Look { wall_ms, at, wait_ms });
         drop(looked);
-        if wait_ms > before {
+        if wait_ms > before && self.is_server {
             log::warn(&format!(
                 "the clock is far from the newest row, or jumped: nothing is deleted by its age in \
                  the next {} hours; set the clock if it is wrong",
                 wait_ms / 3_600_000
             ));
         }
-        if wait_ms != before && self.is_server {
+        // A command leaves word of a wait that begins, since its own row would hide the jump.
+        if wait_ms != before && (self.is_server || wait_ms == CLOCK_WAIT_MS) {
             self.note(Fact::ClockWait, &json!({ "wait_ms": wait_ms }))?;
         }
         Ok(wait_ms == 0)

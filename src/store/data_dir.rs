@@ -19,6 +19,8 @@ use crate::util::types::RandomId;
 pub const DATABASE: &str = "configsync.db";
 /// Its write-ahead log.
 pub const LOG: &str = "configsync.db-wal";
+/// The index of that, which has the locks of all who use the database.
+pub const LOG_INDEX: &str = "configsync.db-shm";
 /// Stored files, in 256 sub-folders.
 pub const SNAPSHOTS: &str = "snapshots";
 /// Uploads under way, and responses that wait for their reader.
@@ -38,7 +40,7 @@ pub const KEY: &str = "jwt.key";
 const RESERVE: &str = "reserve";
 const BACKUP_LOCK: &str = "backup.lock";
 /// All that SQLite makes.
-const DATABASE_FILES: [&str; 4] = [DATABASE, LOG, "configsync.db-shm", "configsync.db-journal"];
+const DATABASE_FILES: [&str; 4] = [DATABASE, LOG, LOG_INDEX, "configsync.db-journal"];
 /// What else belongs into a data folder.
 const OTHERS: [&str; 9] =
     [SNAPSHOTS, TMP, ORPHANS, RUN, KEY, RESERVE, BACKUP_LOCK, OFFSITE_LAST, LOST_AND_FOUND];
@@ -99,8 +101,7 @@ impl DataDir {
         data.lock_server(Duration::from_millis(SERVER_LOCK_WAIT_MS))?;
         match database {
             Some(stat) if stat.st_size > 0 => return Ok((data, false)),
-            // What a first start left that was cut off at once.
-            Some(_) => data.refuse_files_without_rows()?,
+            Some(_) => data.refuse_more_than_a_first_start_leaves()?,
             // First of all: from here on the folder is known to be ours.
             None => drop(data.root.create(DATABASE)?),
         }
@@ -113,15 +114,27 @@ impl DataDir {
         Ok(self.root.names()?.iter().all(|name| name == LOST_AND_FOUND))
     }
 
-    fn refuse_files_without_rows(&self) -> Result<()> {
-        self.each_shard(|shard, names| match names.is_empty() {
-            true => Ok(()),
-            false => Err(StoreError::unusable(format!(
-                "{} has files but the database is empty: put {DATABASE} back from a backup (see \
-                 `configsync-server restore --help`)",
-                shard.path().display()
-            ))),
-        })
+    /// An empty database is what a first start left that was cut off at once: it left no file
+    /// beside it, and no name that is not its own.
+    fn refuse_more_than_a_first_start_leaves(&self) -> Result<()> {
+        let refused = || {
+            StoreError::unusable(format!(
+                "{} has files, but its {DATABASE} is empty: name another folder with --data, or put \
+                 {DATABASE} back from a backup (see `configsync-server restore --help`)",
+                self.path().display()
+            ))
+        };
+        for name in self.root.names()? {
+            let holds_nothing = match name.as_str() {
+                TMP | ORPHANS | RUN => self.root.dir(&name)?.names()?.is_empty(),
+                SNAPSHOTS | LOST_AND_FOUND => true,
+                name => DATABASE_FILES.contains(&name),
+            };
+            if !holds_nothing {
+                return Err(refused());
+            }
+        }
+        self.each_shard(|_, names| if names.is_empty() { Ok(()) } else { Err(refused()) })
     }
 
     /// SQLite opens its files by their paths, and follows a link in the place of its log.

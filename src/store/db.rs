@@ -17,10 +17,12 @@ use rustix::fs::lstat;
 use rustix::io::Errno;
 
 use super::RowSink;
-use super::data_dir::{DATABASE, DataDir, LOG};
+use super::data_dir::{DATABASE, DataDir, LOG, LOG_INDEX};
 use super::error::{ErrorKind, Result, StoreError};
 use super::migrations;
-use crate::util::limits::{READERS, SQLITE_BUSY_MS, SQLITE_CACHE_KIB, WAL_BYTES_MAX};
+use crate::util::limits::{
+    READERS, SQLITE_BUSY_MS, SQLITE_CACHE_KIB, WAL_BYTES_MAX, WAL_FRAMES_MAX,
+};
 use crate::util::log;
 use crate::util::sync::{Pool, PoolGuard, lock};
 use crate::util::time::rfc3339;
@@ -43,9 +45,12 @@ pub struct Database {
     writer: Arc<Pool<Connection>>,
     readers: Arc<Pool<Connection>>,
     source: Source,
-    /// Which files the database and its log were when they were opened; None where nothing is
-    /// written.
-    opened: Option<[FileId; 2]>,
+    /// Which files the database, its log and the index of that were when they were opened; None
+    /// where nothing is written.
+    opened: Option<[FileId; 3]>,
+    /// Of a server: the database file as its own last checkpoint left it. No command of ours
+    /// writes to it meanwhile, so that a copy over it in place is seen too.
+    left: Mutex<Option<Stamp>>,
     condition: Mutex<Condition>,
 }
 
@@ -79,6 +84,9 @@ pub enum Condition {
 
 /// Device and inode; None for a file that is not there.
 type FileId = Option<(u64, u64)>;
+
+/// Size, and time of the last change.
+type Stamp = (i64, i64, u64);
 
 /// Where a database is opened.
 enum Source {
@@ -132,10 +140,17 @@ impl Database {
         Ok(Database::with(source, None, None))
     }
 
-    fn with(source: Source, opened: Option<[FileId; 2]>, writer: Option<Connection>) -> Database {
+    fn with(source: Source, opened: Option<[FileId; 3]>, writer: Option<Connection>) -> Database {
         let (writer, readers) = (Pool::new([writer]), Pool::new([const { None }; READERS]));
         let condition = Mutex::new(Condition::Good);
-        Database { writer, readers, source, opened, condition }
+        let left = Mutex::default();
+        Database { writer, readers, source, opened, left, condition }
+    }
+
+    /// From now on this process alone brings the log into the database: it is a server.
+    pub fn watch(&self) -> Result<()> {
+        *lock(&self.left) = Some(self.source.stamp()?);
+        Ok(())
     }
 
     /// True if what is written goes into the data folder.
@@ -145,8 +160,11 @@ impl Database {
 
     /// How it is; looks at the files too.
     pub fn condition(&self) -> Condition {
-        let looked = self.refuse_if_lost();
-        if looked.is_ok() { *lock(&self.condition) } else { Condition::Lost }
+        // A writer at work looks itself, and may be in the middle of a checkpoint.
+        if self.writer.take(Duration::ZERO).is_some_and(|_held| self.refuse_if_lost().is_err()) {
+            return Condition::Lost;
+        }
+        *lock(&self.condition)
     }
 
     /// Notes what a write found, or that damage was met, which is not forgotten.
@@ -200,7 +218,10 @@ impl Database {
         let tx = begun.map_err(StoreError::from)?;
         let value = work(&tx)?;
         match tx.commit() {
-            Ok(()) => Ok(value),
+            Ok(()) => {
+                self.checkpoint_if_long(writer);
+                Ok(value)
+            }
             Err(e) => {
                 // Where the disk was full before the last byte, or the log was locked, nothing of
                 // it can be read after a crash.
@@ -215,9 +236,15 @@ impl Database {
 
     /// What is written to a file that was moved away or replaced is lost with it.
     fn refuse_if_lost(&self) -> Result<()> {
-        if let Some(opened) = self.opened
-            && self.source.file_ids()? != opened
-        {
+        let other = match self.opened {
+            Some(opened) => self.source.file_ids()? != opened,
+            None => false,
+        };
+        let changed = match *lock(&self.left) {
+            Some(left) => self.source.stamp()? != left,
+            None => false,
+        };
+        if other || changed {
             self.note(Condition::Lost);
         }
         match *lock(&self.condition) {
@@ -232,6 +259,23 @@ impl Database {
     pub fn wait_at_most(&self, wait: Duration) -> Result<()> {
         let mut place = self.writer.take(wait).ok_or_else(StoreError::busy)?;
         Ok(self.connection(&mut place)?.busy_timeout(wait)?)
+    }
+
+    /// Brings a long log into the database. The commit before is durable, whatever comes of this.
+    fn checkpoint_if_long(&self, writer: &Connection) {
+        let mut left = lock(&self.left);
+        let Some(stamp) = left.as_mut() else { return };
+        let frames = |mode: &str| {
+            let sql = format!("PRAGMA wal_checkpoint({mode})");
+            writer.query_row(&sql, [], |row| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?))
+        };
+        if frames("NOOP").is_ok_and(|waiting| waiting >= WAL_FRAMES_MAX) {
+            if let Err(error) = frames("PASSIVE") {
+                log::warn(&format!("the write-ahead log grows, its checkpoint failed: {error}"));
+            }
+            // Where this look fails, the next one says what is wrong.
+            *stamp = self.source.stamp().unwrap_or(*stamp);
+        }
     }
 
     /// Copies the write-ahead log into the database and empties it.
@@ -278,13 +322,26 @@ impl Source {
 
     /// A look at the paths, and not below the descriptor of the folder, since SQLite opens its
     /// files by them.
-    fn file_ids(&self) -> Result<[FileId; 2]> {
-        let id = |path: &Path| match lstat(path) {
-            Ok(stat) => Ok(Some((stat.st_dev, stat.st_ino))),
-            Err(Errno::NOENT) => Ok(None),
-            Err(e) => Err(StoreError::io("look at", path, e.into())),
+    fn file_ids(&self) -> Result<[FileId; 3]> {
+        let id = |name: &str| {
+            let stat = look(&self.path().with_file_name(name))?;
+            Ok::<_, StoreError>(stat.map(|stat| (stat.st_dev, stat.st_ino)))
         };
-        Ok([id(self.path())?, id(&self.path().with_file_name(LOG))?])
+        Ok([id(DATABASE)?, id(LOG)?, id(LOG_INDEX)?])
+    }
+
+    fn stamp(&self) -> Result<Stamp> {
+        let stat = look(self.path())?;
+        let missing = || StoreError::unusable(format!("{} is gone", self.path().display()));
+        stat.map(|stat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec)).ok_or_else(missing)
+    }
+}
+
+fn look(path: &Path) -> Result<Option<rustix::fs::Stat>> {
+    match lstat(path) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(e) => Err(StoreError::io("look at", path, e.into())),
     }
 }
 
@@ -415,6 +472,8 @@ fn prepared(connection: Connection) -> Result<Connection> {
     }
     connection.pragma_update(None, "cache_size", -SQLITE_CACHE_KIB)?;
     connection.pragma_update(None, "journal_size_limit", WAL_BYTES_MAX)?;
+    // A server does it, and notes what it left; a command that is the last one does it at its end.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     // The views of rows.sql, and the function that they call.
     let flags = FunctionFlags::SQLITE_UTF8
         | FunctionFlags::SQLITE_DETERMINISTIC

@@ -129,7 +129,7 @@ impl Store {
     pub fn audit_refusal(&self, push: Event, error: &StoreError) {
         match error.kind {
             ErrorKind::QuotaExceeded => self.audit_later(push.refused("quota_exceeded")),
-            ErrorKind::DiskFull => self.audit_later(push.refused("disk_full")),
+            ErrorKind::DiskFull | ErrorKind::LowDisk => self.audit_later(push.refused("disk_full")),
             _ => {}
         }
     }

@@ -31,6 +31,7 @@ impl Store {
         let db = Database::open(&data)?;
         let store = Store::with(data, db, policy, true);
         store.refuse_damage()?;
+        store.db.watch()?;
         // Before the first row of this start is written.
         store.trusts_clock()?;
         let mut warnings = Vec::new();

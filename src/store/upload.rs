@@ -18,7 +18,7 @@ use super::data_dir::DataDir;
 use super::db::Failure;
 use super::error::{Result, StoreError};
 use super::{Store, User};
-use crate::util::limits::{IN_DOUBT_MAX, WRITEBACK_BYTES};
+use crate::util::limits::{IN_DOUBT_MAX, RETRY_FREE_BYTES_MIN, WRITEBACK_BYTES};
 use crate::util::log;
 use crate::util::sync::{Share, lock};
 use crate::util::types::{Digest, RandomId};
@@ -39,8 +39,8 @@ pub struct Upload {
 impl Store {
     /// Begins an upload of a size within `bytes`, or returns why there is no room for it: many that
     /// each fit alone must not overfill the disk together. Of one that may repeat a newest snapshot,
-    /// which stores nothing, only the transaction knows whether it fits; what the disk cannot hold
-    /// is refused all the same.
+    /// which stores nothing, only the transaction knows whether it fits; what would leave the
+    /// database no room is refused all the same.
     pub fn upload(
         &self, user_id: i64, bytes: RangeInclusive<u64>, may_be_retry: bool,
     ) -> Result<Upload> {
@@ -50,7 +50,8 @@ impl Store {
             return Err(StoreError::over_quota(used, allowed));
         }
         let reserve = self.policy.free_bytes_min;
-        let (kept, free) = (if may_be_retry { 0 } else { reserve }, self.free_bytes()?);
+        let kept = if may_be_retry { reserve.min(RETRY_FREE_BYTES_MIN) } else { reserve };
+        let free = self.free_bytes()?;
         let mut promised = Share::of(&self.promised);
         promised
             .grow(*bytes.end(), free.saturating_sub(kept))

@@ -195,6 +195,12 @@ pub const SQLITE_CACHE_KIB: i64 = 1024;
 pub const SQLITE_BUSY_MS: u64 = 5000;
 /// Bytes to which the WAL is cut back after a checkpoint.
 pub const WAL_BYTES_MAX: i64 = 8 * 1024 * 1024;
+/// Free bytes that even an upload leaves which may turn out to be a retry, and so store nothing:
+/// the database needs them.
+pub const RETRY_FREE_BYTES_MIN: u64 = 8 * 1024 * 1024;
+/// Pages in the write-ahead log after which a server brings them into the database, as SQLite
+/// would by itself.
+pub const WAL_FRAMES_MAX: i64 = 1000;
 /// Files whose digest is remembered as verified.
 pub const VERIFIED_FILES_MAX: usize = 1024;
 /// Seconds such a verification counts.
