@@ -116,7 +116,11 @@ impl Listeners {
         let open = |socket, listener| {
             let admission = Admission { app: Arc::clone(app), listener };
             let service = Service { admission, upstream: Arc::clone(upstream) };
-            let gate = Gate::start(socket, service, Arc::clone(&app.metrics), config.clone());
+            let mut config = config.clone();
+            if listener == Listener::Metrics {
+                config.connections_max = limits::METRICS_CONNECTIONS_MAX;
+            }
+            let gate = Gate::start(socket, service, Arc::clone(&app.metrics), config);
             gate.map_err(could_not("start accepting"))
         };
         let mut gates = vec![open(self.main, Listener::Main)?];

@@ -20,9 +20,7 @@ use super::RowSink;
 use super::data_dir::{DATABASE, DataDir, LOG, LOG_INDEX};
 use super::error::{ErrorKind, Result, StoreError};
 use super::migrations;
-use crate::util::limits::{
-    READERS, SQLITE_BUSY_MS, SQLITE_CACHE_KIB, WAL_BYTES_MAX, WAL_FRAMES_MAX,
-};
+use crate::util::limits::{READERS, SQLITE_BUSY_MS, SQLITE_CACHE_KIB, WAL_BYTES_MAX};
 use crate::util::log;
 use crate::util::sync::{Pool, PoolGuard, lock};
 use crate::util::time::rfc3339;
@@ -48,9 +46,8 @@ pub struct Database {
     /// Which files the database, its log and the index of that were when they were opened; None
     /// where nothing is written.
     opened: Option<[FileId; 3]>,
-    /// Of a server: the database file as its own last checkpoint left it. No command of ours
-    /// writes to it meanwhile, so that a copy over it in place is seen too.
-    left: Mutex<Option<Stamp>>,
+    /// Of a server: the database file as it was when it last had this run's mark.
+    marked: Mutex<Option<Marked>>,
     condition: Mutex<Condition>,
 }
 
@@ -87,6 +84,14 @@ type FileId = Option<(u64, u64)>;
 
 /// Size, and time of the last change.
 type Stamp = (i64, i64, u64);
+
+/// How a database file is known that was written over in place.
+#[derive(Clone)]
+struct Marked {
+    /// Stands in a row of the file itself, not only of its log, since this server started.
+    mark: String,
+    stamp: Stamp,
+}
 
 /// Where a database is opened.
 enum Source {
@@ -143,13 +148,22 @@ impl Database {
     fn with(source: Source, opened: Option<[FileId; 3]>, writer: Option<Connection>) -> Database {
         let (writer, readers) = (Pool::new([writer]), Pool::new([const { None }; READERS]));
         let condition = Mutex::new(Condition::Good);
-        let left = Mutex::default();
-        Database { writer, readers, source, opened, left, condition }
+        let marked = Mutex::default();
+        Database { writer, readers, source, opened, marked, condition }
     }
 
-    /// From now on this process alone brings the log into the database: it is a server.
-    pub fn watch(&self) -> Result<()> {
-        *lock(&self.left) = Some(self.source.stamp()?);
+    /// Marks the database file as that of this run of a server.
+    pub fn mark(&self) -> Result<()> {
+        let mark = RandomId::draw()?.to_string();
+        let sql = "INSERT INTO server_state (name, value, updated_at) VALUES ('run', ?1, 0)
+                   ON CONFLICT (name) DO UPDATE SET value = ?1";
+        self.write(|tx| execute(tx, sql, [&mark])).map_err(|failure| failure.error)?;
+        // Into the file itself; where a reader holds that up, this run goes without.
+        self.checkpoint("PASSIVE")?;
+        *lock(&self.marked) = Some(Marked { mark, stamp: Stamp::default() });
+        if !self.has_mark().unwrap_or(false) {
+            *lock(&self.marked) = None;
+        }
         Ok(())
     }
 
@@ -218,10 +232,7 @@ impl Database {
         let tx = begun.map_err(StoreError::from)?;
         let value = work(&tx)?;
         match tx.commit() {
-            Ok(()) => {
-                self.checkpoint_if_long(writer);
-                Ok(value)
-            }
+            Ok(()) => Ok(value),
             Err(e) => {
                 // Where the disk was full before the last byte, or the log was locked, nothing of
                 // it can be read after a crash.
@@ -240,11 +251,7 @@ impl Database {
             Some(opened) => self.source.file_ids()? != opened,
             None => false,
         };
-        let changed = match *lock(&self.left) {
-            Some(left) => self.source.stamp()? != left,
-            None => false,
-        };
-        if other || changed {
+        if other || !self.has_mark()? {
             self.note(Condition::Lost);
         }
         match *lock(&self.condition) {
@@ -261,29 +268,31 @@ impl Database {
         Ok(self.connection(&mut place)?.busy_timeout(wait)?)
     }
 
-    /// Brings a long log into the database. The commit before is durable, whatever comes of this.
-    fn checkpoint_if_long(&self, writer: &Connection) {
-        let mut left = lock(&self.left);
-        let Some(stamp) = left.as_mut() else { return };
-        let frames = |mode: &str| {
-            let sql = format!("PRAGMA wal_checkpoint({mode})");
-            writer.query_row(&sql, [], |row| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?))
-        };
-        if frames("NOOP").is_ok_and(|waiting| waiting >= WAL_FRAMES_MAX) {
-            if let Err(error) = frames("PASSIVE") {
-                log::warn(&format!("the write-ahead log grows, its checkpoint failed: {error}"));
+    /// False if the file was written over in place. It changes by checkpoints, of whichever
+    /// process; then its mark is looked at, without the log.
+    fn has_mark(&self) -> Result<bool> {
+        let mut marked = lock(&self.marked);
+        let Some(Marked { mark, stamp }) = marked.as_mut() else { return Ok(true) };
+        let now = self.source.stamp()?;
+        if *stamp != now {
+            let sql = "SELECT value FROM server_state WHERE name = 'run'";
+            let found = connect_immutable(self.source.path())
+                .and_then(|alone| query_opt(&alone, sql, [], |row| row.get(0)));
+            // Perhaps in the middle of another process's checkpoint: asked again at the next write.
+            if found.map_err(|_| StoreError::busy())?.as_ref() != Some(mark) {
+                return Ok(false);
             }
-            // Where this look fails, the next one says what is wrong.
-            *stamp = self.source.stamp().unwrap_or(*stamp);
+            *stamp = now;
         }
+        Ok(true)
     }
 
-    /// Copies the write-ahead log into the database and empties it.
-    pub fn checkpoint(&self) -> Result<()> {
+    /// Copies the write-ahead log into the database; TRUNCATE waits for readers and empties it.
+    pub fn checkpoint(&self, mode: &str) -> Result<()> {
         self.refuse_if_lost()?;
         let mut place = self.writer.take(WAIT).ok_or_else(StoreError::busy)?;
         let writer = self.connection(&mut place)?;
-        Ok(writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
+        Ok(writer.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))?)
     }
 
     fn connection<'a>(&self, place: &'a mut PoolGuard<Connection>) -> Result<&'a mut Connection> {
@@ -472,8 +481,6 @@ fn prepared(connection: Connection) -> Result<Connection> {
     }
     connection.pragma_update(None, "cache_size", -SQLITE_CACHE_KIB)?;
     connection.pragma_update(None, "journal_size_limit", WAL_BYTES_MAX)?;
-    // A server does it, and notes what it left; a command that is the last one does it at its end.
-    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     // The views of rows.sql, and the function that they call.
     let flags = FunctionFlags::SQLITE_UTF8
         | FunctionFlags::SQLITE_DETERMINISTIC

@@ -167,7 +167,7 @@ impl Store {
     pub fn settle(&self, wait: Duration) {
         let settled = self.db.wait_at_most(wait).and_then(|()| {
             self.write_pending();
-            self.db.checkpoint()
+            self.db.checkpoint("TRUNCATE")
         });
         if let Err(error) = settled {
             log::warn(&format!("the write-ahead log stays for the next start: {error}"));

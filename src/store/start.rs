@@ -31,10 +31,12 @@ impl Store {
         let db = Database::open(&data)?;
         let store = Store::with(data, db, policy, true);
         store.refuse_damage()?;
-        store.db.watch()?;
         // Before the first row of this start is written.
         store.trusts_clock()?;
         let mut warnings = Vec::new();
+        if let Err(error) = store.db.mark() {
+            warnings.push(format!("a database that is written over will not be noticed: {error}"));
+        }
         let orphans = store.set_orphans_aside(&mut foreign, &mut warnings)?;
         if orphans > 0 {
             let what = "files without a row moved from snapshots/ to orphans/";

@@ -12,9 +12,11 @@ pub const CONNECTIONS_PER_PEER_MAX: usize = 32;
 /// to a customer (RFC 6177), who can take a new address in it for every connection. Of an IPv4 address all
 /// 32 bits count.
 pub const PEER_NETWORK_BITS: u32 = 64;
+/// Connections open at once on the listener of `--metrics`: a Prometheus, and somebody who looks.
+pub const METRICS_CONNECTIONS_MAX: usize = 8;
 /// Descriptors the program needs beside its connections: standard streams, SQLite's database,
 /// WAL and shared-memory files for writer and readers, the private sockets of the workers, locks.
-pub const DESCRIPTORS_RESERVED: u64 = 56;
+pub const DESCRIPTORS_RESERVED: u64 = 64;
 /// Descriptors of one request in flight: its socket, an upload or a download, a folder being
 /// synced.
 pub const DESCRIPTORS_PER_CONNECTION: u64 = 4;
@@ -198,9 +200,6 @@ pub const WAL_BYTES_MAX: i64 = 8 * 1024 * 1024;
 /// Free bytes that even an upload leaves which may turn out to be a retry, and so store nothing:
 /// the database needs them.
 pub const RETRY_FREE_BYTES_MIN: u64 = 8 * 1024 * 1024;
-/// Pages in the write-ahead log after which a server brings them into the database, as SQLite
-/// would by itself.
-pub const WAL_FRAMES_MAX: i64 = 1000;
 /// Files whose digest is remembered as verified.
 pub const VERIFIED_FILES_MAX: usize = 1024;
 /// Seconds such a verification counts.

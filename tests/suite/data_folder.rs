@@ -283,20 +283,33 @@ fn root_in_another_users_folder_is_told_to_become_that_user() {
 #[test]
 fn a_database_that_is_moved_or_replaced_is_written_no_more_and_health_is_red() {
     type Fault = fn(&Path);
-    let faults: [(&str, Fault); 4] = [
+    let faults: [(&str, Fault); 6] = [
         ("replaced", |data| {
             fs::copy(data.join("configsync.db"), data.join("other")).unwrap();
             fs::rename(data.join("other"), data.join("configsync.db")).unwrap();
         }),
         ("removed", |data| fs::remove_file(data.join("configsync.db")).unwrap()),
         ("log removed", |data| fs::remove_file(data.join("configsync.db-wal")).unwrap()),
+        // Every command would make another one, with locks that this server does not see.
+        ("index of the log removed", |data| {
+            fs::remove_file(data.join("configsync.db-shm")).unwrap();
+        }),
+        ("an older one copied over it", |data| {
+            let older = fs::read(data.with_extension("older")).unwrap();
+            fs::write(data.join("configsync.db"), older).unwrap();
+        }),
         ("folder moved", |data| fs::rename(data, data.with_extension("moved")).unwrap()),
     ];
     for (what, fault) in faults {
         let (mut server, user) = with_machine(&[]);
+        server.stop();
+        let data = server.data();
+        fs::copy(data.join("configsync.db"), data.with_extension("older")).unwrap();
+        let mut server = server.restarted(&[]);
         server.errors_expected = true;
+        let user = user.on(&server);
         user.stored("m", b"one");
-        fault(&server.data());
+        fault(&data);
         assert_eq!(user.push("m", b"two", "").status, 500, "{what}");
         eventually("health is red", || {
             let health = server.ask("GET", "/healthz", "", b"");
