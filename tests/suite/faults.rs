@@ -482,3 +482,27 @@ fn a_degenerate_or_unreadable_key_is_never_replaced() {
         assert_eq!(fs::read(&key).unwrap(), bytes);
     }
 }
+
+#[test]
+fn a_key_that_cannot_be_looked_at_is_never_replaced() {
+    let Some(mut command) = strace() else { return };
+    let mut server = serve(&[]);
+    server.stop();
+    let key = server.data().join("jwt.key");
+    let before = fs::read(&key).unwrap();
+    // The path as the call has it: below the descriptor of the folder.
+    command.args(["-o", "/dev/null", "-P", "jwt.key", "-e", "trace=newfstatat,statx"]);
+    command.args(["-e", "inject=newfstatat,statx:error=EIO", BINARY, "serve", "--data"]);
+    command.arg(server.data()).args(["--listen", "127.0.0.1:0"]);
+    let mut child = command.spawn().unwrap();
+    let (mut line, mut said) = (String::new(), String::new());
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    if line.is_empty() {
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(1), "{said}");
+    } else {
+        end(child);
+    }
+    assert!(line.is_empty() && said.contains("jwt.key"), "{line}{said}");
+    assert!(fs::read(&key).unwrap() == before);
+}
