@@ -81,20 +81,16 @@ fn an_empty_data_folder_is_refused_and_the_flag_wins_over_the_variable() {
 
 #[test]
 fn sizes_and_switches_have_the_usual_spellings() {
-    for yes in ["1", "TRUE", "yes", "on"] {
-        let server = Setup::new().flags(&[]).env("CONFIGSYNC_NO_PAGE", yes).start();
-        assert_eq!(server.ask("GET", "/", "", b"").status, 404, "{yes}");
-    }
-    for no in ["0", "false", "No", "off"] {
-        let setup = Setup::new().flags(&["--max-body", "1K", "--quota=1GiB"]);
-        let server = setup.env("CONFIGSYNC_NO_PAGE", no).env("CONFIGSYNC_MIN_FREE", "1MiB").start();
-        assert_eq!(server.ask("GET", "/", "", b"").status, 200, "{no}");
-        let user = server.user("a@example.org");
-        user.register("m");
-        assert_eq!(user.push("m", &[7; 1024], "").status, 201);
-        assert_eq!(user.push("m", &[7; 1025], "").status, 413);
-        assert_eq!(user.read("/api/usage")["quota_bytes"], 1 << 30);
-    }
+    let server = Setup::new().flags(&[]).env("CONFIGSYNC_NO_PAGE", "TRUE").start();
+    server.ask("GET", "/", "", b"").is(404);
+    let setup = Setup::new().flags(&["--max-body", "1K", "--quota=1GiB"]);
+    let server = setup.env("CONFIGSYNC_NO_PAGE", "off").env("CONFIGSYNC_MIN_FREE", "1MiB").start();
+    server.ask("GET", "/", "", b"").is(200);
+    let user = server.user("a@example.org");
+    user.register("m");
+    user.push("m", &[7; 1024], "").is(201);
+    user.push("m", &[7; 1025], "").is(413);
+    assert_eq!(user.read("/api/usage")["quota_bytes"], 1 << 30);
 }
 
 #[test]

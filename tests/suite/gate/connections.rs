@@ -91,14 +91,19 @@ fn an_empty_line_after_a_body_is_no_request() {
 fn a_head_that_does_not_end_in_time_is_answered_and_closed() {
     let server = serve(&["--head-timeout", "1"]);
     let half = "GET /healthz HTTP/1.1\r\nHost: t\r\nX: ";
-    for (name, first, responses) in [
+    let whole = get("/healthz");
+    let clients = [
         ("half a head", half.to_owned(), 0),
         ("one byte", "G".to_owned(), 0),
-        ("all but the last byte", get("/healthz")[..get("/healthz").len() - 1].to_owned(), 0),
-        ("a half behind a whole", get("/healthz") + half, 1),
-    ] {
+        ("all but the last byte", whole[..whole.len() - 1].to_owned(), 0),
+        ("a half behind a whole", whole.clone() + half, 1),
+    ]
+    .map(|(name, first, responses)| {
         let mut client = server.connect();
         client.send(first);
+        (name, client, responses)
+    });
+    for (name, mut client, responses) in clients {
         (0..responses).for_each(|_| assert_eq!(client.response().status, 200, "{name}"));
         let response = client.response();
         assert_eq!(response.status, 408, "{name}");
