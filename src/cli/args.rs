@@ -54,7 +54,7 @@ impl Args {
         let found: Option<String> = self.inner.opt_value_from_str(name).map_err(usage)?;
         match found {
             // The flag that follows is not meant.
-            Some(text) if text.starts_with("--") => {
+            Some(text) if text.is_empty() || text.starts_with("--") => {
                 Err(CliError::Usage(format!("{name} needs a value; see --help")))
             }
             found => Ok(found.map(|text| Value { name: name.to_owned(), kind, text, least: 0 })),
@@ -94,6 +94,7 @@ impl Args {
         let found: Option<String> = self.inner.opt_free_from_str().map_err(usage)?;
         match found {
             Some(text) if text.starts_with('-') => Err(unknown(&text)),
+            Some(text) if text.is_empty() => Err(CliError::Usage(format!("{kind} is empty"))),
             found => Ok(found.map(|text| Value { name: kind.to_owned(), kind, text, least: 0 })),
         }
     }

@@ -18,7 +18,10 @@ use serde_json::json;
 use super::audit::Event;
 use super::blobs::{Blob, differs, hash_pieces, open_verified, reason};
 use super::check::{each_page, page};
-use super::data_dir::{DATABASE, DataDir, LOST_AND_FOUND, SNAPSHOTS, make_folder, shard_of};
+use super::data_dir::{
+    DATABASE, DataDir, LOST_AND_FOUND, SNAPSHOTS, close_to_others, make_folder, make_folders,
+    shard_of,
+};
 use super::db::{Database, connect, utf8};
 use super::dir::Dir;
 use super::error::{Result, StoreError};
@@ -81,6 +84,10 @@ impl Store {
 pub fn restore(from: &Path, dest: &Path, progress: Progress<'_>) -> Result<Copied> {
     let from = DataDir::of_backup(from)?;
     let database = Database::open_to_copy(&from)?;
+    if let Some(parent) = dest.parent() {
+        refuse_inside(&from, dest)?;
+        make_folders(parent)?;
+    }
     copy(&from, &database, dest, Vec::new(), false, progress)
 }
 
@@ -127,6 +134,7 @@ fn begin(to: &DataDir) -> Result<()> {
     to.lock_server(Duration::ZERO)?;
     // Once more, now that nobody else can begin in it.
     refuse_other_things(to)?;
+    close_to_others(to.root())?;
     clear(to)
 }
 

@@ -82,10 +82,7 @@ impl DataDir {
     /// Opens the folder of a server and locks it for as long as this value lives; a missing or an
     /// empty one becomes a data folder. True if it did.
     pub fn start(root: &Path) -> Result<(DataDir, bool)> {
-        let mut above: Vec<_> = root.ancestors().filter(|p| !p.as_os_str().is_empty()).collect();
-        while let Some(path) = above.pop() {
-            make_folder(path)?;
-        }
+        make_folders(root)?;
         let data = DataDir::at(root)?;
         data.refuse_foreign_root()?;
         data.refuse_links()?;
@@ -392,7 +389,7 @@ pub fn shard_of(file: RandomId) -> String {
     format!("{:02x}", file.0 >> 120)
 }
 
-fn close_to_others(dir: &Dir) -> Result<()> {
+pub fn close_to_others(dir: &Dir) -> Result<()> {
     match dir.metadata()?.mode() & 0o077 {
         0 => Ok(()),
         _ => fchmod(dir.file(), Mode::RWXU).map_err(|e| dir.error("close to others", "", e.into())),
@@ -412,6 +409,16 @@ pub fn make_folder(path: &Path) -> Result<bool> {
         failed(e)
     })?;
     Ok(true)
+}
+
+/// The same with all folders above it.
+pub fn make_folders(path: &Path) -> Result<bool> {
+    let mut above: Vec<_> = path.ancestors().filter(|p| !p.as_os_str().is_empty()).collect();
+    let mut made = false;
+    while let Some(path) = above.pop() {
+        made = make_folder(path)?;
+    }
+    Ok(made)
 }
 
 /// The folder that holds this path.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::Store;
 use super::db::{Condition, query_scalar};
 use super::error::Result;
-use crate::util::limits::HEALTH_MS;
+use crate::util::limits::{HEALTH_MS, HEALTHY_FREE_BYTES_MIN};
 use crate::util::sync::lock;
 
 /// How the data folder is.
@@ -48,7 +48,8 @@ impl Store {
             return Ok(Health::Database);
         }
         self.data.root().dir(super::data_dir::SNAPSHOTS)?;
-        let short = self.policy.check_free(self.free_bytes()?).is_err();
+        let free = self.free_bytes()?;
+        let short = free < HEALTHY_FREE_BYTES_MIN || self.policy.check_free(free).is_err();
         match short || condition == Condition::DiskFull {
             true => Ok(Health::DiskFull),
             false => Ok(Health::Good),

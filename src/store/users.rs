@@ -42,7 +42,7 @@ impl Store {
             Change::Enable => ("user.enable", "disabled_at = ?3", Value::Null),
             Change::Quota(bytes) => ("user.quota", "quota_bytes = ?3", (*bytes).into()),
         };
-        self.write(|tx| {
+        self.write_with_reserve(|tx| {
             let user = find(tx, email)?;
             let sql = format!("UPDATE users SET updated_at = ?2, {sets} WHERE id = ?1");
             execute(tx, &sql, params![user.id, now, new])?;

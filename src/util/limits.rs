@@ -245,6 +245,9 @@ pub const NAMES_SHOWN_MAX: usize = 10;
 pub const IN_DOUBT_MAX: usize = 64;
 /// Milliseconds between two looks at how the data folder is, whoever asks.
 pub const HEALTH_MS: u64 = 1000;
+/// Free bytes of the disk below which not even the smallest push has room beside its row, whatever
+/// `--min-free` says.
+pub const HEALTHY_FREE_BYTES_MIN: u64 = 64 * 1024;
 /// Milliseconds between the clock and the newest row above which the clock is not trusted.
 pub const CLOCK_LEAD_MS: i64 = 7 * 86_400_000;
 /// Milliseconds by which wall clock and monotonic clock may part between two looks.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -87,7 +88,6 @@ fn a_backup_is_a_data_folder_itself_that_accepts_tokens_and_no_jwt_from_before()
     let names: BTreeSet<_> = names.map(|name| name.into_string().unwrap()).collect();
     assert_eq!(names, ["configsync.db", "snapshots"].map(String::from).into());
     for file in files(Path::new(&backup)) {
-        use std::os::unix::fs::PermissionsExt;
         let mode = file.symlink_metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600, "{file:?}");
     }
@@ -130,10 +130,11 @@ fn a_destination_that_exists_or_lies_inside_is_refused_and_nothing_is_made() {
     fs::create_dir(&there).unwrap();
     fs::write(format!("{there}/mine"), b"mine").unwrap();
     let inside = server.data().join("backup");
+    let missing = server.beside("missing/at/all");
     for (dest, why) in [
         (there.as_str(), "exists"),
         (inside.to_str().unwrap(), "inside"),
-        ("/nowhere/at/all", "/nowhere/at"),
+        (&*missing, "missing/at"),
         ("/proc/backup", "/proc"),
     ] {
         let ran = server.cli(&["backup", dest]);
@@ -284,7 +285,10 @@ fn a_restore_fills_an_empty_folder_and_completes_what_was_cut_off() {
     drop(held);
     assert_eq!(restore().code, 0);
     is_clean(&path("there"));
+    assert_eq!(fs::metadata(path("there")).unwrap().permissions().mode() & 0o777, 0o700);
     assert_eq!(restore().code, 1, "not over a data folder");
+    assert_eq!(on(&path("new/folders/above"), &["restore", &path("copy")]).code, 0);
+    is_clean(&path("new/folders/above"));
     // Cut off before the database got its name: the next one begins anew.
     let rename = |from: &str, to: &str| fs::rename(path(from), path(to)).unwrap();
     rename("there/configsync.db", "there/configsync.db.partial");

@@ -428,10 +428,17 @@ fn a_disk_full_to_the_last_byte_has_a_way_out() {
             &["prune", "--keep", "1"][..],
             &["machine", "remove", "a@example.org", "m0", "--yes"],
             &["token", "revoke", "1"],
+            &["user", "disable", "b@example.org"],
             &["user", "remove", "b@example.org", "--yes"],
         ] {
             assert!(reserve.exists(), "{args:?}");
             fill(&filler);
+            if running {
+                eventually("health is red, whatever --min-free says", || {
+                    let health = server.ask("GET", "/healthz", "", b"");
+                    health.status == 503 && health.json()["code"] == "disk_full"
+                });
+            }
             server.ok(args);
             fs::remove_file(&filler).unwrap();
             if !running {

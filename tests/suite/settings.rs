@@ -57,6 +57,10 @@ fn a_variable_is_named_where_its_value_is_refused() {
 
 #[test]
 fn an_empty_data_folder_is_refused_and_the_flag_wins_over_the_variable() {
+    for args in [&["serve", "--init-user", ""][..], &["serve", "--metrics="], &["backup", ""]] {
+        let ran = run(args, "");
+        assert!(ran.code == 2 && ran.err.lines().count() == 1, "{args:?} {ran:?}");
+    }
     for (args, env) in [
         (&["--data", ""][..], &[][..]),
         (&["--data="], &[]),
