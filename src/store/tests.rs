@@ -3,7 +3,6 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
 
 use rusqlite::Transaction;
 use rusqlite::types::Value;
@@ -14,10 +13,8 @@ use super::entities::{Kind, Target};
 use super::links::UserMachine;
 use super::snapshots::{Condition, PushBody, PushMode, Selector};
 use super::tokens::NewToken;
-use super::{Health, Policy, RowSink, Store, User};
-use crate::util::limits::{
-    AUDIT_CHANGES_PER_DAY_MAX, AUDIT_READS_PER_DAY_MAX, HEALTH_MS, IN_DOUBT_MAX,
-};
+use super::{Policy, RowSink, Store, User};
+use crate::util::limits::{AUDIT_CHANGES_PER_DAY_MAX, AUDIT_READS_PER_DAY_MAX, IN_DOUBT_MAX};
 use crate::util::sync::lock;
 use crate::util::types::{Digest, Email, MachineId, Name, RandomId};
 
@@ -254,26 +251,6 @@ fn no_more_files_of_commits_in_doubt_are_taken_than_are_remembered() {
     // A good commit settles them.
     store.write(|_| Ok(())).unwrap();
     push().unwrap();
-}
-
-#[test]
-fn health_is_looked_at_once_a_second_whoever_asks() {
-    let scratch = tempfile::tempdir().unwrap();
-    let store = started(scratch.path());
-    let asked = Instant::now();
-    assert_eq!(store.health(), Health::Good);
-    let snapshots = scratch.path().join("snapshots");
-    std::fs::rename(&snapshots, scratch.path().join("elsewhere")).unwrap();
-    let again = store.health();
-    // On a machine that was halted meanwhile this says nothing.
-    if asked.elapsed() < Duration::from_millis(HEALTH_MS) {
-        assert_eq!(again, Health::Good);
-    }
-    while store.health() == Health::Good {
-        assert!(asked.elapsed() < Duration::from_secs(20));
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    assert_eq!(store.health(), Health::DataFolder);
 }
 
 #[test]
