@@ -34,6 +34,15 @@ fn a_long_json_body_is_bounded_too() {
     }
 }
 
+#[test]
+fn the_listener_of_metrics_has_few_connections_of_its_own() {
+    let server = serve(&["--metrics", "127.0.0.1:0"]);
+    let held: Vec<_> = (0..8).map(|_| server.connect_metrics()).collect();
+    refused(&server.connect_metrics().response(), 503, "overloaded");
+    server.assert_serves(HERE);
+    drop(held);
+}
+
 /// A client whose request was refused, and that has its response.
 fn refused_client(server: &crate::fixture::Server) -> Client {
     let mut client = server.connect();
