@@ -87,6 +87,14 @@ fn an_empty_data_folder_is_refused_and_the_flag_wins_over_the_variable() {
 fn sizes_and_switches_have_the_usual_spellings() {
     let server = Setup::new().flags(&[]).env("CONFIGSYNC_NO_PAGE", "TRUE").start();
     server.ask("GET", "/", "", b"").is(404);
+    // Past its settings a start finds that its port is taken.
+    let taken = server.address().to_string();
+    for word in ["1", "0", "true", "False", "YES", "no", "on", "off"] {
+        let mut command = Command::new(BINARY);
+        command.args(["serve", "--data", "/nowhere/at/all", "--listen", &taken]);
+        let ran = run_with(command.env("CONFIGSYNC_NO_PAGE", word), "");
+        assert!(ran.code == 1 && ran.err.contains(&taken), "{word}: {ran:?}");
+    }
     let setup = Setup::new().flags(&["--max-body", "1K", "--quota=1GiB"]);
     let server = setup.env("CONFIGSYNC_NO_PAGE", "off").env("CONFIGSYNC_MIN_FREE", "1MiB").start();
     server.ask("GET", "/", "", b"").is(200);
