@@ -52,7 +52,7 @@ fn users(app: &App, out: &mut Exposition) -> Result<(), Error> {
 
 /// What commands left behind; 0: never.
 fn facts(app: &App, out: &mut Exposition) -> Result<(), Error> {
-    let (backup, check) = (app.store.noted(Fact::GoodBackup)?, app.store.noted(Fact::Check)?);
+    let (backup, check) = (app.store.noted(Fact::GOOD_BACKUP)?, app.store.noted(Fact::CHECK)?);
     let found = check.as_ref().and_then(|(fact, _)| fact.get("damaged")?.as_u64());
     let at = |fact: Option<(Value, i64)>| fact.map(|(_, at)| at);
     for (name, help, moment) in [

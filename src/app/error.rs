@@ -19,8 +19,7 @@ impl From<StoreError> for Error {
             // Why is for the log; the client is told the same about each (RFC 6750, section 3).
             ErrorKind::Unauthorized(why) => {
                 let error = Error::new(401, "unauthorized", error.to_string());
-                return Error { reason: Some(why.word()), ..error }
-                    .with("WWW-Authenticate", "Bearer");
+                return Error { reason: Some(why), ..error }.with("WWW-Authenticate", "Bearer");
             }
             ErrorKind::Busy => return Error::overloaded(&error.to_string()),
             ErrorKind::Damaged => {

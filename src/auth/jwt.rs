@@ -10,7 +10,6 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, deco
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-use crate::store::BadBearer;
 use crate::util::limits::JWT_BYTES_MAX;
 
 /// What a JWT of this server says.
@@ -87,30 +86,30 @@ impl JwtKey {
         encode(&Header::new(Algorithm::HS256), &claims, &self.signing)
     }
 
-    /// What a JWT says, if every rule holds.
-    pub fn verify(&self, jwt: &str) -> Result<Verified, BadBearer> {
+    /// What a JWT says, if every rule holds; else why it is refused, for the log.
+    pub fn verify(&self, jwt: &str) -> Result<Verified, &'static str> {
         if jwt.len() > JWT_BYTES_MAX {
-            return Err(BadBearer::Unknown);
+            return Err("unknown");
         }
         let decoded = decode::<Claims>(jwt, &self.verifying, &self.rules);
         let jwt = decoded.map_err(|error| match error.kind() {
             // The signature was right, or this would not have been looked at.
-            ErrorKind::ExpiredSignature => BadBearer::Expired,
-            _ => BadBearer::Unknown,
+            ErrorKind::ExpiredSignature => "expired",
+            _ => "unknown",
         })?;
         // RFC 7515, section 4.1.11: extensions that are not understood must be refused. The
         // library reads the field and goes on.
         if jwt.header.crit.is_some() {
-            return Err(BadBearer::Unknown);
+            return Err("unknown");
         }
         // Issued by a clock that stood ahead, it would live longer than it should.
         let now_s = i64::try_from(jsonwebtoken::get_current_timestamp()).unwrap_or(i64::MAX);
         if jwt.claims.iat > now_s.saturating_add(IAT_AHEAD_S) {
-            return Err(BadBearer::Unknown);
+            return Err("unknown");
         }
         // The number parser alone would take a sign.
         let digits = jwt.claims.sub.bytes().all(|b| b.is_ascii_digit());
-        let user_id = jwt.claims.sub.parse().ok().filter(|_| digits).ok_or(BadBearer::Unknown)?;
+        let user_id = jwt.claims.sub.parse().ok().filter(|_| digits).ok_or("unknown")?;
         Ok(Verified { user_id, generation: jwt.claims.generation, token_id: jwt.claims.tid })
     }
 }
@@ -244,7 +243,7 @@ mod tests {
 
     #[test]
     fn another_key_verifies_nothing() {
-        assert_eq!(JwtKey::new([8; 32]).verify(&issued()), Err(BadBearer::Unknown));
+        assert_eq!(JwtKey::new([8; 32]).verify(&issued()), Err("unknown"));
     }
 
     #[test]
@@ -325,7 +324,7 @@ mod tests {
             assert!(!accepted(&jwt), "{past}");
         }
         let past = JwtKey::new(KEY).issue(42, 3, None, 0, now_s() - 1).unwrap();
-        assert_eq!(JwtKey::new(KEY).verify(&past), Err(BadBearer::Expired));
+        assert_eq!(JwtKey::new(KEY).verify(&past), Err("expired"));
         for future in [now_s() + 10, i64::MAX] {
             assert!(accepted_claims(&with("exp", json!(future))), "{future}");
         }

@@ -6,7 +6,7 @@ pub mod throttle;
 pub mod token;
 
 use crate::store::credentials::Principal;
-use crate::store::{BadBearer, Result, Store, StoreError};
+use crate::store::{Result, Store, StoreError};
 use jwt::JwtKey;
 use throttle::Throttle;
 use token::ApiToken;
@@ -28,7 +28,7 @@ impl Accounts {
     /// Whom an `Authorization` field belongs to.
     pub fn authenticate(&self, store: &Store, field: Option<&str>) -> Result<Principal> {
         let bad = StoreError::unauthorized;
-        let credential = field.and_then(bearer).ok_or_else(|| bad(BadBearer::Unknown))?;
+        let credential = field.and_then(bearer).ok_or_else(|| bad("unknown"))?;
         match ApiToken::parse(credential) {
             Some(token) => store.principal_by_token(token.digest()),
             None => {

@@ -1,7 +1,7 @@
 //! Password hashes, and how many of them may run at once.
 
 use std::fmt;
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use argon2::password_hash::phc::{Output, ParamsString, Salt};
@@ -11,7 +11,7 @@ use crate::util::limits::{
     ARGON2_LANES, ARGON2_MEMORY_KIB, ARGON2_PASSES, HASH_WAIT_S, HASHES_AT_ONCE,
     HASHES_WAITING_MAX, STORED_HASH_MEMORY_MAX_KIB, STORED_HASH_PASSES_MAX,
 };
-use crate::util::sync::{Pool, PoolGuard, lock};
+use crate::util::sync::{Pool, PoolGuard};
 
 /// Hashes a new password with argon2id at the costs of the OWASP Password Storage Cheat Sheet,
 /// and a salt of 16 random bytes. Returns a PHC string.
@@ -57,28 +57,15 @@ fn derive(
     // glibc keeps what is freed for later, in an arena a thread: many connection threads would
     // hold 19 MiB each for ever. A buffer above its largest mmap threshold (32 MiB) is mapped and
     // unmapped every time; what is not touched costs address space only.
-    let mut memory: Vec<Block> = lock(&SPARE).pop().unwrap_or_default();
-    let blocks = params.block_count();
-    let room = blocks.max(MAPPED_BLOCKS).saturating_sub(memory.len());
-    memory.try_reserve_exact(room).map_err(|_| HashError::Memory)?;
+    let (mut memory, blocks) = (Vec::new(), params.block_count());
+    memory.try_reserve_exact(blocks.max(MAPPED_BLOCKS)).map_err(|_| HashError::Memory)?;
     memory.resize(blocks, Block::new());
     let mut buffer = [0; Output::MAX_LENGTH];
     let output = buffer.get_mut(..output_bytes).ok_or(HashError::Unusable)?;
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
         .hash_password_into_with_memory(password, salt, output, &mut memory)
         .map_err(|_| HashError::Unusable)?;
-    let mut spare = lock(&SPARE);
-    if spare.len() < HASHES_AT_ONCE {
-        spare.push(memory);
-    }
-    drop(spare);
     Output::new(output).map_err(|_| HashError::Unusable)
-}
-
-/// Gives back the memory that hashes left for the next ones. To map it anew costs a quarter of a
-/// hash, so that it is kept for a moment; an idle server has none.
-pub fn release_memory() {
-    lock(&SPARE).clear();
 }
 
 /// Why a password could not be hashed.
@@ -117,8 +104,6 @@ static PERMITS: LazyLock<Arc<Pool<()>>> = LazyLock::new(|| Pool::new([None; HASH
 /// The hash of nobody's password, at the cost of everybody's.
 const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA\
     $AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
-/// Memory of hashes that are done, at most one for each that may run.
-static SPARE: Mutex<Vec<Vec<Block>>> = Mutex::new(Vec::new());
 /// Blocks of 1 KiB: 33 MiB.
 const MAPPED_BLOCKS: usize = 33 * 1024;
 
@@ -244,7 +229,6 @@ mod tests {
                 });
             }
             together.wait();
-            release_memory();
             let grown_kib = resident_kib().saturating_sub(before_kib);
             together.wait();
             println!("grew by {grown_kib} KiB");

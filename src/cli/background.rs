@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use super::notify::notify;
 use crate::app::App;
-use crate::auth::password;
 use crate::store::Store;
 use crate::store::prune::Pruned;
 use crate::util::limits::{HOUSEKEEPING_MS, RETENTION_MS};
@@ -30,7 +29,6 @@ pub fn spawn(app: &Arc<App>, keep: u32, audit_days: u32) -> std::io::Result<()> 
             app.store.write_pending();
             // What cannot be kept back now is tried again; only a full disk needs it.
             let _ = app.store.keep_reserve();
-            password::release_memory();
             if watched {
                 notify("WATCHDOG=1");
             }

@@ -167,7 +167,7 @@ fn tell(store: &Store, settings: &Settings, started: &Started) -> Done {
     }
     store.audit_later(Event::new("server.start", "ok"));
     let start = json!({ "quota_bytes": quota_bytes, "min_free_bytes": free_bytes_min });
-    if let Err(error) = store.note(Fact::Start, &start) {
+    if let Err(error) = store.note(Fact::START, &start) {
         log::warn(&format!("`status` will show settings of an earlier start: {error}"));
     }
     Ok(())

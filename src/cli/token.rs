@@ -5,7 +5,7 @@ use super::output::{print, print_table, write_out};
 use super::{CliError, Done, open_store, open_to_read};
 use crate::auth::token::ApiToken;
 use crate::store::Store;
-use crate::store::tokens::NewToken;
+use crate::store::users::NewToken;
 use crate::util::time::{DAY_MS, now_ms};
 use crate::util::types::{Email, Name};
 

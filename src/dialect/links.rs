@@ -1,7 +1,7 @@
 //! Which projects and profiles a machine has, and the sync protocol over them.
 
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::json;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
 
 use super::check_entries;
 use crate::app::{App, HandlerResult, Request, Response};
@@ -83,20 +83,6 @@ struct Local {
     local_version: i64,
 }
 
-/// What a plan says of one project.
-#[derive(Serialize)]
-struct Step<'a> {
-    #[serde(rename = "type")]
-    kind: &'a str,
-    id: i64,
-    action: &'static str,
-    current_version: i64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last_synced_version: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'static str>,
-}
-
 /// POST /api/sync/plan: what each project of a machine needs. Hashes are never looked at: the
 /// client's are of blobs that hold the time they were made.
 pub fn plan(app: &App, request: &Request, user: &User) -> HandlerResult {
@@ -107,20 +93,23 @@ pub fn plan(app: &App, request: &Request, user: &User) -> HandlerResult {
         let mut locals = entities.iter();
         app.store.sync_states(on, entities.iter().map(|local| local.id), |state| {
             let Some(local) = locals.next() else { return Ok(()) };
-            rows(&serde_json::to_string(&step(local, state)).unwrap_or_default())
+            rows(&step(local, state).to_string())
         })
     })
 }
 
-fn step(local: &Local, state: Option<(i64, i64)>) -> Step<'_> {
-    let (kind, id) = (&*local.kind, local.id);
-    let (action, current_version, last_synced_version, error) = match state {
-        Some((current, synced)) if kind == "project" => {
-            (action(local.local_version, synced, current), current, Some(synced), None)
-        }
-        _ => ("error", 0, None, Some("not found")),
-    };
-    Step { kind, id, action, current_version, last_synced_version, error }
+/// What a plan says of one entity; `state` is its current version and the one synced last.
+fn step(Local { kind, id, local_version }: &Local, state: Option<(i64, i64)>) -> Value {
+    let kind: &str = kind;
+    match state {
+        Some((current, synced)) if kind == "project" => json!({
+            "type": kind, "id": id, "action": action(*local_version, synced, current),
+            "current_version": current, "last_synced_version": synced,
+        }),
+        _ => json!({
+            "type": kind, "id": id, "action": "error", "current_version": 0, "error": "not found",
+        }),
+    }
 }
 
 /// What a machine does that has version `local`, last synced `synced`, of a project at `current`.

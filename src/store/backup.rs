@@ -60,12 +60,12 @@ impl Store {
         let copied = self.copy_to(dest, older, hard_link, progress);
         let (fact, value) = match &copied {
             Ok(Copied { files, bytes, damaged, .. }) if damaged.is_empty() => {
-                (Fact::GoodBackup, json!({ "files": files, "bytes": bytes }))
+                (Fact::GOOD_BACKUP, json!({ "files": files, "bytes": bytes }))
             }
-            Ok(_) => (Fact::FailedBackup, json!({ "reason": "damaged files were left out" })),
-            Err(error) => (Fact::FailedBackup, json!({ "reason": error.to_string() })),
+            Ok(_) => (Fact::FAILED_BACKUP, json!({ "reason": "damaged files were left out" })),
+            Err(error) => (Fact::FAILED_BACKUP, json!({ "reason": error.to_string() })),
         };
-        let outcome = if fact == Fact::GoodBackup { "ok" } else { "failed" };
+        let outcome = if fact == Fact::GOOD_BACKUP { "ok" } else { "failed" };
         self.leave(fact, &value, Some(Event::new("backup", outcome)));
         copied
     }
@@ -268,7 +268,7 @@ fn make_it_a_copy(connection: &mut Connection) -> Result<Option<i64>> {
               AND name NOT IN (SELECT name FROM sqlite_sequence);
          DELETE FROM deleted_files;",
     )?;
-    note(&tx, Fact::GoodBackup, &json!({}))?;
+    note(&tx, Fact::GOOD_BACKUP, &json!({}))?;
     tx.commit()?;
     Ok(copied_at)
 }

@@ -65,7 +65,7 @@ impl Store {
         let found = json!({
             "damaged": damaged.len(), "orphans": orphans.len(), "database": database.len(),
         });
-        self.leave(Fact::Check, &found, None);
+        self.leave(Fact::CHECK, &found, None);
         Ok(report)
     }
 

@@ -61,7 +61,7 @@ impl Store {
         }
         // A command leaves word of a wait that begins, since its own row would hide the jump.
         if wait_ms != before && (self.is_server || wait_ms == CLOCK_WAIT_MS) {
-            self.note(Fact::ClockWait, &json!({ "wait_ms": wait_ms }))?;
+            self.note(Fact::CLOCK_WAIT, &json!({ "wait_ms": wait_ms }))?;
         }
         Ok(wait_ms == 0)
     }
@@ -72,7 +72,8 @@ impl Store {
                      SELECT max(id), created_at FROM audit_log UNION ALL
                      SELECT max(id), created_at FROM state_snapshots)";
         let newest: Option<i64> = self.db.read(|c| query_scalar(c, sql, []))?;
-        let left = self.noted(Fact::ClockWait)?.and_then(|(left, _)| left.get("wait_ms")?.as_i64());
+        let left =
+            self.noted(Fact::CLOCK_WAIT)?.and_then(|(left, _)| left.get("wait_ms")?.as_i64());
         match newest.is_some_and(|newest| (wall_ms - newest).saturating_abs() > CLOCK_LEAD_MS) {
             true => Ok(CLOCK_WAIT_MS),
             false => Ok(left.unwrap_or(0)),

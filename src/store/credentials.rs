@@ -8,7 +8,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::Store;
 use super::db::query_opt;
-use super::error::{BadBearer, Result, StoreError};
+use super::error::{Result, StoreError};
 use crate::util::time::now_ms;
 use crate::util::types::Digest;
 
@@ -104,12 +104,12 @@ fn principal(
     let expired = principal.token_expires_at.is_some_and(|at| at <= now_ms());
     match (disabled, revoked, expired) {
         (false, false, false) => Ok(principal),
-        (true, ..) => Err(StoreError::unauthorized(BadBearer::Disabled)),
-        (_, true, _) => Err(StoreError::unauthorized(BadBearer::Revoked)),
-        _ => Err(StoreError::unauthorized(BadBearer::Expired)),
+        (true, ..) => Err(StoreError::unauthorized("disabled")),
+        (_, true, _) => Err(StoreError::unauthorized("revoked")),
+        _ => Err(StoreError::unauthorized("expired")),
     }
 }
 
 fn unknown() -> StoreError {
-    StoreError::unauthorized(BadBearer::Unknown)
+    StoreError::unauthorized("unknown")
 }

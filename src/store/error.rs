@@ -29,8 +29,10 @@ pub enum ErrorKind {
     DiskFull,
     /// The disk is down to what is kept free.
     LowDisk,
-    /// The credential does not count, or no longer.
-    Unauthorized(BadBearer),
+    /// The credential does not count, or no longer. Why is for the log alone, the client is told the
+    /// same about each: `unknown` (also of a user who was removed), `expired`, `revoked` (also
+    /// issued before the last change of the password) or `disabled`.
+    Unauthorized(&'static str),
     /// A stored file is missing or does not match its digest.
     Damaged,
     /// A lock was not to be had in time.
@@ -41,31 +43,6 @@ pub enum ErrorKind {
     Corrupt,
     /// SQLite, the file system or the random source failed.
     Internal,
-}
-
-/// Why a bearer is refused: for the log alone, the client is told the same about each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BadBearer {
-    /// Missing, malformed, made up, or of a user who was removed.
-    Unknown,
-    /// Past its expiry.
-    Expired,
-    /// Revoked, or issued before the last change of the password.
-    Revoked,
-    /// Of a user who is disabled.
-    Disabled,
-}
-
-impl BadBearer {
-    /// Its word in the log.
-    pub fn word(self) -> &'static str {
-        match self {
-            BadBearer::Unknown => "unknown",
-            BadBearer::Expired => "expired",
-            BadBearer::Revoked => "revoked",
-            BadBearer::Disabled => "disabled",
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -95,7 +72,7 @@ impl StoreError {
     }
 
     /// The credential does not count.
-    pub fn unauthorized(why: BadBearer) -> StoreError {
+    pub fn unauthorized(why: &'static str) -> StoreError {
         StoreError::new(
             ErrorKind::Unauthorized(why),
             "this token is revoked, expired or unknown: get a new one with `configsync-server \

@@ -107,16 +107,16 @@ impl Store {
             min_free_bytes,
             users: self.stored_table()?,
             machines: self.machine_table(None)?,
-            last_backup: at(Fact::GoodBackup)?,
-            failed_backup: at(Fact::FailedBackup)?,
-            last_check: at(Fact::Check)?,
+            last_backup: at(Fact::GOOD_BACKUP)?,
+            failed_backup: at(Fact::FAILED_BACKUP)?,
+            last_check: at(Fact::CHECK)?,
             last_offsite,
             attention: self.db.read(|c| query_strings(c, ATTENTION, values))?,
         })
     }
 
     fn of_last_start(&self, what: &str) -> Result<Option<i64>> {
-        Ok(self.noted(Fact::Start)?.and_then(|(fact, _)| fact.get(what)?.as_i64()))
+        Ok(self.noted(Fact::START)?.and_then(|(fact, _)| fact.get(what)?.as_i64()))
     }
 
     /// When the last off-site copy was made, in milliseconds since 1970, by the file that its script
@@ -136,7 +136,7 @@ impl Store {
     pub fn noted(&self, fact: Fact) -> Result<Option<(Value, i64)>> {
         let sql = "SELECT value, updated_at FROM server_state WHERE name = ?1";
         let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get(1)?));
-        let found = self.db.read(|c| query_opt(c, sql, [fact.name()], read))?;
+        let found = self.db.read(|c| query_opt(c, sql, [fact.0], read))?;
         Ok(found.map(|(text, at)| (serde_json::from_str(&text).unwrap_or_default(), at)))
     }
 
@@ -164,37 +164,27 @@ impl Store {
 
 /// Facts that one process leaves for another, in `server_state`. Each is a JSON object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fact {
-    /// Of the last start of a server: `min_free_bytes`, `quota_bytes`.
-    Start,
-    /// The last backup that is whole: `files`, `bytes`. The copy holds it too: it tells when the copy
-    /// was made.
-    GoodBackup,
-    /// The last backup that failed: `reason`.
-    FailedBackup,
-    /// How long deletion by age still waits, since the clock seemed wrong: `wait_ms`.
-    ClockWait,
-    /// The last check: `damaged`, `orphans`, `database`, each a number of findings.
-    Check,
-}
+pub struct Fact(&'static str);
 
 impl Fact {
-    fn name(self) -> &'static str {
-        match self {
-            Fact::Start => "last_start",
-            Fact::GoodBackup => "last_backup",
-            Fact::FailedBackup => "failed_backup",
-            Fact::ClockWait => "clock_wait",
-            Fact::Check => "last_check",
-        }
-    }
+    /// Of the last start of a server: `min_free_bytes`, `quota_bytes`.
+    pub const START: Fact = Fact("last_start");
+    /// The last backup that is whole: `files`, `bytes`. The copy holds it too: it tells when the copy
+    /// was made.
+    pub const GOOD_BACKUP: Fact = Fact("last_backup");
+    /// The last backup that failed: `reason`.
+    pub const FAILED_BACKUP: Fact = Fact("failed_backup");
+    /// How long deletion by age still waits, since the clock seemed wrong: `wait_ms`.
+    pub const CLOCK_WAIT: Fact = Fact("clock_wait");
+    /// The last check: `damaged`, `orphans`, `database`, each a number of findings.
+    pub const CHECK: Fact = Fact("last_check");
 }
 
 /// Leaves a fact, in the transaction of what it is about.
 pub fn note(connection: &Connection, fact: Fact, value: &Value) -> Result<()> {
     let sql = "INSERT INTO server_state (name, value, updated_at) VALUES (?1, ?2, ?3)
                ON CONFLICT (name) DO UPDATE SET value = ?2, updated_at = ?3";
-    execute(connection, sql, params![fact.name(), value.to_string(), now_ms()]).map(drop)
+    execute(connection, sql, params![fact.0, value.to_string(), now_ms()]).map(drop)
 }
 
 fn json(value: ValueRef<'_>) -> Value {

@@ -12,7 +12,7 @@ use super::db::{query_one, query_rows, query_scalar};
 use super::entities::{Kind, Target};
 use super::links::UserMachine;
 use super::snapshots::{Condition, PushBody, PushMode, Selector};
-use super::tokens::NewToken;
+use super::users::NewToken;
 use super::{Policy, RowSink, Store, User};
 use crate::util::limits::{AUDIT_CHANGES_PER_DAY_MAX, AUDIT_READS_PER_DAY_MAX, IN_DOUBT_MAX};
 use crate::util::sync::lock;

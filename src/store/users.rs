@@ -1,7 +1,9 @@
-//! Users: added, changed and removed by the operator.
+//! Users with what belongs to their accounts: API tokens, of which only the digests are kept, and the
+//! keypair that the client wrapped. Users and tokens are the operator's to add, change and remove.
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, params};
+use serde::Deserialize;
 
 use super::audit::Event;
 use super::db::{execute, query_one, query_opt, query_scalar};
@@ -9,7 +11,7 @@ use super::error::{ErrorKind, Result, StoreError};
 use super::prune::Pruned;
 use super::{Store, User};
 use crate::util::time::now_ms;
-use crate::util::types::Email;
+use crate::util::types::{Digest, Email, Key, Short};
 
 /// What a change of a user does.
 pub enum Change<'a> {
@@ -21,6 +23,28 @@ pub enum Change<'a> {
     Enable,
     /// Bytes the user may store; None: what `serve --quota` says.
     Quota(Option<i64>),
+}
+
+/// What is stored of a new token.
+pub struct NewToken<'a> {
+    /// SHA-256 of the whole token.
+    pub digest: Digest,
+    /// Its first characters.
+    pub prefix: &'a str,
+    /// The operator's name for it.
+    pub name: &'a str,
+    /// Milliseconds since 1970; None: never.
+    pub expires_at: Option<i64>,
+}
+
+/// A keypair as the client sends it; the private key is wrapped with the master password.
+#[derive(Deserialize)]
+pub struct KeypairBody {
+    public_key: Key,
+    encrypted_private_key: Key,
+    kek_salt: Key,
+    kek_iterations: u32,
+    key_algorithm: Option<Short>,
 }
 
 impl Store {
@@ -62,6 +86,72 @@ impl Store {
         })?;
         self.unlink_deleted(&mut Pruned::default())?;
         Ok(files)
+    }
+
+    /// Stores a new token of a user, who is added in the same transaction if `new_user` says so. It
+    /// is shown before the commit: one that nobody saw must not exist.
+    pub fn add_token(
+        &self, email: &Email, token: &NewToken<'_>, new_user: bool,
+        show: impl FnOnce() -> std::io::Result<()>,
+    ) -> Result<i64> {
+        self.write(|tx| {
+            if new_user {
+                insert(tx, email, None)?;
+            }
+            let user = find(tx, email)?;
+            let sql =
+                "INSERT INTO api_tokens (user_id, name, prefix, digest, created_at, expires_at)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6) RETURNING id";
+            let NewToken { digest, prefix, name, expires_at } = token;
+            let row = params![user.id, name, prefix, digest.0, now_ms(), expires_at];
+            let id = query_scalar(tx, sql, row)?;
+            Event::of(&user, "token.create").subject(id).write(tx)?;
+            let unseen =
+                |e| format!("nothing was created, since the token could not be shown: {e}");
+            show().map_err(|e| StoreError::new(ErrorKind::Internal, unseen(e)))?;
+            Ok(id)
+        })
+    }
+
+    /// Revokes a token; repeating it changes nothing.
+    pub fn revoke_token(&self, id: i64) -> Result<()> {
+        self.write_with_reserve(|tx| {
+            let sql = "SELECT u.id, u.email FROM api_tokens t JOIN users u ON u.id = t.user_id
+                        WHERE t.id = ?1";
+            let user = query_one(tx, "token", sql, [id], User::from_row)?;
+            let sql = "UPDATE api_tokens SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1";
+            execute(tx, sql, params![id, now_ms()])?;
+            Event::of(&user, "token.revoke").subject(id).write(tx)
+        })
+    }
+
+    pub fn keypair(&self, user: i64) -> Result<String> {
+        let sql = "SELECT row FROM keypair_rows WHERE user_id = ?1";
+        self.db.read(|c| query_one(c, "keypair", sql, [user], |row| row.get(0)))
+    }
+
+    /// Stores the first keypair; the same again changes nothing, another is refused.
+    pub fn add_keypair(&self, user: &User, new: &KeypairBody) -> Result<()> {
+        let algorithm = new.key_algorithm.as_deref().unwrap_or("x25519");
+        let (public, private) = (&new.public_key, &new.encrypted_private_key);
+        let (salt, rounds) = (&new.kek_salt, new.kek_iterations);
+        self.write_as(user, |tx| {
+            let sql = "INSERT INTO keypairs (user_id, public_key, encrypted_private_key, kek_salt,
+                                             kek_iterations, key_algorithm, created_at)
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
+            let row = params![user.id, public, private, salt, rounds, algorithm, now_ms()];
+            if execute(tx, sql, row)? == 1 {
+                return self.audit(tx, Event::of(user, "keypair.add"));
+            }
+            let sql = "SELECT EXISTS (SELECT 1 FROM keypairs WHERE user_id = ?1 AND public_key = ?2
+                         AND encrypted_private_key = ?3 AND kek_salt = ?4 AND kek_iterations = ?5
+                         AND key_algorithm = ?6)";
+            match query_scalar(tx, sql, params![user.id, public, private, salt, rounds, algorithm])?
+            {
+                true => Ok(()),
+                false => Err(StoreError::key_exists("keypair")),
+            }
+        })
     }
 }
 
