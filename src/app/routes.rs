@@ -119,8 +119,8 @@ pub static ROUTES: &[Route] = &[
     route("DELETE", "/api/{kinds}/{}", Nothing, User(entities::remove)),
     route("GET", "/api/{kinds}/{}/versions", Nothing, User(entities::versions)),
     route("POST", "/api/{kinds}/{}/versions", VERSION_UPLOAD, Uploads(entities::push)),
-    route("GET", "/api/{kinds}/{}/versions/{}", Nothing, User(entities::version)),
-    route("GET", "/api/{kinds}/{}/blob", Nothing, User(entities::blob)),
+    route("GET", "/api/{kinds}/{}/versions/{}", Nothing, User(entities::pull)),
+    route("GET", "/api/{kinds}/{}/blob", Nothing, User(entities::pull)),
     route("POST", "/api/{kinds}/{}/keys", Json, User(entities::add_key)),
 ];
 

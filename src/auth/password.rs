@@ -1,10 +1,10 @@
 //! Password hashes, and how many of them may run at once.
 
-use std::fmt;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use argon2::password_hash::phc::{Output, ParamsString, Salt};
+use argon2::PasswordHasher;
+use argon2::password_hash::phc::Output;
 use argon2::{Algorithm, Argon2, Block, Params, PasswordHash, Version};
 
 use crate::util::limits::{
@@ -17,34 +17,28 @@ use crate::util::sync::{Pool, PoolGuard};
 /// and a salt of 16 random bytes. Returns a PHC string.
 pub fn hash(password: &[u8]) -> Result<String, HashError> {
     let mut salt = [0; 16];
-    getrandom::fill(&mut salt).map_err(|_| HashError::Random)?;
-    let params = Params::new(ARGON2_MEMORY_KIB, ARGON2_PASSES, ARGON2_LANES, None)
-        .map_err(|_| HashError::Unusable)?;
-    let output = derive(password, &salt, &params, Params::DEFAULT_OUTPUT_LEN)?;
-    let phc = PasswordHash {
-        algorithm: Algorithm::Argon2id.ident(),
-        version: Some(Version::V0x13.into()),
-        params: ParamsString::try_from(&params).map_err(|_| HashError::Unusable)?,
-        salt: Some(Salt::new(&salt).map_err(|_| HashError::Unusable)?),
-        hash: Some(output),
-    };
+    getrandom::fill(&mut salt).map_err(|_| "the operating system gave no random bytes")?;
+    let params = Params::new(ARGON2_MEMORY_KIB, ARGON2_PASSES, ARGON2_LANES, None);
+    let params = params.map_err(|_| UNUSABLE)?;
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    let phc = argon2.hash_password_with_salt(password, &salt).map_err(|_| NO_MEMORY)?;
     Ok(phc.to_string())
 }
 
 /// Whether this is the password behind a PHC string. None stands for a user who is unknown or has
 /// no password: it returns false after the same work, so that time tells nothing.
 pub fn verify(password: &[u8], phc: Option<&str>) -> Result<bool, HashError> {
-    let stored = PasswordHash::new(phc.unwrap_or(NOBODY)).map_err(|_| HashError::Unusable)?;
-    let params = Params::try_from(&stored).map_err(|_| HashError::Unusable)?;
+    let stored = PasswordHash::new(phc.unwrap_or(NOBODY)).map_err(|_| UNUSABLE)?;
+    let params = Params::try_from(&stored).map_err(|_| UNUSABLE)?;
     let (Some(salt), Some(expected)) = (stored.salt, stored.hash) else {
-        return Err(HashError::Unusable);
+        return Err(UNUSABLE);
     };
     let known = stored.algorithm == Algorithm::Argon2id.ident()
         && stored.version == Some(Version::V0x13.into());
     let affordable =
         params.m_cost() <= STORED_HASH_MEMORY_MAX_KIB && params.t_cost() <= STORED_HASH_PASSES_MAX;
     if !(known && affordable) {
-        return Err(HashError::Unusable);
+        return Err(UNUSABLE);
     }
     let output = derive(password, &salt, &params, expected.len())?;
     // `Output` compares in constant time.
@@ -58,38 +52,22 @@ fn derive(
     // hold 19 MiB each for ever. A buffer above its largest mmap threshold (32 MiB) is mapped and
     // unmapped every time; what is not touched costs address space only.
     let (mut memory, blocks) = (Vec::new(), params.block_count());
-    memory.try_reserve_exact(blocks.max(MAPPED_BLOCKS)).map_err(|_| HashError::Memory)?;
+    memory.try_reserve_exact(blocks.max(MAPPED_BLOCKS)).map_err(|_| NO_MEMORY)?;
     memory.resize(blocks, Block::new());
     let mut buffer = [0; Output::MAX_LENGTH];
-    let output = buffer.get_mut(..output_bytes).ok_or(HashError::Unusable)?;
+    let output = buffer.get_mut(..output_bytes).ok_or(UNUSABLE)?;
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
         .hash_password_into_with_memory(password, salt, output, &mut memory)
-        .map_err(|_| HashError::Unusable)?;
-    Output::new(output).map_err(|_| HashError::Unusable)
+        .map_err(|_| UNUSABLE)?;
+    Output::new(output).map_err(|_| UNUSABLE)
 }
 
-/// Why a password could not be hashed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HashError {
-    /// The operating system gave no random bytes.
-    Random,
-    /// There is no memory for it.
-    Memory,
-    /// The stored hash is malformed, of another kind, or costs more than this server spends.
-    Unusable,
-}
+/// Why a password could not be hashed, in a sentence.
+pub type HashError = &'static str;
 
-impl fmt::Display for HashError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            HashError::Random => "the operating system gave no random bytes",
-            HashError::Memory => "not enough memory for a password hash",
-            HashError::Unusable => "the stored hash is unusable: set the password again",
-        })
-    }
-}
-
-impl std::error::Error for HashError {}
+/// The stored hash is malformed, of another kind, or costs more than this server spends.
+const UNUSABLE: HashError = "the stored hash is unusable: set the password again";
+const NO_MEMORY: HashError = "not enough memory for a password hash";
 
 /// One hash may run; dropping this lets the next one run.
 pub type Permit = PoolGuard<()>;
@@ -112,6 +90,8 @@ mod tests {
     #[cfg(target_os = "linux")]
     use std::sync::Barrier;
     use std::thread;
+
+    use argon2::password_hash::phc::Salt;
 
     use super::*;
 
@@ -189,7 +169,7 @@ mod tests {
             &good.replace("p=1", "é=1"),
             &format!("{good}$x"),
         ] {
-            assert_eq!(verify(b"x", Some(bad)), Err(HashError::Unusable), "{bad}");
+            assert_eq!(verify(b"x", Some(bad)), Err(UNUSABLE), "{bad}");
         }
     }
 

@@ -67,17 +67,9 @@ pub fn versions(app: &App, request: &Request, user: &User) -> HandlerResult {
     app.rows(user, "versions", |rows| app.store.versions(target, rows))
 }
 
-/// GET /api/{kind}s/{id}/blob: the newest version, as it is.
-pub fn blob(app: &App, request: &Request, user: &User) -> HandlerResult {
-    send(app, request, user, None)
-}
-
-/// GET /api/{kind}s/{id}/versions/{n}.
-pub fn version(app: &App, request: &Request, user: &User) -> HandlerResult {
-    send(app, request, user, Some(request.param_id(2)?))
-}
-
-fn send(app: &App, request: &Request, user: &User, number: Option<i64>) -> HandlerResult {
+/// GET /api/{kind}s/{id}/blob and /versions/{n}: the newest version or this one, as it is.
+pub fn pull(app: &App, request: &Request, user: &User) -> HandlerResult {
+    let number = request.params.get(2).map(|_| request.param_id(2)).transpose()?;
     let target = target(request, user)?;
     let (file, size) = app.store.open_version(target, number)?;
     if !request.head {

@@ -25,7 +25,7 @@ pub const EVENTS: [&str; 32] = [
 pub struct Event {
     at: i64,
     name: &'static str,
-    outcome: &'static str,
+    pub(super) outcome: &'static str,
     user: Option<(i64, String)>,
     machine: Option<String>,
     peer: Option<IpAddr>,
@@ -91,11 +91,6 @@ impl Event {
     /// The id of the user that it concerns.
     pub(super) fn user_id(&self) -> Option<i64> {
         self.user.as_ref().map(|(id, _)| *id)
-    }
-
-    /// True for a row that anybody can cause without credentials.
-    pub(super) fn is_of_anybody(&self) -> bool {
-        matches!(self.outcome, "failed" | "throttled")
     }
 
     /// Writes the row with the transaction of what it speaks of.

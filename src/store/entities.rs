@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use rusqlite::{Connection, Row, Transaction, params};
+use rusqlite::{Connection, Params, Row, Transaction, params};
 use serde::Deserialize;
 
 use super::audit::Event;
@@ -92,6 +92,20 @@ impl Store {
         self.db.read(|c| find(c, target))
     }
 
+    /// Runs the transaction of a request that changes a live entity, or what belongs to it.
+    pub(super) fn write_to<T>(
+        &self, target: Target<'_>, work: impl FnOnce(&Transaction<'_>, Entity) -> Result<T>,
+    ) -> Result<T> {
+        self.write_as(target.user, |tx| work(tx, find(tx, target)?))
+    }
+
+    /// Rows of what belongs to a live entity.
+    pub(super) fn rows_of(
+        &self, target: Target<'_>, sql: &str, values: impl Params, rows: RowSink<'_>,
+    ) -> Result<()> {
+        self.db.read(|c| find(c, target).and_then(|_| query_each(c, sql, values, rows)))
+    }
+
     /// Adds an entity. One of the same slug whose first version never came is taken over: no client
     /// could get past it. If that one has a key it is deleted instead, since the client that put it
     /// there may still encrypt for its id, and this one will bring another key.
@@ -134,8 +148,7 @@ impl Store {
     /// Renames an entity; id, versions and key stay.
     pub fn change_entity(&self, target: Target<'_>, new: &EntityBody) -> Result<String> {
         let (user, EntityBody { name, slug, description, .. }) = (target.user, new);
-        self.write_as(user, |tx| {
-            find(tx, target)?;
+        self.write_to(target, |tx, _| {
             let sql = "UPDATE OR IGNORE entities SET name = coalesce(?3, name),
                          slug = coalesce(?4, slug), description = coalesce(?5, description),
                          updated_at = ?6 WHERE user_id = ?1 AND id = ?2";
@@ -151,8 +164,7 @@ impl Store {
     /// Marks an entity deleted. Row and files stay until they are pruned, or until so many were
     /// deleted after it.
     pub fn delete_entity(&self, target: Target<'_>) -> Result<()> {
-        let purged = self.write_as(target.user, |tx| {
-            find(tx, target)?;
+        let purged = self.write_to(target, |tx, _| {
             let sql = "UPDATE entities SET deleted_at = ?3, is_default = 0
                         WHERE user_id = ?1 AND id = ?2";
             execute(tx, sql, params![target.user.id, target.id, now_ms()])?;
@@ -192,10 +204,7 @@ impl Store {
     /// The versions, newest first.
     pub fn versions(&self, target: Target<'_>, rows: RowSink<'_>) -> Result<()> {
         let sql = "SELECT row FROM version_rows WHERE entity_id = ?1 ORDER BY version DESC";
-        self.db.read(|c| {
-            find(c, target)?;
-            query_each(c, sql, [target.id], rows)
-        })
+        self.rows_of(target, sql, [target.id], rows)
     }
 
     /// Opens the ciphertext of a version (None: the newest) and returns its length.
@@ -215,7 +224,7 @@ impl Store {
     /// Stores the user's wrapped data key. The first stays: replacing it would make every
     /// version unreadable.
     pub fn add_entity_key(&self, target: Target<'_>, wrapped: &Key) -> Result<()> {
-        self.write_as(target.user, |tx| match find(tx, target)?.wrapped_dek {
+        self.write_to(target, |tx, entity| match entity.wrapped_dek {
             Some(known) if known == **wrapped => Ok(()),
             Some(_) => Err(StoreError::key_exists("key")),
             None => {
@@ -234,8 +243,7 @@ impl Store {
             true => "INSERT INTO profile_workspaces VALUES (?1, ?2) ON CONFLICT DO NOTHING",
             false => "DELETE FROM profile_workspaces WHERE profile_id = ?1 AND workspace_id = ?2",
         };
-        self.write_as(profile.user, |tx| {
-            find(tx, profile)?;
+        self.write_to(profile, |tx, _| {
             if member {
                 find(tx, Target { kind: Kind::WORKSPACE, id: workspace, ..profile })?;
             }

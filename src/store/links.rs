@@ -3,7 +3,7 @@
 use rusqlite::{Row, Transaction, params};
 
 use super::db::{execute, query_each, query_one, query_opt, query_scalar};
-use super::entities::{Kind, Target, find};
+use super::entities::{Kind, Target};
 use super::error::Result;
 use super::machines::machine_ref;
 use super::{RowSink, Store, User};
@@ -48,8 +48,8 @@ impl Store {
     pub fn link_project(
         &self, on: UserMachine<'_>, project: i64, path: Option<&str>,
     ) -> Result<String> {
-        self.write_as(on.user, |tx| {
-            let version = find(tx, on.project(project))?.current_version;
+        self.write_to(on.project(project), |tx, entity| {
+            let version = entity.current_version;
             let sql = "INSERT INTO machine_projects (machine_ref, project_id, local_path,
                                                      last_synced_version)
                        VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET
@@ -65,8 +65,7 @@ impl Store {
     pub fn change_link(
         &self, on: UserMachine<'_>, project: i64, path: Option<Option<&str>>, synced: Option<i64>,
     ) -> Result<String> {
-        self.write_as(on.user, |tx| {
-            find(tx, on.project(project))?;
+        self.write_to(on.project(project), |tx, _| {
             let sql = "UPDATE machine_projects
                           SET local_path = iif(?3, ?4, local_path),
                               last_synced_version = coalesce(?5, last_synced_version)
@@ -83,8 +82,7 @@ impl Store {
     pub fn set_profile_active(
         &self, on: UserMachine<'_>, profile: i64, active: bool,
     ) -> Result<()> {
-        self.write_as(on.user, |tx| {
-            find(tx, Target { kind: Kind::PROFILE, ..on.project(profile) })?;
+        self.write_to(Target { kind: Kind::PROFILE, ..on.project(profile) }, |tx, _| {
             let sql = "INSERT INTO machine_profiles (machine_ref, profile_id, active)
                        VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET active = excluded.active";
             execute(tx, sql, params![self.linked_machine(tx, on)?, profile, active]).map(drop)

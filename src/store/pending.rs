@@ -105,9 +105,10 @@ impl Store {
 
     /// Hands over an audit row for the next batch.
     pub fn audit_later(&self, event: Event) {
-        let count = match event.is_of_anybody() {
-            true => Some(Count::Failures { known: event.user_id().is_some() }),
-            false => event.user_id().map(Count::Reads),
+        let count = match event.outcome {
+            // Anybody can cause these without credentials.
+            "failed" | "throttled" => Some(Count::Failures { known: event.user_id().is_some() }),
+            _ => event.user_id().map(Count::Reads),
         };
         let Some(event) = self.admit(event, count) else { return };
         let mut queue = lock(&self.pending.queue);

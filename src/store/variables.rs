@@ -3,8 +3,8 @@
 use rusqlite::params;
 use serde::Deserialize;
 
-use super::db::{execute, execute_one, query_each, query_scalar};
-use super::entities::{Target, find};
+use super::db::{execute, execute_one, query_scalar};
+use super::entities::Target;
 use super::error::Result;
 use super::{RowSink, Store};
 use crate::util::time::now_ms;
@@ -42,8 +42,7 @@ impl Store {
             "personal" => format!("personal:{id}:{tier}:{}", project.user.id),
             _ => format!("shared:{id}:{tier}"),
         };
-        self.write_as(project.user, |tx| {
-            find(tx, project)?;
+        self.write_to(project, |tx, _| {
             let sql = "INSERT INTO variables (project_id, environment_tier, name, visibility,
                          value_source, encrypted_value, description, required, layer_key,
                          created_at, updated_at)
@@ -56,19 +55,10 @@ impl Store {
                          required = coalesce(?8, required), layer_key = excluded.layer_key,
                          updated_at = excluded.updated_at, current_version = current_version + 1
                        RETURNING id";
-            let VariableBody { value_source, encrypted_value, description, required, .. } = new;
-            let row = params![
-                id,
-                tier,
-                name,
-                visibility,
-                value_source,
-                encrypted_value,
-                description,
-                required,
-                layer,
-                now_ms()
-            ];
+            let VariableBody { value_source: source, description: about, required, .. } = new;
+            let (value, now) = (&new.encrypted_value, now_ms());
+            let row =
+                params![id, tier, name, visibility, source, value, about, required, layer, now];
             let id: i64 = query_scalar(tx, sql, row)?;
             query_scalar(tx, "SELECT row FROM variable_rows WHERE id = ?1", [id])
         })
@@ -83,10 +73,7 @@ impl Store {
                       AND (?2 IS NULL OR environment_tier = ?2)
                       AND (?3 IS NULL OR visibility = ?3)
                     ORDER BY environment_tier, name, visibility";
-        self.db.read(|c| {
-            find(c, project)?;
-            query_each(c, sql, params![project.id, tier, visibility], rows)
-        })
+        self.rows_of(project, sql, params![project.id, tier, visibility], rows)
     }
 
     pub fn delete_variable(
@@ -94,10 +81,8 @@ impl Store {
     ) -> Result<()> {
         let sql = "DELETE FROM variables WHERE project_id = ?1 AND environment_tier = ?2
                       AND visibility = ?3 AND name = ?4";
-        self.write_as(project.user, |tx| {
-            find(tx, project)?;
-            execute_one(tx, "variable", sql, params![project.id, tier, visibility, name])
-        })
+        let values = params![project.id, tier, visibility, name];
+        self.write_to(project, |tx, _| execute_one(tx, "variable", sql, values))
     }
 
     /// Keeps a layer key beside those it has, and notes that it was uploaded last.
@@ -106,10 +91,8 @@ impl Store {
                    VALUES (?1, ?2, ?3, ?4, 1 + (SELECT coalesce(max(upload), 0) FROM layer_keys
                                                  WHERE project_id = ?1 AND layer_id = ?2))
                    ON CONFLICT DO UPDATE SET upload = excluded.upload";
-        self.write_as(project.user, |tx| {
-            find(tx, project)?;
-            execute(tx, sql, params![project.id, new.layer_id, new.wrapped_dek, now_ms()]).map(drop)
-        })
+        let values = params![project.id, new.layer_id, new.wrapped_dek, now_ms()];
+        self.write_to(project, |tx, _| execute(tx, sql, values).map(drop))
     }
 
     /// The keys of a project, of one layer if given; the one uploaded last comes first.
@@ -118,9 +101,6 @@ impl Store {
     ) -> Result<()> {
         let sql = "SELECT row FROM layer_key_rows WHERE project_id = ?1
                       AND (?2 IS NULL OR layer_id = ?2) ORDER BY layer_id, upload DESC";
-        self.db.read(|c| {
-            find(c, project)?;
-            query_each(c, sql, params![project.id, layer], rows)
-        })
+        self.rows_of(project, sql, params![project.id, layer], rows)
     }
 }
