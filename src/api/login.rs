@@ -83,7 +83,7 @@ fn by_password(app: &App, peer: IpAddr, email: &str, password: &str) -> HandlerR
         right.map_err(|error| Error::caused_by(format_args!("no password hash: {error}")))?;
     match known {
         Some(principal) if right => {
-            app.accounts.throttle.succeeded(source);
+            app.throttle.succeeded(source);
             welcome(app, peer, &principal)
         }
         known => Err(failed(app, peer, known.map(|principal| principal.user))),
@@ -95,9 +95,8 @@ fn unless_throttled(
     app: &App, peer: IpAddr, secret: Secret, account: &str,
     ask: fn(&Throttle, Source, Instant) -> Result<(), Throttled>,
 ) -> Result<Source, Error> {
-    let throttle = &app.accounts.throttle;
-    let source = throttle.source(secret, account, Network::of_login(peer));
-    let Err(throttled) = ask(throttle, source, Instant::now()) else { return Ok(source) };
+    let source = app.throttle.source(secret, account, Network::of_login(peer));
+    let Err(throttled) = ask(&app.throttle, source, Instant::now()) else { return Ok(source) };
     app.metrics.login_failures.add(1);
     if throttled.first {
         let known = app.store.password_of(&account.to_lowercase()).ok().flatten();
@@ -122,7 +121,7 @@ fn welcome(app: &App, peer: IpAddr, principal: &Principal) -> HandlerResult {
     // A JWT never outlives the API token it was traded for.
     let token_ends_s = principal.token_expires_at.map_or(i64::MAX, |ms| ms / 1000);
     let expires_s = now_s.saturating_add(app.jwt_lifetime_s).min(token_ends_s);
-    let (user, jwt) = (&principal.user, &app.accounts.jwt);
+    let (user, jwt) = (&principal.user, &app.jwt_key);
     let jwt = jwt.issue(user.id, principal.generation, user.token_id, now_s, expires_s);
     let jwt = jwt.map_err(|_| Error::internal())?;
     app.store.audit_later(Event::of(user, "login.ok").peer(peer));
@@ -138,10 +137,6 @@ fn welcome(app: &App, peer: IpAddr, principal: &Principal) -> HandlerResult {
 
 /// An audit row, and a line in the log for those who watch it.
 fn report(app: &App, peer: IpAddr, event: &'static str, outcome: &'static str, user: Option<User>) {
-    let row = Event::new(event, outcome).peer(peer);
-    app.store.audit_later(match &user {
-        Some(user) => row.user(user),
-        None => row,
-    });
+    app.store.audit_later(Event::new(event, outcome).peer(peer).user(user.as_ref()));
     log::event(Level::WARN, &format!("login {outcome}"), &[("peer", peer.to_string().into())]);
 }

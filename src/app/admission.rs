@@ -9,6 +9,7 @@ use super::routes::{self, Handler, Payload, Route};
 use super::{App, Error};
 use crate::api::login;
 use crate::api::snapshots::METADATA;
+use crate::auth::authenticate;
 use crate::auth::password::Permit;
 use crate::dialect::entities::CIPHERTEXT;
 use crate::gate::access_log::AccessRecord;
@@ -67,7 +68,7 @@ impl gate::Admission for Admission {
             Handler::Public(_) | Handler::Metrics(_) => None,
             Handler::User(_) | Handler::Upload(_) => {
                 let field = head.field("authorization");
-                let principal = self.app.accounts.authenticate(&self.app.store, field)?;
+                let principal = authenticate(&self.app.store, &self.app.jwt_key, field)?;
                 Some(User { peer: Some(client.address), ..principal.user })
             }
         };

@@ -19,7 +19,8 @@ pub use error::Error;
 pub use request::Request;
 pub use response::Response;
 
-use crate::auth::Accounts;
+use crate::auth::jwt::JwtKey;
+use crate::auth::throttle::Throttle;
 use crate::store::Store;
 use crate::util::metrics::Metrics;
 use turns::Turns;
@@ -31,8 +32,10 @@ pub type HandlerResult = Result<Response, Error>;
 pub struct App {
     /// The data folder.
     pub store: Store,
-    /// Who may come in.
-    pub accounts: Accounts,
+    /// Signs and verifies JWTs.
+    pub jwt_key: JwtKey,
+    /// Counts failed logins.
+    pub throttle: Throttle,
     /// Bytes of responses that wait in files for their readers, by user.
     pub response_bytes: Mutex<HashMap<i64, Arc<AtomicU64>>>,
     /// Turns of users at the workers.

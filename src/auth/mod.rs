@@ -8,33 +8,17 @@ pub mod token;
 use crate::store::credentials::Principal;
 use crate::store::{Result, Store, StoreError};
 use jwt::JwtKey;
-use throttle::Throttle;
 use token::ApiToken;
 
-/// The state behind logins.
-pub struct Accounts {
-    /// Signs and verifies JWTs.
-    pub jwt: JwtKey,
-    /// Counts failed logins.
-    pub throttle: Throttle,
-}
-
-impl Accounts {
-    /// With this signing key, and nobody throttled.
-    pub fn new(jwt_key: [u8; 32]) -> Accounts {
-        Accounts { jwt: JwtKey::new(jwt_key), throttle: Throttle::default() }
-    }
-
-    /// Whom an `Authorization` field belongs to.
-    pub fn authenticate(&self, store: &Store, field: Option<&str>) -> Result<Principal> {
-        let bad = StoreError::unauthorized;
-        let credential = field.and_then(bearer).ok_or_else(|| bad("unknown"))?;
-        match ApiToken::parse(credential) {
-            Some(token) => store.principal_by_token(token.digest()),
-            None => {
-                let jwt = self.jwt.verify(credential).map_err(bad)?;
-                store.principal_by_claims(jwt.user_id, jwt.generation, jwt.token_id)
-            }
+/// Whom an `Authorization` field belongs to.
+pub fn authenticate(store: &Store, key: &JwtKey, field: Option<&str>) -> Result<Principal> {
+    let bad = StoreError::unauthorized;
+    let credential = field.and_then(bearer).ok_or_else(|| bad("unknown"))?;
+    match ApiToken::parse(credential) {
+        Some(token) => store.principal_by_token(token.digest()),
+        None => {
+            let jwt = key.verify(credential).map_err(bad)?;
+            store.principal_by_claims(jwt.user_id, jwt.generation, jwt.token_id)
         }
     }
 }

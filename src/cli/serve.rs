@@ -17,7 +17,8 @@ use super::{CliError, Done, background, warn_of_unknown_variables};
 use crate::app::admission::{Admission, Listener, Ticket};
 use crate::app::turns::Turns;
 use crate::app::{App, server};
-use crate::auth::Accounts;
+use crate::auth::jwt::JwtKey;
+use crate::auth::throttle::Throttle;
 use crate::gate::upstream::Upstream;
 use crate::gate::{Config, Gate, Service};
 use crate::store::audit::Event;
@@ -65,7 +66,8 @@ pub fn run(args: Args) -> Done {
     let (store, started) = Store::start(&settings.data, settings.policy)?;
     let (socket_listener, socket) = store.listen_privately()?;
     let app = Arc::new(App {
-        accounts: Accounts::new(key.map_or_else(|| store.jwt_key(), Ok)?),
+        jwt_key: JwtKey::new(key.map_or_else(|| store.jwt_key(), Ok)?),
+        throttle: Throttle::default(),
         store,
         body_bytes_max: settings.body_bytes_max,
         jwt_lifetime_s: settings.jwt_lifetime_s,

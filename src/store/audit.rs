@@ -43,12 +43,12 @@ impl Event {
 
     /// Something that this caller did.
     pub fn of(user: &User, name: &'static str) -> Event {
-        Event { peer: user.peer, ..Event::new(name, "ok").user(user) }
+        Event { peer: user.peer, ..Event::new(name, "ok").user(Some(user)) }
     }
 
-    /// Whom it concerns.
-    pub fn user(mut self, user: &User) -> Event {
-        self.user = Some((user.id, user.email.clone()));
+    /// Whom it concerns, if it is known.
+    pub fn user(mut self, user: Option<&User>) -> Event {
+        self.user = user.map(|user| (user.id, user.email.clone()));
         self
     }
 

@@ -119,13 +119,11 @@ impl StoreError {
 
     /// An I/O error while `doing` something with `path`.
     pub fn io(doing: &str, path: &Path, source: io::Error) -> StoreError {
-        match is_full(&source) {
-            true => disk_full(),
-            false => {
-                let sentence = format!("could not {doing} {}: {source}", path.display());
-                StoreError::new(ErrorKind::Internal, sentence)
-            }
+        if is_full(&source) {
+            return disk_full();
         }
+        let sentence = format!("could not {doing} {}: {source}", path.display());
+        StoreError::new(ErrorKind::Internal, sentence)
     }
 }
 

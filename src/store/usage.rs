@@ -47,7 +47,13 @@ impl Store {
         let after = self.usage_in(tx, user.id)?;
         if after.text > before.text {
             if after.text > TEXT_BYTES_PER_USER_MAX {
-                return Err(too_many_rows());
+                let sentence = format!(
+                    "what this account keeps beside its files (machines, projects, variables, \
+                     links, environments, messages) would take more than \
+                     {TEXT_BYTES_PER_USER_MAX} bytes: delete some of it, or ask the operator to \
+                     prune old snapshots"
+                );
+                return Err(StoreError::new(ErrorKind::QuotaExceeded, sentence));
             }
             // Where no file of one byte would fit, no row is added either.
             self.check_fits(before, 1)?;
@@ -79,13 +85,4 @@ impl Store {
             Ok(Usage { stored: row.get(0)?, allowed, text: row.get(2)? })
         })
     }
-}
-
-fn too_many_rows() -> StoreError {
-    let sentence = format!(
-        "what this account keeps beside its files (machines, projects, variables, links, \
-         environments, messages) would take more than {TEXT_BYTES_PER_USER_MAX} bytes: delete \
-         some of it, or ask the operator to prune old snapshots"
-    );
-    StoreError::new(ErrorKind::QuotaExceeded, sentence)
 }
