@@ -4,17 +4,15 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::check_entries;
-use crate::app::{App, HandlerResult, Request, Response};
+use crate::app::{App, Error, HandlerResult, Request, Response};
 use crate::store::User;
 use crate::store::links::UserMachine;
 use crate::util::types::{Long, MachineId, Short};
 
 /// GET /api/machines/{mid}/projects: each project merged with its link.
 pub fn list(app: &App, request: &Request, user: &User) -> HandlerResult {
-    let machine = &request.param_as(0)?;
-    app.rows(user, "projects", |rows| {
-        app.store.linked_projects(UserMachine { user, machine }, rows)
-    })
+    let on = &on(request, user)?;
+    app.rows(user, "projects", |rows| app.store.linked_projects(on, rows))
 }
 
 #[derive(Deserialize)]
@@ -25,10 +23,9 @@ struct New {
 
 /// POST /api/machines/{mid}/projects.
 pub fn add(app: &App, request: &Request, user: &User) -> HandlerResult {
-    let machine = &request.param_as(0)?;
+    let on = on(request, user)?;
     let New { project_id, local_path } = request.json()?;
-    let on = UserMachine { user, machine };
-    let row = app.store.link_project(on, project_id, local_path.as_deref())?;
+    let row = app.store.link_project(&on, project_id, local_path.as_deref())?;
     Ok(Response::row(201, "link", &row))
 }
 
@@ -46,11 +43,10 @@ fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<Long>>, 
 
 /// PATCH /api/machines/{mid}/projects/{id}.
 pub fn change(app: &App, request: &Request, user: &User) -> HandlerResult {
-    let (machine, id) = (&request.param_as(0)?, request.param_id(1)?);
+    let (on, id) = (on(request, user)?, request.param_id(1)?);
     let Change { local_path, last_synced_version } = request.json()?;
     let path = local_path.as_ref().map(Option::as_deref);
-    let on = UserMachine { user, machine };
-    let row = app.store.change_link(on, id, path, last_synced_version.map(i64::from))?;
+    let row = app.store.change_link(&on, id, path, last_synced_version.map(i64::from))?;
     Ok(Response::row(200, "link", &row))
 }
 
@@ -61,11 +57,15 @@ struct Mark {
 
 /// PATCH /api/machines/{mid}/profiles/{id}.
 pub fn mark_profile(app: &App, request: &Request, user: &User) -> HandlerResult {
-    let (machine, id) = (&request.param_as(0)?, request.param_id(1)?);
+    let (on, id) = (on(request, user)?, request.param_id(1)?);
     let Mark { active } = request.json()?;
-    app.store.set_profile_active(UserMachine { user, machine }, id, active)?;
-    let link = json!({ "profile_id": id, "machine_id": &**machine, "active": active });
+    app.store.set_profile_active(&on, id, active)?;
+    let link = json!({ "profile_id": id, "machine_id": &*on.machine, "active": active });
     Ok(Response::json(200, json!({ "link": link })))
+}
+
+fn on<'a>(request: &Request, user: &'a User) -> Result<UserMachine<'a>, Error> {
+    Ok(UserMachine { user, machine: request.param_as(0)? })
 }
 
 #[derive(Deserialize)]
@@ -86,9 +86,9 @@ struct Local {
 /// POST /api/sync/plan: what each project of a machine needs. Hashes are never looked at: the
 /// client's are of blobs that hold the time they were made.
 pub fn plan(app: &App, request: &Request, user: &User) -> HandlerResult {
-    let Plan { machine_id, entities } = request.json()?;
+    let Plan { machine_id: machine, entities } = request.json()?;
     check_entries("entities", entities.len())?;
-    let on = UserMachine { user, machine: &machine_id };
+    let on = &UserMachine { user, machine };
     app.rows(user, "actions", |rows| {
         let mut locals = entities.iter();
         app.store.sync_states(on, entities.iter().map(|local| local.id), |state| {
@@ -138,11 +138,11 @@ struct Update {
 
 /// POST /api/sync/commit.
 pub fn commit(app: &App, request: &Request, user: &User) -> HandlerResult {
-    let Commit { machine_id, updates } = request.json()?;
+    let Commit { machine_id: machine, updates } = request.json()?;
     check_entries("updates", updates.len())?;
     let projects = updates.iter().filter(|update| &*update.entity_type == "project");
     let synced = projects.map(|update| (update.entity_id, update.new_last_synced_version));
-    app.store.commit_sync(UserMachine { user, machine: &machine_id }, synced)?;
+    app.store.commit_sync(&UserMachine { user, machine }, synced)?;
     Ok(Response::done(200))
 }
 

@@ -142,24 +142,20 @@ impl From<rusqlite::Error> for StoreError {
         use rusqlite::ErrorCode::{
             DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase, SystemIoFailure,
         };
-        match error.sqlite_error_code() {
-            Some(DiskFull) => disk_full(),
+        let kind = match error.sqlite_error_code() {
+            Some(DiskFull) => return disk_full(),
             // SQLite knows ENOSPC of a write alone. The system's number is still the one that it
             // met: what it did since then went well.
-            Some(SystemIoFailure) if is_full(&io::Error::last_os_error()) => disk_full(),
-            Some(DatabaseBusy | DatabaseLocked) => StoreError::busy(),
-            code => {
-                let kind = match code {
-                    Some(DatabaseCorrupt | NotADatabase) => ErrorKind::Corrupt,
-                    _ => ErrorKind::Internal,
-                };
-                let sentence = format!(
-                    "the database failed: {error}; if that stays, stop the server, run \
-                     `configsync-server check`, and restore a backup if it reports damage"
-                );
-                StoreError::new(kind, sentence)
-            }
-        }
+            Some(SystemIoFailure) if is_full(&io::Error::last_os_error()) => return disk_full(),
+            Some(DatabaseBusy | DatabaseLocked) => return StoreError::busy(),
+            Some(DatabaseCorrupt | NotADatabase) => ErrorKind::Corrupt,
+            _ => ErrorKind::Internal,
+        };
+        let sentence = format!(
+            "the database failed: {error}; if that stays, stop the server, run \
+             `configsync-server check`, and restore a backup if it reports damage"
+        );
+        StoreError::new(kind, sentence)
     }
 }
 

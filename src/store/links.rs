@@ -10,15 +10,14 @@ use super::{RowSink, Store, User};
 use crate::util::types::MachineId;
 
 /// A user's machine that a call is about.
-#[derive(Clone, Copy)]
 pub struct UserMachine<'a> {
     pub user: &'a User,
     /// The client's id of the machine.
-    pub machine: &'a MachineId,
+    pub machine: MachineId,
 }
 
 impl<'a> UserMachine<'a> {
-    fn project(self, id: i64) -> Target<'a> {
+    fn project(&self, id: i64) -> Target<'a> {
         Target { user: self.user, kind: Kind::PROJECT, id }
     }
 }
@@ -26,7 +25,7 @@ impl<'a> UserMachine<'a> {
 impl Store {
     /// The live projects of a machine, each row merged with its link; none of a machine that is
     /// unknown.
-    pub fn linked_projects(&self, on: UserMachine<'_>, rows: RowSink<'_>) -> Result<()> {
+    pub fn linked_projects(&self, on: &UserMachine<'_>, rows: RowSink<'_>) -> Result<()> {
         let sql = "SELECT json_insert(e.row, '$.local_path', l.local_path,
                                       '$.last_synced_version', l.last_synced_version)
                      FROM machines m JOIN machine_projects l ON l.machine_ref = m.id
@@ -36,17 +35,17 @@ impl Store {
     }
 
     /// The row id of the machine; one that only this call names is registered by it.
-    fn linked_machine(&self, tx: &Transaction<'_>, on: UserMachine<'_>) -> Result<i64> {
-        match machine_ref(tx, on.user.id, on.machine)? {
+    fn linked_machine(&self, tx: &Transaction<'_>, on: &UserMachine<'_>) -> Result<i64> {
+        match machine_ref(tx, on.user.id, &on.machine)? {
             Some((machine, _)) => Ok(machine),
-            None => self.upsert_machine(tx, on.user, on.machine, None),
+            None => self.upsert_machine(tx, on.user, &on.machine, None),
         }
     }
 
     /// Links a project to a machine, which need not be registered. What was last synced becomes
     /// the project's current version: the client links after it pushed or pulled that.
     pub fn link_project(
-        &self, on: UserMachine<'_>, project: i64, path: Option<&str>,
+        &self, on: &UserMachine<'_>, project: i64, path: Option<&str>,
     ) -> Result<String> {
         self.write_to(on.project(project), |tx, entity| {
             let version = entity.current_version;
@@ -63,7 +62,7 @@ impl Store {
 
     /// Changes what is given of a link: a path (Some(None) clears it), a version.
     pub fn change_link(
-        &self, on: UserMachine<'_>, project: i64, path: Option<Option<&str>>, synced: Option<i64>,
+        &self, on: &UserMachine<'_>, project: i64, path: Option<Option<&str>>, synced: Option<i64>,
     ) -> Result<String> {
         self.write_to(on.project(project), |tx, _| {
             let sql = "UPDATE machine_projects
@@ -80,7 +79,7 @@ impl Store {
 
     /// Marks a profile active on a machine, or not; each profile has its own mark.
     pub fn set_profile_active(
-        &self, on: UserMachine<'_>, profile: i64, active: bool,
+        &self, on: &UserMachine<'_>, profile: i64, active: bool,
     ) -> Result<()> {
         self.write_to(Target { kind: Kind::PROFILE, ..on.project(profile) }, |tx, _| {
             let sql = "INSERT INTO machine_profiles (machine_ref, profile_id, active)
@@ -92,7 +91,7 @@ impl Store {
     /// Hands to `found`, for each project in turn, its current version and what the machine last
     /// synced of it (0 without a link); None where there is no such live project of the user.
     pub fn sync_states(
-        &self, on: UserMachine<'_>, projects: impl Iterator<Item = i64>,
+        &self, on: &UserMachine<'_>, projects: impl Iterator<Item = i64>,
         mut found: impl FnMut(Option<(i64, i64)>) -> Result<()>,
     ) -> Result<()> {
         let sql = "SELECT e.current_version, coalesce((SELECT l.last_synced_version
@@ -111,7 +110,7 @@ impl Store {
 
     /// Notes what a machine has synced; projects that are not linked are passed over.
     pub fn commit_sync(
-        &self, on: UserMachine<'_>, updates: impl Iterator<Item = (i64, u32)>,
+        &self, on: &UserMachine<'_>, updates: impl Iterator<Item = (i64, u32)>,
     ) -> Result<()> {
         let sql = "UPDATE machine_projects SET last_synced_version = ?3
                     WHERE project_id = ?2 AND machine_ref =

@@ -99,7 +99,7 @@ fn entities(store: &Store, user: &User, machine: &MachineId) {
     store.open_version(project, None).unwrap();
     store.change_entity(project, &body).unwrap();
     store.add_entity_key(project, &"AAAA".to_owned().try_into().unwrap()).unwrap();
-    let on = UserMachine { user, machine };
+    let on = &UserMachine { user, machine: machine.clone() };
     store.link_project(on, 2, Some("/p")).unwrap();
     store.change_link(on, 2, None, Some(1)).unwrap();
     assert_eq!(count(|rows| store.linked_projects(on, rows)), 1);
