@@ -16,7 +16,7 @@ const PRINT: &str = "write to standard output";
 
 /// Writes to standard output; a closed one is an error, not a panic.
 pub fn print(text: impl Display) -> Done {
-    write_out(text).map_err(could_not(PRINT))
+    write_out(text).map_err(not_printed)
 }
 
 pub fn write_out(text: impl Display) -> std::io::Result<()> {
@@ -29,14 +29,19 @@ pub fn could_not(what: impl Display) -> impl FnOnce(std::io::Error) -> CliError 
     move |error| CliError::Failed(format!("could not {what}: {error}"))
 }
 
-/// Prints each line; a reader that has enough is not an error.
+/// Prints each line.
 pub fn print_lines(lines: &[String]) -> Done {
     let mut out = BufWriter::new(stdout().lock());
     let written = lines.iter().try_for_each(|line| writeln!(out, "{line}"));
-    written.and_then(|()| out.flush()).map_err(|error| match error.kind() {
+    written.and_then(|()| out.flush()).map_err(not_printed)
+}
+
+/// A reader that has enough, such as `head`, is not an error.
+fn not_printed(error: std::io::Error) -> CliError {
+    match error.kind() {
         ErrorKind::BrokenPipe => CliError::Closed,
         _ => could_not(PRINT)(error),
-    })
+    }
 }
 
 /// Prints a list: on a terminal in columns with a header.

@@ -9,6 +9,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag::{register, register_conditional_shutdown};
 use signal_hook::iterator::Signals;
 
+use super::CliError;
 use crate::util::limits::{DESCRIPTORS_PER_CONNECTION, DESCRIPTORS_RESERVED, THREADS_AT_START};
 use crate::util::log;
 use crate::util::sync::lock;
@@ -58,7 +59,7 @@ fn hangup_is_ignored() -> bool {
 }
 
 /// Raises the soft descriptor limit to the hard one; returns how many connections it carries.
-pub fn connections_carried(wanted: usize) -> usize {
+pub fn connections_carried(wanted: usize) -> Result<usize, CliError> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum
         && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
@@ -67,11 +68,16 @@ pub fn connections_carried(wanted: usize) -> usize {
     }
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let fits = limit.saturating_sub(DESCRIPTORS_RESERVED) / DESCRIPTORS_PER_CONNECTION;
-    let fits = usize::try_from(fits).unwrap_or(usize::MAX).max(1);
+    let fits = usize::try_from(fits).unwrap_or(usize::MAX);
+    if fits == 0 {
+        let least = DESCRIPTORS_RESERVED + DESCRIPTORS_PER_CONNECTION;
+        let why = format!("the descriptor limit is {limit}: a server needs {least} at least");
+        return Err(CliError::Failed(why));
+    }
     if fits < wanted {
         log::warn(&format!(
             "--max-connections {wanted} lowered to {fits}: the descriptor limit is {limit}"
         ));
     }
-    wanted.min(fits)
+    Ok(wanted.min(fits))
 }

@@ -57,7 +57,7 @@ pub fn run(args: Args) -> Done {
     log::start(settings.log_as_json).map_err(could_not("start the thread that logs"))?;
     warn_of_unknown_variables();
     probe_threads().map_err(could_not("start the threads of a server (a limit of the system?)"))?;
-    settings.gate.connections_max = connections_carried(settings.gate.connections_max);
+    settings.gate.connections_max = connections_carried(settings.gate.connections_max)?;
     let mut signals = watch_signals().map_err(could_not("watch for signals"))?;
     let listeners = Listeners::bind(&settings)?;
     // A systemd credential, say.

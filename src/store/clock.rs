@@ -10,7 +10,7 @@ use super::Store;
 use super::db::query_scalar;
 use super::error::Result;
 use super::status::Fact;
-use crate::util::limits::{CLOCK_JUMP_MS, CLOCK_LEAD_MS, CLOCK_WAIT_MS};
+use crate::util::limits::{CLOCK_JUMP_MS, CLOCK_KEEP_MS, CLOCK_LEAD_MS, CLOCK_WAIT_MS};
 use crate::util::log;
 use crate::util::sync::lock;
 use crate::util::time::now_ms;
@@ -22,8 +22,10 @@ pub struct ClockGuard(Mutex<Option<Look>>);
 struct Look {
     wall_ms: i64,
     at: Instant,
-    /// How long the wait still takes; kept, so that a restart does not end it.
+    /// How long the wait still takes.
     wait_ms: i64,
+    /// The same as it was last kept, so that a restart does not end it.
+    kept_ms: i64,
 }
 
 impl Look {
@@ -38,32 +40,49 @@ impl Look {
 }
 
 impl Store {
-    /// True if the clock can be trusted to tell what is old. A start asks before it writes its
-    /// first row, which would hide that the clock jumped meanwhile.
+    /// True if the clock can be trusted to tell what is old. Asked before a row is written that
+    /// would hide that the clock jumped.
     pub fn trusts_clock(&self) -> Result<bool> {
         let mut looked = lock(&self.clock.0);
         let (wall_ms, at) = (now_ms(), Instant::now());
-        let (before, wait_ms) = match &*looked {
-            None => (0, self.first_wait(wall_ms)?),
+        let (before, kept_ms, wait_ms) = match &*looked {
+            None => (0, 0, self.first_wait(wall_ms)?),
             Some(look) => {
                 let elapsed = i64::try_from(look.at.elapsed().as_millis()).unwrap_or(i64::MAX);
-                (look.wait_ms, look.next(wall_ms, elapsed))
+                (look.wait_ms, look.kept_ms, look.next(wall_ms, elapsed))
             }
         };
-        *looked = Some(Look { wall_ms, at, wait_ms });
+        let begins = wait_ms > before;
+        let passed = kept_ms.saturating_sub(wait_ms);
+        // A command keeps nothing but the beginning, which its own row would hide.
+        let keep = match self.is_server {
+            true => begins || passed >= CLOCK_KEEP_MS || (wait_ms == 0 && kept_ms > 0),
+            false => begins && wait_ms == CLOCK_WAIT_MS,
+        };
+        let kept_ms = if keep { wait_ms } else { kept_ms };
+        *looked = Some(Look { wall_ms, at, wait_ms, kept_ms });
         drop(looked);
-        if wait_ms > before && self.is_server {
+        if begins && self.is_server {
             log::warn(&format!(
                 "the clock is far from the newest row, or jumped: nothing is deleted by its age in \
                  the next {} hours; set the clock if it is wrong",
                 wait_ms / 3_600_000
             ));
         }
-        // A command leaves word of a wait that begins, since its own row would hide the jump.
-        if wait_ms != before && (self.is_server || wait_ms == CLOCK_WAIT_MS) {
+        if keep {
             self.note(Fact::CLOCK_WAIT, &json!({ "wait_ms": wait_ms }))?;
         }
         Ok(wait_ms == 0)
+    }
+
+    /// Asked by a server before each write: else rows of a clock that jumped would look like the
+    /// newest ones to the next start.
+    pub(super) fn notice_clock(&self) {
+        if self.is_server
+            && let Err(error) = self.trusts_clock()
+        {
+            log::error(&format!("whether the clock jumped was not kept: {error}"));
+        }
     }
 
     /// The wait that an earlier run left, or a new one if the newest row is far from now.
@@ -88,7 +107,8 @@ mod tests {
 
     #[test]
     fn a_wait_ends_after_a_day_of_running_and_begins_again_where_the_clocks_part() {
-        let look = |wait_ms| Look { wall_ms: 1_000_000, at: Instant::now(), wait_ms };
+        let look =
+            |wait_ms| Look { wall_ms: 1_000_000, at: Instant::now(), wait_ms, kept_ms: wait_ms };
         let hour = 3_600_000;
         assert_eq!(look(0).next(1_000_000 + hour, hour), 0);
         assert_eq!(look(DAY_MS).next(1_000_000 + hour, hour), DAY_MS - hour);

@@ -47,7 +47,8 @@ impl Store {
         if read.is_err() || matches!(condition, Condition::Failed | Condition::Lost) {
             return Ok(Health::Database);
         }
-        self.data.root().dir(super::data_dir::SNAPSHOTS)?;
+        self.data.snapshots()?;
+        self.data.tmp()?;
         let free = self.free_bytes()?;
         let short = free < HEALTHY_FREE_BYTES_MIN || self.policy.check_free(free).is_err();
         match short || condition == Condition::DiskFull {

@@ -5,6 +5,8 @@ use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use rustix::fs::{Mode, fchmod};
+
 use super::Store;
 use super::data_dir::KEY;
 use super::error::{Result, StoreError};
@@ -25,6 +27,11 @@ impl Store {
             root.sync()?;
         }
         let file = root.open_regular(KEY).map_err(|e| root.error("open", KEY, e))?;
+        let mode = file.metadata().map_err(|e| root.error("look at", KEY, e))?.mode();
+        if mode & 0o077 != 0 {
+            let closed = fchmod(&file, Mode::RUSR | Mode::WUSR);
+            closed.map_err(|e| root.error("close to others", KEY, e.into()))?;
+        }
         read_key(file, &root.path().join(KEY))
     }
 }

@@ -26,6 +26,10 @@ impl Store {
     pub fn start(root: &Path, policy: Policy) -> Result<(Store, Started)> {
         let (data, new) = DataDir::start(root)?;
         migrations::refuse_foreign(&data)?;
+        if !data.is_writable()? {
+            let why = format!("{} cannot be written by this user", data.path().display());
+            return Err(StoreError::unusable(why));
+        }
         data.furnish()?;
         let mut foreign = data.sweep()?;
         let db = Database::open(&data)?;

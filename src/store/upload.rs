@@ -84,6 +84,7 @@ impl Store {
             ));
         }
         let blob = upload.place()?;
+        self.notice_clock();
         let done = self.commit(|tx| self.work_as(user, tx, |tx| work(tx, blob)));
         match &done {
             Ok((_, true)) => {}

@@ -165,6 +165,29 @@ fn starts_under_a_wrong_clock_lose_no_row_however_often_they_come() {
 }
 
 #[test]
+fn a_clock_that_jumps_while_the_server_runs_makes_the_next_start_wait() {
+    let Some(clock) = Clock::new() else { return };
+    let mut server = clock.serve(&["--audit-days", "30"]);
+    let user = furnish(&server);
+    eventually("its start is noted", || clock.events().contains(&"server.start".to_owned()));
+    clock.set_ahead(3 * 366 * DAY_S);
+    user.push("m", b"under the wrong clock", "").is(201);
+    server.kill();
+    for start in 1..=2 {
+        let mut server = clock.serve(&["--audit-days", "30"]);
+        eventually("its start is noted", || {
+            clock.events().iter().filter(|event| *event == "server.start").count() > start
+        });
+        let pruned = clock.cli(&["prune", "--keep", "9"]);
+        assert!(pruned.code == 0, "{pruned:?}");
+        assert!(clock.events().iter().filter(|event| *event == "snapshot.push").count() == 2);
+        assert_eq!(server.count("SELECT count(*) FROM entities"), 1);
+        assert_eq!(server.files("orphans"), 1);
+        server.stop();
+    }
+}
+
+#[test]
 fn a_snapshot_is_as_young_as_the_youngest_before_it_and_no_clock_makes_all_old() {
     let Some(clock) = Clock::new() else { return };
     let server = clock.serve(&[]);

@@ -263,3 +263,12 @@ fn a_start_that_cannot_have_its_threads_ends_whatever_the_limit() {
     }
     assert!(ready > 0 && refused > 0, "{ready} {refused}");
 }
+
+#[test]
+fn a_start_with_too_few_descriptors_says_how_many_it_needs() {
+    for descriptors in [24, 34, 60] {
+        let limit = format!("ulimit -n {descriptors}");
+        let ran = Setup::new().after(&limit).flags(&[]).fails();
+        assert!(ran.code == 1 && ran.err.contains("descriptor limit"), "{descriptors}: {ran:?}");
+    }
+}
