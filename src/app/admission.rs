@@ -40,6 +40,7 @@ pub struct Admission {
 
 /// What a worker needs to know of an admitted request and no header field can carry.
 pub struct Ticket {
+    route: &'static Route,
     /// The client's address.
     pub peer: IpAddr,
     /// Who asks, on routes that are for users.
@@ -75,7 +76,7 @@ impl gate::Admission for Admission {
         record.user = user.as_ref().map(|user| user.id);
         let (spool, upload) = self.spool(route, head, user.as_ref())?;
         let peer = client.address;
-        let ticket = Ticket { peer, user, upload, _permit: None, _turn: None };
+        let ticket = Ticket { route, peer, user, upload, _permit: None, _turn: None };
         Ok((spool, ticket))
     }
 
@@ -84,8 +85,8 @@ impl gate::Admission for Admission {
         Ok(upload.write(bytes)?)
     }
 
-    fn prepare(&self, ticket: &mut Ticket, route: &'static str, body: &[u8]) -> Result<(), Error> {
-        if route == login::PATTERN {
+    fn prepare(&self, ticket: &mut Ticket, body: &[u8]) -> Result<(), Error> {
+        if ticket.route.pattern == login::PATTERN {
             ticket._permit = login::permit(&self.app, ticket.peer, body)?;
         }
         if let Some(user) = &ticket.user {

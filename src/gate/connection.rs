@@ -45,13 +45,13 @@ impl<A: Admission> Connection<'_, A> {
             Err(error) => Err(error.in_phase("request head", "--head-timeout")?),
         };
         let mut record = AccessRecord::new(RandomId::draw().ok()?, slot.peer, &slots.metrics);
+        let mut unread = head.as_ref().map_or(0, |head| head.content_length.unwrap_or(0));
         let (result, keep_alive) = match &head {
-            Ok(head) => (self.respond(head, &mut record), head.keep_alive()),
+            Ok(head) => (self.respond(head, &mut unread, &mut record), head.keep_alive()),
             Err(error) => (Err(error.clone().into()), false),
         };
         // What is unread of a body cannot be told from the next request.
-        let length = head.as_ref().map_or(0, |head| head.content_length.unwrap_or(0));
-        let keep = keep_alive && record.bytes_in == length && !slots.stopping();
+        let keep = keep_alive && unread == 0 && !slots.stopping();
         let response = match result {
             Ok(response) => response,
             Err(error) => error.in_phase("request body", "--body-grace")?.into(),
@@ -59,10 +59,10 @@ impl<A: Admission> Connection<'_, A> {
         record.status = response.status;
         record.code = response.code.clone();
         record.reason = response.reason;
-        let head = response.head(record.id, (slots.config.phrase)(response.status), !keep);
-        let without_body = record.method == "HEAD";
+        let of_head = head.as_ref().is_ok_and(|head| head.method == "HEAD");
+        let head_bytes = response.head(record.id, (slots.config.phrase)(response.status), !keep);
         let grace = slots.config.body_grace;
-        let (bytes, sent) = send(&slot.stream, &head, response, without_body, grace);
+        let (bytes, sent) = send(&slot.stream, &head_bytes, response, of_head, grace);
         record.bytes_out = bytes;
         let signed_in = record.user.is_some();
         drop(record);
@@ -119,9 +119,10 @@ impl<A: Admission> Connection<'_, A> {
         }
     }
 
-    /// Has a request admitted, receives its body, and gets the application's response.
+    /// Has a request admitted, receives its body, and gets the application's response. `unread` is
+    /// what the connection still has of the body.
     fn respond<'h>(
-        &mut self, head: &'h Head, record: &mut AccessRecord<'h>,
+        &mut self, head: &'h Head, unread: &mut u64, record: &mut AccessRecord<'h>,
     ) -> Result<Response, RequestError> {
         let (config, admission) = (&self.slot.slots.config, &self.service.admission);
         (record.method, record.path) = (&head.method, &head.path);
@@ -129,17 +130,18 @@ impl<A: Admission> Connection<'_, A> {
         record.peer = client.address;
         self.slot.serve(client.address)?;
         let (spool, mut ticket) = admission.admit(head, client, record)?;
-        let (length, mut body) = (head.content_length.unwrap_or(0), Vec::new());
+        let (length, mut body) = (*unread, Vec::new());
         if length > 0 {
             // Who waits for it is told that the body may come (RFC 9110, section 10.1.1).
             if head.expects_continue() && self.incoming.buffer().is_empty() {
-                (&*self.slot.stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+                let written = (&*self.slot.stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+                written.map_err(|_| RequestError::Disconnected)?;
             }
             let store = |bytes: &[u8]| admission.store(&mut ticket, bytes);
             body = receive(&mut self.incoming, length, spool, config.body_grace, store)?;
         }
-        record.bytes_in = length;
-        admission.prepare(&mut ticket, record.route, &body)?;
+        (*unread, record.bytes_in) = (0, length);
+        admission.prepare(&mut ticket, &body)?;
         Ok(self.service.upstream.forward(record.id, head, ticket, &body)?)
     }
 

@@ -55,9 +55,7 @@ pub trait Admission: Send + Sync + 'static {
 
     /// Gets what a worker must not wait for, once a small body is there. It runs on the
     /// connection's own thread and may wait.
-    fn prepare(
-        &self, ticket: &mut Self::Ticket, route: &'static str, body: &[u8],
-    ) -> Result<(), Error>;
+    fn prepare(&self, ticket: &mut Self::Ticket, body: &[u8]) -> Result<(), Error>;
 }
 
 /// The application as a connection sees it.
