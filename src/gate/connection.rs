@@ -32,7 +32,7 @@ pub fn serve<A: Admission>(slot: &Slot, service: &Service<A>) -> io::Result<()> 
     stream.set_nodelay(true)?;
     let incoming = BufReader::with_capacity(HEAD_READ_BYTES, stream);
     let mut connection = Connection { slot, service, incoming };
-    while slot.wait() && connection.exchange().is_some() {}
+    while slot.mark_idle() && connection.exchange().is_some() {}
     Ok(())
 }
 
@@ -128,7 +128,7 @@ impl<A: Admission> Connection<'_, A> {
         (record.method, record.path) = (&head.method, &head.path);
         let client = peer::client(self.slot.peer, &config.trusted_proxies, head);
         record.peer = client.address;
-        self.slot.serve(client.address)?;
+        self.slot.begin_request(client.address)?;
         let (spool, mut ticket) = admission.admit(head, client, record)?;
         let (length, mut body) = (*unread, Vec::new());
         if length > 0 {

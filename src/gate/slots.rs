@@ -29,8 +29,8 @@ pub struct Slots {
 
 struct Open {
     stream: Arc<TcpStream>,
-    /// The network that it counts for: a trusted proxy's connection counts for the client whose
-    /// request is on it, and between requests for none.
+    /// The network that it counts for: on a trusted proxy's connection that of the client whose
+    /// request is on it. None for a proxy's idle connection.
     peer: Option<Network>,
     /// No request of it is in flight.
     idle: bool,
@@ -98,8 +98,8 @@ impl Slots {
 }
 
 impl Slot {
-    /// Before a request is waited for; false if none may come any more.
-    pub fn wait(&self) -> bool {
+    /// No request is in flight until [`Slot::begin_request`]; false if none may come any more.
+    pub fn mark_idle(&self) -> bool {
         if let Some(open) = lock(&self.slots.open).get_mut(&self.stream.as_raw_fd()) {
             open.idle = true;
             open.peer = open.peer.filter(|_| !self.of_proxy);
@@ -109,7 +109,7 @@ impl Slot {
 
     /// A request of `client` came. On a proxy's connection it takes a slot of its client until it
     /// is answered; 503 if there is none.
-    pub fn serve(&self, client: IpAddr) -> Result<(), Error> {
+    pub fn begin_request(&self, client: IpAddr) -> Result<(), Error> {
         let (mut open, client) = (lock(&self.slots.open), Network::of_peer(client));
         if self.of_proxy && self.slots.is_full(&open, client) {
             self.slots.metrics.refused.add(1);
@@ -195,11 +195,11 @@ mod tests {
         let proxies = [slots.take(PROXY), slots.take(PROXY), slots.take(PROXY)].map(Option::unwrap);
         assert!(slots.take(PROXY).is_none());
         let [first, second, third] = &proxies;
-        assert!(first.serve(address("192.0.2.1")).is_ok());
-        assert!(second.serve(address("192.0.2.1")).is_err());
-        assert!(third.serve(address("192.0.2.2")).is_ok());
+        assert!(first.begin_request(address("192.0.2.1")).is_ok());
+        assert!(second.begin_request(address("192.0.2.1")).is_err());
+        assert!(third.begin_request(address("192.0.2.2")).is_ok());
         // Answered: it waits for the next request, and the slot is free again.
-        assert!(first.wait() && second.serve(address("192.0.2.1")).is_ok());
-        assert!(first.serve(address("192.0.2.1")).is_err());
+        assert!(first.mark_idle() && second.begin_request(address("192.0.2.1")).is_ok());
+        assert!(first.begin_request(address("192.0.2.1")).is_err());
     }
 }
