@@ -18,9 +18,9 @@ use crate::util::types::RandomId;
 /// The SQLite database.
 pub const DATABASE: &str = "configsync.db";
 /// Its write-ahead log.
-pub const LOG: &str = "configsync.db-wal";
+pub const WAL: &str = "configsync.db-wal";
 /// The index of that, which has the locks of all who use the database.
-pub const LOG_INDEX: &str = "configsync.db-shm";
+pub const SHM: &str = "configsync.db-shm";
 /// Stored files, in 256 sub-folders.
 pub const SNAPSHOTS: &str = "snapshots";
 /// Uploads under way, and responses that wait for their reader.
@@ -40,7 +40,7 @@ pub const KEY: &str = "jwt.key";
 const RESERVE: &str = "reserve";
 const BACKUP_LOCK: &str = "backup.lock";
 /// All that SQLite makes.
-const DATABASE_FILES: [&str; 4] = [DATABASE, LOG, LOG_INDEX, "configsync.db-journal"];
+const DATABASE_FILES: [&str; 4] = [DATABASE, WAL, SHM, "configsync.db-journal"];
 /// What else belongs into a data folder.
 const OTHERS: [&str; 9] =
     [SNAPSHOTS, TMP, ORPHANS, RUN, KEY, RESERVE, BACKUP_LOCK, OFFSITE_LAST, LOST_AND_FOUND];

@@ -17,7 +17,7 @@ use rustix::fs::lstat;
 use rustix::io::Errno;
 
 use super::RowSink;
-use super::data_dir::{DATABASE, DataDir, LOG, LOG_INDEX};
+use super::data_dir::{DATABASE, DataDir, SHM, WAL};
 use super::error::{ErrorKind, Result, StoreError};
 use super::migrations;
 use crate::util::limits::{READERS, SQLITE_BUSY_MS, SQLITE_CACHE_KIB, WAL_BYTES_MAX};
@@ -136,7 +136,7 @@ impl Database {
     pub fn open_to_copy(data: &DataDir) -> Result<Database> {
         migrations::refuse_foreign(data)?;
         let path = data.path().join(DATABASE);
-        let log = data.root().look(LOG)?;
+        let log = data.root().look(WAL)?;
         let source = match (data.is_writable()?, log) {
             (true, _) => Source::InPlace(path),
             (false, Some(log)) if log.st_size > 0 => Source::copy(data)?,
@@ -311,7 +311,7 @@ impl Source {
         fs::DirBuilder::new().mode(0o700).create(&dir).map_err(failed)?;
         // From here on it goes with this value.
         let copy = Source::Copy(dir.join(DATABASE));
-        for name in [DATABASE, LOG] {
+        for name in [DATABASE, WAL] {
             fs::copy(data.path().join(name), dir.join(name)).map_err(failed)?;
         }
         Ok(copy)
@@ -336,7 +336,7 @@ impl Source {
             let stat = look(&self.path().with_file_name(name))?;
             Ok::<_, StoreError>(stat.map(|stat| (stat.st_dev, stat.st_ino)))
         };
-        Ok([id(DATABASE)?, id(LOG)?, id(LOG_INDEX)?])
+        Ok([id(DATABASE)?, id(WAL)?, id(SHM)?])
     }
 
     fn stamp(&self) -> Result<Stamp> {

@@ -49,7 +49,7 @@ use crate::util::types::RandomId;
 use audit::Event;
 use blobs::VerifiedCache;
 use clock::ClockGuard;
-use data_dir::{DATABASE, DataDir, LOG};
+use data_dir::{DATABASE, DataDir, WAL};
 use db::Database;
 use health::HealthCache;
 use pending::Pending;
@@ -186,7 +186,7 @@ impl Store {
 
     /// Bytes of the database with its write-ahead log.
     pub fn database_bytes(&self) -> Result<u64> {
-        let sizes = [DATABASE, LOG].map(|name| self.data.root().look(name));
+        let sizes = [DATABASE, WAL].map(|name| self.data.root().look(name));
         sizes.into_iter().try_fold(0_u64, |sum, found| {
             let size = found?.map_or(0, |stat| stat.st_size.cast_unsigned());
             Ok(sum.saturating_add(size))
