@@ -26,9 +26,6 @@ struct Login {
     token: Option<String>,
 }
 
-/// The path of this route.
-pub const PATTERN: &str = "/api/auth/login";
-
 /// A permit to hash for a login by password. It is waited for on the connection's own thread, so
 /// that a flood of logins holds up neither workers nor the trade of tokens; an account that is
 /// throttled is refused before it waits.
@@ -45,7 +42,7 @@ pub fn permit(app: &App, peer: IpAddr, body: &[u8]) -> Result<Option<Permit>, Er
 }
 
 /// Signs in.
-pub fn login(app: &App, request: &Request) -> HandlerResult {
+pub fn login(app: &App, request: &Request, permit: Option<&Permit>) -> HandlerResult {
     match request.json()? {
         Login { token: Some(token), .. } => by_token(app, request.peer, &token),
         Login { email: Some(email), password: Some(password), .. } => {
@@ -55,7 +52,8 @@ pub fn login(app: &App, request: &Request) -> HandlerResult {
                 let rule = format!("password must have 1 to {PASSWORD_BYTES_MAX} bytes");
                 return Err(Error::malformed(rule));
             }
-            by_password(app, request.peer, &email.to_lowercase(), &password)
+            let permit = permit.ok_or_else(Error::internal)?;
+            by_password(app, permit, request.peer, &email.to_lowercase(), &password)
         }
         _ => Err(Error::malformed("send email and password, or token")),
     }
@@ -74,11 +72,13 @@ fn by_token(app: &App, peer: IpAddr, token: &str) -> HandlerResult {
     }
 }
 
-fn by_password(app: &App, peer: IpAddr, email: &str, password: &str) -> HandlerResult {
+fn by_password(
+    app: &App, permit: &Permit, peer: IpAddr, email: &str, password: &str,
+) -> HandlerResult {
     let source = unless_throttled(app, peer, Secret::Password, email, Throttle::attempt)?;
     let (known, hash) = app.store.password_of(email)?.unzip();
     // For an unknown user, one without a password and a disabled one the same work is done.
-    let right = password::verify(password.as_bytes(), hash.flatten().as_deref());
+    let right = permit.verify(password.as_bytes(), hash.flatten().as_deref());
     let right =
         right.map_err(|error| Error::caused_by(format_args!("no password hash: {error}")))?;
     match known {

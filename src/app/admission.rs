@@ -11,7 +11,6 @@ use crate::api::login;
 use crate::api::snapshots::METADATA;
 use crate::auth::authenticate;
 use crate::auth::password::Permit;
-use crate::dialect::entities::CIPHERTEXT;
 use crate::gate::access_log::AccessRecord;
 use crate::gate::head::Head;
 use crate::gate::spool::Spool;
@@ -48,7 +47,7 @@ pub struct Ticket {
     /// The body, on routes that take a file.
     pub upload: Option<Upload>,
     /// The permission to hash a password.
-    _permit: Option<Permit>,
+    pub permit: Option<Permit>,
     /// The user's turn at the workers, until the handler has ended.
     _turn: Option<PoolGuard<()>>,
 }
@@ -66,8 +65,8 @@ impl gate::Admission for Admission {
         record.route = route.pattern;
         check_fields(head)?;
         let user = match route.handler {
-            Handler::Public(_) | Handler::Metrics(_) => None,
-            Handler::User(_) | Handler::Upload(_) => {
+            Handler::Anyone(_) | Handler::Metrics(_) | Handler::Login(_) => None,
+            Handler::SignedIn(_) | Handler::SignedInUpload(_) => {
                 let field = head.field("authorization");
                 let principal = authenticate(&self.app.store, &self.app.jwt_key, field)?;
                 Some(User { peer: Some(client.address), ..principal.user })
@@ -76,7 +75,7 @@ impl gate::Admission for Admission {
         record.user = user.as_ref().map(|user| user.id);
         let (spool, upload) = self.spool(route, head, user.as_ref())?;
         let peer = client.address;
-        let ticket = Ticket { route, peer, user, upload, _permit: None, _turn: None };
+        let ticket = Ticket { route, peer, user, upload, permit: None, _turn: None };
         Ok((spool, ticket))
     }
 
@@ -86,8 +85,8 @@ impl gate::Admission for Admission {
     }
 
     fn prepare(&self, ticket: &mut Ticket, body: &[u8]) -> Result<(), Error> {
-        if ticket.route.pattern == login::PATTERN {
-            ticket._permit = login::permit(&self.app, ticket.peer, body)?;
+        if matches!(ticket.route.handler, Handler::Login(_)) {
+            ticket.permit = login::permit(&self.app, ticket.peer, body)?;
         }
         if let Some(user) = &ticket.user {
             let busy = || Error::overloaded("too many requests of yours at once; try again");
@@ -143,7 +142,9 @@ impl Admission {
         if length > bound {
             return Err(Error::too_large(bound, " of this route, below --max-body"));
         }
-        let Payload::Upload { field, raw } = route.payload else { return Ok((spool, None)) };
+        let Payload::Upload { idempotent, event, .. } = route.payload else {
+            return Ok((spool, None));
+        };
         let bytes = match spool {
             // base64 takes four bytes for three, and a JSON body may be mostly metadata.
             Spool::UploadJson { .. } => 1..=length / 4 * 3,
@@ -151,9 +152,8 @@ impl Admission {
         };
         let (store, user) = (&self.app.store, user.ok_or_else(Error::internal)?);
         // Where a retry or a condition may be answered, a refusal waits for the transaction.
-        let upload = store.upload(user.id, bytes, raw).inspect_err(|error| {
-            let push = if field == CIPHERTEXT { "entity.push" } else { "snapshot.push" };
-            store.audit_refusal(Event::of(user, push), error);
+        let upload = store.upload(user.id, bytes, idempotent).inspect_err(|error| {
+            store.audit_refusal(Event::of(user, event), error);
         })?;
         Ok((spool, Some(upload)))
     }

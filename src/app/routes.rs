@@ -5,11 +5,14 @@ use crate::api::snapshots::STATE;
 use crate::api::{health, history, login, machines, metrics, page, snapshots, usage};
 use crate::app::request::percent_decode;
 use crate::app::{App, Error, HandlerResult, Request};
+use crate::auth::password::Permit;
 use crate::dialect::entities::CIPHERTEXT;
 use crate::dialect::{entities, environments, legacy, links, variables};
 use crate::store::entities::Kind;
-use crate::store::{Upload, User as Owner};
+use crate::store::{Upload, User};
 use crate::util::types::MachineId;
+use Handler::{Anyone, Login, Metrics, SignedIn, SignedInUpload};
+use Payload::{Json, LongJson, Nothing};
 
 /// What a request to a route may carry.
 #[derive(Clone, Copy)]
@@ -26,6 +29,10 @@ pub enum Payload {
         field: &'static str,
         /// `application/octet-stream` is taken too.
         raw: bool,
+        /// It may repeat the newest snapshot, which stores nothing.
+        idempotent: bool,
+        /// What the audit calls it.
+        event: &'static str,
     },
 }
 
@@ -33,14 +40,15 @@ pub enum Payload {
 /// a user is never called without.
 #[derive(Clone, Copy)]
 pub enum Handler {
-    /// Anybody.
-    Public(fn(&App, &Request) -> HandlerResult),
-    /// Anybody, on the listener of `--metrics` alone.
+    Anyone(fn(&App, &Request) -> HandlerResult),
+    /// Anyone, on the listener of `--metrics` alone.
     Metrics(fn(&App, &Request) -> HandlerResult),
+    /// Anyone, with the permit to hash a password if the body has one.
+    Login(fn(&App, &Request, Option<&Permit>) -> HandlerResult),
     /// Who holds an API token or a JWT.
-    User(fn(&App, &Request, &Owner) -> HandlerResult),
+    SignedIn(fn(&App, &Request, &User) -> HandlerResult),
     /// The same, with the file that came in the body.
-    Upload(fn(&App, &Request, &Owner, Upload) -> HandlerResult),
+    SignedInUpload(fn(&App, &Request, &User, Upload) -> HandlerResult),
 }
 
 /// One route.
@@ -50,9 +58,7 @@ pub struct Route {
     /// Path; `{}` stands for any one segment, `{mid}` for a machine id (never for one of the words
     /// that are routes of their own), `{kinds}` for the plural of an entity kind.
     pub pattern: &'static str,
-    /// What it takes.
     pub payload: Payload,
-    /// What it does.
     pub handler: Handler,
 }
 
@@ -62,66 +68,70 @@ const fn route(
     Route { method, pattern, payload, handler }
 }
 
-use Handler::Upload as Uploads;
-use Handler::{Metrics, Public, User};
-use Payload::{Json, LongJson, Nothing};
-
-const STATE_UPLOAD: Payload = Payload::Upload { field: STATE, raw: true };
-const JSON_STATE: Payload = Payload::Upload { field: STATE, raw: false };
-const VERSION_UPLOAD: Payload = Payload::Upload { field: CIPHERTEXT, raw: false };
+const STATE_UPLOAD: Payload =
+    Payload::Upload { field: STATE, raw: true, idempotent: true, event: "snapshot.push" };
+const JSON_STATE: Payload =
+    Payload::Upload { field: STATE, raw: false, idempotent: false, event: "snapshot.push" };
+const VERSION_UPLOAD: Payload =
+    Payload::Upload { field: CIPHERTEXT, raw: false, idempotent: false, event: "entity.push" };
 
 /// All routes.
 pub static ROUTES: &[Route] = &[
-    route("GET", "/", Nothing, Public(page::page)),
-    route("GET", "/healthz", Nothing, Public(health::healthz)),
+    route("GET", "/", Nothing, Anyone(page::page)),
+    route("GET", "/healthz", Nothing, Anyone(health::healthz)),
     route("GET", "/metrics", Nothing, Metrics(metrics::metrics)),
-    route("POST", "/api/auth/login", Json, Public(login::login)),
-    route("GET", "/api/machines", Nothing, User(machines::list)),
-    route("POST", "/api/machines", Json, User(machines::register)),
-    route("GET", "/api/machines/snapshot", Nothing, User(snapshots::pull)),
-    route("POST", "/api/machines/snapshot", STATE_UPLOAD, Uploads(snapshots::push)),
-    route("GET", "/api/machines/history", Nothing, User(history::history)),
+    route("POST", "/api/auth/login", Json, Login(login::login)),
+    route("GET", "/api/machines", Nothing, SignedIn(machines::list)),
+    route("POST", "/api/machines", Json, SignedIn(machines::register)),
+    route("GET", "/api/machines/snapshot", Nothing, SignedIn(snapshots::pull)),
+    route("POST", "/api/machines/snapshot", STATE_UPLOAD, SignedInUpload(snapshots::push)),
+    route("GET", "/api/machines/history", Nothing, SignedIn(history::history)),
     // The routes of the released command line.
-    route("GET", "/api/auth/verify", Nothing, User(legacy::verify)),
-    route("POST", "/api/auth/register", Json, Public(legacy::closed)),
-    route("GET", "/api/auth/keypair", Nothing, User(legacy::keypair)),
-    route("POST", "/api/auth/keypair", Json, User(legacy::add_keypair)),
-    route("GET", "/api/usage", Nothing, User(usage::usage)),
-    route("POST", "/api/machines/register", Json, User(legacy::register)),
-    route("GET", "/api/machines/latest", Nothing, User(snapshots::pull)),
-    route("GET", "/api/machines/snapshot/{}", Nothing, User(snapshots::pull_by_id)),
-    route("DELETE", "/api/machines/{mid}", Nothing, User(legacy::remove_machine)),
-    route("POST", "/api/machines/{mid}/push", JSON_STATE, Uploads(legacy::push)),
-    route("GET", "/api/machines/{mid}/actions", Nothing, User(legacy::no_actions)),
-    route("DELETE", "/api/machines/{mid}/actions", Nothing, User(legacy::clear_actions)),
-    route("GET", "/api/machines/{mid}/configs", Nothing, User(legacy::no_configs)),
-    route("GET", "/api/machines/{mid}/modules", Nothing, User(legacy::no_modules)),
-    route("GET", "/api/machines/{mid}/projects", Nothing, User(links::list)),
-    route("POST", "/api/machines/{mid}/projects", Json, User(links::add)),
-    route("PATCH", "/api/machines/{mid}/projects/{}", Json, User(links::change)),
-    route("PATCH", "/api/machines/{mid}/profiles/{}", Json, User(links::mark_profile)),
-    route("POST", "/api/sync/plan", LongJson, User(links::plan)),
-    route("POST", "/api/sync/commit", LongJson, User(links::commit)),
-    route("GET", "/api/environments", Nothing, User(environments::list)),
-    route("PUT", "/api/environments/sync", LongJson, User(environments::sync)),
-    route("POST", "/api/profiles/{}/workspaces", Json, User(entities::add_workspace)),
-    route("DELETE", "/api/profiles/{}/workspaces/{}", Nothing, User(entities::remove_workspace)),
+    route("GET", "/api/auth/verify", Nothing, SignedIn(legacy::verify)),
+    route("POST", "/api/auth/register", Json, Anyone(legacy::closed)),
+    route("GET", "/api/auth/keypair", Nothing, SignedIn(legacy::keypair)),
+    route("POST", "/api/auth/keypair", Json, SignedIn(legacy::add_keypair)),
+    route("GET", "/api/usage", Nothing, SignedIn(usage::usage)),
+    route("POST", "/api/machines/register", Json, SignedIn(legacy::register)),
+    route("GET", "/api/machines/latest", Nothing, SignedIn(snapshots::pull)),
+    route("GET", "/api/machines/snapshot/{}", Nothing, SignedIn(snapshots::pull_by_id)),
+    route("DELETE", "/api/machines/{mid}", Nothing, SignedIn(legacy::remove_machine)),
+    route("POST", "/api/machines/{mid}/push", JSON_STATE, SignedInUpload(legacy::push)),
+    route("GET", "/api/machines/{mid}/actions", Nothing, SignedIn(legacy::no_actions)),
+    route("DELETE", "/api/machines/{mid}/actions", Nothing, SignedIn(legacy::clear_actions)),
+    route("GET", "/api/machines/{mid}/configs", Nothing, SignedIn(legacy::no_configs)),
+    route("GET", "/api/machines/{mid}/modules", Nothing, SignedIn(legacy::no_modules)),
+    route("GET", "/api/machines/{mid}/projects", Nothing, SignedIn(links::list)),
+    route("POST", "/api/machines/{mid}/projects", Json, SignedIn(links::add)),
+    route("PATCH", "/api/machines/{mid}/projects/{}", Json, SignedIn(links::change)),
+    route("PATCH", "/api/machines/{mid}/profiles/{}", Json, SignedIn(links::mark_profile)),
+    route("POST", "/api/sync/plan", LongJson, SignedIn(links::plan)),
+    route("POST", "/api/sync/commit", LongJson, SignedIn(links::commit)),
+    route("GET", "/api/environments", Nothing, SignedIn(environments::list)),
+    route("PUT", "/api/environments/sync", LongJson, SignedIn(environments::sync)),
+    route("POST", "/api/profiles/{}/workspaces", Json, SignedIn(entities::add_workspace)),
+    route(
+        "DELETE",
+        "/api/profiles/{}/workspaces/{}",
+        Nothing,
+        SignedIn(entities::remove_workspace),
+    ),
     // `keys` is a variable's name too: GET and POST are about layer keys, PUT and DELETE are not.
-    route("GET", "/api/projects/{}/env/keys", Nothing, User(variables::keys)),
-    route("POST", "/api/projects/{}/env/keys", Json, User(variables::add_key)),
-    route("GET", "/api/projects/{}/env", Nothing, User(variables::list)),
-    route("PUT", "/api/projects/{}/env/{}", LongJson, User(variables::set)),
-    route("DELETE", "/api/projects/{}/env/{}", Nothing, User(variables::remove)),
-    route("GET", "/api/{kinds}", Nothing, User(entities::list)),
-    route("POST", "/api/{kinds}", Json, User(entities::add)),
-    route("GET", "/api/{kinds}/{}", Nothing, User(entities::show)),
-    route("PATCH", "/api/{kinds}/{}", Json, User(entities::change)),
-    route("DELETE", "/api/{kinds}/{}", Nothing, User(entities::remove)),
-    route("GET", "/api/{kinds}/{}/versions", Nothing, User(entities::versions)),
-    route("POST", "/api/{kinds}/{}/versions", VERSION_UPLOAD, Uploads(entities::push)),
-    route("GET", "/api/{kinds}/{}/versions/{}", Nothing, User(entities::pull)),
-    route("GET", "/api/{kinds}/{}/blob", Nothing, User(entities::pull)),
-    route("POST", "/api/{kinds}/{}/keys", Json, User(entities::add_key)),
+    route("GET", "/api/projects/{}/env/keys", Nothing, SignedIn(variables::keys)),
+    route("POST", "/api/projects/{}/env/keys", Json, SignedIn(variables::add_key)),
+    route("GET", "/api/projects/{}/env", Nothing, SignedIn(variables::list)),
+    route("PUT", "/api/projects/{}/env/{}", LongJson, SignedIn(variables::set)),
+    route("DELETE", "/api/projects/{}/env/{}", Nothing, SignedIn(variables::remove)),
+    route("GET", "/api/{kinds}", Nothing, SignedIn(entities::list)),
+    route("POST", "/api/{kinds}", Json, SignedIn(entities::add)),
+    route("GET", "/api/{kinds}/{}", Nothing, SignedIn(entities::show)),
+    route("PATCH", "/api/{kinds}/{}", Json, SignedIn(entities::change)),
+    route("DELETE", "/api/{kinds}/{}", Nothing, SignedIn(entities::remove)),
+    route("GET", "/api/{kinds}/{}/versions", Nothing, SignedIn(entities::versions)),
+    route("POST", "/api/{kinds}/{}/versions", VERSION_UPLOAD, SignedInUpload(entities::push)),
+    route("GET", "/api/{kinds}/{}/versions/{}", Nothing, SignedIn(entities::pull)),
+    route("GET", "/api/{kinds}/{}/blob", Nothing, SignedIn(entities::pull)),
+    route("POST", "/api/{kinds}/{}/keys", Json, SignedIn(entities::add_key)),
 ];
 
 /// The route of a method and path with the decoded segments that stand for `{}`; None if none has

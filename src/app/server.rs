@@ -91,9 +91,10 @@ fn dispatch(
     };
     let user = ticket.user.as_ref().ok_or_else(Error::internal);
     let response = match route.handler {
-        Handler::Public(run) | Handler::Metrics(run) => run(app, &request),
-        Handler::User(run) => run(app, &request, user?),
-        Handler::Upload(run) => {
+        Handler::Anyone(run) | Handler::Metrics(run) => run(app, &request),
+        Handler::Login(run) => run(app, &request, ticket.permit.as_ref()),
+        Handler::SignedIn(run) => run(app, &request, user?),
+        Handler::SignedInUpload(run) => {
             let empty = || Error::malformed("the encrypted bytes are missing or empty");
             let upload = upload.filter(|upload| !upload.is_empty()).ok_or_else(empty)?;
             run(app, &request, user?, upload)

@@ -25,9 +25,7 @@ pub fn hash(password: &[u8]) -> Result<String, HashError> {
     Ok(phc.to_string())
 }
 
-/// Whether this is the password behind a PHC string. None stands for a user who is unknown or has
-/// no password: it returns false after the same work, so that time tells nothing.
-pub fn verify(password: &[u8], phc: Option<&str>) -> Result<bool, HashError> {
+fn verify(password: &[u8], phc: Option<&str>) -> Result<bool, HashError> {
     let stored = PasswordHash::new(phc.unwrap_or(NOBODY)).map_err(|_| UNUSABLE)?;
     let params = Params::try_from(&stored).map_err(|_| UNUSABLE)?;
     let (Some(salt), Some(expected)) = (stored.salt, stored.hash) else {
@@ -70,12 +68,23 @@ const UNUSABLE: HashError = "the stored hash is unusable: set the password again
 const NO_MEMORY: HashError = "not enough memory for a password hash";
 
 /// One hash may run; dropping this lets the next one run.
-pub type Permit = PoolGuard<()>;
+pub struct Permit {
+    _place: PoolGuard<()>,
+}
+
+impl Permit {
+    /// Whether this is the password behind a PHC string. None stands for a user who is unknown or
+    /// has no password: it returns false after the same work, so that time tells nothing.
+    pub fn verify(&self, password: &[u8], phc: Option<&str>) -> Result<bool, HashError> {
+        verify(password, phc)
+    }
+}
 
 /// A permit, or None if too many wait already or none came free in time. Each hash takes tens of
 /// milliseconds of a core and 19 MiB, so few run at once.
 pub fn permit() -> Option<Permit> {
-    PERMITS.take_or_queue(Duration::from_secs(HASH_WAIT_S), HASHES_WAITING_MAX)
+    let place = PERMITS.take_or_queue(Duration::from_secs(HASH_WAIT_S), HASHES_WAITING_MAX);
+    place.map(|place| Permit { _place: place })
 }
 
 static PERMITS: LazyLock<Arc<Pool<()>>> = LazyLock::new(|| Pool::new([None; HASHES_AT_ONCE]));
