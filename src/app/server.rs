@@ -4,6 +4,15 @@
 //! Its only peer is the gate, so what reaches it is always printable ASCII with a length of the
 //! gate's own, a whole body of at most 1 MiB, and one request at a time on each link. A worker
 //! waits for the disk and never for a network.
+//!
+//! What safety needs of tiny_http, and which tests of `application` would see it change:
+//! - `url()` is the target as it was sent, neither decoded nor normalized: admission and handler
+//!   find the same route (`no_value_that_a_client_chose_begins_another_line_of_a_response`).
+//! - `TE: identity` wins over its threshold for chunks: a response of any length declares it
+//!   (`a_body_at_the_bound_of_its_route_arrives_whole_and_its_response_too`).
+//! - A response to HEAD, a 204 and a 304 carry no body, so that a link stays in step
+//!   (`the_private_socket_serves_nothing_to_who_has_no_ticket`,
+//!   `thousands_of_requests_over_the_fixed_links_are_each_answered_with_their_own`).
 
 use std::io::{self, Read};
 use std::os::unix::net::UnixListener;
@@ -111,10 +120,13 @@ fn field(request: &tiny_http::Request, name: &'static str) -> Option<String> {
 
 /// The whole small body.
 fn body(request: &mut tiny_http::Request) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
+    let (length, mut bytes) = (request.body_length(), Vec::new());
     let read = request.as_reader().take(LONG_JSON_BYTES_MAX as u64).read_to_end(&mut bytes);
-    let lost = |error| Error::caused_by(format_args!("a worker got no body: {error}"));
-    read.map(|_| bytes).map_err(lost)
+    read.map_err(|error| Error::caused_by(format_args!("a worker got no body: {error}")))?;
+    if length != Some(bytes.len()) {
+        return Err(Error::caused_by("a worker got a part of a body"));
+    }
+    Ok(bytes)
 }
 
 /// The response for tiny_http, and the file that goes another way.
