@@ -41,7 +41,7 @@ pub fn pull(app: &App, request: &Request, user: &User) -> HandlerResult {
 /// GET /api/machines/snapshot/{id}.
 pub fn pull_by_id(app: &App, request: &Request, user: &User) -> HandlerResult {
     // The client shows the status line alone: what is not an id is a snapshot that is not there.
-    let id = request.param_id(0).map_err(|_| StoreError::missing("snapshot"))?;
+    let id = request.param_id(0).map_err(|_| StoreError::no_snapshot())?;
     send(app, request, user, &Selector { id: Some(id), ..Selector::default() })
 }
 

@@ -43,12 +43,15 @@ impl Blob {
 }
 
 impl Store {
-    /// Opens a file after its digest was compared; `what` names its row if it is damaged.
-    pub(super) fn open_blob(&self, blob: Blob, what: impl Fn() -> String) -> Result<File> {
+    /// Opens a file after its digest was compared; `missing` is the error if its row is gone, and
+    /// `what` names the row if the file is damaged.
+    pub(super) fn open_blob(
+        &self, blob: Blob, missing: impl Fn() -> StoreError, what: impl Fn() -> String,
+    ) -> Result<File> {
         open_verified(&self.data, blob, Some(&self.verified)).map_err(|flaw| {
             // Its row is gone since it was read: pruned, not damaged.
             if flaw.kind() == ErrorKind::NotFound && matches!(self.has_row(blob.file), Ok(false)) {
-                return StoreError::missing("snapshot");
+                return missing();
             }
             StoreError::damaged(&what(), &reason(&flaw))
         })

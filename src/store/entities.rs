@@ -218,7 +218,7 @@ impl Store {
             Ok((number, query_one(c, "version", sql, [target.id, number], read)?))
         })?;
         let what = || format!("{} {} version {number}", target.kind.0, target.id);
-        Ok((self.open_blob(blob, what)?, blob.size))
+        Ok((self.open_blob(blob, || StoreError::missing("version"), what)?, blob.size))
     }
 
     /// Stores the user's wrapped data key. The first stays: replacing it would make every

@@ -60,8 +60,12 @@ impl StoreError {
 
     /// There is no such row; the word says of what.
     pub fn missing(what: &str) -> StoreError {
-        let kind = if what == "snapshot" { ErrorKind::NoSnapshot } else { ErrorKind::NotFound };
-        StoreError::new(kind, format!("there is no such {what}"))
+        StoreError::new(ErrorKind::NotFound, format!("there is no such {what}"))
+    }
+
+    /// There is no such snapshot.
+    pub fn no_snapshot() -> StoreError {
+        StoreError::new(ErrorKind::NoSnapshot, "there is no such snapshot")
     }
 
     /// A different key is stored and stays.

@@ -124,7 +124,7 @@ impl Store {
                 self.delete_older(tx, user, machine, machine_ref)?;
             }
             let stored = newest(tx, user.id, &of_machine)?;
-            Ok((stored.ok_or_else(|| StoreError::missing("snapshot"))?, true))
+            Ok((stored.ok_or_else(StoreError::no_snapshot)?, true))
         });
         let push = || Event::of(user, "snapshot.push").machine(machine);
         let done = done.inspect_err(|error| self.audit_refusal(push(), error))?;
@@ -164,12 +164,14 @@ impl Store {
     /// Finds the newest snapshot that matches; Missing also for another user's.
     pub fn snapshot(&self, user: i64, which: &Selector) -> Result<Snapshot> {
         let found = self.db.read(|c| newest(c, user, which))?;
-        found.ok_or_else(|| StoreError::missing("snapshot"))
+        found.ok_or_else(StoreError::no_snapshot)
     }
 
     /// Opens a snapshot's file after its digest was compared.
     pub fn open_snapshot(&self, snapshot: &Snapshot) -> Result<File> {
-        self.open_blob(snapshot.blob, || format!("snapshot {}", snapshot.id))
+        self.open_blob(snapshot.blob, StoreError::no_snapshot, || {
+            format!("snapshot {}", snapshot.id)
+        })
     }
 
     /// At most `limit` rows of the history, newest first, and below which id the next page is.
