@@ -9,7 +9,7 @@ use super::audit::Event;
 use super::blobs::Blob;
 use super::db::{execute, query_each, query_one, query_opt, query_scalar};
 use super::error::{ErrorKind, Result, StoreError};
-use super::upload::Upload;
+use super::upload::{Placed, Upload};
 use super::{RowSink, Store, User};
 use crate::util::limits::DELETED_ROWS_MAX;
 use crate::util::time::now_ms;
@@ -194,7 +194,7 @@ impl Store {
             execute(tx, sql, row)?;
             self.audit(tx, Event::of(user, "entity.push").subject(id))?;
             let sql = "SELECT row FROM version_rows WHERE entity_id = ?1 AND version = ?2";
-            Ok((query_scalar(tx, sql, [id, number])?, true))
+            Ok((query_scalar(tx, sql, [id, number])?, Placed::Named))
         });
         let push = || Event::of(user, "entity.push").subject(id);
         let (row, _) = done.inspect_err(|error| self.audit_refusal(push(), error))?;

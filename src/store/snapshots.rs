@@ -10,7 +10,7 @@ use super::blobs::Blob;
 use super::db::{query_rows, query_scalar};
 use super::error::{ErrorKind, Result, StoreError};
 use super::machines::machine_ref;
-use super::upload::Upload;
+use super::upload::{Placed, Upload};
 use super::{Store, User};
 use crate::util::limits::KEEP_ROWS;
 use crate::util::time::now_ms;
@@ -101,7 +101,7 @@ impl Store {
                     && newest.blob.digest == blob.digest
                     && damaged != Some(newest.id)
                 {
-                    return Ok((newest, false));
+                    return Ok((newest, Placed::Unused));
                 }
                 let newest = newest(tx, user.id, &Selector::default())?;
                 let newest = newest.map(|newest| newest.blob.digest.to_string());
@@ -124,14 +124,14 @@ impl Store {
                 self.delete_older(tx, user, machine, machine_ref)?;
             }
             let stored = newest(tx, user.id, &of_machine)?;
-            Ok((stored.ok_or_else(StoreError::no_snapshot)?, true))
+            Ok((stored.ok_or_else(StoreError::no_snapshot)?, Placed::Named))
         });
         let push = || Event::of(user, "snapshot.push").machine(machine);
-        let done = done.inspect_err(|error| self.audit_refusal(push(), error))?;
+        let (snapshot, placed) = done.inspect_err(|error| self.audit_refusal(push(), error))?;
         if self.policy.keep > 0 {
             self.unlink_a_few();
         }
-        Ok(done)
+        Ok((snapshot, placed == Placed::Named))
     }
 
     /// Deletes what is beyond the newest `--keep` of a machine; of many only some, so that no push

@@ -23,8 +23,8 @@ use crate::util::log;
 use crate::util::sync::{Share, lock};
 use crate::util::types::{Digest, RandomId};
 
-/// A file in `tmp/`, hashed as it is written. Unless it is placed, it goes with this value, also in
-/// a panic.
+/// A file in `tmp/`, hashed as it is written. Unless it is placed, it is removed on drop, also in a
+/// panic.
 pub struct Upload {
     data: Arc<DataDir>,
     file: File,
@@ -71,13 +71,22 @@ impl Store {
     }
 }
 
+/// What became of a file that was put into its place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Placed {
+    /// A row names it.
+    Named,
+    /// No row does: it is removed.
+    Unused,
+}
+
 impl Store {
-    /// Makes an upload durable, then runs the transaction that names it. `work` returns whether it
-    /// did; if not, or if it failed, the file goes again.
+    /// Makes an upload durable, then runs the transaction that names it. If that fails or does not
+    /// name it, the file is removed.
     pub(super) fn store_blob<T>(
         &self, user: &User, upload: Upload,
-        work: impl FnOnce(&Transaction<'_>, Blob) -> Result<(T, bool)>,
-    ) -> Result<(T, bool)> {
+        work: impl FnOnce(&Transaction<'_>, Blob) -> Result<(T, Placed)>,
+    ) -> Result<(T, Placed)> {
         if lock(&self.in_doubt).len() >= IN_DOUBT_MAX {
             return Err(StoreError::unusable(
                 "no push is taken until the database can be written again",
@@ -87,10 +96,10 @@ impl Store {
         self.notice_clock();
         let done = self.commit(|tx| self.work_as(user, tx, |tx| work(tx, blob)));
         match &done {
-            Ok((_, true)) => {}
+            Ok((_, Placed::Named)) => {}
             // Its row may be read from the log after a crash.
             Err(failure) if failure.in_doubt => lock(&self.in_doubt).push(blob.file),
-            Ok((_, false)) | Err(_) => self.unlink_placed(blob.file),
+            Ok((_, Placed::Unused)) | Err(_) => self.unlink_placed(blob.file),
         }
         done.map_err(|failure| failure.error)
     }
