@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use crate::util::limits::LOG_PATH_BYTES_MAX;
+use crate::util::limits::LOG_PATH_CHARS_MAX;
 use crate::util::log::{self, Level};
 use crate::util::metrics::Metrics;
 use crate::util::types::RandomId;
@@ -65,12 +65,13 @@ impl Drop for AccessRecord<'_> {
         self.metrics.bytes_in.add(self.bytes_in);
         self.metrics.bytes_out.add(self.bytes_out);
         let path = without_secrets(self.path);
+        let path: String = path.chars().take(LOG_PATH_CHARS_MAX).collect();
         log::event(
             Level::INFO,
             "request",
             &[
                 ("method", self.method.into()),
-                ("path", path.get(..LOG_PATH_BYTES_MAX).unwrap_or(&path).into()),
+                ("path", path.into()),
                 ("status", self.status.into()),
                 ("bytes_in", self.bytes_in.into()),
                 ("bytes_out", self.bytes_out.into()),

@@ -270,5 +270,5 @@ pub const LATENCY_BUCKETS_S: [f64; 10] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.
 pub const LOG_LINES_MAX: usize = 1024;
 /// Milliseconds in which lines are collected before they are written in one piece.
 pub const LOG_PAUSE_MS: u64 = 2;
-/// Bytes of a request's path in the log.
-pub const LOG_PATH_BYTES_MAX: usize = 256;
+/// Characters of a request's path in the log.
+pub const LOG_PATH_CHARS_MAX: usize = 256;
