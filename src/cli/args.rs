@@ -156,6 +156,15 @@ impl Value {
         parts.map(|text| text.parse().map_err(refuse)).collect()
     }
 
+    /// Of a switch.
+    pub fn is_on(&self) -> Result<bool, CliError> {
+        match &*self.text.to_ascii_lowercase() {
+            "on" | "1" | "true" | "yes" => Ok(true),
+            "off" | "0" | "false" | "no" => Ok(false),
+            _ => Err(self.refuse(settings::takes(self.kind))),
+        }
+    }
+
     /// Which of these words it is, whatever their case.
     pub fn one_of<const N: usize>(&self, words: [&str; N]) -> Result<usize, CliError> {
         let found = words.iter().position(|word| word.eq_ignore_ascii_case(&self.text));

@@ -11,7 +11,6 @@ use super::args::{Args, Value};
 use super::notify::notify;
 use super::output::{could_not, write_out};
 use super::process::{connections_carried, probe_threads, watch_signals};
-use super::settings::OFF_ON;
 use super::token::new_token;
 use super::{CliError, Done, background, warn_of_unknown_variables};
 use crate::app::admission::{Admission, Listener, Ticket};
@@ -215,7 +214,7 @@ pub fn settings(mut args: Args) -> Result<Settings, CliError> {
         },
         audit_days: args.setting("--audit-days")?.number()?,
         metrics: metrics.given().map(Value::parse).transpose()?,
-        page: args.setting("--no-page")?.one_of(OFF_ON)? % 2 == 0,
+        page: !args.setting("--no-page")?.is_on()?,
         log_as_json: args.setting("--log-format")?.one_of(["text", "json"])? == 1,
         data: args.finish()?,
     })

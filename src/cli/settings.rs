@@ -141,9 +141,6 @@ impl FromStr for Bytes {
     }
 }
 
-/// The words of a switch: off, on, off, on, …
-pub const OFF_ON: [&str; 8] = ["off", "on", "0", "1", "false", "true", "no", "yes"];
-
 #[cfg(test)]
 mod tests {
     use super::*;
