@@ -36,8 +36,9 @@ pub struct App {
     pub jwt_key: JwtKey,
     /// Counts failed logins.
     pub throttle: Throttle,
-    /// Bytes of responses that wait in files for their readers, by user.
-    pub response_bytes: Mutex<HashMap<i64, Arc<AtomicU64>>>,
+    /// Bytes of responses that wait in files for their readers, by user; None has those of all who
+    /// are not signed in.
+    pub response_bytes: Mutex<HashMap<Option<i64>, Arc<AtomicU64>>>,
     /// Turns of users at the workers.
     pub turns: Turns,
     /// Bytes of one request body (`--max-body`).

@@ -41,7 +41,7 @@ impl Response {
     }
 
     /// A body that is too long to wait in memory goes to a file.
-    pub fn spool(mut self, app: &App, user_id: i64) -> HandlerResult {
+    pub fn spool(mut self, app: &App, user_id: Option<i64>) -> HandlerResult {
         if self.attachment.is_none() {
             let body = std::mem::take(&mut self.body);
             (self.body, self.attachment) = BodyWriter::write(app, user_id, |out| out.push(&body))?;
@@ -63,7 +63,7 @@ impl App {
         &self, user: &User, member: &str, list: impl FnOnce(RowSink<'_>) -> store::Result<()>,
         more: &str,
     ) -> HandlerResult {
-        let (body, attachment) = BodyWriter::write(self, user.id, |out| {
+        let (body, attachment) = BodyWriter::write(self, Some(user.id), |out| {
             out.push(format!("{{\"{member}\":[").as_bytes())?;
             let mut separator = "";
             list(&mut |row| {

@@ -86,7 +86,7 @@ fn dispatch(
     let found = routes::find(request.method().as_str(), path)?;
     let (route, params) = found.ok_or_else(Error::internal)?;
     let upload = ticket.upload.take();
-    let user_id = ticket.user.as_ref().map_or(0, |user| user.id);
+    let user_id = ticket.user.as_ref().map(|user| user.id);
     let request = Request {
         params,
         query: Query::parse(query)?,

@@ -32,9 +32,10 @@ pub struct BodyWriter<'a> {
 }
 
 impl BodyWriter<'_> {
-    /// Writes the body of a response to this user. Returns a short one, or the file of a long one.
+    /// Writes the body of a response, to this user if it is one's. Returns a short one, or the file of a long one.
     pub fn write(
-        app: &App, user_id: i64, body: impl FnOnce(&mut BodyWriter<'_>) -> store::Result<()>,
+        app: &App, user_id: Option<i64>,
+        body: impl FnOnce(&mut BodyWriter<'_>) -> store::Result<()>,
     ) -> Result<(Vec<u8>, Option<Attachment>), Error> {
         let room = Share::of(lock(&app.response_bytes).entry(user_id).or_default());
         let (buffer, file, len, in_memory) = (Vec::new(), None, 0, None);
