@@ -5,14 +5,15 @@
 //! gate's own, a whole body of at most 1 MiB, and one request at a time on each link. A worker
 //! waits for the disk and never for a network.
 //!
-//! What safety needs of tiny_http, and which tests of `application` would see it change:
+//! What safety needs of tiny_http, and which tests would see it change:
 //! - `url()` is the target as it was sent, neither decoded nor normalized: admission and handler
-//!   find the same route (`no_value_that_a_client_chose_begins_another_line_of_a_response`).
+//!   find the same route
+//!   (`client_variables::a_variable_is_written_read_and_deleted_by_tier_name_and_visibility`).
 //! - `TE: identity` wins over its threshold for chunks: a response of any length declares it
-//!   (`a_body_at_the_bound_of_its_route_arrives_whole_and_its_response_too`).
+//!   (`application::a_body_at_the_bound_of_its_route_arrives_whole_and_its_response_too`).
 //! - A response to HEAD, a 204 and a 304 carry no body, so that a link stays in step
-//!   (`the_private_socket_serves_nothing_to_who_has_no_ticket`,
-//!   `thousands_of_requests_over_the_fixed_links_are_each_answered_with_their_own`).
+//!   (`application::the_private_socket_serves_nothing_to_who_has_no_ticket`,
+//!   `application::thousands_of_requests_over_the_fixed_links_are_each_answered_with_their_own`).
 
 use std::io::{self, Read};
 use std::os::unix::net::UnixListener;
