@@ -39,13 +39,11 @@ pub struct App {
     /// Bytes of responses that wait in files for their readers, by user; None has those of all who
     /// are not signed in.
     pub response_bytes: Mutex<HashMap<Option<i64>, Arc<AtomicU64>>>,
-    /// Turns of users at the workers.
     pub turns: Turns,
     /// Bytes of one request body (`--max-body`).
     pub body_bytes_max: u64,
     /// Lifetime of a JWT in seconds (`--token-hours`).
     pub jwt_lifetime_s: i64,
-    /// Counters.
     pub metrics: Arc<Metrics>,
     /// The page at `/` is served (unless `--no-page`).
     pub page: bool,

@@ -8,9 +8,8 @@ use crate::util::log::{self, Level};
 use crate::util::metrics::Metrics;
 use crate::util::types::RandomId;
 
-/// A request and its response; counted and logged when this goes, in a panic too.
+/// A request and its response; counted and logged on drop, in a panic too.
 pub struct AccessRecord<'a> {
-    /// Id that the response carries.
     pub id: RandomId,
     /// Method, or `-` for a head that was none.
     pub method: &'a str,
@@ -20,19 +19,15 @@ pub struct AccessRecord<'a> {
     pub route: &'static str,
     /// Status of the response; 499, as nginx writes it, where the client left before it.
     pub status: u16,
-    /// Bytes of body received.
     pub bytes_in: u64,
-    /// Bytes of body sent.
     pub bytes_out: u64,
     /// When its head had come.
     pub started: Instant,
-    /// Who asked, if known.
     pub user: Option<i64>,
     /// The machine word of a refusal.
     pub code: Option<String>,
     /// Why a bearer token is refused.
     pub reason: Option<&'static str>,
-    /// The client's address.
     pub peer: IpAddr,
     metrics: &'a Metrics,
 }

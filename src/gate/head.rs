@@ -44,6 +44,7 @@ const LISTS: [&str; 8] = [
 pub fn find_end(buf: &[u8], seen: usize) -> Result<Option<usize>, Error> {
     let buf = buf.get(..HEAD_BYTES_MAX).unwrap_or(buf);
     let begin = if buf.starts_with(b"\r\n") { 2 } else { 0 };
+    // A lone CR may still become the empty line.
     if buf != b"\r" && buf.get(begin).is_some_and(|first| !is_token(first)) {
         return Err(Error::malformed("the request does not begin with a method"));
     }

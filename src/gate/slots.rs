@@ -17,9 +17,7 @@ use crate::util::sync::lock;
 
 /// The slots of one gate.
 pub struct Slots {
-    /// How many there are.
     pub config: Config,
-    /// Where they are counted.
     pub metrics: Arc<Metrics>,
     /// By descriptor, which no other connection has while this one is open.
     open: Mutex<HashMap<RawFd, Open>>,
@@ -36,19 +34,16 @@ struct Open {
     idle: bool,
 }
 
-/// A connection and its slot, which is free again when this goes, in a panic too.
+/// A connection and its slot, which is free again on drop, in a panic too.
 pub struct Slot {
     /// The slots it is one of.
     pub slots: Arc<Slots>,
-    /// The connection.
     pub stream: Arc<TcpStream>,
-    /// The other end.
     pub peer: IpAddr,
     of_proxy: bool,
 }
 
 impl Slots {
-    /// All are free.
     pub fn new(config: Config, metrics: Arc<Metrics>) -> Slots {
         let (open, closed, stopping) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
         Slots { config, metrics, open, closed, stopping }

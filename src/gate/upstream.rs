@@ -112,7 +112,7 @@ impl<T> Upstream<T> {
             place.value = Some(link);
             Ok(response)
         });
-        // A ticket that no worker took goes, and its guards undo what it held.
+        // A ticket that no worker took is dropped, and its guards undo what it held.
         let attachment = lock(&self.handoff.0).remove(&id).and_then(|waiting| waiting.file);
         let failed = |error| Error::caused_by(format_args!("a worker sent no response: {error}"));
         response.map(|response| Response { attachment, ..response }).map_err(failed)

@@ -92,7 +92,7 @@ pub fn restore(from: &Path, dest: &Path, progress: Progress<'_>) -> Result<Copie
 }
 
 /// Copies into a folder that is new, empty or what a copy left that was cut off. If that fails, what
-/// was written goes again.
+/// was written is removed.
 fn copy(
     from: &DataDir, database: &Database, dest: &Path, links: Vec<&DataDir>, all_linked: bool,
     progress: Progress<'_>,

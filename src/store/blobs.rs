@@ -21,11 +21,8 @@ use crate::util::types::{Digest, RandomId};
 /// A file as its row names it.
 #[derive(Debug, Clone, Copy)]
 pub struct Blob {
-    /// Its name.
     pub file: RandomId,
-    /// Its length in bytes.
     pub size: u64,
-    /// Its SHA-256.
     pub digest: Digest,
 }
 

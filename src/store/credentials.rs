@@ -66,8 +66,8 @@ impl Store {
         self.db.read(|c| principal(c, user, Some(generation), token))
     }
 
-    /// What a login by password needs: whom it would sign in, and the argon2id PHC string, which
-    /// a disabled user has none of. None for an unknown address.
+    /// What a login by password needs: whom it would sign in, and the argon2id PHC string
+    /// (None for a disabled user). None for an unknown address.
     pub fn password_of(&self, email: &str) -> Result<Option<(Principal, Option<String>)>> {
         let sql = "SELECT id, email, generation, iif(disabled_at IS NULL, password_hash, NULL)
                      FROM users WHERE email = ?1";

@@ -99,7 +99,7 @@ enum Source {
     InPlace(PathBuf),
     /// On a read-only medium, without a log.
     Immutable(PathBuf),
-    /// A copy of it and its log, made in a folder that goes with this value.
+    /// A copy of it and its log, made in a folder that is removed on drop.
     Copy(PathBuf),
 }
 
@@ -309,7 +309,7 @@ impl Source {
         let dir = std::env::temp_dir().join(format!("configsync-{}", RandomId::draw()?));
         let failed = |e| StoreError::io("copy the database to", &dir, e);
         fs::DirBuilder::new().mode(0o700).create(&dir).map_err(failed)?;
-        // From here on it goes with this value.
+        // From here on it is removed on drop.
         let copy = Source::Copy(dir.join(DATABASE));
         for name in [DATABASE, WAL] {
             fs::copy(data.path().join(name), dir.join(name)).map_err(failed)?;

@@ -32,7 +32,6 @@ impl Dir {
         &self.path
     }
 
-    /// Its descriptor.
     pub fn file(&self) -> &File {
         &self.file
     }
@@ -66,7 +65,6 @@ impl Dir {
         self.open_at(name, flags).map_err(|e| self.error("open", name, e))
     }
 
-    /// Makes a new file.
     pub fn create(&self, name: &str) -> Result<File> {
         self.open_file(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)
     }

@@ -11,7 +11,7 @@ use super::dir::Dir;
 use super::error::Result;
 use crate::util::types::RandomId;
 
-/// Where the socket is; it goes with this value.
+/// Where the socket is; it is removed on drop.
 pub struct PrivateSocket {
     dir: Dir,
     path: PathBuf,

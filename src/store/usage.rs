@@ -28,9 +28,8 @@ impl Store {
     }
 
     /// Runs the transaction of a user's request. The credential is asked again in it: one that was
-    /// revoked while the body came writes nothing. Afterwards, whatever was written counts: where
-    /// the user's rows grew, there must be room for them, else all of it is undone. What only
-    /// deletes is always allowed.
+    /// revoked while the body came writes nothing. If the user's text grew, the limits are checked,
+    /// else all is rolled back. What only deletes is always allowed.
     pub(super) fn write_as<T>(
         &self, user: &User, work: impl FnOnce(&Transaction<'_>) -> Result<T>,
     ) -> Result<T> {

@@ -61,17 +61,14 @@ pub fn flush() {
     }
 }
 
-/// Logs `msg` at info level.
 pub fn info(msg: &str) {
     event(Level::INFO, msg, &[]);
 }
 
-/// Logs `msg` as a warning.
 pub fn warn(msg: &str) {
     event(Level::WARN, msg, &[]);
 }
 
-/// Logs `msg` as an error.
 pub fn error(msg: &str) {
     event(Level::ERROR, msg, &[]);
 }

@@ -16,7 +16,7 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A part of a total; taken off the total again when it goes, in a panic too.
+/// A part of a total; taken off the total again on drop, in a panic too.
 pub struct Share {
     total: Arc<AtomicU64>,
     part: u64,
@@ -61,7 +61,7 @@ struct Line<T> {
     waiting: usize,
 }
 
-/// A taken place; free again when it goes, in a panic too.
+/// A taken place; free again on drop, in a panic too.
 pub struct PoolGuard<T> {
     pool: Arc<Pool<T>>,
     /// None until it is made, and again if it proves unusable.
