@@ -29,11 +29,10 @@ impl Args {
     /// Takes `--data`, which may stand anywhere.
     pub fn take_data(&mut self) -> Result<(), CliError> {
         self.data = self.setting("--data")?.text.into();
-        match self.data.as_os_str().is_empty() {
-            true => {
-                Err(CliError::Usage("--data (or CONFIGSYNC_DATA) is empty: name a folder".into()))
-            }
-            false => Ok(()),
+        if self.data.as_os_str().is_empty() {
+            Err(CliError::Usage("--data (or CONFIGSYNC_DATA) is empty: name a folder".into()))
+        } else {
+            Ok(())
         }
     }
 
@@ -173,10 +172,8 @@ impl Value {
 
     /// As a number within the bounds of its kind; of a size, with or without a unit.
     pub fn number<T: TryFrom<u64>>(&self) -> Result<T, CliError> {
-        let number: u64 = match self.kind.starts_with("BYTES") {
-            true => self.parse::<Bytes>()?.0,
-            false => self.parse()?,
-        };
+        let number: u64 =
+            if self.kind.starts_with("BYTES") { self.parse::<Bytes>()?.0 } else { self.parse()? };
         let (least, most) = (self.least, settings::most(self.kind));
         let found = T::try_from(number).ok().filter(|_| (least..=most).contains(&number));
         found.ok_or_else(|| self.refuse(format_args!("from {least} to {most}")))

@@ -139,18 +139,13 @@ fn safe_git_url(url: &str) -> Result<(), Error> {
     let authority = rest.split('/').next().unwrap_or_default();
     // git decodes the escapes of a URL, not those of the short form, and takes brackets off before it
     // looks at the host; what follows a colon is a port, or the path of the short form.
-    let decoded = match url.contains("://") {
-        true => percent_decode(authority)?,
-        false => authority.to_owned(),
-    };
+    let decoded =
+        if url.contains("://") { percent_decode(authority)? } else { authority.to_owned() };
     let option = |text: &str| text.trim_start_matches('[').starts_with('-');
     let host = decoded.rsplit('@').next().unwrap_or_default();
     let options = decoded.starts_with('-') || host.split(':').any(option);
     let known = SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known));
-    match known && !options {
-        true => Ok(()),
-        false => Err(refuse()),
-    }
+    if known && !options { Ok(()) } else { Err(refuse()) }
 }
 
 fn no_option(field: &str, text: &str) -> Result<(), Error> {

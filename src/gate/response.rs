@@ -80,9 +80,8 @@ impl Response {
         field("Date", &date);
         // RFC 9110, section 8.6: never with 204; with 304 it may be left out.
         if !matches!(self.status, 204 | 304) {
-            let of_file = self.attachment.as_ref().map_or(0, |file| match file.base64 {
-                true => file.len.div_ceil(3).saturating_mul(4),
-                false => file.len,
+            let of_file = self.attachment.as_ref().map_or(0, |file| {
+                if file.base64 { file.len.div_ceil(3).saturating_mul(4) } else { file.len }
             });
             let length = self.declared.unwrap_or(self.body.len() as u64).saturating_add(of_file);
             field("Content-Length", &length.to_string());

@@ -54,7 +54,7 @@ impl Slots {
         let mut open = lock(&self.open);
         // A proxy's connection carries many clients: it counts against the total only.
         let of_proxy = is_proxy(&self.config.trusted_proxies, peer);
-        let network = Some(Network::of_peer(peer)).filter(|_| !of_proxy);
+        let network = (!of_proxy).then(|| Network::of_peer(peer));
         let full = open.len() >= self.config.connections_max;
         if full || network.is_some_and(|network| self.is_full(&open, network)) {
             self.metrics.refused.add(1);
@@ -97,7 +97,9 @@ impl Slot {
     pub fn mark_idle(&self) -> bool {
         if let Some(open) = lock(&self.slots.open).get_mut(&self.stream.as_raw_fd()) {
             open.idle = true;
-            open.peer = open.peer.filter(|_| !self.of_proxy);
+            if self.of_proxy {
+                open.peer = None;
+            }
         }
         !self.slots.stopping()
     }

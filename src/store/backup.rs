@@ -144,13 +144,12 @@ fn refuse_other_things(to: &DataDir) -> Result<()> {
     let unfinished = names.iter().any(|name| name == PARTIAL);
     let of_copy = |name: &str| PARTIAL_FILES.contains(&name) || name == SNAPSHOTS;
     names.retain(|name| name != LOST_AND_FOUND && !(unfinished && of_copy(name)));
-    match names.is_empty() {
-        true => Ok(()),
-        false => {
-            let path = to.path().display();
-            let why = format!("{path} exists and is not an empty folder: name a new one");
-            Err(StoreError::unusable(why))
-        }
+    if names.is_empty() {
+        Ok(())
+    } else {
+        let path = to.path().display();
+        let why = format!("{path} exists and is not an empty folder: name a new one");
+        Err(StoreError::unusable(why))
     }
 }
 

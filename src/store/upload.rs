@@ -45,7 +45,7 @@ impl Store {
         &self, user_id: i64, bytes: RangeInclusive<u64>, may_be_retry: bool,
     ) -> Result<Upload> {
         let (used, allowed) = self.usage(user_id)?;
-        let allowed = allowed.filter(|_| !may_be_retry).unwrap_or(u64::MAX);
+        let allowed = if may_be_retry { None } else { allowed }.unwrap_or(u64::MAX);
         if used.saturating_add(*bytes.start()) > allowed {
             return Err(StoreError::over_quota(used, allowed));
         }
