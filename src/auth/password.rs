@@ -72,12 +72,10 @@ pub struct Permit {
     _place: PoolGuard<()>,
 }
 
-impl Permit {
-    /// Whether this is the password behind a PHC string. None stands for a user who is unknown or
-    /// has no password: it returns false after the same work, so that time tells nothing.
-    pub fn verify(&self, password: &[u8], phc: Option<&str>) -> Result<bool, HashError> {
-        verify(password, phc)
-    }
+/// Whether this is the password behind a PHC string. None stands for a user who is unknown or has
+/// no password: it returns false after the same work, so that time tells nothing.
+pub fn verify_with(_: &Permit, password: &[u8], phc: Option<&str>) -> Result<bool, HashError> {
+    verify(password, phc)
 }
 
 /// A permit, or None if too many wait already or none came free in time. Each hash takes tens of
