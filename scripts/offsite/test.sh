@@ -61,7 +61,7 @@ stage_is_empty() {
 }
 must_fail() { # words that the reason holds, then arguments of offsite
   local words=$1 said code=0; shift
-  said=$(offsite "$@" 2>&1) || code=$?
+  said=$(offsite "$@" 2>&1 >/dev/null) || code=$?
   [ "$code" = 1 ] || fail "offsite $* exited $code: $said"
   [ "$(wc -l <<<"$said")" = 1 ] || fail "more than one line: $said"
   grep -qi -- "$words" <<<"$said" || fail "'$said' lacks '$words'"
@@ -78,10 +78,13 @@ serve() {
   wait_for "the server" grep -q '^configsync-server listening on ' "$top/ready"
   url=$(sed -n 's/^configsync-server listening on //p' "$top/ready")
 }
-stop() { kill "$1" "$server"; wait "$server" || true; }
 push() { # arguments of the writer
   rm -f "$acks.stop"
   python3 "$here/testing.py" write "$url" "$token" "$acks" "$@" & writer=$!; pids+=("$writer")
+}
+push_large() { # bytes
+  head -c "$1" /dev/urandom | curl -sf -o /dev/null -H "Authorization: Bearer $token" \
+    -H 'Content-Type: application/octet-stream' --data-binary @- "$url/api/machines/snapshot?machine_id=machine-0"
 }
 end_push() { touch "$acks.stop"; wait "$writer" || true; }
 acknowledged() { wc -l <"$acks"; }
@@ -159,8 +162,7 @@ settings; offsite >/dev/null
 say "3. the uploader killed in the middle: the older copy restores, the next run succeeds"
 before=$(last); pushes_go_on
 settings "KEEP='--keep-last 2'"
-head -c 4000000 /dev/urandom | curl -sf -o /dev/null -H "Authorization: Bearer $token" \
-  -H 'Content-Type: application/octet-stream' --data-binary @- "$url/api/machines/snapshot?machine_id=machine-0"
+push_large 4000000
 mode slow
 setsid "$here/offsite" >/dev/null 2>&1 & run=$!
 locked() { curl -s "$store/copies?list-type=2&prefix=locks/" | grep -q '<Key>'; }
@@ -198,30 +200,57 @@ say "5. a damaged repository is detected by the drill"
 offsite drill
 rm -rf "$data.stage/cache" # No copy of the machine's own may stand in for what the store lost.
 signed() { curl -sf -H 'Content-Type: application/octet-stream' --aws-sigv4 aws:amz:us-east-1:s3 --user key:secret "$@"; }
-pack() { curl -s "$store/copies?list-type=2&prefix=data/" | python3 -c '
+packs() { # the data's objects, the biggest first
+  curl -s "$store/copies?list-type=2&prefix=data/" | python3 -c '
 import re, sys
 found = re.findall(r"<Key>([^<]*)</Key>.*?<Size>(\d+)</Size>", sys.stdin.read(), re.S)
-print(max(found, key=lambda row: int(row[1]))[0])'; }
-biggest=$(pack)
-signed -o "$top/pack" "$store/copies/$biggest"
-python3 - "$top/pack" "$top/bent" <<'END'
+print(*(key for key, size in sorted(found, key=lambda row: -int(row[1]))), sep="\n")'
+}
+bend() { # an object: flips a bit here and there
+  mkdir -p "$top/good/$(dirname "$1")"
+  signed -o "$top/good/$1" "$store/copies/$1"
+  python3 -c '
 import sys
 data = bytearray(open(sys.argv[1], "rb").read())
 for at in range(0, len(data) // 2, 4096):
     data[at] ^= 1
-open(sys.argv[2], "wb").write(data)
-END
-signed -o /dev/null -X PUT --data-binary "@$top/bent" "$store/copies/$biggest"
+open(sys.argv[2], "wb").write(data)' "$top/good/$1" "$top/bent"
+  signed -o /dev/null -X PUT --data-binary "@$top/bent" "$store/copies/$1"
+}
+mend() { signed -o /dev/null -X PUT --data-binary "@$top/good/$1" "$store/copies/$1"; }
+biggest=$(packs | head -n 1)
+bend "$biggest"
 settings "READ=100%"
 must_fail "damaged" drill
-settings
 signed -o /dev/null -X DELETE "$store/copies/$biggest"
+settings
 must_fail "damaged" drill
-signed -o /dev/null -X PUT --data-binary "@$top/pack" "$store/copies/$biggest"
+mend "$biggest"
+# What the newest copy needs is read whole, whatever is read of the rest.
+packs >"$top/packs"
+push_large 2000000
+offsite >/dev/null
+newest=$(packs | grep -vxFf "$top/packs" | head -n 1)
+bend "$newest"
+settings "READ=1/255"
+must_fail "no copy came back" drill
+mend "$newest"
+settings
 offsite drill
-stop "$writer" 2>/dev/null || true
 
-say "6. one run with 1,000 snapshots of 64 KiB"
+say "6. a damaged file on the disk: copied without it, and no older copy is removed"
+settings "KEEP='--keep-last 1'"
+victim=$(find "$data/snapshots" -type f | head -n 1) saw=$(last) had=$(copies)
+printf x >>"$victim"
+must_fail "damaged"
+[ "$(copies)" = $((had + 1)) ] || fail "$(copies) copies after $had and one more"
+[ "$(last)" != "$saw" ] || fail "offsite.last stayed, though there is a copy"
+if offsite restore --data "$top/partly" >"$top/partly.out" 2>&1; then fail "a restore without a file succeeded"; fi
+grep -q "try an older copy" "$top/partly.out" || fail "$(cat "$top/partly.out")"
+[ -n "$(configsync-server user list --data "$top/partly")" ] || fail "the rest did not come back"
+kill "$server"; wait "$server" || true
+
+say "7. one run with 1,000 snapshots of 64 KiB"
 data=$top/thousand acks=$top/acks.3
 serve "$data" --init-user you@example.com
 token=$(grep -m1 '^cs_' "$top/ready")
@@ -250,7 +279,7 @@ measure "restore" offsite restore
 serve "$data"; verify "$before"
 
 if [ -n "${GARAGE:-}" ]; then
-  say "7. Garage: keys and what they may do"
+  say "8. Garage: keys and what they may do"
   mkdir "$top/garage"
   read -r rpc s3 admin < <(python3 -c '
 import socket
