@@ -91,7 +91,7 @@ fn sizes_and_switches_have_the_usual_spellings() {
     let taken = server.address().to_string();
     for word in ["1", "0", "true", "False", "YES", "no", "on", "off"] {
         let mut command = Command::new(BINARY);
-        command.args(["serve", "--data", "/nowhere/at/all", "--listen", &taken]);
+        command.args(["serve", "--data", &server.beside("unmade"), "--listen", &taken]);
         let ran = run_with(command.env("CONFIGSYNC_NO_PAGE", word), "");
         assert!(ran.code == 1 && ran.err.contains(&taken), "{word}: {ran:?}");
     }
