@@ -300,7 +300,7 @@ api_bind_addr = "127.0.0.1:$s3"
 api_bind_addr = "127.0.0.1:$admin"
 END
   garage() { "$GARAGE" -c "$top/garage/garage.toml" "$@" 2>>"$top/garage/log"; }
-  garage server >"$top/garage/out" & pids+=($!)
+  "$GARAGE" -c "$top/garage/garage.toml" server >"$top/garage/out" 2>&1 & pids+=($!)
   garage_answers() { garage status >/dev/null; }
   wait_for "Garage" garage_answers
   garage layout assign -z here -c 1G "$(garage node id -q | cut -d@ -f1)" >/dev/null
