@@ -1,6 +1,7 @@
 //! SQLite connections: one writer behind a lock, a few readers beside it.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -278,11 +279,14 @@ impl Database {
             let sql = "SELECT value FROM server_state WHERE name = 'run'";
             let found = connect_immutable(self.source.path())
                 .and_then(|alone| query_opt(&alone, sql, [], |row| row.get(0)));
-            // Perhaps in the middle of another process's checkpoint: asked again at the next write.
-            if found.map_err(|_| StoreError::busy())?.as_ref() != Some(mark) {
-                return Ok(false);
+            match found {
+                // A checkpoint that a reader held up leaves pages that fit only with the log's; the
+                // next one mends that, and needs writes. Asked again at each until then.
+                Err(e) if e.kind == ErrorKind::Corrupt && self.source.is_sqlite()? => {}
+                Err(_) => return Err(StoreError::busy()),
+                Ok(found) if found.as_ref() != Some(mark) => return Ok(false),
+                Ok(_) => *stamp = now,
             }
-            *stamp = now;
         }
         Ok(true)
     }
@@ -337,6 +341,16 @@ impl Source {
             Ok::<_, StoreError>(stat.map(|stat| (stat.st_dev, stat.st_ino)))
         };
         Ok([id(DATABASE)?, id(WAL)?, id(SHM)?])
+    }
+
+    /// Whether the file begins as SQLite's do, whatever follows.
+    fn is_sqlite(&self) -> Result<bool> {
+        let failed = |e| StoreError::io("read", self.path(), e);
+        let mut start = [0; 16];
+        fs::File::open(self.path())
+            .and_then(|mut file| file.read_exact(&mut start))
+            .map_err(failed)?;
+        Ok(start == *b"SQLite format 3\0")
     }
 
     fn stamp(&self) -> Result<Stamp> {

@@ -8,8 +8,10 @@ use rusqlite::Transaction;
 use rusqlite::types::Value;
 
 use super::audit::Event;
-use super::db::{query_one, query_rows, query_scalar};
+use super::data_dir::DATABASE;
+use super::db::{connect_immutable, query_one, query_rows, query_scalar};
 use super::entities::{Kind, Target};
+use super::error::ErrorKind;
 use super::links::UserMachine;
 use super::snapshots::{Condition, PushBody, PushMode, Selector};
 use super::users::NewToken;
@@ -231,6 +233,29 @@ fn every_connection_syncs_fully_and_trusts_no_schema() {
     };
     store.db.read(told).unwrap();
     store.write(|tx| told(tx)).unwrap();
+}
+
+#[test]
+fn a_checkpoint_that_a_reader_holds_up_stops_no_write() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = started(scratch.path());
+    let write = |sql: &str| store.write(|tx| Ok(tx.execute_batch(sql)?));
+    write("CREATE TABLE bulk (n INTEGER PRIMARY KEY, bytes BLOB NOT NULL)").unwrap();
+    let rows = "WITH RECURSIVE c (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 300)";
+    write(&format!("INSERT INTO bulk {rows} SELECT n, randomblob(4000) FROM c")).unwrap();
+    let reading = |reader: &rusqlite::Connection| {
+        let held = reader.unchecked_transaction()?;
+        query_scalar::<i64>(&held, "SELECT count(*) FROM bulk", [])?;
+        // Beyond the thousand pages of the log at which SQLite copies it into the file.
+        (0..4).for_each(|_| write("UPDATE bulk SET bytes = randomblob(4000)").unwrap());
+        let alone = connect_immutable(&scratch.path().join(DATABASE));
+        let size = alone.and_then(|c| query_scalar::<i64>(&c, "SELECT count(*) FROM bulk", []));
+        assert_eq!(size.unwrap_err().kind, ErrorKind::Corrupt, "pages are still in the log alone");
+        (0..2).for_each(|_| write("UPDATE bulk SET bytes = randomblob(4000)").unwrap());
+        Ok(())
+    };
+    store.db.read(reading).unwrap();
+    write("DROP TABLE bulk").unwrap();
 }
 
 #[test]
