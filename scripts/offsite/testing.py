@@ -29,6 +29,11 @@ def write(url, token, acks, count="0", size="20000", pause="0.02"):
             name, state = machines[done % 4], os.urandom(int(size))
             try:
                 reply = json.loads(call(url, token, "/api/machines/snapshot?machine_id=" + name, state))
+            except urllib.error.HTTPError as error:
+                # A refusal acknowledges nothing; it is shown, and the client goes on.
+                print("a push was refused: %s" % error, file=sys.stderr)
+                time.sleep(0.2)
+                continue
             except (OSError, ValueError):
                 return
             out.write("%s %d %s %s\n" % (now(), reply["snapshot"]["id"], name, hashlib.sha256(state).hexdigest()))
