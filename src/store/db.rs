@@ -18,9 +18,9 @@ use rustix::fs::lstat;
 use rustix::io::Errno;
 
 use super::RowSink;
-use super::data_dir::{DATABASE, DataDir, SHM, WAL};
+use super::data_dir::{DATABASE, DataDir, SHM, WAL, parent};
 use super::error::{ErrorKind, Result, StoreError};
-use super::migrations;
+use super::migrations::{self, MAGIC};
 use crate::util::limits::{READERS, SQLITE_BUSY_MS, SQLITE_CACHE_KIB, WAL_BYTES_MAX};
 use crate::util::log;
 use crate::util::sync::{Pool, PoolGuard, lock};
@@ -345,12 +345,11 @@ impl Source {
 
     /// Whether the file begins as SQLite's do, whatever follows.
     fn is_sqlite(&self) -> Result<bool> {
-        let failed = |e| StoreError::io("read", self.path(), e);
-        let mut start = [0; 16];
-        fs::File::open(self.path())
-            .and_then(|mut file| file.read_exact(&mut start))
-            .map_err(failed)?;
-        Ok(start == *b"SQLite format 3\0")
+        let mut start = [0; MAGIC.len()];
+        parent(self.path())
+            .and_then(|dir| dir.open_regular(DATABASE)?.read_exact(&mut start))
+            .map_err(|e| StoreError::io("read", self.path(), e))?;
+        Ok(start == *MAGIC)
     }
 
     fn stamp(&self) -> Result<Stamp> {

@@ -15,6 +15,8 @@ const MARK: &str = "\n-- version ";
 pub const VERSION: i64 = 5;
 /// `PRAGMA application_id`: "cfgs".
 const APPLICATION_ID: i64 = 0x6366_6773;
+/// How every file of SQLite begins.
+pub const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// Brings the database to [`VERSION`] in one transaction: a new one gets every part of the
 /// schema, an older one those after its version; a newer one is refused untouched. Of several
@@ -69,7 +71,7 @@ pub fn refuse_foreign(data: &DataDir) -> Result<()> {
         // A start that was cut off at once.
         None if header.is_empty() => Ok(()),
         Some(found) if found > VERSION && ours => Err(newer(found)),
-        Some(_) if ours && header.starts_with(b"SQLite format 3\0") => Ok(()),
+        Some(_) if ours && header.starts_with(MAGIC) => Ok(()),
         _ => Err(StoreError::unusable(format!(
             "{} is not a database of configsync-server, or is damaged: name another folder with \
              --data, or restore a backup (see `configsync-server restore --help`)",
