@@ -84,10 +84,9 @@ impl Store {
     /// Every regular file in a sub-folder of `snapshots/` whose name we give.
     fn files_found(&self) -> Result<Vec<(RandomId, String)>> {
         let mut files = Vec::new();
-        self.data.each_shard(|shard, names| {
-            let of = shard.path().file_name().unwrap_or_default().to_string_lossy();
+        self.data.each_shard(|shard, _, names| {
             let ours = names.iter().filter_map(|name| RandomId::parse(name));
-            files.extend(ours.map(|name| (name, of.clone().into_owned())));
+            files.extend(ours.map(|file| (file, shard.to_owned())));
             Ok(())
         })?;
         Ok(files)

@@ -131,7 +131,7 @@ impl DataDir {
                 return Err(refused());
             }
         }
-        self.each_shard(|_, names| if names.is_empty() { Ok(()) } else { Err(refused()) })
+        self.each_shard(|_, _, names| if names.is_empty() { Ok(()) } else { Err(refused()) })
     }
 
     /// SQLite opens its files by their paths, and follows a link in the place of its log.
@@ -192,12 +192,11 @@ impl DataDir {
 
     /// Removes `snapshots/` with all files that are ours.
     pub fn remove_stored(&self) -> Result<()> {
-        self.each_shard(|shard, names| {
+        self.each_shard(|shard_name, shard, names| {
             for name in names.iter().filter(|name| RandomId::parse(name).is_some()) {
                 shard.unlink(name)?;
             }
-            let name = shard.path().file_name().unwrap_or_default().to_string_lossy();
-            self.snapshots()?.unlink_dir(&name).map(drop)
+            self.snapshots()?.unlink_dir(shard_name).map(drop)
         })?;
         self.root.unlink_dir(SNAPSHOTS).map(drop)
     }
@@ -266,8 +265,10 @@ impl DataDir {
         snapshots.open_dir(&shard_of(file))?.open_regular(&file.to_string())
     }
 
-    /// Hands each sub-folder of `snapshots/` to `work`, with the names in it.
-    pub fn each_shard(&self, mut work: impl FnMut(&Dir, Vec<String>) -> Result<()>) -> Result<()> {
+    /// Hands each sub-folder of `snapshots/` to `work`: its name, itself, and the names in it.
+    pub fn each_shard(
+        &self, mut work: impl FnMut(&str, &Dir, Vec<String>) -> Result<()>,
+    ) -> Result<()> {
         if self.root.look(SNAPSHOTS)?.is_none() {
             return Ok(());
         }
@@ -275,7 +276,7 @@ impl DataDir {
         for name in shards() {
             if snapshots.look(&name)?.is_some() {
                 let shard = snapshots.dir(&name)?;
-                work(&shard, shard.names()?)?;
+                work(&name, &shard, shard.names()?)?;
             }
         }
         Ok(())

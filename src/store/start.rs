@@ -77,16 +77,15 @@ impl Store {
         let sql = "SELECT file FROM stored_files UNION ALL SELECT file FROM deleted_files";
         let known: HashSet<RandomId> = self.random_ids(sql)?;
         let (orphans, mut moved) = (self.data.root().dir(ORPHANS)?, 0);
-        self.data.each_shard(|shard, names| {
+        self.data.each_shard(|shard_name, shard, names| {
             for name in names {
                 let file = RandomId::parse(&name);
-                let placed = |file: &RandomId| shard.path().ends_with(shard_of(*file));
+                let placed = |file: &RandomId| shard_name == shard_of(*file);
                 if file.filter(placed).is_some_and(|file| known.contains(&file)) {
                     continue;
                 }
                 if file.is_none() || !shard.look(&name)?.is_some_and(|stat| is_file(&stat)) {
-                    let shard = shard.path().file_name().unwrap_or_default().to_string_lossy();
-                    foreign.push(format!("{SNAPSHOTS}/{shard}/{name}"));
+                    foreign.push(format!("{SNAPSHOTS}/{shard_name}/{name}"));
                     continue;
                 }
                 match set_aside(shard, &name, &orphans) {

@@ -64,9 +64,9 @@ impl Store {
 
     /// A file without a name, for a response that is too long to wait in memory.
     pub fn response_file(&self) -> Result<File> {
-        let name = RandomId::draw()?.to_string();
-        let file = self.data.tmp()?.create(&name)?;
-        self.data.tmp()?.unlink(&name)?;
+        let (tmp, name) = (self.data.tmp()?, RandomId::draw()?.to_string());
+        let file = tmp.create(&name)?;
+        tmp.unlink(&name)?;
         Ok(file)
     }
 }
