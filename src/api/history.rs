@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::app::request::are_digits;
 use crate::app::{App, Error, HandlerResult, Request};
 use crate::store::snapshots::Selector;
 use crate::store::{RowSink, User};
@@ -19,7 +20,7 @@ pub fn history(app: &App, request: &Request, user: &User) -> HandlerResult {
 
 /// At least 1; more than a page counts as a page, also a number too large to hold.
 fn limit(text: &str) -> Result<usize, Error> {
-    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let digits = are_digits(text);
     match text.parse::<usize>() {
         Ok(rows) if digits && rows > 0 => Ok(rows.min(HISTORY_PAGE_ROWS_MAX)),
         Err(_) if digits => Ok(HISTORY_PAGE_ROWS_MAX),

@@ -171,9 +171,13 @@ impl Query {
 
 /// A row id: decimal digits that fit into 63 bits.
 pub fn parse_id(field: &str, text: &str) -> Result<i64, Error> {
-    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let id = digits.then(|| text.parse().ok()).flatten();
+    let id = are_digits(text).then(|| text.parse().ok()).flatten();
     id.ok_or_else(|| Error::malformed(format!("{field} must be a whole number")))
+}
+
+/// True for decimal digits alone, at least one: Rust's numbers take a sign too.
+pub fn are_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
 /// Decodes `%41` to `A` (RFC 3986, section 2.1). The result must be UTF-8 without NUL.

@@ -1,19 +1,19 @@
 //! `healthcheck`: asks a running server how it is, for containers and timers without curl.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use super::args::Args;
 use super::output::print;
 use super::{CliError, Done, settings};
 use crate::util::limits::HEALTHCHECK_TIMEOUT_S;
+use crate::util::net::reachable;
 
 pub fn run(mut args: Args) -> Done {
     let url = args.setting("--url")?;
     let listen: SocketAddr = args.setting("--listen")?.parse()?;
-    let ip = if listen.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { listen.ip() };
-    let here = format!("http://{}", SocketAddr::from((ip, listen.port())));
+    let here = format!("http://{}", reachable(listen));
     args.finish()?;
     let text = if url.text.is_empty() { &here } else { &url.text };
     let rest = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));

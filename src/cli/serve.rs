@@ -1,6 +1,6 @@
 //! `serve`: runs the server until it is told to stop.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -27,6 +27,7 @@ use crate::store::{Policy, Started, Store, provided_jwt_key};
 use crate::util::limits;
 use crate::util::log;
 use crate::util::metrics::Metrics;
+use crate::util::net::reachable;
 use crate::util::types::{Email, visible};
 
 pub struct Settings {
@@ -227,11 +228,7 @@ fn init_user(store: &Store, email: Option<&Email>, address: SocketAddr) -> Done 
         log::info("--init-user did nothing: there are users already");
         return Ok(());
     }
-    // Nobody can connect to 0.0.0.0; this host at least can use its loopback.
-    let reachable = match address.ip().is_unspecified() {
-        true => SocketAddr::from((Ipv4Addr::LOCALHOST, address.port())),
-        false => address,
-    };
+    let reachable = reachable(address);
     new_token(store, email, "first token", None, true, |token| {
         write_out(format_args!(
             "created user {email}; its API token, shown this once, is\n{token}\n\

@@ -1,7 +1,7 @@
 //! Networks: what counts as one client when connections or failed logins are counted, and which
-//! proxies `--trusted-proxy` trusts.
+//! proxies `--trusted-proxy` trusts. And how this host reaches its own listener.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
 use super::limits::{LOGIN_NETWORK_BITS, PEER_NETWORK_BITS};
@@ -59,6 +59,14 @@ impl FromStr for Network {
         let network = Network::of(address, bits.parse().map_err(drop)?);
         let exact = network.first == alone.first && network.bits.to_string() == bits;
         if exact && network.bits > 0 { Ok(network) } else { Err(()) }
+    }
+}
+
+/// Where this host itself reaches a listener: nobody can connect to 0.0.0.0 or [::].
+pub fn reachable(listen: SocketAddr) -> SocketAddr {
+    match listen.ip().is_unspecified() {
+        true => SocketAddr::from((Ipv4Addr::LOCALHOST, listen.port())),
+        false => listen,
     }
 }
 
