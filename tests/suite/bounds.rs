@@ -191,6 +191,11 @@ fn registering_again_and_again_leaves_no_row_and_refused_pushes_leave_one() {
     user.delete("/api/machines/m").is(200);
     user.post("/api/machines", &json!({ "machine_id": "m", "name": "renamed" })).is(200);
     assert_eq!(events("machine.register"), 3, "renamed, and back");
+    server
+        .user("b@example.org")
+        .post("/api/machines", &json!({ "machine_id": "m", "name": "renamed" }))
+        .is(201);
+    assert_eq!(events("machine.register"), 4, "the same machine of another user is new");
     user.stored("m", b"state");
     user.add("project", "p");
     server.ok(&["user", "quota", "a@example.org", "5"]);
