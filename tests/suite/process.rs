@@ -138,8 +138,8 @@ fn the_soft_descriptor_limit_is_raised_to_the_hard_one() {
     let limits = fs::read_to_string(server.proc("limits")).unwrap();
     let open = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     assert_eq!(open.split_whitespace().nth(3), open.split_whitespace().nth(4), "{open}");
-    let lowered = |line: &String| line.contains("--max-connections");
-    assert!(server.log_lines().iter().any(lowered), "256 connections need more than 1000");
+    // 256 connections need more than 1000.
+    server.wait_for_log("--max-connections");
 }
 
 #[test]
@@ -210,6 +210,7 @@ fn lines_for_the_journal_carry_their_priority() {
     command.args(["user", "enable", "x@example.org", "--data"]).arg(plain.data());
     let ran = run_with(command.env("JOURNAL_STREAM", "9:1"), "");
     assert!(ran.code == 1 && ran.err.starts_with("<3>configsync-server: "), "{ran:?}");
+    plain.wait_for_log("configsync-server");
     assert!(plain.log_lines().iter().all(|line| line.starts_with('{')));
 }
 
