@@ -15,7 +15,6 @@ use crate::store::credentials::Principal;
 use crate::store::{ErrorKind, User};
 use crate::util::limits::{EMAIL_CHARS_MAX, PASSWORD_BYTES_MAX};
 use crate::util::log::{self, Level};
-use crate::util::net::Network;
 use crate::util::time::{now_ms, rfc3339};
 use crate::util::types::plain;
 
@@ -78,7 +77,7 @@ fn by_password(
     let source = unless_throttled(app, peer, Secret::Password, email, Throttle::attempt)?;
     let (known, hash) = app.store.password_of(email)?.unzip();
     // For an unknown user, one without a password and a disabled one the same work is done.
-    let right = password::verify_with(permit, password.as_bytes(), hash.flatten().as_deref());
+    let right = password::verify(permit, password.as_bytes(), hash.flatten().as_deref());
     let right =
         right.map_err(|error| Error::caused_by(format_args!("no password hash: {error}")))?;
     match known {
@@ -95,7 +94,7 @@ fn unless_throttled(
     app: &App, peer: IpAddr, secret: Secret, account: &str,
     ask: fn(&Throttle, Source, Instant) -> Result<(), Throttled>,
 ) -> Result<Source, Error> {
-    let source = app.throttle.source(secret, account, Network::of_login(peer));
+    let source = app.throttle.source(secret, account, peer);
     let Err(throttled) = ask(&app.throttle, source, Instant::now()) else { return Ok(source) };
     app.metrics.login_failures.add(1);
     if throttled.first {

@@ -25,7 +25,9 @@ pub fn hash(password: &[u8]) -> Result<String, HashError> {
     Ok(phc.to_string())
 }
 
-fn verify(password: &[u8], phc: Option<&str>) -> Result<bool, HashError> {
+/// Whether this is the password behind a PHC string. None stands for a user who is unknown or has
+/// no password: it returns false after the same work, so that time tells nothing.
+pub fn verify(_: &Permit, password: &[u8], phc: Option<&str>) -> Result<bool, HashError> {
     let stored = PasswordHash::new(phc.unwrap_or(NOBODY)).map_err(|_| UNUSABLE)?;
     let params = Params::try_from(&stored).map_err(|_| UNUSABLE)?;
     let (Some(salt), Some(expected)) = (stored.salt, stored.hash) else {
@@ -72,19 +74,14 @@ pub struct Permit {
     _place: PoolGuard<()>,
 }
 
-/// Whether this is the password behind a PHC string. None stands for a user who is unknown or has
-/// no password: it returns false after the same work, so that time tells nothing.
-pub fn verify_with(_: &Permit, password: &[u8], phc: Option<&str>) -> Result<bool, HashError> {
-    verify(password, phc)
-}
-
 /// A permit, or None if too many wait already or none came free in time. Each hash takes tens of
 /// milliseconds of a core and 19 MiB, so few run at once.
 pub fn permit() -> Option<Permit> {
-    let place = PERMITS.take_or_queue(Duration::from_secs(HASH_WAIT_S), HASHES_WAITING_MAX);
-    place.map(|place| Permit { _place: place })
+    let _in_line = LINE.take(Duration::ZERO)?;
+    PERMITS.take(Duration::from_secs(HASH_WAIT_S)).map(|place| Permit { _place: place })
 }
 
+static LINE: LazyLock<Arc<Pool<()>>> = LazyLock::new(|| Pool::new([None; HASHES_WAITING_MAX]));
 static PERMITS: LazyLock<Arc<Pool<()>>> = LazyLock::new(|| Pool::new([None; HASHES_AT_ONCE]));
 /// The hash of nobody's password, at the cost of everybody's.
 const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA\
@@ -97,10 +94,34 @@ mod tests {
     #[cfg(target_os = "linux")]
     use std::sync::Barrier;
     use std::thread;
+    use std::time::Instant;
 
     use argon2::password_hash::phc::Salt;
 
     use super::*;
+
+    /// With a permit that no other test waits for.
+    fn verify(password: &[u8], phc: Option<&str>) -> Result<bool, HashError> {
+        let place = Pool::new([None]).take(Duration::ZERO).unwrap();
+        super::verify(&Permit { _place: place }, password, phc)
+    }
+
+    #[test]
+    fn one_more_than_may_wait_is_refused_at_once_and_the_others_get_their_turn() {
+        let held = [(); HASHES_AT_ONCE].map(|()| permit().unwrap());
+        thread::scope(|scope| {
+            // One that meets a full line while that is looked at below tries again.
+            let waits = || while permit().is_none() {};
+            let waiters = [(); HASHES_WAITING_MAX].map(|()| scope.spawn(waits));
+            while LINE.take(Duration::ZERO).is_some() {
+                thread::yield_now();
+            }
+            let begin = Instant::now();
+            assert!(permit().is_none() && begin.elapsed() < Duration::from_secs(HASH_WAIT_S) / 2);
+            drop(held);
+            waiters.into_iter().for_each(|waiter| waiter.join().unwrap());
+        });
+    }
 
     /// A hash that costs little.
     fn cheap(password: &[u8]) -> String {

@@ -2,9 +2,9 @@
 //! so that a reader that does not read delays nobody. Nothing secret is ever handed to it.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
@@ -13,7 +13,7 @@ use crate::util::limits::{LOG_LINES_MAX, LOG_PAUSE_MS};
 use crate::util::time::{now_ms, rfc3339};
 
 /// How much a line matters: its word in the line, and its priority for the journal (syslog(3)).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub struct Level(&'static str, u8);
 
 impl Level {
@@ -25,38 +25,25 @@ impl Level {
     pub const ERROR: Level = Level("error", 3);
 }
 
-/// The name of the thread that writes.
-const WRITER: &str = "log";
-
 /// True: a JSON object a line, with `time`, `level`, `msg` and the fields. False: `TIME LEVEL message
 /// key=value …`.
-static QUEUE: OnceLock<(bool, SyncSender<Line>)> = OnceLock::new();
-static DROPPED: AtomicU64 = AtomicU64::new(0);
-
-enum Line {
-    Text(String),
-    Flush(SyncSender<()>),
-}
+static QUEUE: OnceLock<(bool, SyncSender<String>)> = OnceLock::new();
+/// Lines that are queued, or being written.
+static PENDING: AtomicUsize = AtomicUsize::new(0);
+static DROPPED: AtomicUsize = AtomicUsize::new(0);
 
 /// Starts the writer thread; until then lines are written in place, as text.
 pub fn start(json: bool) -> std::io::Result<()> {
     let (sender, receiver) = sync_channel(LOG_LINES_MAX);
-    std::thread::Builder::new().name(WRITER.into()).spawn(move || write_lines(receiver))?;
+    std::thread::Builder::new().name("log".into()).spawn(move || write_lines(&receiver))?;
     let _ = QUEUE.set((json, sender));
     Ok(())
 }
 
 /// Waits, at most one second, until what was logged so far is written.
 pub fn flush() {
-    let Some((_, sender)) = QUEUE.get() else { return };
-    let (done, wait) = sync_channel(1);
-    let end = Instant::now() + Duration::from_secs(1);
-    while Instant::now() < end {
-        if sender.try_send(Line::Flush(done.clone())).is_ok() {
-            let _ = wait.recv_timeout(end.saturating_duration_since(Instant::now()));
-            return;
-        }
-        // The queue is full: its reader may be slow.
+    let begin = Instant::now();
+    while PENDING.load(Ordering::Acquire) > 0 && begin.elapsed() < Duration::from_secs(1) {
         std::thread::sleep(Duration::from_millis(LOG_PAUSE_MS));
     }
 }
@@ -76,8 +63,10 @@ pub fn error(msg: &str) {
 /// Logs `msg` with fields; a null field is left out of a text line.
 pub fn event(level: Level, msg: &str, fields: &[(&str, Value)]) {
     let line = line(level, msg, fields);
-    let Some((_, sender)) = QUEUE.get() else { return write_stderr(&format!("{line}\n")) };
-    if sender.try_send(Line::Text(line)).is_err() {
+    let Some((_, sender)) = QUEUE.get() else { return write_stderr(&line) };
+    PENDING.fetch_add(1, Ordering::AcqRel);
+    if sender.try_send(line).is_err() {
+        PENDING.fetch_sub(1, Ordering::AcqRel);
         DROPPED.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -88,16 +77,16 @@ pub fn install_panic_hook() {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         error(&format!("internal error: panic at {place}"));
         // It may be the last word of this process.
-        if std::thread::current().name() != Some(WRITER) {
-            flush();
-        }
+        flush();
     }));
 }
 
 /// Where a line begins: with systemd's journal behind standard error, by its priority.
 pub fn priority(level: Level) -> String {
-    static JOURNAL: LazyLock<bool> = LazyLock::new(|| std::env::var_os("JOURNAL_STREAM").is_some());
-    if *JOURNAL { format!("<{}>", level.1) } else { String::new() }
+    match std::env::var_os("JOURNAL_STREAM") {
+        Some(_) => format!("<{}>", level.1),
+        None => String::new(),
+    }
 }
 
 fn line(level: Level, msg: &str, fields: &[(&str, Value)]) -> String {
@@ -105,7 +94,7 @@ fn line(level: Level, msg: &str, fields: &[(&str, Value)]) -> String {
         Some((true, _)) => json_line(level, msg, fields),
         _ => text_line(level, msg, fields),
     };
-    priority(level) + &text
+    format!("{}{text}\n", priority(level))
 }
 
 fn text_line(level: Level, msg: &str, fields: &[(&str, Value)]) -> String {
@@ -136,27 +125,20 @@ fn json_line(level: Level, msg: &str, fields: &[(&str, Value)]) -> String {
 }
 
 /// Lines that come shortly after each other are written together, and wake this thread once.
-fn write_lines(receiver: Receiver<Line>) {
-    while let Ok(first) = receiver.recv() {
-        if matches!(first, Line::Text(_)) {
-            std::thread::sleep(Duration::from_millis(LOG_PAUSE_MS));
-        }
-        let (mut text, mut flushed) = (String::new(), Vec::new());
-        for line in std::iter::once(first).chain(receiver.try_iter().take(LOG_LINES_MAX)) {
-            match line {
-                Line::Text(line) => text.extend([line.as_str(), "\n"]),
-                Line::Flush(done) => flushed.push(done),
-            }
+fn write_lines(receiver: &Receiver<String>) {
+    while let Ok(mut text) = receiver.recv() {
+        std::thread::sleep(Duration::from_millis(LOG_PAUSE_MS));
+        let mut lines = 1;
+        for line in receiver.try_iter().take(LOG_LINES_MAX) {
+            text.push_str(&line);
+            lines += 1;
         }
         let dropped = DROPPED.swap(0, Ordering::Relaxed);
         if dropped > 0 {
-            let line = line(Level::WARN, &format!("{dropped} log lines dropped"), &[]);
-            text.extend([&line, "\n"]);
+            text.push_str(&line(Level::WARN, &format!("{dropped} log lines dropped"), &[]));
         }
         write_stderr(&text);
-        for done in flushed {
-            let _ = done.try_send(());
-        }
+        PENDING.fetch_sub(lines, Ordering::AcqRel);
     }
 }
 

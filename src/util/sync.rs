@@ -52,13 +52,8 @@ impl Drop for Share {
 
 /// A fixed number of places, each with a thing in it, at the latest from its first use.
 pub struct Pool<T> {
-    line: Mutex<Line<T>>,
+    free: Mutex<Vec<Option<T>>>,
     freed: Condvar,
-}
-
-struct Line<T> {
-    free: Vec<Option<T>>,
-    waiting: usize,
 }
 
 /// A taken place; free again on drop, in a panic too.
@@ -71,40 +66,22 @@ pub struct PoolGuard<T> {
 impl<T> Pool<T> {
     /// All places are free.
     pub fn new(places: impl IntoIterator<Item = Option<T>>) -> Arc<Pool<T>> {
-        let line = Mutex::new(Line { free: places.into_iter().collect(), waiting: 0 });
-        Arc::new(Pool { line, freed: Condvar::new() })
+        let free = Mutex::new(places.into_iter().collect());
+        Arc::new(Pool { free, freed: Condvar::new() })
     }
 
     /// A place, the one used last first; None if none came free within `wait`.
     pub fn take(self: &Arc<Self>, wait: Duration) -> Option<PoolGuard<T>> {
-        self.take_or_queue(wait, usize::MAX)
-    }
-
-    /// The same; None at once where so many wait already.
-    pub fn take_or_queue(
-        self: &Arc<Self>, wait: Duration, queue_max: usize,
-    ) -> Option<PoolGuard<T>> {
-        let mut line = lock(&self.line);
-        if line.free.is_empty() && line.waiting >= queue_max {
-            return None;
-        }
-        line.waiting += 1;
-        let waited = self.freed.wait_timeout_while(line, wait, |line| line.free.is_empty());
-        let mut line = waited.unwrap_or_else(PoisonError::into_inner).0;
-        line.waiting -= 1;
-        line.free.pop().map(|value| PoolGuard { pool: Arc::clone(self), value })
+        let waited = self.freed.wait_timeout_while(lock(&self.free), wait, |free| free.is_empty());
+        let value = waited.unwrap_or_else(PoisonError::into_inner).0.pop()?;
+        Some(PoolGuard { pool: Arc::clone(self), value })
     }
 }
 
 impl<T> Drop for PoolGuard<T> {
     fn drop(&mut self) {
-        let mut line = lock(&self.pool.line);
-        line.free.push(self.value.take());
-        // Waking is a system call even where nobody waits.
-        if line.waiting > 0 {
-            drop(line);
-            self.pool.freed.notify_one();
-        }
+        lock(&self.pool.free).push(self.value.take());
+        self.pool.freed.notify_one();
     }
 }
 
@@ -120,22 +97,6 @@ mod tests {
         first.value = Some(7);
         drop((second, first));
         assert_eq!(pool.take(Duration::ZERO).unwrap().value, Some(7));
-    }
-
-    #[test]
-    fn one_more_than_may_wait_is_refused_at_once_and_the_others_get_their_turn() {
-        let pool = Pool::<()>::new([None]);
-        std::thread::scope(|scope| {
-            let taken = pool.take(Duration::ZERO).unwrap();
-            let waits = || pool.take_or_queue(Duration::from_secs(20), 8).is_some();
-            let waiters: Vec<_> = (0..8).map(|_| scope.spawn(waits)).collect();
-            while lock(&pool.line).waiting < 8 {
-                std::thread::yield_now();
-            }
-            assert!(pool.take_or_queue(Duration::from_secs(3600), 8).is_none());
-            drop(taken);
-            assert!(waiters.into_iter().all(|waiter| waiter.join().unwrap()));
-        });
     }
 
     #[test]

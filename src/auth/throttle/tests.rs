@@ -1,12 +1,12 @@
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use super::Secret::{Password, Token};
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn address(n: u32) -> Network {
-    Network::of_login(IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n)))
+fn address(n: u32) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n))
 }
 
 impl Throttle {
@@ -22,7 +22,7 @@ impl Throttle {
     /// Entries of accounts and of addresses.
     fn entries(&self) -> [usize; 2] {
         let failures = lock(&self.failures);
-        [failures.accounts.entries.len(), failures.addresses.entries.len()]
+        [failures.accounts.len(), failures.addresses.len()]
     }
 }
 
@@ -54,9 +54,10 @@ fn the_101st_failure_of_an_address_is_refused_for_every_account() {
 #[test]
 fn the_addresses_of_an_ipv6_56_count_as_one() {
     let (throttle, now) = fresh();
-    let from = |address: &str| Network::of_login(address.parse().unwrap());
-    let guess =
-        |address: &str| throttle.attempt(throttle.source(Password, "a", from(address)), now);
+    let guess = |address: &str| {
+        let source = throttle.source(Password, "a", address.parse().unwrap());
+        throttle.attempt(source, now)
+    };
     for i in 0..10 {
         assert!(guess(&format!("2001:db8:0:{i:x}::1")).is_ok(), "{i}");
     }
@@ -191,11 +192,14 @@ fn an_address_that_goes_on_failing_is_not_pushed_out_by_made_up_accounts() {
 #[test]
 fn expired_entries_make_room_first() {
     let (throttle, now) = fresh();
-    for i in 0..THROTTLE_ENTRIES_MAX as u32 {
-        assert!(throttle.guess("a", i, now).is_ok());
+    throttle.fail("a", 0, now + WINDOW, 10);
+    for i in 1..THROTTLE_ENTRIES_MAX as u32 * 2 {
+        let at = if i == 1 { now + WINDOW } else { now };
+        assert!(throttle.guess("a", i, at).is_ok());
     }
-    assert!(throttle.guess("a", u32::MAX >> 8, now + WINDOW).is_ok());
-    assert_eq!(throttle.entries(), [1, 1]);
+    assert_eq!(throttle.entries(), [THROTTLE_ENTRIES_MAX; 2]);
+    assert_eq!(throttle.fail("a", 1, now + WINDOW, 50), 9);
+    assert!(throttle.guess("a", 0, now + WINDOW).is_err());
 }
 
 #[test]
