@@ -41,7 +41,7 @@ pub mod fuzzing {
     pub use crate::auth::jwt::JwtKey;
     pub use crate::auth::password::{permit, verify};
     pub use crate::cli::read_serve_arguments;
-    pub use crate::gate::error::{Error, RequestError};
+    pub use crate::gate::error::Error;
     pub use crate::gate::json::split_upload_json;
     pub use crate::gate::{client, head};
     pub use crate::store::snapshots::Digests;

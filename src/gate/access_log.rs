@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
+use super::error::CLIENT_LEFT;
 use crate::util::limits::LOG_PATH_CHARS_MAX;
 use crate::util::log::{self, Level};
 use crate::util::metrics::Metrics;
@@ -17,7 +18,7 @@ pub struct AccessRecord<'a> {
     pub path: &'a str,
     /// The route's pattern; empty if there is none.
     pub route: &'static str,
-    /// Status of the response; 499, as nginx writes it, where the client left before it.
+    /// Status of the response.
     pub status: u16,
     pub bytes_in: u64,
     pub bytes_out: u64,
@@ -40,7 +41,7 @@ impl<'a> AccessRecord<'a> {
             method: "-",
             path: "-",
             route: "",
-            status: 499,
+            status: CLIENT_LEFT,
             bytes_in: 0,
             bytes_out: 0,
             started: Instant::now(),

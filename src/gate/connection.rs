@@ -5,7 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::access_log::AccessRecord;
-use super::error::{Error, RequestError};
+use super::error::{CLIENT_LEFT, Error};
 use super::head::{Head, find_end, parse};
 use super::response::Response;
 use super::send::send;
@@ -41,20 +41,21 @@ impl<A: Admission> Connection<'_, A> {
     fn exchange(&mut self) -> Option<()> {
         let (slot, slots) = (self.slot, &self.slot.slots);
         let head = match self.read_head() {
-            Ok(head) => Ok(head),
-            Err(error) => Err(error.in_phase("request head", "--head-timeout")?),
+            Err(error) if error.status == CLIENT_LEFT => return None,
+            head => head,
         };
         let mut record = AccessRecord::new(RandomId::draw().ok()?, slot.peer, &slots.metrics);
         let mut unread = head.as_ref().map_or(0, |head| head.content_length.unwrap_or(0));
-        let (result, keep_alive) = match &head {
-            Ok(head) => (self.respond(head, &mut unread, &mut record), head.keep_alive()),
-            Err(error) => (Err(error.clone().into()), false),
+        let response = match &head {
+            Ok(head) => self.respond(head, &mut unread, &mut record),
+            Err(error) => Err(error.clone()),
         };
         // What is unread of a body cannot be told from the next request.
+        let keep_alive = head.as_ref().is_ok_and(Head::keep_alive);
         let keep = keep_alive && unread == 0 && !slots.stopping();
-        let response = match result {
-            Ok(response) => response,
-            Err(error) => error.in_phase("request body", "--body-grace")?.into(),
+        let response = match response {
+            Err(error) if error.status == CLIENT_LEFT => return None,
+            response => response.unwrap_or_else(Response::from),
         };
         record.status = response.status;
         record.code = response.code.clone();
@@ -74,27 +75,30 @@ impl<A: Admission> Connection<'_, A> {
     }
 
     /// Waits for a head. It may take its time to begin, and only so long to end.
-    fn read_head(&mut self) -> Result<Head, RequestError> {
+    fn read_head(&mut self) -> Result<Head, Error> {
         let config = &self.slot.slots.config;
         let (mut head, mut deadline) = (Vec::new(), Instant::now() + config.idle_timeout);
         loop {
             // Some clients send an empty line after a body. It is no request and gets no response.
             let idle = b"\r\n".starts_with(&head);
             let arrived = match self.wait_until(deadline) {
-                Err(_) if idle => return Err(RequestError::Disconnected),
-                arrived => arrived?,
+                Err(_) if idle => return Err(Error::new(CLIENT_LEFT, "client_left", "")),
+                Err(cause) => {
+                    return Err(Error::not_received(&cause, "request head", "--head-timeout"));
+                }
+                Ok(arrived) => arrived,
             };
             let seen = head.len();
             head.extend_from_slice(arrived);
             if head.first() == Some(&TLS_HANDSHAKE) {
                 let plain =
                     "this port speaks plain HTTP: use http://, or https:// at the proxy in front";
-                return Err(Error { reason: Some("tls"), ..Error::malformed(plain) }.into());
+                return Err(Error { reason: Some("tls"), ..Error::malformed(plain) });
             }
             let end = find_end(&head, seen)?;
             self.incoming.consume(end.unwrap_or(head.len()).saturating_sub(seen));
             if let Some(end) = end {
-                return Ok(parse(head.get(..end).unwrap_or_default())?);
+                return parse(head.get(..end).unwrap_or_default());
             }
             if idle && !b"\r\n".starts_with(&head) {
                 deadline = Instant::now() + config.head_timeout;
@@ -123,7 +127,7 @@ impl<A: Admission> Connection<'_, A> {
     /// what the connection still has of the body.
     fn respond<'h>(
         &mut self, head: &'h Head, unread: &mut u64, record: &mut AccessRecord<'h>,
-    ) -> Result<Response, RequestError> {
+    ) -> Result<Response, Error> {
         let (config, admission) = (&self.slot.slots.config, &self.service.admission);
         (record.method, record.path) = (&head.method, &head.path);
         let client = peer::client(self.slot.peer, &config.trusted_proxies, head);
@@ -135,14 +139,14 @@ impl<A: Admission> Connection<'_, A> {
             // Who waits for it is told that the body may come (RFC 9110, section 10.1.1).
             if head.expects_continue() && self.incoming.buffer().is_empty() {
                 let written = (&*self.slot.stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
-                written.map_err(|_| RequestError::Disconnected)?;
+                written.map_err(Error::of_body)?;
             }
             let store = |bytes: &[u8]| admission.store(&mut ticket, bytes);
             body = receive(&mut self.incoming, length, spool, config.body_grace, store)?;
         }
         (*unread, record.bytes_in) = (0, length);
         admission.prepare(&mut ticket, &body)?;
-        Ok(self.service.upstream.forward(record.id, head, ticket, &body)?)
+        self.service.upstream.forward(record.id, head, ticket, &body)
     }
 
     /// Ends a connection after its last response: closing it with something unread would reset it, and the reset

@@ -1,4 +1,4 @@
-//! Why a request is refused, and why one did not arrive.
+//! Why a request is refused, or did not arrive.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind};
@@ -66,44 +66,26 @@ impl Error {
         log::error(&cause.to_string());
         Error::internal()
     }
-}
 
-/// Why a request did not arrive whole. What follows on the connection cannot be told from a
-/// second request.
-#[derive(Debug)]
-pub enum RequestError {
-    /// The client left: nobody reads a response.
-    Disconnected,
-    /// The client sent too slowly; each phase has its own flag.
-    TooSlow,
-    /// Refused.
-    Rejected(Error),
-}
-
-impl RequestError {
-    /// The refusal when it happened in this phase of a request; None if the client left.
-    pub fn in_phase(self, phase: &str, flag: &str) -> Option<Error> {
-        let sentence = || format!("the {phase} came too slowly; {flag} on the server is its limit");
-        match self {
-            RequestError::Disconnected => None,
-            RequestError::TooSlow => Some(Error::new(408, "too_slow", sentence())),
-            RequestError::Rejected(error) => Some(error),
+    /// 408, or [`CLIENT_LEFT`]: why this phase of a request did not arrive, which the flag bounds.
+    /// What follows on the connection cannot be told from a second request.
+    pub fn not_received(cause: &io::Error, phase: &str, flag: &str) -> Error {
+        match cause.kind() {
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => {
+                let slow =
+                    format!("the {phase} came too slowly; {flag} on the server is its limit");
+                Error::new(408, "too_slow", slow)
+            }
+            _ => Error::new(CLIENT_LEFT, "client_left", ""),
         }
     }
-}
 
-impl From<Error> for RequestError {
-    fn from(error: Error) -> RequestError {
-        RequestError::Rejected(error)
+    /// The same while a body is received.
+    pub fn of_body(cause: io::Error) -> Error {
+        Error::not_received(&cause, "request body", "--body-grace")
     }
 }
 
-/// Of an error while reading from the client.
-impl From<io::Error> for RequestError {
-    fn from(error: io::Error) -> RequestError {
-        match error.kind() {
-            ErrorKind::TimedOut | ErrorKind::WouldBlock => RequestError::TooSlow,
-            _ => RequestError::Disconnected,
-        }
-    }
-}
+/// The status, as nginx logs it, of a request whose client left before its response: nobody reads
+/// one.
+pub const CLIENT_LEFT: u16 = 499;

@@ -2,12 +2,12 @@
 //! member is dropped unread, and the little that remains is left for serde_json, so that memory
 //! stays flat however large the body is.
 
-use std::io::{self, BufRead, Read};
+use std::io::{BufRead, Read};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::error::{Error, RequestError};
+use super::error::Error;
 use crate::util::limits::JSON_NESTING_MAX;
 
 /// Characters that are decoded at once: a multiple of four, and enough for one write to a file.
@@ -26,8 +26,8 @@ const ESCAPE_CHARS: usize = 6;
 /// nothing but strings, escapes and open brackets is followed.
 pub fn split_upload_json(
     source: impl BufRead, field: &str, skip: &str, rest_max: usize,
-    take: impl FnMut(&[u8]) -> Result<(), RequestError>,
-) -> Result<Vec<u8>, RequestError> {
+    take: impl FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<Vec<u8>, Error> {
     let (rest, place) = (Vec::new(), Place::default());
     Splitter { source, place, take, field, skip, rest, rest_max }.run()
 }
@@ -81,8 +81,8 @@ struct Splitter<'a, S, T> {
     rest_max: usize,
 }
 
-impl<'a, S: BufRead, T: FnMut(&[u8]) -> Result<(), RequestError>> Splitter<'a, S, T> {
-    fn run(mut self) -> Result<Vec<u8>, RequestError> {
+impl<'a, S: BufRead, T: FnMut(&[u8]) -> Result<(), Error>> Splitter<'a, S, T> {
+    fn run(mut self) -> Result<Vec<u8>, Error> {
         let (mut string_at, mut found) = (0, Vec::new());
         while let Some(byte) = self.peek()? {
             if self.place.depth == 0 && !b"{ \t\r\n".contains(&byte) {
@@ -120,7 +120,7 @@ impl<'a, S: BufRead, T: FnMut(&[u8]) -> Result<(), RequestError>> Splitter<'a, S
     }
 
     /// Hands on what a member's base64 decodes to.
-    fn decode_value(&mut self) -> Result<(), RequestError> {
+    fn decode_value(&mut self) -> Result<(), Error> {
         let rule = "must be a string of canonical base64 (standard alphabet, padded, nothing else)";
         let rule = format!("{} {rule}", self.field);
         if self.begin_value()? != b'"' {
@@ -129,7 +129,8 @@ impl<'a, S: BufRead, T: FnMut(&[u8]) -> Result<(), RequestError>> Splitter<'a, S
         let (mut chars, mut bytes, mut padded, mut ended) = (Vec::new(), Vec::new(), false, false);
         while !ended {
             let room = DECODE_CHARS.saturating_sub(chars.len()) as u64;
-            if Read::take(&mut self.source, room).read_until(b'"', &mut chars)? == 0 {
+            let arrived = Read::take(&mut self.source, room).read_until(b'"', &mut chars);
+            if arrived.map_err(Error::of_body)? == 0 {
                 return refuse(CUT_SHORT);
             }
             ended = chars.pop_if(|last| *last == b'"').is_some();
@@ -151,7 +152,7 @@ impl<'a, S: BufRead, T: FnMut(&[u8]) -> Result<(), RequestError>> Splitter<'a, S
     }
 
     /// Drops a member's value: a string, an object, a list or a word.
-    fn skip_value(&mut self) -> Result<(), RequestError> {
+    fn skip_value(&mut self) -> Result<(), Error> {
         let in_word = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
         let mut byte = self.begin_value()?;
         if !in_word(byte) && !b"\"{[".contains(&byte) {
@@ -164,7 +165,7 @@ impl<'a, S: BufRead, T: FnMut(&[u8]) -> Result<(), RequestError>> Splitter<'a, S
     }
 
     /// Puts `null` in the place of a value, and returns its first byte.
-    fn begin_value(&mut self) -> Result<u8, RequestError> {
+    fn begin_value(&mut self) -> Result<u8, Error> {
         self.keep(b"null")?;
         loop {
             let byte = self.next()?;
@@ -174,24 +175,24 @@ impl<'a, S: BufRead, T: FnMut(&[u8]) -> Result<(), RequestError>> Splitter<'a, S
         }
     }
 
-    fn keep(&mut self, bytes: &[u8]) -> Result<(), RequestError> {
+    fn keep(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.rest.extend_from_slice(bytes);
         if self.rest.len() > self.rest_max {
             let beside = format!(" beside {}, whatever --max-body allows", self.field);
-            return Err(Error::too_large(self.rest_max as u64, &beside).into());
+            return Err(Error::too_large(self.rest_max as u64, &beside));
         }
         Ok(())
     }
 
-    fn next(&mut self) -> Result<u8, RequestError> {
+    fn next(&mut self) -> Result<u8, Error> {
         let byte = self.peek()?.ok_or_else(|| Error::malformed(CUT_SHORT))?;
         self.source.consume(1);
         if self.place.pass(byte) { Ok(byte) } else { refuse(TOO_DEEP) }
     }
 
     /// The byte that comes next; none at the end.
-    fn peek(&mut self) -> io::Result<Option<u8>> {
-        Ok(self.source.fill_buf()?.first().copied())
+    fn peek(&mut self) -> Result<Option<u8>, Error> {
+        Ok(self.source.fill_buf().map_err(Error::of_body)?.first().copied())
     }
 }
 
@@ -211,8 +212,8 @@ fn unescape(chars: &mut Vec<u8>, ended: bool) -> Option<Vec<u8>> {
     (!chars.contains(&b'\\')).then_some(incomplete)
 }
 
-fn refuse<T>(sentence: &str) -> Result<T, RequestError> {
-    Err(Error::malformed(sentence).into())
+fn refuse<T>(sentence: &str) -> Result<T, Error> {
+    Err(Error::malformed(sentence))
 }
 
 const TOO_DEEP: &str = "the JSON in the body nests too deeply";

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use super::error::{Error, RequestError};
+use super::error::Error;
 use super::json::split_upload_json;
 use super::min_rate::MinRate;
 use crate::util::limits::{PIECE_BYTES, SMALL_BODY_BYTES_MAX};
@@ -31,18 +31,17 @@ pub enum Spool {
 pub fn receive(
     stream: &mut BufReader<&TcpStream>, length: u64, spool: Spool, grace: Duration,
     mut store: impl FnMut(&[u8]) -> Result<(), Error>,
-) -> Result<Vec<u8>, RequestError> {
-    stream.get_ref().set_read_timeout(Some(grace))?;
+) -> Result<Vec<u8>, Error> {
+    stream.get_ref().set_read_timeout(Some(grace)).map_err(Error::of_body)?;
     let piece = usize::try_from(length).unwrap_or(usize::MAX).min(PIECE_BYTES);
     let limited = MinRate::new(stream.take(length), grace);
     let mut source = BufReader::with_capacity(piece, limited);
     if let Spool::UploadJson { field, skip } = spool {
-        let take = |bytes: &[u8]| Ok(store(bytes)?);
-        return split_upload_json(source, field, skip, SMALL_BODY_BYTES_MAX, take);
+        return split_upload_json(source, field, skip, SMALL_BODY_BYTES_MAX, store);
     }
     let mut small = Vec::new();
     loop {
-        let piece = source.fill_buf()?;
+        let piece = source.fill_buf().map_err(Error::of_body)?;
         let len = piece.len();
         match spool {
             _ if len == 0 => return Ok(small),

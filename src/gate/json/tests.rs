@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::io;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -44,8 +45,7 @@ fn split_pieces<'a>(rest_max: usize, pieces: impl IntoIterator<Item = &'a [u8]>)
     });
     match rest {
         Ok(rest) => Ok((String::from_utf8(rest).unwrap(), decoded)),
-        Err(RequestError::Rejected(error)) => Err((error.status, error.sentence)),
-        Err(error) => panic!("a document in memory arrives: {error:?}"),
+        Err(error) => Err((error.status, error.sentence)),
     }
 }
 
