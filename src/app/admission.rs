@@ -58,7 +58,7 @@ impl gate::Admission for Admission {
     fn admit(
         &self, head: &Head, client: Client, record: &mut AccessRecord<'_>,
     ) -> Result<(Spool, Ticket), Error> {
-        if head.path.starts_with("/api/") {
+        if head.path().starts_with("/api/") {
             refuse_cross_site(head, client)?;
         }
         let route = self.route(head, client)?;
@@ -99,7 +99,7 @@ impl gate::Admission for Admission {
 impl Admission {
     /// The route of a request, if this listener has it.
     fn route(&self, head: &Head, client: Client) -> Result<&'static Route, Error> {
-        let found = routes::find(&head.method, &head.path)?;
+        let found = routes::find(&head.method, head.path())?;
         let (route, _) = found.ok_or_else(|| nothing_here(head, client))?;
         let of_metrics = matches!(route.handler, Handler::Metrics(_));
         let here = match self.listener {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::access_log::AccessRecord;
 use super::error::{CLIENT_LEFT, Error};
-use super::head::{Head, find_end, parse};
+use super::head::{Head, parse};
 use super::response::Response;
 use super::send::send;
 use super::slots::Slot;
@@ -83,22 +83,16 @@ impl<A: Admission> Connection<'_, A> {
             let idle = b"\r\n".starts_with(&head);
             let arrived = match self.wait_until(deadline) {
                 Err(_) if idle => return Err(Error::new(CLIENT_LEFT, "client_left", "")),
-                Err(cause) => {
-                    return Err(Error::not_received(&cause, "request head", "--head-timeout"));
-                }
+                Err(e) => return Err(Error::not_received(&e, "request head", "--head-timeout")),
                 Ok(arrived) => arrived,
             };
             let seen = head.len();
             head.extend_from_slice(arrived);
-            if head.first() == Some(&TLS_HANDSHAKE) {
-                let plain =
-                    "this port speaks plain HTTP: use http://, or https:// at the proxy in front";
-                return Err(Error { reason: Some("tls"), ..Error::malformed(plain) });
-            }
-            let end = find_end(&head, seen)?;
-            self.incoming.consume(end.unwrap_or(head.len()).saturating_sub(seen));
-            if let Some(end) = end {
-                return parse(head.get(..end).unwrap_or_default());
+            let parsed = parse(&head)?;
+            let end = parsed.as_ref().map_or(head.len(), |(_, end)| *end);
+            self.incoming.consume(end.saturating_sub(seen));
+            if let Some((head, _)) = parsed {
+                return Ok(head);
             }
             if idle && !b"\r\n".starts_with(&head) {
                 deadline = Instant::now() + config.head_timeout;
@@ -129,7 +123,7 @@ impl<A: Admission> Connection<'_, A> {
         &mut self, head: &'h Head, unread: &mut u64, record: &mut AccessRecord<'h>,
     ) -> Result<Response, Error> {
         let (config, admission) = (&self.slot.slots.config, &self.service.admission);
-        (record.method, record.path) = (&head.method, &head.path);
+        (record.method, record.path) = (&head.method, head.path());
         let client = peer::client(self.slot.peer, &config.trusted_proxies, head);
         record.peer = client.address;
         self.slot.begin_request(client.address)?;
@@ -165,6 +159,3 @@ impl<A: Admission> Connection<'_, A> {
         while begin.elapsed() < limit() && unread.read(&mut piece).map_or_else(again, |n| n > 0) {}
     }
 }
-
-/// The first byte of a TLS connection (RFC 8446, section 5.1).
-const TLS_HANDSHAKE: u8 = 0x16;

@@ -8,10 +8,8 @@ use crate::util::limits::{HEAD_BYTES_MAX, HEAD_FIELDS_MAX, METHOD_CHARS_MAX};
 pub struct Head {
     /// As sent: methods are case-sensitive (RFC 9110, section 9.1).
     pub method: String,
-    /// The target's path, not decoded.
-    pub path: String,
-    /// The target's query, what follows the first `?`, not decoded.
-    pub query: Option<String>,
+    /// Path and query in origin form, not decoded.
+    pub target: String,
     /// True for HTTP/1.1, false for HTTP/1.0.
     pub http11: bool,
     /// The lines of the fields that this program reads, in order: the field's name as it is spelled
@@ -34,47 +32,49 @@ const LISTS: [&str; 8] = [
     "X-Forwarded-For", "X-Forwarded-Host",
 ];
 
-/// Looks for the end of the head at the front of `buf`, whose first `seen` bytes passed an
-/// earlier call.
+/// Parses the head at the front of `buf`, and returns it with its length, including the empty line
+/// that ends it and the one that may stand before it (RFC 9112, section 2.2); what follows is not
+/// looked at. `None`: it needs more.
 ///
-/// `Some(len)`: the head is complete and takes `len` bytes, with the empty line that ends it and
-/// the one that may stand before it (RFC 9112, section 2.2); what follows was not looked at.
-/// `None`: it needs more. An error names the first byte that can never be part of a good head,
-/// without waiting for the end: a client that speaks another protocol is told at once.
-pub fn find_end(buf: &[u8], seen: usize) -> Result<Option<usize>, Error> {
+/// An error names the first byte that can never be part of a good head, without waiting for the
+/// end: a client that speaks another protocol is told at once.
+pub fn parse(buf: &[u8]) -> Result<Option<(Head, usize)>, Error> {
     let buf = buf.get(..HEAD_BYTES_MAX).unwrap_or(buf);
     let begin = if buf.starts_with(b"\r\n") { 2 } else { 0 };
-    // A lone CR may still become the empty line.
-    if buf != b"\r" && buf.get(begin).is_some_and(|first| !is_token(first)) {
-        return Err(Error::malformed("the request does not begin with a method"));
+    match buf.get(begin) {
+        Some(&TLS_HANDSHAKE) => {
+            let plain =
+                "this port speaks plain HTTP: use http://, or https:// at the proxy in front";
+            return Err(Error { reason: Some("tls"), ..Error::malformed(plain) });
+        }
+        // A lone CR may still become the empty line.
+        Some(first) if !is_token(first) && buf != b"\r" => {
+            return Err(Error::malformed("the request does not begin with a method"));
+        }
+        _ => {}
     }
-    // The end may have begun in what an earlier call looked at.
-    let from = seen.saturating_sub(3).max(begin);
-    let end = buf.get(from..).unwrap_or_default().windows(4).position(|four| four == b"\r\n\r\n");
-    let end = end.map(|at| from.saturating_add(at).saturating_add(4));
-    let new = buf.get(seen.saturating_sub(1)..end.unwrap_or(buf.len())).unwrap_or_default();
+    let end = buf.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at.saturating_add(4));
+    let head = buf.get(..end.unwrap_or(buf.len())).unwrap_or_default();
     let fits = |pair: &[u8]| match pair {
         [b'\r', byte] => *byte == b'\n',
         [_, byte] => matches!(byte, b'\r' | b'\t' | b' '..=b'~' | 0x80..),
         _ => true,
     };
-    if !new.windows(2).all(fits) {
+    if !head.windows(2).all(fits) {
         let rule =
             "the request head must be lines that end with CR LF and hold no control character";
         return Err(Error::malformed(rule));
     }
-    if end.is_none() && buf.len() >= HEAD_BYTES_MAX { Err(too_large()) } else { Ok(end) }
+    match end {
+        Some(end) => Ok(Some((parse_lines(head)?, end))),
+        None if buf.len() >= HEAD_BYTES_MAX => Err(too_large()),
+        None => Ok(None),
+    }
 }
 
-/// Parses a head that `find_end` found complete.
-///
 /// Errors of syntax, wherever they stand, come before those of meaning: only a head that every
 /// reader understands alike is judged by what it asks for.
-pub fn parse(head: &[u8]) -> Result<Head, Error> {
-    // Looked at again, so that this function alone decides what a `Head` may hold.
-    if find_end(head, 0)? != Some(head.len()) {
-        return Err(Error::malformed("the request head is cut short"));
-    }
+fn parse_lines(head: &[u8]) -> Result<Head, Error> {
     let lines = head.split(|byte| b"\r\n".contains(byte));
     let mut lines = lines.filter(|line| !line.is_empty());
     let (mut head, authority) = request_line(lines.next().unwrap_or_default())?;
@@ -93,6 +93,11 @@ pub fn parse(head: &[u8]) -> Result<Head, Error> {
 }
 
 impl Head {
+    /// The target without its query.
+    pub fn path(&self) -> &str {
+        self.target.split('?').next().unwrap_or_default()
+    }
+
     /// The values of the lines of a field that this program reads, in order.
     pub fn fields(&self, name: &'static str) -> impl DoubleEndedIterator<Item = &str> {
         let named = self.lines.iter().filter(move |(found, _)| found.eq_ignore_ascii_case(name));
@@ -164,10 +169,9 @@ fn request_line(line: &[u8]) -> Result<(Head, Option<&str>), Error> {
         return Err(malformed());
     }
     let (authority, target) = split_target(target).ok_or_else(malformed)?;
-    let mut parts = target.splitn(2, '?').map(str::to_owned);
-    let path = parts.next().filter(|path| !path.is_empty()).unwrap_or_else(|| "/".to_owned());
-    let (method, query, lines) = (method.to_owned(), parts.next(), Vec::new());
-    Ok((Head { method, path, query, http11, lines, content_length: None }, authority))
+    let slash = if target.starts_with('/') { "" } else { "/" };
+    let (method, target, lines) = (method.to_owned(), format!("{slash}{target}"), Vec::new());
+    Ok((Head { method, target, http11, lines, content_length: None }, authority))
 }
 
 /// The authority of a target in absolute form, and its path and query.
@@ -216,6 +220,9 @@ fn length(value: &str) -> Result<u64, Error> {
 fn is_token(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
 }
+
+/// The first byte of a TLS connection (RFC 8446, section 5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
 
 fn too_large() -> Error {
     Error::new(431, "head_too_large", "the request head is too large")

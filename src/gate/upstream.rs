@@ -129,11 +129,10 @@ fn open(socket: &Path, timeout: Duration) -> io::Result<BufReader<UnixStream>> {
 /// The head of the request that tiny_http sees. `TE: identity` makes it declare a length;
 /// several lines of a list field are one here (RFC 9110, section 5.3).
 fn canonical(id: RandomId, head: &Head, length: usize) -> String {
-    let mut text = format!("{} {}", head.method, head.path);
-    for part in head.query.iter().flat_map(|query| ["?", query]) {
-        text.push_str(part);
-    }
-    text.push_str(" HTTP/1.1\r\nHost: application\r\nTE: identity\r\n");
+    let mut text = format!(
+        "{} {} HTTP/1.1\r\nHost: application\r\nTE: identity\r\n",
+        head.method, head.target
+    );
     for name in FORWARDED {
         let lines: Vec<&str> = head.fields(name).collect();
         if !lines.is_empty() {
