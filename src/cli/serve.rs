@@ -114,7 +114,7 @@ impl Listeners {
     /// Opens a gate behind each.
     fn open(
         self, app: &Arc<App>, upstream: &Arc<Upstream<Ticket>>, config: &Config,
-    ) -> Result<Vec<Gate>, CliError> {
+    ) -> Result<Vec<Arc<Gate>>, CliError> {
         let open = |socket, listener| {
             let admission = Admission { app: Arc::clone(app), listener };
             let service = Service { admission, upstream: Arc::clone(upstream) };
@@ -176,7 +176,7 @@ fn tell(store: &Store, settings: &Settings, started: &Started) -> Done {
 }
 
 /// Accepts nothing more, lets requests in flight end, and closes the database.
-fn stop(app: &Arc<App>, gates: Vec<Gate>, stop_timeout: Duration) {
+fn stop(app: &Arc<App>, gates: Vec<Arc<Gate>>, stop_timeout: Duration) {
     notify("STOPPING=1");
     log::info("stopping: finishing the requests in flight");
     let end = Instant::now() + stop_timeout;

@@ -39,12 +39,12 @@ pub fn serve<A: Admission>(slot: &Slot, service: &Service<A>) -> io::Result<()> 
 impl<A: Admission> Connection<'_, A> {
     /// Serves one request; None once the connection is over.
     fn exchange(&mut self) -> Option<()> {
-        let (slot, slots) = (self.slot, &self.slot.slots);
+        let (slot, gate) = (self.slot, &self.slot.gate);
         let head = match self.read_head() {
             Err(error) if error.status == CLIENT_LEFT => return None,
             head => head,
         };
-        let mut record = AccessRecord::new(RandomId::draw().ok()?, slot.peer, &slots.metrics);
+        let mut record = AccessRecord::new(RandomId::draw().ok()?, slot.peer, &gate.metrics);
         let mut unread = head.as_ref().map_or(0, |head| head.content_length.unwrap_or(0));
         let response = match &head {
             Ok(head) => self.respond(head, &mut unread, &mut record),
@@ -52,7 +52,7 @@ impl<A: Admission> Connection<'_, A> {
         };
         // What is unread of a body cannot be told from the next request.
         let keep_alive = head.as_ref().is_ok_and(Head::keep_alive);
-        let keep = keep_alive && unread == 0 && !slots.stopping();
+        let keep = keep_alive && unread == 0 && !slot.stopping();
         let response = match response {
             Err(error) if error.status == CLIENT_LEFT => return None,
             response => response.unwrap_or_else(Response::from),
@@ -61,8 +61,8 @@ impl<A: Admission> Connection<'_, A> {
         record.code = response.code.clone();
         record.reason = response.reason;
         let of_head = head.as_ref().is_ok_and(|head| head.method == "HEAD");
-        let head_bytes = response.head(record.id, (slots.config.phrase)(response.status), !keep);
-        let grace = slots.config.body_grace;
+        let head_bytes = response.head(record.id, (gate.config.phrase)(response.status), !keep);
+        let grace = gate.config.body_grace;
         let (bytes, sent) = send(&slot.stream, &head_bytes, response, of_head, grace);
         record.bytes_out = bytes;
         let signed_in = record.user.is_some();
@@ -76,7 +76,7 @@ impl<A: Admission> Connection<'_, A> {
 
     /// Waits for a head. It may take its time to begin, and only so long to end.
     fn read_head(&mut self) -> Result<Head, Error> {
-        let config = &self.slot.slots.config;
+        let config = &self.slot.gate.config;
         let (mut head, mut deadline) = (Vec::new(), Instant::now() + config.idle_timeout);
         loop {
             // Some clients send an empty line after a body. It is no request and gets no response.
@@ -122,7 +122,7 @@ impl<A: Admission> Connection<'_, A> {
     fn respond<'h>(
         &mut self, head: &'h Head, unread: &mut u64, record: &mut AccessRecord<'h>,
     ) -> Result<Response, Error> {
-        let (config, admission) = (&self.slot.slots.config, &self.service.admission);
+        let (config, admission) = (&self.slot.gate.config, &self.service.admission);
         (record.method, record.path) = (&head.method, head.path());
         let client = peer::client(self.slot.peer, &config.trusted_proxies, head);
         record.peer = client.address;
@@ -153,7 +153,7 @@ impl<A: Admission> Connection<'_, A> {
         let (begin, brief) = (Instant::now(), Duration::from_millis(LINGER_MS));
         let _ = self.slot.stream.shutdown(Shutdown::Write);
         let _ = self.slot.stream.set_read_timeout(Some(brief));
-        let limit = || if self.slot.slots.stopping() { brief } else { timeout };
+        let limit = || if self.slot.stopping() { brief } else { timeout };
         let (mut unread, mut piece) = (self.incoming.by_ref().take(bytes), [0; 256]);
         let again = |error: io::Error| error.kind() == ErrorKind::Interrupted;
         while begin.elapsed() < limit() && unread.read(&mut piece).map_or_else(again, |n| n > 0) {}

@@ -18,22 +18,26 @@ mod slots;
 pub mod spool;
 pub mod upstream;
 
+use std::collections::HashMap;
 use std::io::{self, Read};
 use std::net::{IpAddr, Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::thread::{Builder, JoinHandle, sleep};
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{Builder, sleep};
 use std::time::Duration;
 
 use crate::util::limits::{ACCEPT_PAUSE_MS, BACKLOG, CONNECTION_STACK_BYTES};
 use crate::util::log;
 use crate::util::metrics::Metrics;
 use crate::util::net::Network;
+use crate::util::sync::lock;
 use crate::util::types::RandomId;
 use access_log::AccessRecord;
 use error::Error;
 use head::Head;
 use response::Response;
-use slots::Slots;
+use slots::Open;
 use spool::Spool;
 use upstream::Upstream;
 
@@ -85,76 +89,88 @@ pub struct Config {
     pub phrase: fn(u16) -> &'static str,
 }
 
-/// A running gate.
+/// A running gate: its listener and its open connections.
 pub struct Gate {
     listener: TcpListener,
-    slots: Arc<Slots>,
-    accepting: JoinHandle<()>,
+    config: Config,
+    metrics: Arc<Metrics>,
+    /// By descriptor, which no other connection has while this one is open.
+    open: Mutex<HashMap<RawFd, Open>>,
+    closed: Condvar,
+    stopping: AtomicBool,
 }
 
 impl Gate {
     /// Starts to accept on `listener`. It fails where the system has no thread for a connection.
     pub fn start<A: Admission>(
         listener: TcpListener, service: Service<A>, metrics: Arc<Metrics>, config: Config,
-    ) -> io::Result<Gate> {
+    ) -> io::Result<Arc<Gate>> {
         // A second listen on the same socket only sets its backlog; std's is 128.
         rustix::net::listen(&listener, BACKLOG)?;
-        let slots = Arc::new(Slots::new(config, metrics));
-        let (accepts_on, of_thread, service) =
-            (listener.try_clone()?, Arc::clone(&slots), Arc::new(service));
-        let thread = Builder::new().name("accept".into());
-        let accepting = thread.spawn(move || accept_all(&accepts_on, &of_thread, &service))?;
+        let gate = Arc::new(Gate::new(listener, config, metrics));
+        let (accepting, service) = (Arc::clone(&gate), Arc::new(service));
+        Builder::new().name("accept".into()).spawn(move || accepting.accept_all(&service))?;
         // Last of all: what started before must leave a thread to the first client.
         let _ = connection_thread().spawn(|| {})?.join();
-        Ok(Gate { listener, slots, accepting })
+        Ok(gate)
+    }
+
+    fn new(listener: TcpListener, config: Config, metrics: Arc<Metrics>) -> Gate {
+        let (open, closed, stopping) = (Mutex::default(), Condvar::new(), AtomicBool::new(false));
+        Gate { listener, config, metrics, open, closed, stopping }
     }
 
     /// Stops: accepts nothing more, closes idle connections, lets requests in flight end within
     /// `wait`. True if all ended.
-    pub fn stop(self, wait: Duration) -> bool {
-        self.slots.stop();
+    pub fn stop(&self, wait: Duration) -> bool {
+        self.stopping.store(true, Ordering::SeqCst);
         // Wakes accept with an error.
         let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
-        let _ = self.accepting.join();
-        self.slots.all_ended(wait)
+        let open = lock(&self.open);
+        for idle in open.values().filter(|open| open.client.is_none()) {
+            let _ = idle.stream.shutdown(Shutdown::Read);
+        }
+        let waited = self.closed.wait_timeout_while(open, wait, |open| !open.is_empty());
+        waited.unwrap_or_else(PoisonError::into_inner).0.is_empty()
+    }
+
+    /// Never ends before a stop: on any error, such as no free descriptor, it waits and goes on.
+    fn accept_all<A: Admission>(self: &Arc<Gate>, service: &Arc<Service<A>>) {
+        loop {
+            let accepted = self.listener.accept();
+            match accepted {
+                _ if self.stopping.load(Ordering::SeqCst) => return,
+                Ok((stream, address)) => self.take_in(service, stream, address.ip().to_canonical()),
+                Err(_) => sleep(Duration::from_millis(ACCEPT_PAUSE_MS)),
+            }
+        }
+    }
+
+    fn take_in<A: Admission>(
+        self: &Arc<Gate>, service: &Arc<Service<A>>, stream: TcpStream, peer: IpAddr,
+    ) {
+        let stream = Arc::new(stream);
+        let Some(slot) = self.take(&stream, peer) else { return self.refuse(&stream) };
+        let service = Arc::clone(service);
+        // Without a thread the closure is dropped, and with it the connection and its slot.
+        if let Err(error) = connection_thread().spawn(move || connection::serve(&slot, &*service)) {
+            log::error(&format!("no thread for a connection: {error}"));
+        }
+    }
+
+    /// Sends a 503 without waiting for anything: the accept loop calls it.
+    fn refuse(&self, mut stream: &TcpStream) {
+        let Ok(id) = RandomId::draw() else { return };
+        let response = Response::from(Error::overloaded("too many connections; try again"));
+        let _ = stream.set_nonblocking(true);
+        let head = response.head(id, (self.config.phrase)(response.status), true);
+        let _ = send::send(stream, &head, response, false, Duration::from_millis(1));
+        let _ = stream.shutdown(Shutdown::Write);
+        // What has arrived is read, or the close would be a reset that can overtake the response.
+        let _ = stream.read(&mut [0; 4096]);
     }
 }
 
 fn connection_thread() -> Builder {
     Builder::new().stack_size(CONNECTION_STACK_BYTES)
-}
-
-/// Never ends before a stop: on any error, such as no free descriptor, it waits and goes on.
-fn accept_all<A: Admission>(listener: &TcpListener, slots: &Arc<Slots>, service: &Arc<Service<A>>) {
-    while !slots.stopping() {
-        match listener.accept() {
-            Ok((stream, address)) => take_in(slots, service, stream, address.ip().to_canonical()),
-            Err(_) if slots.stopping() => return,
-            Err(_) => sleep(Duration::from_millis(ACCEPT_PAUSE_MS)),
-        }
-    }
-}
-
-fn take_in<A: Admission>(
-    slots: &Arc<Slots>, service: &Arc<Service<A>>, stream: TcpStream, peer: IpAddr,
-) {
-    let stream = Arc::new(stream);
-    let Some(slot) = slots.take(&stream, peer) else { return refuse(&stream, &slots.config) };
-    let service = Arc::clone(service);
-    // Without a thread the closure is dropped, and with it the connection and its slot.
-    if let Err(error) = connection_thread().spawn(move || connection::serve(&slot, &*service)) {
-        log::error(&format!("no thread for a connection: {error}"));
-    }
-}
-
-/// Sends a 503 without waiting for anything: the accept loop calls it.
-fn refuse(mut stream: &TcpStream, config: &Config) {
-    let Ok(id) = RandomId::draw() else { return };
-    let response = Response::from(Error::overloaded("too many connections; try again"));
-    let _ = stream.set_nonblocking(true);
-    let head = response.head(id, (config.phrase)(response.status), true);
-    let _ = send::send(stream, &head, response, false, Duration::from_millis(1));
-    let _ = stream.shutdown(Shutdown::Write);
-    // What has arrived is read, or the close would be a reset that can overtake the response.
-    let _ = stream.read(&mut [0; 4096]);
 }
