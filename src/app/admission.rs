@@ -120,7 +120,7 @@ impl Admission {
     fn spool(
         &self, route: &Route, head: &Head, user: Option<&User>,
     ) -> Result<(Spool, Option<Upload>), Error> {
-        let (length, max) = (head.content_length.unwrap_or(0), self.app.body_bytes_max);
+        let (length, max) = (head.body_bytes(), self.app.body_bytes_max);
         let (spool, bound) = match (route.payload, media_type(head.field("content-type"))) {
             (Payload::Nothing, _) | (Payload::Json, Media::Json) => {
                 (Spool::Memory, SMALL_BODY_BYTES_MAX as u64)

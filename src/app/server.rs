@@ -30,6 +30,7 @@ use crate::gate::response::{Attachment, printable};
 use crate::gate::upstream::{CODE_FIELD, Handoff, ID_FIELD, SENTENCE_FIELD, Upstream};
 use crate::util::limits::{LONG_JSON_BYTES_MAX, WORKERS};
 use crate::util::log;
+use crate::util::sync::lock;
 use crate::util::types::RandomId;
 
 /// Starts tiny_http on a private socket with its workers, and opens the gate's way to them.
@@ -68,8 +69,11 @@ fn respond(app: &App, handoff: &Handoff<Ticket>, mut request: tiny_http::Request
     let response = catch_unwind(AssertUnwindSafe(run));
     let response = response.unwrap_or_else(|_| Error::internal().into());
     let (response, attachment) = into_tiny(response);
-    if let (Some(id), Some(attachment)) = (id, attachment) {
-        handoff.park_file(id, attachment);
+    // Where the entry is gone, the gate has given up on this request.
+    if let Some(id) = id
+        && let Some(waiting) = lock(handoff).get_mut(&id)
+    {
+        waiting.file = attachment;
     }
     // Its only reader is the gate, which logs what it does not get.
     let _ = request.respond(response);
@@ -80,7 +84,7 @@ fn dispatch(
     app: &App, handoff: &Handoff<Ticket>, id: Option<RandomId>, request: &mut tiny_http::Request,
 ) -> HandlerResult {
     // Without a ticket it did not come through admission.
-    let ticket = id.and_then(|id| handoff.claim_ticket(id));
+    let ticket = id.and_then(|id| lock(handoff).get_mut(&id)?.ticket.take());
     let Some(mut ticket) = ticket else { return Ok(Response::empty(204)) };
     let target = request.url().to_owned();
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));

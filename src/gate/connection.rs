@@ -45,14 +45,13 @@ impl<A: Admission> Connection<'_, A> {
             head => head,
         };
         let mut record = AccessRecord::new(RandomId::draw().ok()?, slot.peer, &gate.metrics);
-        let mut unread = head.as_ref().map_or(0, |head| head.content_length.unwrap_or(0));
         let response = match &head {
-            Ok(head) => self.respond(head, &mut unread, &mut record),
+            Ok(head) => self.respond(head, &mut record),
             Err(error) => Err(error.clone()),
         };
         // What is unread of a body cannot be told from the next request.
-        let keep_alive = head.as_ref().is_ok_and(Head::keep_alive);
-        let keep = keep_alive && unread == 0 && !slot.stopping();
+        let whole = |head: &Head| head.keep_alive() && record.bytes_in == head.body_bytes();
+        let keep = head.as_ref().is_ok_and(whole) && !slot.stopping();
         let response = match response {
             Err(error) if error.status == CLIENT_LEFT => return None,
             response => response.unwrap_or_else(Response::from),
@@ -117,10 +116,9 @@ impl<A: Admission> Connection<'_, A> {
         }
     }
 
-    /// Has a request admitted, receives its body, and gets the application's response. `unread` is
-    /// what the connection still has of the body.
+    /// Has a request admitted, receives its body, and gets the application's response.
     fn respond<'h>(
-        &mut self, head: &'h Head, unread: &mut u64, record: &mut AccessRecord<'h>,
+        &mut self, head: &'h Head, record: &mut AccessRecord<'h>,
     ) -> Result<Response, Error> {
         let (config, admission) = (&self.slot.gate.config, &self.service.admission);
         (record.method, record.path) = (&head.method, head.path());
@@ -128,7 +126,7 @@ impl<A: Admission> Connection<'_, A> {
         record.peer = client.address;
         self.slot.begin_request(client.address)?;
         let (spool, mut ticket) = admission.admit(head, client, record)?;
-        let (length, mut body) = (*unread, Vec::new());
+        let (length, mut body) = (head.body_bytes(), Vec::new());
         if length > 0 {
             // Who waits for it is told that the body may come (RFC 9110, section 10.1.1).
             if head.expects_continue() && self.incoming.buffer().is_empty() {
@@ -138,7 +136,7 @@ impl<A: Admission> Connection<'_, A> {
             let store = |bytes: &[u8]| admission.store(&mut ticket, bytes);
             body = receive(&mut self.incoming, length, spool, config.body_grace, store)?;
         }
-        (*unread, record.bytes_in) = (0, length);
+        record.bytes_in = length;
         admission.prepare(&mut ticket, &body)?;
         self.service.upstream.forward(record.id, head, ticket, &body)
     }

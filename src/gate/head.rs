@@ -15,7 +15,7 @@ pub struct Head {
     /// The lines of the fields that this program reads, in order: the field's name as it is spelled
     /// here, and a value of printable ASCII without spaces around it.
     pub lines: Vec<(&'static str, String)>,
-    /// Bytes of body that follow; none declared means none (RFC 9112, section 6.3).
+    /// The bytes of body that are declared.
     pub content_length: Option<u64>,
 }
 
@@ -96,6 +96,11 @@ impl Head {
     /// The target without its query.
     pub fn path(&self) -> &str {
         self.target.split('?').next().unwrap_or_default()
+    }
+
+    /// Bytes of body that follow; none declared means none (RFC 9112, section 6.3).
+    pub fn body_bytes(&self) -> u64 {
+        self.content_length.unwrap_or(0)
     }
 
     /// The values of the lines of a field that this program reads, in order.

@@ -126,7 +126,7 @@ impl<'a, S: BufRead, T: FnMut(&[u8]) -> Result<(), Error>> Splitter<'a, S, T> {
         if self.begin_value()? != b'"' {
             return refuse(&rule);
         }
-        let (mut chars, mut bytes, mut padded, mut ended) = (Vec::new(), Vec::new(), false, false);
+        let (mut chars, mut padded, mut ended) = (Vec::new(), false, false);
         while !ended {
             let room = DECODE_CHARS.saturating_sub(chars.len()) as u64;
             let arrived = Read::take(&mut self.source, room).read_until(b'"', &mut chars);
@@ -137,11 +137,9 @@ impl<'a, S: BufRead, T: FnMut(&[u8]) -> Result<(), Error>> Splitter<'a, S, T> {
             let Some(incomplete) = unescape(&mut chars, ended) else { return refuse(&rule) };
             let whole = if ended { chars.len() } else { chars.len() / 4 * 4 };
             let fours = chars.get(..whole).unwrap_or_default();
-            bytes.clear();
             // Nothing may follow the padding.
-            if STANDARD.decode_vec(fours, &mut bytes).is_err() || padded && whole > 0 {
-                return refuse(&rule);
-            }
+            let decoded = STANDARD.decode(fours).ok().filter(|_| !padded || whole == 0);
+            let Some(bytes) = decoded else { return refuse(&rule) };
             padded |= fours.ends_with(b"=");
             chars.drain(..whole);
             chars.extend(incomplete);
@@ -200,8 +198,7 @@ impl<'a, S: BufRead, T: FnMut(&[u8]) -> Result<(), Error>> Splitter<'a, S, T> {
 /// off the end. None if an escape is invalid, or stands for a backslash: that is no base64, and
 /// would be taken for the beginning of another escape.
 fn unescape(chars: &mut Vec<u8>, ended: bool) -> Option<Vec<u8>> {
-    // Without a branch for each byte the compiler can use vector instructions.
-    if !chars.iter().fold(false, |found, byte| found | (*byte == b'\\')) {
+    if !chars.contains(&b'\\') {
         return Some(Vec::new());
     }
     let complete = if ended { chars.len() } else { chars.len().saturating_sub(ESCAPE_CHARS - 1) };

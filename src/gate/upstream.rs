@@ -32,32 +32,14 @@ pub const CODE_FIELD: &str = "X-Gate-Code";
 /// The fields of a request that the application reads.
 const FORWARDED: [&str; 4] = ["Content-Type", "Accept", "If-Match", "If-None-Match"];
 
-/// What waits for its other half, one entry for each request under way.
-pub struct Handoff<T>(Mutex<HashMap<RandomId, Waiting<T>>>);
+/// What waits for its other half: an entry for each request under way, by its id.
+pub type Handoff<T> = Mutex<HashMap<RandomId, Waiting<T>>>;
 
-struct Waiting<T> {
-    ticket: Option<T>,
-    file: Option<Attachment>,
-}
-
-impl<T> Default for Handoff<T> {
-    fn default() -> Self {
-        Handoff(Mutex::default())
-    }
-}
-
-impl<T> Handoff<T> {
-    /// The ticket of a request that arrived at a worker; None if it is not ours, or was claimed.
-    pub fn claim_ticket(&self, id: RandomId) -> Option<T> {
-        lock(&self.0).get_mut(&id)?.ticket.take()
-    }
-
-    /// Leaves the file of a response for the gate, unless that has given up on it.
-    pub fn park_file(&self, id: RandomId, file: Attachment) {
-        if let Some(waiting) = lock(&self.0).get_mut(&id) {
-            waiting.file = Some(file);
-        }
-    }
+pub struct Waiting<T> {
+    /// None once a worker has claimed it.
+    pub ticket: Option<T>,
+    /// Of the response.
+    pub file: Option<Attachment>,
 }
 
 /// The links to tiny_http.
@@ -94,28 +76,24 @@ impl<T> Upstream<T> {
     ) -> Result<Response, Error> {
         let busy = || Error::overloaded("all workers are busy; try again");
         let mut place = self.links.take(Duration::from_secs(WORKER_WAIT_S)).ok_or_else(busy)?;
-        lock(&self.handoff.0).insert(id, Waiting { ticket: Some(ticket), file: None });
+        lock(&self.handoff).insert(id, Waiting { ticket: Some(ticket), file: None });
         let request = [canonical(id, head, body.len()).as_bytes(), body].concat();
-        let link = match place.value.take() {
-            Some(link) => Ok(link),
-            None => {
-                open(&self.socket, Duration::from_secs(WORKER_RESPONSE_S)).inspect_err(|error| {
-                    if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) {
-                        (self.on_lost)();
-                    }
-                })
-            }
-        };
-        let response = link.and_then(|mut link| {
+        let again = || open(&self.socket, Duration::from_secs(WORKER_RESPONSE_S));
+        let response = place.value.take().map_or_else(again, Ok).and_then(|mut link| {
             let response = exchange(&mut link, &request, head.method == "HEAD")?;
             // A link that failed is dropped: what it still carries belongs to nobody.
             place.value = Some(link);
             Ok(response)
         });
         // A ticket that no worker took is dropped, and its guards undo what it held.
-        let attachment = lock(&self.handoff.0).remove(&id).and_then(|waiting| waiting.file);
-        let failed = |error| Error::caused_by(format_args!("a worker sent no response: {error}"));
-        response.map(|response| Response { attachment, ..response }).map_err(failed)
+        let attachment = lock(&self.handoff).remove(&id).and_then(|waiting| waiting.file);
+        response.map(|response| Response { attachment, ..response }).map_err(|error| {
+            // Of `open` alone: nothing listens there.
+            if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) {
+                (self.on_lost)();
+            }
+            Error::caused_by(format_args!("a worker sent no response: {error}"))
+        })
     }
 }
 
