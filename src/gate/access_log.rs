@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::error::CLIENT_LEFT;
+use super::head::Head;
 use crate::util::limits::LOG_PATH_CHARS_MAX;
 use crate::util::log::{self, Level};
 use crate::util::metrics::Metrics;
@@ -12,10 +13,8 @@ use crate::util::types::RandomId;
 /// A request and its response; counted and logged on drop, in a panic too.
 pub struct AccessRecord<'a> {
     pub id: RandomId,
-    /// Method, or `-` for a head that was none.
-    pub method: &'a str,
-    /// Path without the query, or `-`.
-    pub path: &'a str,
+    /// None where no request could be read.
+    head: Option<&'a Head>,
     /// The route's pattern; empty if there is none.
     pub route: &'static str,
     /// Status of the response.
@@ -34,12 +33,13 @@ pub struct AccessRecord<'a> {
 }
 
 impl<'a> AccessRecord<'a> {
-    /// Of a request that nothing is known of yet.
-    pub fn new(id: RandomId, peer: IpAddr, metrics: &'a Metrics) -> Self {
+    /// Of a request of which no more is known yet.
+    pub fn new(
+        id: RandomId, head: Option<&'a Head>, peer: IpAddr, metrics: &'a Metrics,
+    ) -> AccessRecord<'a> {
         AccessRecord {
             id,
-            method: "-",
-            path: "-",
+            head,
             route: "",
             status: CLIENT_LEFT,
             bytes_in: 0,
@@ -57,16 +57,17 @@ impl<'a> AccessRecord<'a> {
 impl Drop for AccessRecord<'_> {
     fn drop(&mut self) {
         let took = self.started.elapsed();
-        self.metrics.request(self.route, self.method, self.status, took);
+        let (method, path) = self.head.map_or(("-", "-"), |head| (&head.method, head.path()));
+        self.metrics.request(self.route, method, self.status, took);
         self.metrics.bytes_in.add(self.bytes_in);
         self.metrics.bytes_out.add(self.bytes_out);
-        let path = without_secrets(self.path);
+        let path = without_secrets(path);
         let path: String = path.chars().take(LOG_PATH_CHARS_MAX).collect();
         log::event(
             Level::INFO,
             "request",
             &[
-                ("method", self.method.into()),
+                ("method", method.into()),
                 ("path", path.into()),
                 ("status", self.status.into()),
                 ("bytes_in", self.bytes_in.into()),

@@ -44,14 +44,15 @@ impl<A: Admission> Connection<'_, A> {
             Err(error) if error.status == CLIENT_LEFT => return None,
             head => head,
         };
-        let mut record = AccessRecord::new(RandomId::draw().ok()?, slot.peer, &gate.metrics);
+        let (id, parsed) = (RandomId::draw().ok()?, head.as_ref().ok());
+        let mut record = AccessRecord::new(id, parsed, slot.peer, &gate.metrics);
         let response = match &head {
             Ok(head) => self.respond(head, &mut record),
             Err(error) => Err(error.clone()),
         };
         // What is unread of a body cannot be told from the next request.
         let whole = |head: &Head| head.keep_alive() && record.bytes_in == head.body_bytes();
-        let keep = head.as_ref().is_ok_and(whole) && !slot.stopping();
+        let keep = parsed.is_some_and(whole) && !slot.stopping();
         let response = match response {
             Err(error) if error.status == CLIENT_LEFT => return None,
             response => response.unwrap_or_else(Response::from),
@@ -59,8 +60,8 @@ impl<A: Admission> Connection<'_, A> {
         record.status = response.status;
         record.code = response.code.clone();
         record.reason = response.reason;
-        let of_head = head.as_ref().is_ok_and(|head| head.method == "HEAD");
-        let head_bytes = response.head(record.id, (gate.config.phrase)(response.status), !keep);
+        let of_head = parsed.is_some_and(|head| head.method == "HEAD");
+        let head_bytes = response.head(id, (gate.config.phrase)(response.status), !keep);
         let grace = gate.config.body_grace;
         let (bytes, sent) = send(&slot.stream, &head_bytes, response, of_head, grace);
         record.bytes_out = bytes;
@@ -117,11 +118,8 @@ impl<A: Admission> Connection<'_, A> {
     }
 
     /// Has a request admitted, receives its body, and gets the application's response.
-    fn respond<'h>(
-        &mut self, head: &'h Head, record: &mut AccessRecord<'h>,
-    ) -> Result<Response, Error> {
+    fn respond(&mut self, head: &Head, record: &mut AccessRecord<'_>) -> Result<Response, Error> {
         let (config, admission) = (&self.slot.gate.config, &self.service.admission);
-        (record.method, record.path) = (&head.method, head.path());
         let client = peer::client(self.slot.peer, &config.trusted_proxies, head);
         record.peer = client.address;
         self.slot.begin_request(client.address)?;

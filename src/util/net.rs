@@ -49,15 +49,13 @@ impl FromStr for Network {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Network, ()> {
-        let (address, bits) = match text.split_once('/') {
-            Some((address, bits)) => (address, Some(bits)),
-            None => (text, None),
+        let Some((address, bits)) = text.split_once('/') else {
+            return Ok(Network::of(text.parse().map_err(drop)?, 128));
         };
         let address = address.parse().map_err(drop)?;
-        let alone = Network::of(address, 128);
-        let Some(bits) = bits else { return Ok(alone) };
         let network = Network::of(address, bits.parse().map_err(drop)?);
-        let exact = network.first == alone.first && network.bits.to_string() == bits;
+        let whole = network.first == Network::of(address, 128).first;
+        let exact = whole && network.bits.to_string() == bits;
         if exact && network.bits > 0 { Ok(network) } else { Err(()) }
     }
 }
