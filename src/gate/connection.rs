@@ -1,12 +1,13 @@
 //! One connection: head, admission, body, application, response, and again while all is in order.
 
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::access_log::AccessRecord;
 use super::error::{CLIENT_LEFT, Error};
 use super::head::{Head, parse};
+use super::min_rate::MinRate;
 use super::response::Response;
 use super::send::send;
 use super::slots::Slot;
@@ -21,7 +22,7 @@ struct Connection<'a, A: Admission> {
     slot: &'a Slot,
     service: &'a Service<A>,
     /// What was read with one request and is not part of it waits here for the next.
-    incoming: BufReader<&'a TcpStream>,
+    incoming: BufReader<MinRate<&'a TcpStream>>,
 }
 
 /// Serves a connection until it ends.
@@ -30,7 +31,8 @@ pub fn serve<A: Admission>(slot: &Slot, service: &Service<A>) -> io::Result<()> 
     stream.set_write_timeout(Some(Duration::from_millis(SEND_WAIT_MS)))?;
     // A response must not wait for the acknowledgement of the one before (Nagle's algorithm).
     stream.set_nodelay(true)?;
-    let incoming = BufReader::with_capacity(HEAD_READ_BYTES, stream);
+    let incoming = MinRate::new(stream, Duration::ZERO);
+    let incoming = BufReader::with_capacity(HEAD_READ_BYTES, incoming);
     let mut connection = Connection { slot, service, incoming };
     while slot.mark_idle() && connection.exchange().is_some() {}
     Ok(())
@@ -76,18 +78,16 @@ impl<A: Admission> Connection<'_, A> {
 
     /// Waits for a head. It may take its time to begin, and only so long to end.
     fn read_head(&mut self) -> Result<Head, Error> {
-        let config = &self.slot.gate.config;
-        let (mut head, mut deadline) = (Vec::new(), Instant::now() + config.idle_timeout);
+        let (config, mut head) = (&self.slot.gate.config, Vec::new());
+        self.incoming.get_mut().allow(config.idle_timeout, Duration::ZERO);
         loop {
             // Some clients send an empty line after a body. It is no request and gets no response.
-            let idle = b"\r\n".starts_with(&head);
-            let arrived = match self.wait_until(deadline) {
+            let (idle, seen) = (b"\r\n".starts_with(&head), head.len());
+            match self.incoming.fill_buf() {
+                Ok(arrived) => head.extend_from_slice(arrived),
                 Err(_) if idle => return Err(Error::new(CLIENT_LEFT, "client_left", "")),
                 Err(e) => return Err(Error::not_received(&e, "request head", "--head-timeout")),
-                Ok(arrived) => arrived,
-            };
-            let seen = head.len();
-            head.extend_from_slice(arrived);
+            }
             let parsed = parse(&head)?;
             let end = parsed.as_ref().map_or(head.len(), |(_, end)| *end);
             self.incoming.consume(end.saturating_sub(seen));
@@ -95,24 +95,7 @@ impl<A: Admission> Connection<'_, A> {
                 return Ok(head);
             }
             if idle && !b"\r\n".starts_with(&head) {
-                deadline = Instant::now() + config.head_timeout;
-            }
-        }
-    }
-
-    /// Waits for bytes, at least one, and leaves them where they are.
-    fn wait_until(&mut self, deadline: Instant) -> io::Result<&[u8]> {
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(ErrorKind::TimedOut.into());
-            }
-            self.slot.stream.set_read_timeout(Some(left))?;
-            match self.incoming.fill_buf() {
-                Ok([]) => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(_) => return Ok(self.incoming.buffer()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                self.incoming.get_mut().allow(config.head_timeout, Duration::ZERO);
             }
         }
     }
@@ -132,7 +115,8 @@ impl<A: Admission> Connection<'_, A> {
                 written.map_err(Error::of_body)?;
             }
             let store = |bytes: &[u8]| admission.store(&mut ticket, bytes);
-            body = receive(&mut self.incoming, length, spool, config.body_grace, store)?;
+            self.incoming.get_mut().allow(config.body_grace, config.body_grace);
+            body = receive(&mut self.incoming, length, spool, store)?;
         }
         record.bytes_in = length;
         admission.prepare(&mut ticket, &body)?;
@@ -142,16 +126,13 @@ impl<A: Admission> Connection<'_, A> {
     /// Ends a connection after its last response: closing it with something unread would reset it, and the reset
     /// could overtake the response (RFC 9112, section 9.6).
     fn linger(&mut self, user: bool) {
-        let (bytes, timeout) = match user {
-            true => (LINGER_USER_BYTES, Duration::from_millis(LINGER_USER_MS)),
-            false => (LINGER_BYTES, Duration::from_millis(LINGER_MS)),
+        // While it is idle a stop ends it; at a stop nobody is waited for long.
+        let (bytes, ms) = match self.slot.mark_idle() && user {
+            true => (LINGER_USER_BYTES, LINGER_USER_MS),
+            false => (LINGER_BYTES, LINGER_MS),
         };
-        let (begin, brief) = (Instant::now(), Duration::from_millis(LINGER_MS));
         let _ = self.slot.stream.shutdown(Shutdown::Write);
-        let _ = self.slot.stream.set_read_timeout(Some(brief));
-        let limit = || if self.slot.stopping() { brief } else { timeout };
-        let (mut unread, mut piece) = (self.incoming.by_ref().take(bytes), [0; 256]);
-        let again = |error: io::Error| error.kind() == ErrorKind::Interrupted;
-        while begin.elapsed() < limit() && unread.read(&mut piece).map_or_else(again, |n| n > 0) {}
+        self.incoming.get_mut().allow(Duration::from_millis(ms), Duration::ZERO);
+        let _ = io::copy(&mut self.incoming.by_ref().take(bytes), &mut io::sink());
     }
 }

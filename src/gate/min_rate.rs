@@ -1,6 +1,6 @@
-//! The minimum rate of request and response bodies.
+//! How long a peer is waited for: until a deadline, or at a minimum rate.
 
-use std::io::{self, ErrorKind, Read, Take, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,11 @@ use crate::util::limits::RATE_MIN_BYTES_PER_S;
 
 /// A stream that fails once its peer is too slow.
 ///
-/// At first the peer may be waited for as long as the grace; each wait takes from that and each
-/// [`RATE_MIN_BYTES_PER_S`] bytes give a second, but never beyond the grace, so that a fast start
-/// cannot be saved up. Time in which nobody waits for the peer does not count.
+/// Each wait for the peer takes from the time that is left, and each [`RATE_MIN_BYTES_PER_S`] bytes
+/// give a second, but never beyond the grace, so that a fast start cannot be saved up: without a
+/// grace the time is a deadline. Time in which nobody waits for the peer does not count.
 pub struct MinRate<S> {
-    /// The stream.
-    pub stream: S,
+    stream: S,
     left: Duration,
     grace: Duration,
     /// Bytes that went so far.
@@ -26,20 +25,25 @@ impl<S> MinRate<S> {
         MinRate { stream, left: grace, grace, transferred: 0 }
     }
 
-    /// Makes a call that moves bytes, again where it was interrupted or the socket's own time-out
-    /// passed in vain; an error of kind TimedOut once no time is left.
+    /// From now on the peer may be waited for so long.
+    pub fn allow(&mut self, left: Duration, grace: Duration) {
+        (self.left, self.grace) = (left, grace);
+    }
+
+    /// Makes a call that moves bytes and waits no longer than it is told, again where it was
+    /// interrupted or waited in vain; an error of kind TimedOut once no time is left.
     pub fn transfer(
-        &mut self, mut run: impl FnMut(&mut S) -> io::Result<usize>,
+        &mut self, mut run: impl FnMut(&mut S, Duration) -> io::Result<usize>,
     ) -> io::Result<usize> {
         while !self.left.is_zero() {
             let begin = Instant::now();
-            let moved = run(&mut self.stream);
+            let moved = run(&mut self.stream, self.left);
             let bytes = *moved.as_ref().unwrap_or(&0) as u64;
             self.transferred = self.transferred.saturating_add(bytes);
             let earned = bytes.saturating_mul(1_000_000_000) / RATE_MIN_BYTES_PER_S;
             // What came too late has moved all the same: it is the next call that fails.
             self.left = self.left.checked_sub(begin.elapsed()).map_or(Duration::ZERO, |left| {
-                left.saturating_add(Duration::from_nanos(earned)).min(self.grace)
+                left.saturating_add(Duration::from_nanos(earned)).min(self.grace.max(left))
             });
             match moved.as_ref().map_err(io::Error::kind) {
                 Err(ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
@@ -50,19 +54,25 @@ impl<S> MinRate<S> {
     }
 }
 
-/// A stream that is cut short before its limit fails: it can never look whole.
-impl<S: Read> Read for MinRate<Take<S>> {
+/// Whoever reads expects more, so the end of the stream is an error: nothing that is cut short can
+/// look whole.
+impl Read for MinRate<&TcpStream> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.transfer(|stream| stream.read(buffer))? {
-            0 if self.stream.limit() > 0 => Err(ErrorKind::UnexpectedEof.into()),
+        let read = self.transfer(|stream, left| {
+            stream.set_read_timeout(Some(left))?;
+            stream.read(buffer)
+        });
+        match read? {
+            0 => Err(ErrorKind::UnexpectedEof.into()),
             n => Ok(n),
         }
     }
 }
 
+/// The socket's own time-out is short, so that the rate is looked at in time.
 impl Write for MinRate<&TcpStream> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.transfer(|stream| stream.write(bytes))
+        self.transfer(|stream, _| stream.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -72,19 +82,21 @@ impl Write for MinRate<&TcpStream> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
     fn a_fast_start_cannot_be_saved_up() {
         let mut paced = MinRate::new((), Duration::from_millis(30));
-        paced.transfer(|()| Ok(usize::MAX)).unwrap();
-        let waited = paced.transfer(|()| {
+        paced.transfer(|(), _| Ok(usize::MAX)).unwrap();
+        let waited = paced.transfer(|(), _| {
             std::thread::sleep(Duration::from_millis(60));
             Ok(1)
         });
         // It moved and is not lost, but nothing is waited for any more.
         assert_eq!(waited.unwrap(), 1);
-        let error = paced.transfer(|()| panic!("called")).unwrap_err();
+        let error = paced.transfer(|(), _| panic!("called")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
     }
 
@@ -92,7 +104,7 @@ mod tests {
     fn a_trickle_does_not_move_the_deadline() {
         let mut paced = MinRate::new((), Duration::from_millis(40));
         let dropped = (0..100).any(|_| {
-            let drip = |(): &mut ()| {
+            let drip = |(): &mut (), _| {
                 std::thread::sleep(Duration::from_millis(2));
                 Ok(1)
             };
@@ -106,7 +118,7 @@ mod tests {
         let mut paced = MinRate::new((), Duration::from_millis(500));
         for _ in 0..3 {
             std::thread::sleep(Duration::from_millis(200));
-            assert!(paced.transfer(|()| Ok(1)).is_ok());
+            assert!(paced.transfer(|(), _| Ok(1)).is_ok());
         }
     }
 
@@ -114,21 +126,39 @@ mod tests {
     fn what_is_interrupted_or_has_to_wait_is_tried_again_until_no_time_is_left() {
         let mut paced = MinRate::new((), Duration::from_millis(40));
         let mut errors = vec![ErrorKind::WouldBlock, ErrorKind::Interrupted];
-        let moved = paced.transfer(|()| errors.pop().map_or(Ok(5), |kind| Err(kind.into())));
+        let moved = paced.transfer(|(), _| errors.pop().map_or(Ok(5), |kind| Err(kind.into())));
         assert_eq!(moved.unwrap(), 5);
-        let error = paced.transfer(|()| Err(ErrorKind::WouldBlock.into())).unwrap_err();
+        let error = paced.transfer(|(), _| Err(ErrorKind::WouldBlock.into())).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         let mut other = MinRate::new((), Duration::from_millis(40));
-        let error = other.transfer(|()| Err(ErrorKind::BrokenPipe.into())).unwrap_err();
+        let error = other.transfer(|(), _| Err(ErrorKind::BrokenPipe.into())).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::BrokenPipe);
     }
 
     #[test]
+    fn without_a_grace_the_time_is_a_deadline() {
+        let mut paced = MinRate::new((), Duration::from_secs(9));
+        paced.allow(Duration::from_millis(30), Duration::ZERO);
+        for _ in 0..3 {
+            let _ = paced.transfer(|(), left| {
+                std::thread::sleep(left.min(Duration::from_millis(20)));
+                Ok(usize::MAX)
+            });
+        }
+        assert_eq!(paced.transfer(|(), _| Ok(1)).unwrap_err().kind(), ErrorKind::TimedOut);
+    }
+
+    #[test]
     fn a_stream_that_ends_before_its_limit_fails() {
-        let grace = Duration::from_secs(1);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.write_all(b"abcdef").unwrap();
+        drop(client);
+        let stream = listener.accept().unwrap().0;
+        let mut paced = MinRate::new(&stream, Duration::from_secs(1));
         let mut whole = Vec::new();
-        assert_eq!(MinRate::new(b"abcd".take(3), grace).read_to_end(&mut whole).unwrap(), 3);
-        let cut = MinRate::new(b"ab".take(3), grace).read_to_end(&mut whole).unwrap_err();
-        assert_eq!(cut.kind(), ErrorKind::UnexpectedEof);
+        assert_eq!((&mut paced).take(4).read_to_end(&mut whole).unwrap(), 4);
+        let cut = paced.take(4).read_to_end(&mut whole).unwrap_err();
+        assert_eq!((cut.kind(), &whole[..]), (ErrorKind::UnexpectedEof, &b"abcdef"[..]));
     }
 }

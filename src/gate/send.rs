@@ -23,7 +23,6 @@ pub fn send(
     // With the cork in, the kernel sends full segments alone: else a blocking sender would sleep
     // and be woken for every few of them. Small responses leave in one write anyway.
     let corked = file.is_some() && set_tcp_cork(stream, true).is_ok();
-    // The socket's own time-out is short, so that the rate is looked at in time.
     let mut out = BufWriter::with_capacity(SEGMENT_BYTES, MinRate::new(stream, grace));
     let sent = send_all(&mut out, head, body, file);
     if corked {
@@ -66,7 +65,7 @@ impl MinRate<&TcpStream> {
         let mut offset = 0;
         while offset < len {
             let most = usize::try_from(len - offset).unwrap_or(usize::MAX).min(SENDFILE_BYTES);
-            let send = |s: &mut _| Ok(rustix::fs::sendfile(s, file, Some(&mut offset), most)?);
+            let send = |s: &mut _, _| Ok(rustix::fs::sendfile(s, file, Some(&mut offset), most)?);
             whole(self.transfer(send)? > 0)?;
         }
         Ok(())

@@ -1,8 +1,7 @@
-//! Receives a body into the place that admission chose, in pieces, at a minimum rate.
+//! Receives a body into the place that admission chose, in pieces.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
-use std::time::Duration;
 
 use super::error::Error;
 use super::json::split_upload_json;
@@ -29,13 +28,11 @@ pub enum Spool {
 /// Receives `length` bytes and returns what stays in memory. A body cut short is an error, never
 /// a short body.
 pub fn receive(
-    stream: &mut BufReader<&TcpStream>, length: u64, spool: Spool, grace: Duration,
+    stream: &mut BufReader<MinRate<&TcpStream>>, length: u64, spool: Spool,
     mut store: impl FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<Vec<u8>, Error> {
-    stream.get_ref().set_read_timeout(Some(grace)).map_err(Error::of_body)?;
     let piece = usize::try_from(length).unwrap_or(usize::MAX).min(PIECE_BYTES);
-    let limited = MinRate::new(stream.take(length), grace);
-    let mut source = BufReader::with_capacity(piece, limited);
+    let mut source = BufReader::with_capacity(piece, stream.take(length));
     if let Spool::UploadJson { field, skip } = spool {
         return split_upload_json(source, field, skip, SMALL_BODY_BYTES_MAX, store);
     }
