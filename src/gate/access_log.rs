@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::error::CLIENT_LEFT;
 use super::head::Head;
+use super::response::Response;
 use crate::util::limits::LOG_PATH_CHARS_MAX;
 use crate::util::log::{self, Level};
 use crate::util::metrics::Metrics;
@@ -14,51 +15,29 @@ use crate::util::types::RandomId;
 pub struct AccessRecord<'a> {
     pub id: RandomId,
     /// None where no request could be read.
-    head: Option<&'a Head>,
+    pub head: Option<&'a Head>,
     /// The route's pattern; empty if there is none.
     pub route: &'static str,
-    /// Status of the response.
-    pub status: u16,
+    /// None where the client left before it.
+    pub response: Option<Response>,
     pub bytes_in: u64,
     pub bytes_out: u64,
     /// When its head had come.
     pub started: Instant,
     pub user: Option<i64>,
-    /// The machine word of a refusal.
-    pub code: Option<String>,
-    /// Why a bearer token is refused.
-    pub reason: Option<&'static str>,
     pub peer: IpAddr,
-    metrics: &'a Metrics,
-}
-
-impl<'a> AccessRecord<'a> {
-    /// Of a request of which no more is known yet.
-    pub fn new(
-        id: RandomId, head: Option<&'a Head>, peer: IpAddr, metrics: &'a Metrics,
-    ) -> AccessRecord<'a> {
-        AccessRecord {
-            id,
-            head,
-            route: "",
-            status: CLIENT_LEFT,
-            bytes_in: 0,
-            bytes_out: 0,
-            started: Instant::now(),
-            user: None,
-            code: None,
-            reason: None,
-            peer,
-            metrics,
-        }
-    }
+    pub metrics: &'a Metrics,
 }
 
 impl Drop for AccessRecord<'_> {
     fn drop(&mut self) {
         let took = self.started.elapsed();
+        let (status, code, reason) = match &self.response {
+            Some(response) => (response.status, response.code.clone(), response.reason),
+            None => (CLIENT_LEFT, None, None),
+        };
         let (method, path) = self.head.map_or(("-", "-"), |head| (&head.method, head.path()));
-        self.metrics.request(self.route, method, self.status, took);
+        self.metrics.request(self.route, method, status, took);
         self.metrics.bytes_in.add(self.bytes_in);
         self.metrics.bytes_out.add(self.bytes_out);
         let path = without_secrets(path);
@@ -69,15 +48,15 @@ impl Drop for AccessRecord<'_> {
             &[
                 ("method", method.into()),
                 ("path", path.into()),
-                ("status", self.status.into()),
+                ("status", status.into()),
                 ("bytes_in", self.bytes_in.into()),
                 ("bytes_out", self.bytes_out.into()),
                 ("ms", (took.as_micros() as f64 / 1000.0).into()),
                 ("user", self.user.into()),
                 ("peer", self.peer.to_string().into()),
                 ("request_id", self.id.to_string().into()),
-                ("code", self.code.clone().into()),
-                ("reason", self.reason.into()),
+                ("code", code.into()),
+                ("reason", reason.into()),
             ],
         );
     }

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::access_log::AccessRecord;
 use super::error::{CLIENT_LEFT, Error};
@@ -47,7 +47,18 @@ impl<A: Admission> Connection<'_, A> {
             head => head,
         };
         let (id, parsed) = (RandomId::draw().ok()?, head.as_ref().ok());
-        let mut record = AccessRecord::new(id, parsed, slot.peer, &gate.metrics);
+        let mut record = AccessRecord {
+            id,
+            head: parsed,
+            route: "",
+            response: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            started: Instant::now(),
+            user: None,
+            peer: slot.peer,
+            metrics: &gate.metrics,
+        };
         let response = match &head {
             Ok(head) => self.respond(head, &mut record),
             Err(error) => Err(error.clone()),
@@ -59,9 +70,7 @@ impl<A: Admission> Connection<'_, A> {
             Err(error) if error.status == CLIENT_LEFT => return None,
             response => response.unwrap_or_else(Response::from),
         };
-        record.status = response.status;
-        record.code = response.code.clone();
-        record.reason = response.reason;
+        let response = &*record.response.insert(response);
         let of_head = parsed.is_some_and(|head| head.method == "HEAD");
         let head_bytes = response.head(id, (gate.config.phrase)(response.status), !keep);
         let grace = gate.config.body_grace;

@@ -164,7 +164,7 @@ impl Gate {
         let response = Response::from(Error::overloaded("too many connections; try again"));
         let _ = stream.set_nonblocking(true);
         let head = response.head(id, (self.config.phrase)(response.status), true);
-        let _ = send::send(stream, &head, response, false, Duration::from_millis(1));
+        let _ = send::send(stream, &head, &response, false, Duration::from_millis(1));
         let _ = stream.shutdown(Shutdown::Write);
         // What has arrived is read, or the close would be a reset that can overtake the response.
         let _ = stream.read(&mut [0; 4096]);
