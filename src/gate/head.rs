@@ -41,17 +41,11 @@ const LISTS: [&str; 8] = [
 pub fn parse(buf: &[u8]) -> Result<Option<(Head, usize)>, Error> {
     let buf = buf.get(..HEAD_BYTES_MAX).unwrap_or(buf);
     let begin = if buf.starts_with(b"\r\n") { 2 } else { 0 };
-    match buf.get(begin) {
-        Some(&TLS_HANDSHAKE) => {
-            let plain =
-                "this port speaks plain HTTP: use http://, or https:// at the proxy in front";
-            return Err(Error { reason: Some("tls"), ..Error::malformed(plain) });
-        }
-        // A lone CR may still become the empty line.
-        Some(first) if !is_token(first) && buf != b"\r" => {
-            return Err(Error::malformed("the request does not begin with a method"));
-        }
-        _ => {}
+    // A lone CR may still become the empty line.
+    if let Some(first) = buf.get(begin).filter(|first| !is_token(first) && buf != b"\r") {
+        let rule = "the request does not begin with a method: this port speaks plain HTTP";
+        let reason = (*first == TLS_HANDSHAKE).then_some("tls");
+        return Err(Error { reason, ..Error::malformed(rule) });
     }
     let end = buf.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at.saturating_add(4));
     let head = buf.get(..end.unwrap_or(buf.len())).unwrap_or_default();

@@ -98,16 +98,12 @@ impl<'a, S: BufRead, T: FnMut(&[u8]) -> Result<(), Error>> Splitter<'a, S, T> {
             }
             // A second colon has no name, and must not have the same one read again.
             let name_at = std::mem::replace(&mut string_at, self.rest.len());
-            match self.member(name_at) {
-                Some(member) if found.contains(&member) => {
-                    return refuse(&format!("{member} appears twice in the body"));
-                }
-                Some(member) => {
-                    found.push(member);
-                    if member == self.field { self.decode_value()? } else { self.skip_value()? }
-                }
-                None => {}
+            let Some(member) = self.member(name_at) else { continue };
+            if found.contains(&member) {
+                return refuse(&format!("{member} appears twice in the body"));
             }
+            found.push(member);
+            if member == self.field { self.decode_value()? } else { self.skip_value()? }
         }
         Ok(self.rest)
     }
