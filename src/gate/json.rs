@@ -83,21 +83,19 @@ struct Splitter<'a, S, T> {
 
 impl<'a, S: BufRead, T: FnMut(&[u8]) -> Result<(), Error>> Splitter<'a, S, T> {
     fn run(mut self) -> Result<Vec<u8>, Error> {
-        let (mut string_at, mut found) = (0, Vec::new());
+        let (mut name_at, mut found) = (0, Vec::new());
         while let Some(byte) = self.peek()? {
             if self.place.depth == 0 && !b"{ \t\r\n".contains(&byte) {
                 return refuse("the body must be one JSON object");
             }
-            if byte == b'"' && self.place.is_top_level() {
-                string_at = self.rest.len();
-            }
             self.next()?;
             self.keep(&[byte])?;
+            if b"{,".contains(&byte) && self.place.is_top_level() {
+                name_at = self.rest.len();
+            }
             if byte != b':' || !self.place.is_top_level() {
                 continue;
             }
-            // A second colon has no name, and must not have the same one read again.
-            let name_at = std::mem::replace(&mut string_at, self.rest.len());
             let Some(member) = self.member(name_at) else { continue };
             if found.contains(&member) {
                 return refuse(&format!("{member} appears twice in the body"));
