@@ -39,7 +39,7 @@ mod util;
 pub mod fuzzing {
     pub use crate::app::representation::{parse_tags, wants_bytes};
     pub use crate::auth::jwt::JwtKey;
-    pub use crate::auth::password::{permit, verify};
+    pub use crate::auth::password::{permit, verify_with};
     pub use crate::cli::read_serve_arguments;
     pub use crate::gate::error::Error;
     pub use crate::gate::json::split_upload_json;

@@ -77,7 +77,7 @@ fn by_password(
     let source = unless_throttled(app, peer, Secret::Password, email, Throttle::attempt)?;
     let (known, hash) = app.store.password_of(email)?.unzip();
     // For an unknown user, one without a password and a disabled one the same work is done.
-    let right = password::verify(permit, password.as_bytes(), hash.flatten().as_deref());
+    let right = password::verify_with(permit, password.as_bytes(), hash.flatten().as_deref());
     let right =
         right.map_err(|error| Error::caused_by(format_args!("no password hash: {error}")))?;
     match known {

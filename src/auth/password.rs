@@ -27,7 +27,7 @@ pub fn hash(password: &[u8]) -> Result<String, HashError> {
 
 /// Whether this is the password behind a PHC string. None stands for a user who is unknown or has
 /// no password: it returns false after the same work, so that time tells nothing.
-pub fn verify(_: &Permit, password: &[u8], phc: Option<&str>) -> Result<bool, HashError> {
+pub fn verify_with(_: &Permit, password: &[u8], phc: Option<&str>) -> Result<bool, HashError> {
     let stored = PasswordHash::new(phc.unwrap_or(NOBODY)).map_err(|_| UNUSABLE)?;
     let params = Params::try_from(&stored).map_err(|_| UNUSABLE)?;
     let (Some(salt), Some(expected)) = (stored.salt, stored.hash) else {
@@ -103,7 +103,7 @@ mod tests {
     /// With a permit that no other test waits for.
     fn verify(password: &[u8], phc: Option<&str>) -> Result<bool, HashError> {
         let place = Pool::new([None]).take(Duration::ZERO).unwrap();
-        super::verify(&Permit { _place: place }, password, phc)
+        verify_with(&Permit { _place: place }, password, phc)
     }
 
     #[test]
