@@ -62,8 +62,13 @@ pub fn error(msg: &str) {
 
 /// Logs `msg` with fields; a null field is left out of a text line.
 pub fn event(level: Level, msg: &str, fields: &[(&str, Value)]) {
-    let line = line(level, msg, fields);
-    let Some((_, sender)) = QUEUE.get() else { return write_stderr(&line) };
+    let queue = QUEUE.get();
+    let text = match queue {
+        Some((true, _)) => json_line(level, msg, fields),
+        _ => text_line(level, msg, fields),
+    };
+    let line = format!("{}{text}\n", priority(level));
+    let Some((_, sender)) = queue else { return write_stderr(&line) };
     PENDING.fetch_add(1, Ordering::AcqRel);
     if sender.try_send(line).is_err() {
         PENDING.fetch_sub(1, Ordering::AcqRel);
@@ -87,14 +92,6 @@ pub fn priority(level: Level) -> String {
         Some(_) => format!("<{}>", level.1),
         None => String::new(),
     }
-}
-
-fn line(level: Level, msg: &str, fields: &[(&str, Value)]) -> String {
-    let text = match QUEUE.get() {
-        Some((true, _)) => json_line(level, msg, fields),
-        _ => text_line(level, msg, fields),
-    };
-    format!("{}{text}\n", priority(level))
 }
 
 fn text_line(level: Level, msg: &str, fields: &[(&str, Value)]) -> String {
@@ -135,7 +132,8 @@ fn write_lines(receiver: &Receiver<String>) {
         }
         let dropped = DROPPED.swap(0, Ordering::Relaxed);
         if dropped > 0 {
-            text.push_str(&line(Level::WARN, &format!("{dropped} log lines dropped"), &[]));
+            // There is room for it: the queue was just emptied.
+            warn(&format!("{dropped} log lines dropped"));
         }
         write_stderr(&text);
         PENDING.fetch_sub(lines, Ordering::AcqRel);
