@@ -43,7 +43,8 @@ pub fn parse(buf: &[u8]) -> Result<Option<(Head, usize)>, Error> {
     let begin = if buf.starts_with(b"\r\n") { 2 } else { 0 };
     // A lone CR may still become the empty line.
     if let Some(first) = buf.get(begin).filter(|first| !is_token(first) && buf != b"\r") {
-        let rule = "the request does not begin with a method: this port speaks plain HTTP";
+        let rule =
+            "the request does not begin with a method: use http:// here, https:// at a proxy";
         let reason = (*first == TLS_HANDSHAKE).then_some("tls");
         return Err(Error { reason, ..Error::malformed(rule) });
     }
