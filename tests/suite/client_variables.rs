@@ -62,12 +62,12 @@ fn a_wrong_variable_is_refused() {
         json!({ "environment_tier": "dev", "encrypted_value": 7 }),
         json!({ "environment_tier": "dev", "required": "yes" }),
     ] {
-        refused(&user.put("/api/projects/1/env/X", &bad), 400, "bad_request");
+        refused(&user.put(&format!("{ENV}/X"), &bad), 400, "bad_request");
     }
     let foreign = json!({ "environment_tier": "dev", "owner_user_id": 99 });
-    refused(&user.put("/api/projects/1/env/X", &foreign), 403, "not_yours");
-    refused(&user.get("/api/projects/1/env?visibility=x"), 400, "bad_request");
-    refused(&user.delete("/api/projects/1/env/X?visibility=shared"), 400, "bad_request");
+    refused(&user.put(&format!("{ENV}/X"), &foreign), 403, "not_yours");
+    refused(&user.get(&format!("{ENV}?visibility=x")), 400, "bad_request");
+    refused(&user.delete(&format!("{ENV}/X?visibility=shared")), 400, "bad_request");
     let good = value("dev", "shared", "AAAA");
     refused(&user.put("/api/projects/99/env/X", &good), 404, "not_found");
     assert_eq!(user.read(ENV)["variables"], json!([]));
@@ -77,6 +77,10 @@ fn a_wrong_variable_is_refused() {
 fn every_distinct_layer_key_is_kept_and_a_variable_remembers_the_one_uploaded_last() {
     let (_server, user) = with_project();
     let keys = "/api/projects/1/env/keys";
+    // Where keys are written, `keys` is also the name of a variable.
+    assert_eq!(write(&user, "keys", &value("dev", "shared", "AAAA"))["name"], "keys");
+    assert_eq!(user.read(keys), json!({ "keys": [] }));
+    user.delete(&format!("{keys}?env=dev&visibility=shared")).is(200);
     let upload = |layer: &str, key: &str| {
         let body = json!({ "layer_id": layer, "wrapped_dek": key });
         assert_eq!(user.post(keys, &body).json(), json!({ "ok": true }));
@@ -102,14 +106,6 @@ fn every_distinct_layer_key_is_kept_and_a_variable_remembers_the_one_uploaded_la
     assert_eq!(user.read(keys)["keys"].as_array().unwrap().len(), 3);
     let bad = json!({ "layer_id": "l", "wrapped_dek": "!" });
     refused(&user.post(keys, &bad), 400, "bad_request");
-}
-
-#[test]
-fn put_keys_is_a_variable_of_that_name() {
-    let (_server, user) = with_project();
-    assert_eq!(write(&user, "keys", &value("dev", "shared", "AAAA"))["name"], "keys");
-    assert_eq!(user.read("/api/projects/1/env/keys"), json!({ "keys": [] }));
-    user.delete("/api/projects/1/env/keys?env=dev&visibility=shared").is(200);
 }
 
 #[test]

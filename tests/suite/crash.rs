@@ -20,7 +20,7 @@ fn push_until_the_end(
         let bytes = noise(1 + usize::from(noise(1)[0]) * 700);
         let request =
             user.request("POST", &path, &format!("{OCTETS}Connection: close\r\n"), &bytes);
-        let Some(response) = try_ask(user.address, &request) else { return };
+        let Some(response) = try_ask(user.address(), &request) else { return };
         let id = response.is(201)["snapshot"]["id"].as_i64().unwrap();
         let known = acknowledged.lock().unwrap().insert(id, bytes);
         assert!(known.is_none(), "id {id} was given twice");
