@@ -108,6 +108,7 @@ fn no_route_adds_a_row_where_the_disk_is_short() {
     user.delete("/api/projects/1/env/A?env=dev&visibility=shared").is(200);
     user.delete("/api/projects/1").is(200);
     assert_eq!(server.health(), (503, "disk_full".to_owned()));
+    assert_eq!(server.files("snapshots"), 1, "of before");
 }
 
 #[test]

@@ -43,7 +43,7 @@ impl Strace {
     fn run(&self, options: &str, data: &Path, args: &[&str]) -> Ran {
         let mut command = Command::new("strace");
         command.args(["-f", "-qqq"]).args(options.split(' ')).arg(BINARY).args(args);
-        run_until_ready(command.arg("--data").arg(data))
+        run_until_ready(command.arg("--data").arg(data), || ())
     }
 
     /// Watches a running server while something is done.
