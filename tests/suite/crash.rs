@@ -98,16 +98,3 @@ fn a_newer_folder_with_an_older_database_loses_no_file() {
     let lost = files(&server.data().join("orphans"));
     assert_eq!(lost.iter().map(|file| fs::read(file).unwrap()).collect::<Vec<_>>(), [b"new"]);
 }
-
-#[test]
-fn a_push_cut_short_leaves_nothing() {
-    let (server, user) = with_machine(&[]);
-    let path = "/api/machines/snapshot?machine_id=m";
-    let whole = user.request("POST", path, OCTETS, &noise(300_000));
-    for cut in [100_000, 299_000, whole.len() - 1] {
-        server.connect().send(&whole[..cut]);
-    }
-    server.assert_no_upload_left();
-    assert_eq!(server.files("snapshots"), 0);
-    assert!(user.history().is_empty());
-}

@@ -272,8 +272,8 @@ fn a_database_that_is_moved_or_replaced_is_written_no_more_and_health_is_red() {
         server.stop();
         let data = server.data();
         fs::copy(data.join("configsync.db"), data.with_extension("older")).unwrap();
+        let mut server = server.restarted(&[]);
         server.errors_expected = true;
-        let server = server.restarted(&[]);
         user.stored("m", b"one");
         fault(&data);
         assert_eq!(user.push("m", b"two", "").status, 500, "{what}");
@@ -284,10 +284,10 @@ fn a_database_that_is_moved_or_replaced_is_written_no_more_and_health_is_red() {
 
 #[test]
 fn a_database_that_is_found_damaged_is_written_no_more() {
-    let (mut server, user) = with_machine(&[]);
-    server.errors_expected = true;
+    let (server, user) = with_machine(&[]);
     (0..300).for_each(|n| user.register(&format!("machine-{n}")));
-    let server = server.restarted(&[]);
+    let mut server = server.restarted(&[]);
+    server.errors_expected = true;
     server.ok(&["check"]);
     let database = server.data().join("configsync.db");
     let whole = fs::read(&database).unwrap();
@@ -341,7 +341,8 @@ fn what_only_reads_upgrades_no_schema() {
     let [data, copy] = ["data", "copy"].map(|name| scratch.path().join(name));
     fs::create_dir(&data).unwrap();
     let old = rusqlite::Connection::open(data.join("configsync.db")).unwrap();
-    old.execute_batch(include_str!("../data/schema-v1.sql")).unwrap();
+    let schema = include_str!("../../schema.sql");
+    old.execute_batch(schema.split_once("-- version 2 --").unwrap().0).unwrap();
     old.pragma_update(None, "user_version", 1).unwrap();
     for args in [&["user", "list"][..], &["audit"], &["check"], &["status"]] {
         on(&data, args).fails(1, "schema version 1");

@@ -342,24 +342,6 @@ fn the_file_of_a_commit_in_doubt_goes_after_the_next_good_commit() {
 }
 
 #[test]
-fn no_more_than_so_many_files_wait_for_a_good_commit() {
-    let Some(strace) = Strace::found() else { return };
-    let (mut server, user) = with_machine(&[]);
-    server.errors_expected = true;
-    let log = server.data().join("configsync.db-wal");
-    let options = format!("-P {} {}", log.display(), failing(SYNCS, "EIO"));
-    strace.during(&server, &options, || {
-        for _ in 0..70 {
-            assert_eq!(user.push("m", &noise(10), "").status, 500);
-        }
-        assert_eq!(server.files("snapshots"), 64);
-    });
-    user.register("m");
-    assert_eq!(server.files("snapshots"), 0, "settled by the next good commit");
-    user.stored("m", b"state");
-}
-
-#[test]
 fn health_is_red_after_a_write_that_failed_until_one_succeeds() {
     let Some(strace) = Strace::found() else { return };
     let (mut server, user) = with_machine(&[]);
