@@ -237,12 +237,12 @@ fn no_signed_in_user_ends_a_process_that_has_256_mib() {
     fill_with_text(&server);
     let entities = vec![json!({ "type": "project", "id": 1, "local_hash": "6" }); 10_000];
     let plan = json!({ "machine_id": "m", "entities": entities });
-    let value = json!({ "environment_tier": "dev", "encrypted_value": "A".repeat(1_000_000) });
+    let value = "A".repeat(1_000_000);
     for round in ["plans", "histories", "variables", "links", "lists and plans"] {
         let statuses = at_once(31, |n| match round {
             "plans" => a.post("/api/sync/plan", &plan).status,
             "histories" => a.get("/api/machines/history?limit=200").status,
-            "variables" => a.put(&format!("/api/projects/1/env/V{n}"), &value).status,
+            "variables" => a.put_variable(&format!("V{n}"), &value).status,
             "links" => a.post("/api/machines/m/projects", &json!({ "project_id": 1 })).status,
             _ if n % 2 == 0 => a.get("/api/configs").status,
             _ => a.post("/api/sync/plan", &plan).status,

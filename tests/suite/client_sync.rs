@@ -76,8 +76,7 @@ fn a_profile_is_marked_active_on_a_machine() {
 fn the_plan_follows_the_three_versions_and_never_the_hash() {
     let (_server, user) = with_user(&[]);
     let id = user.add("project", "app");
-    let pushed = (1..=3).map(|n| push(&user, id, &[n]));
-    assert_eq!(pushed.max(), Some(3));
+    (1..=3).for_each(|n| assert_eq!(push(&user, id, &[n as u8]), n));
     link(&user, "m", id);
     // Local version sent, version synced last, and what is to be done at version 3.
     for (local, synced, action) in
@@ -102,43 +101,41 @@ fn the_plan_follows_the_three_versions_and_never_the_hash() {
 
 #[test]
 fn one_project_goes_from_machine_to_machine_with_a_restart_between_every_two_steps() {
-    let (server, user) = with_user(&[]);
-    let mut running = Some(server);
-    let mut step = |action: &dyn Fn(&User)| {
-        running = running.take().map(|server| server.restarted(&[]));
-        action(&user);
+    let (mut server, user) = with_user(&[]);
+    let expect = |machine: &str, local: i64, action: &str| {
+        assert_eq!(plan(&user, machine, 1, local)["action"], action, "{machine}");
     };
-    let expect = |user: &User, machine: &str, local: i64, action: &str| {
-        assert_eq!(plan(user, machine, 1, local)["action"], action, "{machine}");
-    };
-    // Project add on the first machine.
-    step(&|user| assert_eq!(user.add("project", "app"), 1));
     let key = json!({ "user_id": 1, "wrapped_dek": "BBBB" });
-    step(&|user| drop(user.post("/api/projects/1/keys", &key).is(201)));
-    step(&|user| assert_eq!(push(user, 1, b"first"), 1));
-    step(&|user| assert_eq!(link(user, "laptop", 1)["last_synced_version"], 1));
-    step(&|user| expect(user, "laptop", 1, "noop"));
-    // Pull on the second.
-    step(&|user| assert_eq!(user.read("/api/projects/1")["wrapped_dek"], "BBBB"));
-    step(&|user| assert_eq!(blob(user, 1), b"first"));
-    step(&|user| drop(link(user, "desktop", 1)));
     let here = json!({ "last_synced_version": 1, "local_path": "/home/desktop/app" });
-    step(&|user| drop(user.patch("/api/machines/desktop/projects/1", &here).is(200)));
-    // An edit there, and a sync here.
-    step(&|user| assert_eq!(push(user, 1, b"second"), 2));
-    step(&|user| commit(user, "desktop", 1, 2));
-    step(&|user| expect(user, "laptop", 1, "pull"));
-    step(&|user| expect(user, "desktop", 2, "noop"));
-    step(&|user| assert_eq!(blob(user, 1), b"second"));
-    step(&|user| commit(user, "laptop", 1, 2));
-    // A rollback: old content as a new version.
-    step(&|user| {
-        let old = user.get("/api/projects/1/versions/1").body;
-        assert_eq!(push(user, 1, &old), 3);
-    });
-    step(&|user| expect(user, "laptop", 3, "conflict"));
-    step(&|user| assert_eq!(blob(user, 1), b"first"));
-    running.unwrap().ok(&["check"]);
+    let steps: [&dyn Fn(); 18] = [
+        // Project add on the first machine.
+        &|| assert_eq!(user.add("project", "app"), 1),
+        &|| drop(user.post("/api/projects/1/keys", &key).is(201)),
+        &|| assert_eq!(push(&user, 1, b"first"), 1),
+        &|| assert_eq!(link(&user, "laptop", 1)["last_synced_version"], 1),
+        &|| expect("laptop", 1, "noop"),
+        // Pull on the second.
+        &|| assert_eq!(user.read("/api/projects/1")["wrapped_dek"], "BBBB"),
+        &|| assert_eq!(blob(&user, 1), b"first"),
+        &|| drop(link(&user, "desktop", 1)),
+        &|| drop(user.patch("/api/machines/desktop/projects/1", &here).is(200)),
+        // An edit there, and a sync here.
+        &|| assert_eq!(push(&user, 1, b"second"), 2),
+        &|| commit(&user, "desktop", 1, 2),
+        &|| expect("laptop", 1, "pull"),
+        &|| expect("desktop", 2, "noop"),
+        &|| assert_eq!(blob(&user, 1), b"second"),
+        &|| commit(&user, "laptop", 1, 2),
+        // A rollback: old content as a new version.
+        &|| assert_eq!(push(&user, 1, &user.get("/api/projects/1/versions/1").body), 3),
+        &|| expect("laptop", 3, "conflict"),
+        &|| assert_eq!(blob(&user, 1), b"first"),
+    ];
+    for step in steps {
+        server = server.restarted(&[]);
+        step();
+    }
+    server.ok(&["check"]);
 }
 
 #[test]

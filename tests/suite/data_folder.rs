@@ -44,9 +44,7 @@ fn a_folder_that_is_not_a_data_folder_is_refused_and_nothing_in_it_is_touched() 
     let data = scratch.path().join("home");
     for name in ["tmp", "snapshots/00", "lost+found"] {
         fs::create_dir_all(data.join(name)).unwrap();
-    }
-    for folder in ["tmp", "snapshots/00"] {
-        fs::write(data.join(folder).join(NAME), "mine").unwrap();
+        fs::write(data.join(name).join(NAME), "mine").unwrap();
     }
     fs::set_permissions(&data, Permissions::from_mode(0o755)).unwrap();
     let before = tree(&data);
