@@ -14,7 +14,7 @@ fn each_kind_is_added_listed_shown_renamed_and_deleted() {
     let (_server, user) = with_user(&[]);
     for (kind, field, value) in [
         ("project", "git_url", "git@example.test:me/app.git"),
-        ("workspace", "description", "the team"),
+        ("workspace", "description", "the team\nof two"),
         ("config", "source_hint", "~/my.conf"),
         ("module", "module_type", "ssh"),
         ("profile", "description", "work"),
@@ -47,20 +47,6 @@ fn each_kind_is_added_listed_shown_renamed_and_deleted() {
 }
 
 #[test]
-fn projects_are_found_by_their_git_url() {
-    let (_server, user) = with_user(&[]);
-    for (slug, url) in [("one", "https://example.test/a?b=c&d"), ("two", "https://x.test/other")] {
-        let body = json!({ "slug": slug, "name": "x", "git_url": url, "git_branch": "main" });
-        user.post("/api/projects", &body).is(201);
-    }
-    user.add("project", "three");
-    let found = user.read("/api/projects?git_url=https%3A%2F%2Fexample.test%2Fa%3Fb%3Dc%26d");
-    assert_eq!(found["projects"].as_array().unwrap().len(), 1);
-    assert_eq!(found["projects"][0]["slug"], "one");
-    assert_eq!(user.read("/api/projects?git_url=x"), json!({ "projects": [] }));
-}
-
-#[test]
 fn a_git_url_or_branch_that_could_run_a_command_is_refused() {
     let (_server, user) = with_user(&[]);
     for (field, bad) in [
@@ -74,6 +60,16 @@ fn a_git_url_or_branch_that_could_run_a_command_is_refused() {
         refused(&user.post("/api/projects", &body), 400, "bad_request");
     }
     assert_eq!(user.read("/api/projects"), json!({ "projects": [] }));
+    // By a good one, projects are found.
+    for (slug, url) in [("one", "https://example.test/a?b=c&d"), ("two", "https://x.test/other")] {
+        let body = json!({ "slug": slug, "name": "x", "git_url": url, "git_branch": "main" });
+        user.post("/api/projects", &body).is(201);
+    }
+    user.add("project", "three");
+    let found = user.read("/api/projects?git_url=https%3A%2F%2Fexample.test%2Fa%3Fb%3Dc%26d");
+    assert_eq!(found["projects"].as_array().unwrap().len(), 1);
+    assert_eq!(found["projects"][0]["slug"], "one");
+    assert_eq!(user.read("/api/projects?git_url=x"), json!({ "projects": [] }));
 }
 
 #[test]
@@ -232,7 +228,7 @@ fn an_entity_whose_first_version_never_came_is_no_dead_end() {
 }
 
 #[test]
-fn the_default_mark_moves() {
+fn profiles_have_one_default_mark_and_hold_a_workspace_once() {
     let (_server, user) = with_user(&[]);
     for slug in ["one", "two"] {
         let body = json!({ "slug": slug, "name": "x", "is_default": true });
@@ -240,19 +236,13 @@ fn the_default_mark_moves() {
     }
     let list = user.read("/api/profiles")["profiles"].clone();
     assert_eq!((&list[0]["is_default"], &list[1]["is_default"]), (&json!(false), &json!(true)));
-}
-
-#[test]
-fn workspaces_go_into_profiles_and_out_twice_as_well_as_once() {
-    let (_server, user) = with_user(&[]);
-    user.add("profile", "p");
-    let (path, body) = ("/api/profiles/1/workspaces", json!({ "workspace_id": 2 }));
-    assert_eq!(user.add("workspace", "w"), 2);
+    let (path, body) = ("/api/profiles/1/workspaces", json!({ "workspace_id": 3 }));
+    assert_eq!(user.add("workspace", "w"), 3);
     for _ in 0..2 {
         assert_eq!(user.post(path, &body).json(), json!({ "ok": true }));
     }
     for _ in 0..2 {
-        user.delete(&format!("{path}/2")).is(200);
+        user.delete(&format!("{path}/3")).is(200);
     }
     refused(&user.post(path, &json!({ "workspace_id": 99 })), 404, "not_found");
     refused(&user.post(path, &json!({})), 400, "bad_request");

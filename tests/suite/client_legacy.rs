@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::fixture::{User, assert_has, files, noise, refused, serve, with_user};
+use crate::fixture::{User, assert_has, files, noise, refused, with_two_users, with_user};
 
 const MID: &str = "16c78290597fde1e";
 
@@ -24,55 +24,29 @@ fn push(user: &User, machine: &str, bytes: &[u8]) -> i64 {
 }
 
 #[test]
-fn verify_tells_a_good_token_from_a_bad_one() {
-    let (server, _) = with_user(&[]);
-    let user = server.user("b@example.org");
+fn verify_tells_a_good_token_from_a_bad_one_and_nobody_signs_up() {
+    let (server, _, user) = with_two_users(&[]);
     let expected = json!({ "valid": true, "user_id": 2, "email": "b@example.org" });
     assert_eq!(user.read("/api/auth/verify"), expected);
     refused(&User::of(&server, "", "cs_x").get("/api/auth/verify"), 401, "unauthorized");
-}
-
-#[test]
-fn there_is_no_sign_up() {
-    let server = serve(&[]);
     let body = br#"{"email":"x@y","password":"z"}"#;
     let response = server.ask("POST", "/api/auth/register", "", body);
     assert!(refused(&response, 403, "registration_closed").contains("user add"));
-    assert_eq!(server.count("SELECT count(*) FROM users"), 0);
+    assert_eq!(server.count("SELECT count(*) FROM users"), 2);
 }
 
 #[test]
 fn a_login_for_the_first_time_and_again() {
     let (_server, user) = with_user(&[]);
     assert_has(&register(&user, MID), json!({ "machine_id": MID, "user_id": 1 }));
-    refused(&user.get("/api/auth/keypair"), 404, "not_found");
     let keypair = json!({ "public_key": STANDARD.encode(noise(32)),
         "encrypted_private_key": STANDARD.encode(noise(60)),
         "kek_salt": STANDARD.encode(noise(32)), "kek_iterations": 600_000, "key_algorithm": "x25519" });
-    user.post("/api/auth/keypair", &keypair).is(201);
-    let profile = json!({ "slug": "default", "name": "Default", "is_default": true });
-    user.post("/api/profiles", &profile).is(201);
-
-    let stored = user.read("/api/auth/keypair");
-    assert_has(&stored, keypair.clone());
-    assert!(stored["created_at"].is_string() && stored["key_version"] == 1);
-    assert_eq!(user.post("/api/auth/keypair", &keypair).status, 201, "the same again");
-    for part in ["public_key", "encrypted_private_key", "kek_salt"] {
+    let with = |part: &str, value: Value| {
         let mut other = keypair.clone();
-        other[part] = json!(STANDARD.encode(noise(32)));
-        refused(&user.post("/api/auth/keypair", &other), 409, "key_exists");
-    }
-    assert_eq!(user.read("/api/auth/keypair"), stored);
-    assert_eq!(user.post("/api/profiles", &profile).is(201)["profile"]["id"], 1, "the same");
-    let profiles = user.read("/api/profiles");
-    assert_has(&profiles["profiles"][0], json!({ "slug": "default", "is_default": true }));
-}
-
-#[test]
-fn a_keypair_that_is_none_is_refused() {
-    let (_server, user) = with_user(&[]);
-    let good = json!({ "public_key": "AAAA", "encrypted_private_key": "AAAA", "kek_salt": "AAAA",
-        "kek_iterations": 1 });
+        other[part] = value;
+        user.post("/api/auth/keypair", &other)
+    };
     for (part, bad) in [
         ("public_key", json!("!")),
         ("public_key", json!("")),
@@ -81,11 +55,22 @@ fn a_keypair_that_is_none_is_refused() {
         ("kek_iterations", json!(-1)),
         ("kek_iterations", json!("many")),
     ] {
-        let mut keypair = good.clone();
-        keypair[part] = bad;
-        refused(&user.post("/api/auth/keypair", &keypair), 400, "bad_request");
+        refused(&with(part, bad), 400, "bad_request");
     }
     refused(&user.get("/api/auth/keypair"), 404, "not_found");
+    let profile = json!({ "slug": "default", "name": "Default", "is_default": true });
+    for time in ["for the first time", "the same again"] {
+        assert_eq!(user.post("/api/auth/keypair", &keypair).status, 201, "{time}");
+        assert_eq!(user.post("/api/profiles", &profile).is(201)["profile"]["id"], 1, "{time}");
+    }
+    let stored = user.read("/api/auth/keypair");
+    assert_has(&stored, keypair.clone());
+    assert!(stored["created_at"].is_string() && stored["key_version"] == 1);
+    for part in ["public_key", "encrypted_private_key", "kek_salt"] {
+        refused(&with(part, json!(STANDARD.encode(noise(32)))), 409, "key_exists");
+    }
+    assert_eq!(user.read("/api/auth/keypair"), stored);
+    assert_has(&user.read("/api/profiles")["profiles"][0], profile);
 }
 
 #[test]
