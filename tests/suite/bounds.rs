@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::access::furnish;
 use crate::fixture::{
     Server, Setup, User, alone, at_once, eventually, noise, refused, with_two_users, with_user,
 };
@@ -24,25 +25,16 @@ fn additions() -> Vec<(&'static str, &'static str, Value)> {
         ("POST", "/api/machines/m/push", json!({ "encrypted_state": "AAAA" })),
         ("POST", "/api/auth/keypair", keypair),
         ("POST", "/api/machines/new/projects", json!({ "project_id": 1 })),
-        ("PATCH", "/api/machines/m/profiles/3", json!({ "active": true })),
+        ("PATCH", "/api/machines/m/profiles/5", json!({ "active": true })),
         ("PUT", "/api/environments/sync", environments),
-        ("POST", "/api/profiles/3/workspaces", json!({ "workspace_id": 2 })),
+        ("POST", "/api/profiles/5/workspaces", json!({ "workspace_id": 2 })),
         ("POST", "/api/projects/1/env/keys", key),
         ("PUT", "/api/projects/1/env/NEW", variable),
         ("POST", "/api/configs", json!({ "slug": "new", "name": "new" })),
         ("POST", "/api/projects/1/versions", json!({ "ciphertext": "BBBB" })),
-        ("POST", "/api/projects/1/keys", json!({ "wrapped_dek": "BBBB" })),
+        ("POST", "/api/workspaces/6/keys", json!({ "wrapped_dek": "BBBB" })),
         ("PATCH", "/api/projects/1", json!({ "description": "longer" })),
     ]
-}
-
-fn furnish(user: &User) {
-    user.register("m");
-    for (kind, slug) in [("project", "p"), ("workspace", "w"), ("profile", "f"), ("module", "gone")]
-    {
-        user.add(kind, slug);
-    }
-    user.stored("m", b"state");
 }
 
 /// Nothing may be added, with this code and a sentence with these words; the rest stays allowed.
@@ -60,9 +52,10 @@ fn assert_reads_and_deletes_alone(user: &User, code: &str, words: &str) {
     refused(&user.push("m", &noise(9), ""), 507, code);
     user.register("m");
     user.read("/api/machines");
-    assert_eq!(user.pull("").body, b"state");
-    user.push("m", b"state", "").is(200);
+    assert_eq!(user.pull("?id=1").body, b"state");
+    user.push("m", &[0; 3], "").is(200);
     user.patch("/api/projects/1", &json!({ "name": "q" })).is(200);
+    user.delete("/api/projects/1/env/1?env=dev&visibility=shared").is(200);
     user.delete("/api/modules/4").is(200);
     user.delete("/api/machines/m").is(200);
 }
@@ -71,6 +64,7 @@ fn assert_reads_and_deletes_alone(user: &User, code: &str, words: &str) {
 fn no_route_adds_a_row_above_what_the_rows_of_a_user_may_take() {
     let (server, a, b) = with_two_users(&[]);
     furnish(&a);
+    a.add("workspace", "without a key");
     b.register("m");
     let fill = |left: i64| {
         let sql = "UPDATE users SET text_bytes = ?1 WHERE id = 1";
@@ -90,10 +84,11 @@ fn no_route_adds_a_row_above_what_the_rows_of_a_user_may_take() {
 fn no_route_adds_a_row_over_quota() {
     let (server, a, b) = with_two_users(&[]);
     furnish(&a);
+    a.add("workspace", "without a key");
     b.register("m");
     // All that it allows is used: no version would fit that a new entity is made for.
-    server.ok(&["user", "quota", "a@example.org", "5"]);
-    assert_reads_and_deletes_alone(&a, "quota_exceeded", "5");
+    server.ok(&["user", "quota", "a@example.org", "13"]);
+    assert_reads_and_deletes_alone(&a, "quota_exceeded", "13");
     b.stored("m", b"the other user has room");
 }
 
@@ -101,14 +96,13 @@ fn no_route_adds_a_row_over_quota() {
 fn no_route_adds_a_row_where_the_disk_is_short() {
     let (server, user) = with_user(&[]);
     furnish(&user);
-    user.put_variable("A", "AAAA").is(200);
+    user.add("workspace", "without a key");
     let server = server.restarted(&["--min-free", "9223372036854775807"]);
     let sentence = "9223372036854775807 are kept (--min-free)";
     assert_reads_and_deletes_alone(&user, "disk_full", sentence);
-    user.delete("/api/projects/1/env/A?env=dev&visibility=shared").is(200);
     user.delete("/api/projects/1").is(200);
     assert_eq!(server.health(), (503, "disk_full".to_owned()));
-    assert_eq!(server.files("snapshots"), 1, "of before");
+    assert_eq!(server.files("snapshots"), 7, "of before");
 }
 
 #[test]
