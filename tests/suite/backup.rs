@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::crash::push_until_the_end;
 use crate::fixture::{
     BINARY, NAME, SERVE, Server, Setup, eventually, files, names, noise, on,
     pruned_beside_a_backup, serve, with_machine, with_user,
@@ -31,14 +32,7 @@ fn a_backup_under_load_restores_every_push_acknowledged_before_it_began() {
     let backup = server.beside("backup");
     let before: HashMap<i64, Vec<u8>> = std::thread::scope(|scope| {
         for machine in ["m0", "m1", "m2"] {
-            let (user, acknowledged, stop) = (&user, &acknowledged, &stop);
-            scope.spawn(move || {
-                while !stop.load(Ordering::SeqCst) {
-                    let bytes = noise(20_000);
-                    let id = user.stored(machine, &bytes);
-                    acknowledged.lock().unwrap().insert(id, bytes);
-                }
-            });
+            scope.spawn(|| push_until_the_end(&user, machine, &acknowledged, &stop));
         }
         eventually("there is something to back up", || acknowledged.lock().unwrap().len() > 40);
         // Pruned meanwhile is only what has 60 newer ones of its machine.

@@ -11,8 +11,8 @@ use crate::fixture::{NAME, User, eventually, files, noise, with_machine, with_us
 
 const OCTETS: &str = "Content-Type: application/octet-stream\r\n";
 
-/// Pushes until the server is gone, and notes what was acknowledged.
-fn push_until_the_end(
+/// Pushes until it shall stop or the server is gone, and notes what was acknowledged.
+pub fn push_until_the_end(
     user: &User, machine: &str, acknowledged: &Mutex<HashMap<i64, Vec<u8>>>, stop: &AtomicBool,
 ) {
     let path = format!("/api/machines/snapshot?machine_id={machine}");

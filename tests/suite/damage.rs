@@ -17,7 +17,8 @@ fn with_three() -> (Server, User, PathBuf) {
 
 #[test]
 fn damage_of_any_kind_is_reported_by_id_and_never_served() {
-    let kinds: [(&str, fn(&Path)); 5] = [
+    type Damage = fn(&Path);
+    let kinds: [(&str, Damage); 5] = [
         ("a flipped bit", |path| {
             let mut bytes = fs::read(path).unwrap();
             bytes[10_000] ^= 1;

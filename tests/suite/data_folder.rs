@@ -247,7 +247,8 @@ fn root_in_another_users_folder_is_told_to_become_that_user() {
 
 #[test]
 fn a_database_that_is_moved_or_replaced_is_written_no_more_and_health_is_red() {
-    let faults: [(&str, fn(&Path)); 6] = [
+    type Fault = fn(&Path);
+    let faults: [(&str, Fault); 6] = [
         ("replaced", |data| {
             fs::copy(data.join("configsync.db"), data.join("other")).unwrap();
             fs::rename(data.join("other"), data.join("configsync.db")).unwrap();
