@@ -47,7 +47,11 @@ fn a_link_is_made_changed_and_listed_with_its_project() {
     let one = "/api/machines/m/projects/1";
     let change = |body: Value| user.patch(one, &body).json()["link"].clone();
     let mut expected = made;
-    for (field, value) in [("last_synced_version", json!(1)), ("local_path", Value::Null)] {
+    for (field, value) in [
+        ("last_synced_version", json!(1)),
+        ("local_path", json!("/home/m/moved")),
+        ("local_path", Value::Null),
+    ] {
         expected[field] = value.clone();
         assert_has(&change(json!({ field: value })), expected.clone());
     }
