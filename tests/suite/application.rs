@@ -38,10 +38,9 @@ fn what_would_stop_tiny_http_is_answered_and_the_connection_serves_on() {
         assert_eq!((response.status, bad), (200, [None, None]), "{fields}");
         client.assert_reusable(fields);
     }
-    for length in ["18446744073709551615", "9223372036854775808"] {
-        let head = request("GET", "/healthz", &format!("Content-Length: {length}\r\n"));
-        assert_eq!(server.send(HERE, &head, b"", false).status, 413, "{length}");
-    }
+    // One that it would take for a negative length.
+    let head = request("GET", "/healthz", "Content-Length: 9223372036854775808\r\n");
+    assert_eq!(server.send(HERE, &head, b"", false).status, 413);
     server.assert_serves(HERE);
 }
 
