@@ -183,7 +183,7 @@ fn what_is_damaged_is_left_out_and_said_and_each_outcome_is_kept() {
     let events = server.ok(&["audit", "--event", "backup"]);
     let outcome = |line: &str| serde_json::from_str::<Value>(line).unwrap()["outcome"].clone();
     let outcomes: Vec<_> = events.lines().map(outcome).collect();
-    assert_eq!(outcomes[..2], ["ok", "failed"]);
+    assert_eq!(outcomes, ["ok", "failed", "failed"]);
 }
 
 #[test]
