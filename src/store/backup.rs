@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::audit::Event;
 use super::blobs::{Blob, differs, hash_pieces, open_verified, reason};
-use super::check::{each_page, page};
+use super::check::{each_row, page};
 use super::data_dir::{
     DATABASE, DataDir, LOST_AND_FOUND, SNAPSHOTS, close_to_others, make_folder, make_folders,
     shard_of,
@@ -185,20 +185,18 @@ impl Copy<'_> {
         let mut connection = connect(&partial)?;
         copied.backup_time = make_it_a_copy(&mut connection)?;
         root.make_dir(SNAPSHOTS)?;
-        each_page(
+        each_row(
             |after| page(&connection, after),
-            |rows| {
-                for row in rows {
-                    match self.transfer(row.blob)? {
-                        Ok(linked) => {
-                            copied.files += 1;
-                            copied.linked += u64::from(linked);
-                            copied.bytes = copied.bytes.saturating_add(row.blob.size);
-                        }
-                        Err(flaw) => copied.damaged.push((row.what, reason(&flaw))),
+            |row| {
+                match self.transfer(row.blob)? {
+                    Ok(linked) => {
+                        copied.files += 1;
+                        copied.linked += u64::from(linked);
+                        copied.bytes = copied.bytes.saturating_add(row.blob.size);
                     }
-                    progress(copied.files, copied.bytes);
+                    Err(flaw) => copied.damaged.push((row.what, reason(&flaw))),
                 }
+                progress(copied.files, copied.bytes);
                 Ok(())
             },
         )?;

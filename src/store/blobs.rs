@@ -1,7 +1,7 @@
 //! Stored files, of snapshots and of versions of entities, and how each is verified before it is
 //! served.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read, Seek};
 use std::os::unix::fs::MetadataExt;
@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Store;
 use super::data_dir::DataDir;
-use super::db::query_scalar;
+use super::db::{query_scalar, query_strings};
 use super::error::{Result, StoreError};
 use crate::util::limits::{PIECE_BYTES, VERIFIED_AGE_NS, VERIFIED_FILES_MAX, VERIFIED_S};
 use crate::util::sync::lock;
@@ -52,6 +52,13 @@ impl Store {
             }
             StoreError::damaged(&what(), &reason(&flaw))
         })
+    }
+
+    /// The files that rows name, and those that wait to be unlinked.
+    pub(super) fn known_files(&self) -> Result<HashSet<RandomId>> {
+        let sql = "SELECT file FROM stored_files UNION ALL SELECT file FROM deleted_files";
+        let names = self.db.read(|c| query_strings(c, sql, []))?;
+        Ok(names.iter().filter_map(|name| RandomId::parse(name)).collect())
     }
 
     /// True if a row names this file.

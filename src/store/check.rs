@@ -53,11 +53,9 @@ impl Store {
     /// for `status` and metrics.
     pub fn check(&self, progress: Progress<'_>) -> Result<Report> {
         let mut report = Report { database: self.check_database(), ..Report::default() };
-        // Files first: one that is pushed after this list was made cannot look like an orphan.
-        let files = self.files_found()?;
-        let known = self.check_rows(&mut report, progress);
+        let known = self.check_rows(&mut report, progress).and_then(|()| self.known_files());
         match known {
-            Ok(known) => self.check_files(files, &known, &mut report)?,
+            Ok(known) => self.check_files(&known, &mut report)?,
             // Then nobody can say which files have rows.
             Err(error) => report.database.push(format!("the rows cannot all be read: {error}")),
         }
@@ -81,40 +79,22 @@ impl Store {
         found
     }
 
-    /// Every regular file in a sub-folder of `snapshots/` whose name we give.
-    fn files_found(&self) -> Result<Vec<(RandomId, String)>> {
-        let mut files = Vec::new();
-        self.data.each_shard(|shard, _, names| {
-            let ours = names.iter().filter_map(|name| RandomId::parse(name));
-            files.extend(ours.map(|file| (file, shard.to_owned())));
-            Ok(())
-        })?;
-        Ok(files)
-    }
-
-    /// Compares every row with its file; returns the files that rows name. Those that wait to be
-    /// unlinked are among them: nobody's, and no surprise.
-    fn check_rows(&self, report: &mut Report, progress: Progress<'_>) -> Result<HashSet<RandomId>> {
-        let mut known = self.random_ids("SELECT file FROM deleted_files")?;
+    /// Compares every row with its file.
+    fn check_rows(&self, report: &mut Report, progress: Progress<'_>) -> Result<()> {
         let read = |after: &str| self.db.read(|c| page(c, after));
-        each_page(read, |page| {
-            for row in page {
-                known.insert(row.blob.file);
-                self.check_row(&row, report)?;
-                progress(report.snapshots, report.bytes);
-            }
+        each_row(read, |row| {
+            self.check_row(&row, report)?;
+            progress(report.snapshots, report.bytes);
             Ok(())
-        })?;
-        Ok(known)
+        })
     }
 
     fn check_row(&self, row: &Expected, report: &mut Report) -> Result<()> {
-        report.snapshots += 1;
         match open_verified(&self.data, row.blob, None) {
             Ok(_) => report.bytes += row.blob.size,
             // Deleted since its row was read: no damage.
             Err(flaw) if flaw.kind() == ErrorKind::NotFound && !self.has_row(row.blob.file)? => {
-                report.snapshots -= 1;
+                return Ok(());
             }
             Err(flaw) => {
                 let sql = "SELECT origin FROM file_origins WHERE file = ?1";
@@ -131,43 +111,46 @@ impl Store {
                 ));
             }
         }
+        report.snapshots += 1;
         Ok(())
     }
 
-    fn check_files(
-        &self, files: Vec<(RandomId, String)>, known: &HashSet<RandomId>, report: &mut Report,
-    ) -> Result<()> {
+    /// Finds the files that no row names, among those whose names we give. Those that wait to be
+    /// unlinked are known: nobody's, and no surprise.
+    fn check_files(&self, known: &HashSet<RandomId>, report: &mut Report) -> Result<()> {
         let server_runs = self.data.server_runs()?;
-        for (file, shard) in files {
-            let (name, placed) = (file.to_string(), shard == shard_of(file));
-            // Looked up again: its row may have come after the list was read.
-            if placed && (known.contains(&file) || self.has_row(file)?) {
-                continue;
+        self.data.each_shard(|shard_name, shard, names| {
+            for name in names {
+                let Some(file) = RandomId::parse(&name) else { continue };
+                let placed = shard_name == shard_of(file);
+                // Looked up again: its row may have come after the list was read.
+                if placed && (known.contains(&file) || self.has_row(file)?) {
+                    continue;
+                }
+                let Some(stat) = shard.look(&name)?.filter(is_file) else { continue };
+                // With a server at work a file may be between its rename and its commit.
+                let young = now_ms() / 1000 - stat.st_mtime < ORPHAN_AGE_S;
+                if !(server_runs && young) {
+                    report.orphans.push(format!("{SNAPSHOTS}/{shard_name}/{name}"));
+                }
             }
-            let found = self.data.snapshots()?.dir(&shard)?.look(&name)?;
-            let Some(stat) = found.filter(is_file) else { continue };
-            // With a server at work a file may be between its rename and its commit.
-            let young = now_ms() / 1000 - stat.st_mtime < ORPHAN_AGE_S;
-            if !(server_runs && young) {
-                report.orphans.push(format!("{SNAPSHOTS}/{shard}/{name}"));
-            }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 
-/// Runs `work` for every file that a row names, page by page as `read` returns them: so a check of
+/// Hands every file that a row names to `work`, page by page as `read` returns them: so a check of
 /// a large folder holds no long read transaction, which would keep the log from being cut back.
-pub(super) fn each_page(
-    read: impl Fn(&str) -> Result<Vec<Expected>>, mut work: impl FnMut(Vec<Expected>) -> Result<()>,
+pub(super) fn each_row(
+    read: impl Fn(&str) -> Result<Vec<Expected>>, mut work: impl FnMut(Expected) -> Result<()>,
 ) -> Result<()> {
-    let mut after = String::new();
-    loop {
-        let page = read(&after)?;
-        let Some(last) = page.last() else { return Ok(()) };
-        after.clone_from(&last.name);
-        work(page)?;
+    let mut page = read("")?;
+    while let Some(last) = page.last() {
+        let after = last.name.clone();
+        page.into_iter().try_for_each(&mut work)?;
+        page = read(&after)?;
     }
+    Ok(())
 }
 
 /// Some of the files that rows name: those after a name.

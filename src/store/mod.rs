@@ -28,7 +28,6 @@ mod usage;
 pub mod users;
 pub mod variables;
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -196,11 +195,6 @@ impl Store {
     /// Runs `work` in a transaction; when this returns Ok, it is on disk.
     fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         self.commit(work).map_err(|failure| failure.error)
-    }
-
-    fn random_ids(&self, sql: &str) -> Result<HashSet<RandomId>> {
-        let names = self.db.read(|c| db::query_strings(c, sql, []))?;
-        Ok(names.iter().filter_map(|name| RandomId::parse(name)).collect())
     }
 }
 

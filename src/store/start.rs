@@ -1,7 +1,6 @@
 //! How a server takes its data folder: nothing in it is changed before it is known to be ours, and
 //! nothing is served before all that an earlier end left is tidied up.
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -74,8 +73,7 @@ impl Store {
     fn set_orphans_aside(
         &self, foreign: &mut Vec<String>, warnings: &mut Vec<String>,
     ) -> Result<usize> {
-        let sql = "SELECT file FROM stored_files UNION ALL SELECT file FROM deleted_files";
-        let known: HashSet<RandomId> = self.random_ids(sql)?;
+        let known = self.known_files()?;
         let (orphans, mut moved) = (self.data.root().dir(ORPHANS)?, 0);
         self.data.each_shard(|shard_name, shard, names| {
             for name in names {
