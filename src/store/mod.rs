@@ -47,7 +47,6 @@ use crate::util::log;
 use crate::util::types::RandomId;
 use audit::Event;
 use blobs::VerifiedCache;
-use clock::ClockGuard;
 use data_dir::{DATABASE, DataDir, WAL};
 use db::Database;
 use health::HealthCache;
@@ -92,7 +91,8 @@ pub struct Store {
     promised: Arc<AtomicU64>,
     /// Files of commits that may or may not be read from the log after a crash.
     in_doubt: Mutex<Vec<RandomId>>,
-    clock: ClockGuard,
+    /// Both clocks as they were at the last look; None before the first.
+    clock: Mutex<Option<clock::Look>>,
     health: HealthCache,
     /// It holds the one-server lock.
     is_server: bool,
@@ -136,7 +136,7 @@ impl Store {
             pending: Pending::default(),
             promised: Arc::default(),
             in_doubt: Mutex::default(),
-            clock: ClockGuard::default(),
+            clock: Mutex::default(),
             health: HealthCache::default(),
         }
     }

@@ -93,7 +93,6 @@ impl Store {
             ));
         }
         let blob = upload.place()?;
-        self.notice_clock();
         let done = self.commit(|tx| self.work_as(user, tx, |tx| work(tx, blob)));
         match &done {
             Ok((_, Placed::Named)) => {}
@@ -108,6 +107,7 @@ impl Store {
     pub(super) fn commit<T>(
         &self, work: impl FnOnce(&Transaction<'_>) -> Result<T>,
     ) -> std::result::Result<T, Failure> {
+        self.notice_clock();
         let in_doubt = lock(&self.in_doubt).clone();
         let value = self.db.write(work)?;
         // This good commit has overwritten in the log what earlier failed ones left there: now the
