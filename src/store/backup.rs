@@ -83,7 +83,7 @@ impl Store {
 /// Copies a backup to the place of a new data folder. The backup is only read.
 pub fn restore(from: &Path, dest: &Path, progress: Progress<'_>) -> Result<Copied> {
     let from = DataDir::of_backup(from)?;
-    let database = Database::open_to_copy(&from)?;
+    let database = Database::open_to_read(&from)?;
     if let Some(parent) = dest.parent() {
         refuse_inside(&from, dest)?;
         make_folders(parent)?;

@@ -33,12 +33,11 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rusqlite::Transaction;
+use rustix::fs::fstatvfs;
 use serde_json::Value;
 
 pub use credentials::User;
 pub use error::{ErrorKind, Result, StoreError};
-pub use health::Health;
 pub use jwt_key::provided_jwt_key;
 pub use start::Started;
 pub use upload::Upload;
@@ -102,10 +101,6 @@ impl Store {
     /// Opens an existing data folder for a command that changes it; a server may run on it.
     pub fn open(root: &Path) -> Result<Store> {
         let data = DataDir::open(root)?;
-        if !data.is_writable()? {
-            let why = format!("{} cannot be written: it can only be read", data.path().display());
-            return Err(StoreError::unusable(why));
-        }
         let db = match Database::open(&data) {
             // Not even the index of its log has room.
             Err(e) if e.kind == ErrorKind::DiskFull && data.free_reserve()? => {
@@ -123,6 +118,7 @@ impl Store {
     pub fn open_to_read(root: &Path) -> Result<Store> {
         let data = DataDir::open(root)?;
         let db = Database::open_to_read(&data)?;
+        db.read(migrations::refuse_older)?;
         Ok(Store::with(data, db, Policy::default(), false))
     }
 
@@ -137,7 +133,7 @@ impl Store {
             promised: Arc::default(),
             in_doubt: Mutex::default(),
             clock: Mutex::default(),
-            health: HealthCache::default(),
+            health: Mutex::default(),
         }
     }
 
@@ -180,7 +176,9 @@ impl Store {
 
     /// Free bytes of the disk for this process.
     pub fn free_bytes(&self) -> Result<u64> {
-        self.data.free_bytes()
+        let root = self.data.root();
+        let stat = fstatvfs(root.file()).map_err(|e| root.error("look at", "", e.into()))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
     /// Bytes of the database with its write-ahead log.
@@ -190,11 +188,6 @@ impl Store {
             let size = found?.map_or(0, |stat| stat.st_size.cast_unsigned());
             Ok(sum.saturating_add(size))
         })
-    }
-
-    /// Runs `work` in a transaction; when this returns Ok, it is on disk.
-    fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
-        self.commit(work).map_err(|failure| failure.error)
     }
 }
 
