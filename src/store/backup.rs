@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::audit::Event;
 use super::blobs::{Blob, differs, hash_pieces, open_verified, reason};
-use super::check::{each_row, page};
+use super::check::stored_files;
 use super::data_dir::{
     DATABASE, DataDir, LOST_AND_FOUND, SNAPSHOTS, close_to_others, make_folder, make_folders,
     shard_of,
@@ -185,21 +185,17 @@ impl Copy<'_> {
         let mut connection = connect(&partial)?;
         copied.backup_time = make_it_a_copy(&mut connection)?;
         root.make_dir(SNAPSHOTS)?;
-        each_row(
-            |after| page(&connection, after),
-            |row| {
-                match self.transfer(row.blob)? {
-                    Ok(linked) => {
-                        copied.files += 1;
-                        copied.linked += u64::from(linked);
-                        copied.bytes = copied.bytes.saturating_add(row.blob.size);
-                    }
-                    Err(flaw) => copied.damaged.push((row.what, reason(&flaw))),
+        for (what, blob) in stored_files(&connection)? {
+            match self.transfer(blob)? {
+                Ok(linked) => {
+                    copied.files += 1;
+                    copied.linked += u64::from(linked);
+                    copied.bytes = copied.bytes.saturating_add(blob.size);
                 }
-                progress(copied.files, copied.bytes);
-                Ok(())
-            },
-        )?;
+                Err(flaw) => copied.damaged.push((what, reason(&flaw))),
+            }
+            progress(copied.files, copied.bytes);
+        }
         connection.close().map_err(|(_, e)| e)?;
         // One call for all files: a sync of each would wait for the disk a thousand times.
         syncfs(root.file()).map_err(|e| root.error("sync", "", e.into()))?;

@@ -54,11 +54,10 @@ impl Store {
         })
     }
 
-    /// The files that rows name, and those that wait to be unlinked.
-    pub(super) fn known_files(&self) -> Result<HashSet<RandomId>> {
+    /// The names of the files that rows name, and of those that wait to be unlinked.
+    pub(super) fn known_files(&self) -> Result<HashSet<String>> {
         let sql = "SELECT file FROM stored_files UNION ALL SELECT file FROM deleted_files";
-        let names = self.db.read(|c| query_strings(c, sql, []))?;
-        Ok(names.iter().filter_map(|name| RandomId::parse(name)).collect())
+        Ok(self.db.read(|c| query_strings(c, sql, []))?.into_iter().collect())
     }
 
     /// True if a row names this file.

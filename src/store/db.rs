@@ -364,9 +364,7 @@ pub fn utf8(path: &Path) -> Result<&str> {
 
 /// Opens a database for reading and writing, which no link may lead to.
 pub fn connect(path: &Path) -> Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let flags = flags | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    prepared(Connection::open_with_flags(path, flags)?)
+    connect_with(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
 }
 
 /// Opens a database that nobody writes: needs no files for locks, which a read-only medium could
@@ -374,11 +372,12 @@ pub fn connect(path: &Path) -> Result<Connection> {
 pub fn connect_immutable(path: &Path) -> Result<Connection> {
     let escaped = utf8(path)?.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    prepared(Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)?)
+    connect_with(format!("file:{escaped}?immutable=1").as_ref(), flags)
 }
 
-fn prepared(connection: Connection) -> Result<Connection> {
+fn connect_with(path: &Path, flags: OpenFlags) -> Result<Connection> {
+    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(Duration::from_millis(SQLITE_BUSY_MS))?;
     connection.set_prepared_statement_cache_capacity(64);
     // Plans are made once, not anew for the values of each call: those would be found no better,

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use rustix::fs::OFlags;
 
-use super::data_dir::{DataDir, ORPHANS, RESERVE, SNAPSHOTS, shard_of};
+use super::data_dir::{DataDir, ORPHANS, RESERVE, SNAPSHOTS};
 use super::db::{Database, query_scalar};
 use super::dir::{Dir, is_file};
 use super::error::{Result, StoreError};
@@ -76,12 +76,13 @@ impl Store {
         let (orphans, mut moved) = (self.data.root().dir(ORPHANS)?, 0);
         self.data.each_shard(|shard_name, shard, names| {
             for name in names {
-                let file = RandomId::parse(&name);
-                let placed = |file: &RandomId| shard_name == shard_of(*file);
-                if file.filter(placed).is_some_and(|file| known.contains(&file)) {
+                // One in another sub-folder is not found by its row.
+                if name.starts_with(shard_name) && known.contains(&name) {
                     continue;
                 }
-                if file.is_none() || !shard.look(&name)?.is_some_and(|stat| is_file(&stat)) {
+                if RandomId::parse(&name).is_none()
+                    || !shard.look(&name)?.is_some_and(|stat| is_file(&stat))
+                {
                     foreign.push(format!("{SNAPSHOTS}/{shard_name}/{name}"));
                     continue;
                 }
