@@ -39,8 +39,7 @@ impl Look {
 }
 
 impl Store {
-    /// True if the clock can be trusted to tell what is old. Asked before a row is written that
-    /// would hide that the clock jumped. What is left of a wait is kept, so that a restart does not
+    /// True if the clock can be trusted to tell what is old. What is left of a wait is kept, so that a restart does not
     /// end it: by a server each time, which retention asks hourly; by a command only where it
     /// begins, which its own row would hide.
     pub fn trusts_clock(&self) -> Result<bool> {
@@ -66,12 +65,12 @@ impl Store {
         Ok(wait_ms == 0)
     }
 
-    /// Asked by a server before each write: else rows of a clock that jumped would look like the
-    /// newest ones to the next start.
+    /// Asked before each write, also the first of a process: else rows of a clock that jumped would
+    /// look like the newest ones to the next start.
     pub(super) fn notice_clock(&self) {
         let last = *lock(&self.clock);
-        if self.is_server
-            && last.is_some_and(|look| look.next_wait(now_ms(), look.elapsed_ms()) > look.wait_ms)
+        let jumped = |look: Look| look.next_wait(now_ms(), look.elapsed_ms()) > look.wait_ms;
+        if last.is_none_or(jumped)
             && let Err(error) = self.trusts_clock()
         {
             log::error(&format!("whether the clock jumped was not kept: {error}"));

@@ -33,8 +33,6 @@ impl Store {
         let mut foreign = data.sweep()?;
         let store = Store::with(data, db, policy, true);
         store.refuse_damage()?;
-        // Before the first row of this start is written.
-        store.trusts_clock()?;
         let mut warnings = Vec::new();
         if let Err(error) = store.db.mark() {
             warnings.push(format!("a database that is written over will not be noticed: {error}"));
