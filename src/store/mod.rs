@@ -66,9 +66,9 @@ pub struct Policy {
 impl Policy {
     /// Refuses to add anything with so many bytes of disk free.
     pub fn check_free(&self, free: u64) -> Result<()> {
-        match self.free_bytes_min {
-            reserve if free < reserve => Err(StoreError::low_disk(free, reserve)),
-            _ => Ok(()),
+        match free < self.free_bytes_min {
+            true => Err(StoreError::low_disk(free, self.free_bytes_min)),
+            false => Ok(()),
         }
     }
 }
