@@ -1,5 +1,6 @@
 //! Arguments and environment variables, each error naming what is wrong and what would be taken.
 
+use std::env::VarError;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -8,8 +9,8 @@ use std::str::FromStr;
 use pico_args::Arguments;
 
 use super::CliError;
-use super::settings::{self, Bytes, Setting};
-use crate::util::types::{Email, Rule};
+use super::settings::{self, Setting};
+use crate::util::types::Email;
 
 /// What is left of the command line.
 pub struct Args {
@@ -18,22 +19,15 @@ pub struct Args {
 }
 
 impl Args {
-    pub fn from_env() -> Args {
-        Args { inner: Arguments::from_env(), data: PathBuf::new() }
-    }
-
-    pub fn from_vec(arguments: Vec<OsString>) -> Args {
-        Args { inner: Arguments::from_vec(arguments), data: PathBuf::new() }
-    }
-
     /// Takes `--data`, which may stand anywhere.
-    pub fn take_data(&mut self) -> Result<(), CliError> {
-        self.data = self.setting("--data")?.text.into();
-        if self.data.as_os_str().is_empty() {
-            Err(CliError::Usage("--data (or CONFIGSYNC_DATA) is empty: name a folder".into()))
-        } else {
-            Ok(())
+    pub fn new(arguments: Vec<OsString>) -> Result<Args, CliError> {
+        let mut args = Args { inner: Arguments::from_vec(arguments), data: PathBuf::new() };
+        args.data = args.setting("--data")?.text.into();
+        if args.data.as_os_str().is_empty() {
+            let empty = "--data (or CONFIGSYNC_DATA) is empty: name a folder";
+            return Err(CliError::Usage(empty.into()));
         }
+        Ok(args)
     }
 
     /// Takes a flag without a value.
@@ -64,28 +58,27 @@ impl Args {
     /// may be repeated is a list with commas.
     pub fn setting(&mut self, flag: &str) -> Result<Value, CliError> {
         let Setting { flag, kind, default, least, .. } = settings::row(flag)?;
-        if kind.is_empty() && self.flag(flag) {
-            return Ok(Value { name: flag.to_owned(), kind, text: "1".to_owned(), least });
+        let mut given = Vec::new();
+        if kind.is_empty() {
+            given.extend(self.flag(flag).then(|| "1".to_owned()));
+        } else {
+            given.extend(self.value(flag, kind)?.map(|value| value.text));
         }
-        let (mut given, repeatable) = (Vec::new(), kind == settings::REPEATABLE);
-        while let Some(value) = if kind.is_empty() { None } else { self.value(flag, kind)? } {
+        while kind == settings::REPEATABLE
+            && let Some(value) = self.value(flag, kind)?
+        {
             given.push(value.text);
-            if !repeatable {
-                break;
-            }
         }
-        let (name, text) = match (given.is_empty(), std::env::var(settings::variable(flag))) {
+        if !given.is_empty() {
+            return Ok(Value { name: flag.to_owned(), kind, text: given.join(","), least });
+        }
+        let name = settings::variable(flag);
+        match std::env::var(&name) {
             // Empty is as good as absent: `NAME=` stands in files of settings. A folder is meant.
-            (true, Ok(text)) if !text.is_empty() || kind == "DIR" => {
-                (settings::variable(flag), text)
-            }
-            (true, Err(std::env::VarError::NotUnicode(_))) => {
-                return Err(CliError::Usage(format!("{} is not UTF-8", settings::variable(flag))));
-            }
-            (true, _) => (flag.to_owned(), default),
-            (false, _) => (flag.to_owned(), given.join(",")),
-        };
-        Ok(Value { name, kind, text, least })
+            Ok(text) if !text.is_empty() || kind == "DIR" => Ok(Value { name, kind, text, least }),
+            Err(VarError::NotUnicode(_)) => Err(CliError::Usage(format!("{name} is not UTF-8"))),
+            _ => Ok(Value { name: flag.to_owned(), kind, text: default, least }),
+        }
     }
 
     /// Takes the next argument that is not a flag, if there is one.
@@ -114,6 +107,12 @@ impl Args {
         self.optional("EMAIL")?.map(|value| value.email()).transpose()
     }
 
+    /// Takes `--yes`, without which nothing is removed.
+    pub fn confirmed(&mut self) -> Result<(), CliError> {
+        let unsure = "this deletes everything that was stored; add --yes to do it";
+        self.flag("--yes").then_some(()).ok_or_else(|| CliError::Usage(unsure.into()))
+    }
+
     /// Nothing may be left; returns the data folder.
     pub fn finish(self) -> Result<PathBuf, CliError> {
         match self.inner.finish().first() {
@@ -139,8 +138,13 @@ impl Value {
         (!self.text.is_empty()).then_some(self)
     }
 
+    /// As what `read` makes of it; where that is nothing, its kind says what would be taken.
+    pub fn read<T>(&self, read: impl FnOnce(&str) -> Option<T>) -> Result<T, CliError> {
+        read(&self.text).ok_or_else(|| self.refuse(settings::takes(self.kind)))
+    }
+
     pub fn parse<T: FromStr>(&self) -> Result<T, CliError> {
-        self.text.parse().map_err(|_| self.refuse(settings::takes(self.kind)))
+        self.read(|text| text.parse().ok())
     }
 
     pub fn at_least(mut self, least: u64) -> Value {
@@ -148,40 +152,16 @@ impl Value {
         self
     }
 
-    /// The parts of a list with commas; none of an empty one.
-    pub fn list<T: FromStr>(&self) -> Result<Vec<T>, CliError> {
-        let parts = self.text.split(',').map(str::trim).filter(|text| !text.is_empty());
-        let refuse = |_| self.refuse(settings::takes(self.kind));
-        parts.map(|text| text.parse().map_err(refuse)).collect()
-    }
-
-    /// Of a switch.
-    pub fn is_on(&self) -> Result<bool, CliError> {
-        match &*self.text.to_ascii_lowercase() {
-            "on" | "1" | "true" | "yes" => Ok(true),
-            "off" | "0" | "false" | "no" => Ok(false),
-            _ => Err(self.refuse(settings::takes(self.kind))),
-        }
-    }
-
-    /// Which of these words it is, whatever their case.
-    pub fn one_of<const N: usize>(&self, words: [&str; N]) -> Result<usize, CliError> {
-        let found = words.iter().position(|word| word.eq_ignore_ascii_case(&self.text));
-        found.ok_or_else(|| self.refuse(settings::takes(self.kind)))
-    }
-
     /// As a number within the bounds of its kind; of a size, with or without a unit.
     pub fn number<T: TryFrom<u64>>(&self) -> Result<T, CliError> {
-        let number: u64 =
-            if self.kind.starts_with("BYTES") { self.parse::<Bytes>()?.0 } else { self.parse()? };
+        let number = if self.kind.starts_with("BYTES") {
+            self.read(settings::bytes)?
+        } else {
+            self.parse()?
+        };
         let (least, most) = (self.least, settings::most(self.kind));
         let found = T::try_from(number).ok().filter(|_| (least..=most).contains(&number));
         found.ok_or_else(|| self.refuse(format_args!("from {least} to {most}")))
-    }
-
-    /// As a value of this type.
-    pub fn checked<T: TryFrom<String, Error = Rule>>(&self) -> Result<T, CliError> {
-        T::try_from(self.text.clone()).map_err(|rule| self.refuse(rule))
     }
 
     /// As an email address.

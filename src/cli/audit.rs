@@ -2,19 +2,15 @@
 
 use super::args::{Args, Value};
 use super::output::print_lines;
-use super::{CliError, Done, settings};
+use super::{CliError, Done};
 use crate::store::Store;
 use crate::store::audit::{EVENTS, Filter, moment};
 
 pub fn run(mut args: Args) -> Done {
-    let time = |value: Option<Value>, otherwise| {
-        let read = |value: Value| {
-            moment(&value.text).ok_or_else(|| value.refuse(settings::takes("RFC3339")))
-        };
-        value.map_or(Ok(otherwise), read)
+    let mut time = |flag, otherwise| {
+        args.value(flag, "RFC3339")?.map_or(Ok(otherwise), |value| value.read(moment))
     };
-    let since = time(args.value("--since", "RFC3339")?, i64::MIN)?;
-    let until = time(args.value("--until", "RFC3339")?, i64::MAX)?;
+    let (since, until) = (time("--since", i64::MIN)?, time("--until", i64::MAX)?);
     let user = args.value("--user", "EMAIL")?.map(|user| user.email()).transpose()?;
     let event = args.value("--event", "NAME")?.map(event).transpose()?;
     let store = Store::open_to_read(&args.finish()?)?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread::{Builder, sleep};
 use std::time::Duration;
 
-use super::notify::notify;
+use super::process::notify;
 use crate::app::App;
 use crate::store::Store;
 use crate::store::prune::Pruned;

@@ -6,19 +6,22 @@ use std::time::Duration;
 
 use super::args::Args;
 use super::output::print;
-use super::{CliError, Done, settings};
+use super::{CliError, Done};
 use crate::util::limits::HEALTHCHECK_TIMEOUT_S;
 use crate::util::net::reachable;
 
 pub fn run(mut args: Args) -> Done {
-    let url = args.setting("--url")?;
+    let mut url = args.setting("--url")?;
     let listen: SocketAddr = args.setting("--listen")?.parse()?;
-    let here = format!("http://{}", reachable(listen));
     args.finish()?;
-    let text = if url.text.is_empty() { &here } else { &url.text };
-    let rest = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
-    let rest = rest.filter(|rest| rest.bytes().all(|b| b.is_ascii_graphic()) && !rest.is_empty());
-    let rest = rest.ok_or_else(|| url.refuse(settings::takes("URL")))?;
+    if url.text.is_empty() {
+        url.text = format!("http://{}", reachable(listen));
+    }
+    let rest = url.read(|text| {
+        let rest = text.strip_prefix("http://")?.trim_end_matches('/');
+        let plain = rest.bytes().all(|b| b.is_ascii_graphic()) && !rest.is_empty();
+        plain.then(|| rest.to_owned())
+    })?;
     let (host, prefix) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let status = ask(host, &format!("{prefix}/healthz"));
     match status.map_err(|e| CliError::Failed(format!("{host} does not answer: {e}")))?.as_str() {

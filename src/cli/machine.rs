@@ -2,8 +2,7 @@
 
 use super::args::Args;
 use super::output::{print, print_table};
-use super::{CliError, Done, open_to_read};
-use crate::store::Store;
+use super::{Done, open_store, open_to_read};
 use crate::util::types::visible;
 
 /// `machine list`, of all users or of one.
@@ -14,16 +13,10 @@ pub fn list(mut args: Args) -> Done {
 
 /// `machine remove EMAIL MACHINE_ID`.
 pub fn remove(mut args: Args) -> Done {
-    let sure = args.flag("--yes");
+    args.confirmed()?;
     let email = args.email()?;
     let machine = args.positional("MACHINE_ID")?.text;
-    let data = args.finish()?;
+    let files = open_store(args)?.remove_machine(&email, &machine)?;
     let shown = visible(&machine);
-    if !sure {
-        return Err(CliError::Usage(format!(
-            "machine remove deletes everything that {shown} of {email} stored; add --yes to do it"
-        )));
-    }
-    let files = Store::open(&data)?.remove_machine(&email, &machine)?;
     print(format_args!("machine {shown} of {email} removed, with {files} snapshots\n"))
 }

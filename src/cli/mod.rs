@@ -8,7 +8,6 @@ mod healthcheck;
 mod help;
 mod machine;
 mod maintenance;
-mod notify;
 mod output;
 mod process;
 mod serve;
@@ -25,6 +24,7 @@ use crate::store::{Store, StoreError};
 use crate::util::log::{self, Level};
 use args::Args;
 use output::print;
+use settings::warn_of_unknown_variables;
 
 /// Why a command did not do its work.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ pub fn main() -> ExitCode {
     if let Err(error) = process::ignore_file_size_signal() {
         return fail(&format!("could not ignore SIGXFSZ: {error}"), 1);
     }
-    match run(Args::from_env()) {
+    match run(std::env::args_os().skip(1).collect()) {
         Ok(()) | Err(CliError::Closed) => ExitCode::SUCCESS,
         Err(CliError::Attention) => ExitCode::FAILURE,
         Err(CliError::Usage(message)) => fail(&message, 2),
@@ -93,9 +93,7 @@ pub fn main() -> ExitCode {
 
 /// Reads the arguments of `serve`, and touches nothing: for fuzzing.
 pub fn read_serve_arguments(arguments: Vec<OsString>) -> Result<(), CliError> {
-    let mut args = Args::from_vec(arguments);
-    args.take_data()?;
-    serve::settings(args).map(drop)
+    serve::settings(Args::new(arguments)?).map(drop)
 }
 
 fn fail(message: &str, code: u8) -> ExitCode {
@@ -105,25 +103,27 @@ fn fail(message: &str, code: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn run(mut args: Args) -> Done {
-    let help = args.flag("--help") | args.flag("-h");
+fn run(arguments: Vec<OsString>) -> Done {
+    let mut args = Args::new(arguments)?;
+    let mut help = args.flag("--help") | args.flag("-h");
     if args.flag("--version") || args.flag("-V") {
         args.finish()?;
         return print(format_args!("configsync-server {}\n", env!("CARGO_PKG_VERSION")));
     }
-    args.take_data()?;
-    let mut name = args.subcommand()?.unwrap_or_default();
-    let asked = help || name == "help";
-    if name == "help" {
-        name = args.subcommand()?.unwrap_or_default();
+    let mut name = String::new();
+    let find = |name: &str| COMMANDS.iter().find(|(known, _)| *known == name);
+    while find(&name).is_none()
+        && let Some(word) = args.subcommand()?
+    {
+        match &*word {
+            "help" if name.is_empty() => help = true,
+            word => name = format!("{name} {word}").trim_start().to_owned(),
+        }
     }
-    let is_group = COMMANDS.iter().any(|(known, _)| known.starts_with(&format!("{name} ")));
-    if is_group && let Some(second) = args.subcommand()? {
-        name = format!("{name} {second}");
-    }
-    let unfinished = name.is_empty() || is_group && !name.contains(' ');
-    match COMMANDS.iter().find(|(known, _)| *known == name) {
-        Some(_) if asked => print(help::command(&name)),
+    let group = format!("{name} ");
+    let unfinished = name.is_empty() || COMMANDS.iter().any(|(name, _)| name.starts_with(&group));
+    match find(&name) {
+        Some(_) if help => print(help::command(&name)),
         Some((_, run)) => {
             // `serve` does it once its log has its format.
             if name != "serve" && name != "healthcheck" {
@@ -131,20 +131,13 @@ fn run(mut args: Args) -> Done {
             }
             run(args)
         }
-        None if asked && unfinished => print(help::list(&name)),
-        None if unfinished => {
+        None if !unfinished => Err(CliError::Usage(format!("unknown command {name}; see --help"))),
+        None if help => print(help::list(&name)),
+        None => {
             // A flag that does not exist is the likelier mistake.
             args.finish()?;
             Err(CliError::Usage(format!("{name} needs a command; see --help").trim_start().into()))
         }
-        None => Err(CliError::Usage(format!("unknown command {name}; see --help"))),
-    }
-}
-
-/// What is set and read by nothing is probably mistyped.
-fn warn_of_unknown_variables() {
-    for name in settings::unknown_variables() {
-        log::warn(&format!("the variable {name} is not a setting; see serve --help"));
     }
 }
 

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::args::{Args, Value};
-use super::notify::notify;
 use super::output::{could_not, write_out};
-use super::process::{connections_carried, probe_threads, watch_signals};
+use super::process::{connections_carried, notify, probe_threads, watch_signals};
+use super::settings::{switch, warn_of_unknown_variables};
 use super::token::new_token;
-use super::{CliError, Done, background, warn_of_unknown_variables};
+use super::{CliError, Done, background};
 use crate::app::admission::{Admission, Listener, Ticket};
 use crate::app::turns::Turns;
 use crate::app::{App, server};
@@ -21,7 +21,6 @@ use crate::auth::throttle::Throttle;
 use crate::gate::upstream::Upstream;
 use crate::gate::{Config, Gate, Service};
 use crate::store::audit::Event;
-use crate::store::prune::Retention;
 use crate::store::status::Fact;
 use crate::store::{Policy, Started, Store, provided_jwt_key};
 use crate::util::limits;
@@ -45,13 +44,6 @@ pub struct Settings {
     log_as_json: bool,
 }
 
-/// The listening sockets, bound before the data folder is touched.
-struct Listeners {
-    main: TcpListener,
-    address: SocketAddr,
-    metrics: Option<TcpListener>,
-}
-
 pub fn run(args: Args) -> Done {
     let mut settings = settings(args)?;
     log::start(settings.log_as_json).map_err(could_not("start the thread that logs"))?;
@@ -59,7 +51,10 @@ pub fn run(args: Args) -> Done {
     probe_threads().map_err(could_not("start the threads of a server (a limit of the system?)"))?;
     settings.gate.connections_max = connections_carried(settings.gate.connections_max)?;
     let mut signals = watch_signals().map_err(could_not("watch for signals"))?;
-    let listeners = Listeners::bind(&settings)?;
+    // Before the data folder is touched.
+    let bind = |at| TcpListener::bind(at).map_err(could_not(format_args!("listen on {at}")));
+    let (main, metrics) = (bind(settings.listen)?, settings.metrics.map(bind).transpose()?);
+    let address = main.local_addr().map_err(could_not("read the listening address"))?;
     // A systemd credential, say.
     let key = std::env::var_os("CONFIGSYNC_JWT_KEY_FILE");
     let key = key.map(|path| provided_jwt_key(path.as_ref())).transpose()?;
@@ -76,15 +71,16 @@ pub fn run(args: Args) -> Done {
         turns: Turns::default(),
         page: settings.page,
     });
-    init_user(&app.store, settings.init_user.as_ref(), listeners.address)?;
+    init_user(&app.store, settings.init_user.as_ref(), address)?;
     tell(&app.store, &settings, &started)?;
     let handle = signals.handle();
     let upstream = server::start(&app, socket_listener, socket.path(), move || handle.close());
     let upstream = Arc::new(upstream.map_err(could_not("start the workers"))?);
     background::spawn(&app, settings.policy.keep, settings.audit_days)
         .map_err(could_not("start a thread"))?;
-    let address = listeners.address;
-    let gates = listeners.open(&app, &upstream, &settings.gate)?;
+    let open = |listener, socket| open_gate(listener, socket, &app, &upstream, &settings.gate);
+    let mut gates = vec![open(Listener::Main, main)?];
+    gates.extend(metrics.map(|socket| open(Listener::Metrics, socket)).transpose()?);
     let ready = format!("configsync-server listening on http://{address}");
     if let Err(error) = write_out(format_args!("{ready}\n")) {
         log::error(&format!("this could not be printed ({error}): {ready}"));
@@ -103,36 +99,21 @@ pub fn run(args: Args) -> Done {
     }
 }
 
-impl Listeners {
-    fn bind(settings: &Settings) -> Result<Listeners, CliError> {
-        let bind = |at| TcpListener::bind(at).map_err(could_not(format_args!("listen on {at}")));
-        let main = bind(settings.listen)?;
-        let address = main.local_addr().map_err(could_not("read the listening address"))?;
-        Ok(Listeners { main, address, metrics: settings.metrics.map(bind).transpose()? })
+/// Opens the gate of a listener.
+fn open_gate(
+    listener: Listener, socket: TcpListener, app: &Arc<App>, upstream: &Arc<Upstream<Ticket>>,
+    config: &Config,
+) -> Result<Gate, CliError> {
+    let mut config = config.clone();
+    if listener == Listener::Metrics {
+        config.connections_max = limits::METRICS_CONNECTIONS_MAX;
+        let address = socket.local_addr().map_err(could_not("read the address of metrics"))?;
+        log::info(&format!("metrics on http://{address}/metrics"));
     }
-
-    /// Opens a gate behind each.
-    fn open(
-        self, app: &Arc<App>, upstream: &Arc<Upstream<Ticket>>, config: &Config,
-    ) -> Result<Vec<Gate>, CliError> {
-        let open = |socket, listener| {
-            let admission = Admission { app: Arc::clone(app), listener };
-            let service = Service { admission, upstream: Arc::clone(upstream) };
-            let mut config = config.clone();
-            if listener == Listener::Metrics {
-                config.connections_max = limits::METRICS_CONNECTIONS_MAX;
-            }
-            let gate = Gate::start(socket, service, Arc::clone(&app.metrics), config);
-            gate.map_err(could_not("start accepting"))
-        };
-        let mut gates = vec![open(self.main, Listener::Main)?];
-        if let Some(socket) = self.metrics {
-            let address = socket.local_addr().map_err(could_not("read the address of metrics"))?;
-            log::info(&format!("metrics on http://{address}/metrics"));
-            gates.push(open(socket, Listener::Metrics)?);
-        }
-        Ok(gates)
-    }
+    let admission = Admission { app: Arc::clone(app), listener };
+    let service = Service { admission, upstream: Arc::clone(upstream) };
+    let gate = Gate::start(socket, service, Arc::clone(&app.metrics), config);
+    gate.map_err(could_not("start accepting"))
 }
 
 /// Says what is served, and what somebody should look at; leaves a trace of the start.
@@ -152,19 +133,11 @@ fn tell(store: &Store, settings: &Settings, started: &Started) -> Done {
         ));
     }
     started.warnings.iter().for_each(|warning| log::warn(warning));
-    let Policy { keep, quota_bytes, free_bytes_min } = settings.policy;
+    let Policy { quota_bytes, free_bytes_min, .. } = settings.policy;
     let free = store.free_bytes()?;
     if free < free_bytes_min {
         log::warn(&format!(
             "--min-free {free_bytes_min} is above the free space of {free} bytes: pushes are refused"
-        ));
-    }
-    if keep > 0 {
-        let pruned = store.prune(Retention { keep: Some(keep), older_than_days: None }, true)?;
-        log::info(&format!(
-            "--keep {keep}: {} snapshots beyond the newest {keep} of their machines are deleted now, \
-             and later ones as they come",
-            pruned.snapshots
         ));
     }
     store.audit_later(Event::new("server.start", "ok"));
@@ -192,6 +165,15 @@ fn stop(app: &Arc<App>, gates: Vec<Gate>, stop_timeout: Duration) {
 
 pub fn settings(mut args: Args) -> Result<Settings, CliError> {
     let seconds = |args: &mut Args, flag| args.setting(flag)?.number().map(Duration::from_secs);
+    let networks = |list: &str| {
+        let parts = list.split(',').map(str::trim).filter(|part| !part.is_empty());
+        parts.map(|part| part.parse().ok()).collect()
+    };
+    let is_json = |text: &str| match &*text.to_ascii_lowercase() {
+        "json" => Some(true),
+        "text" => Some(false),
+        _ => None,
+    };
     let (init_user, metrics) = (args.setting("--init-user")?, args.setting("--metrics")?);
     Ok(Settings {
         listen: args.setting("--listen")?.parse()?,
@@ -210,13 +192,13 @@ pub fn settings(mut args: Args) -> Result<Settings, CliError> {
             head_timeout: seconds(&mut args, "--head-timeout")?,
             idle_timeout: seconds(&mut args, "--idle-timeout")?,
             body_grace: seconds(&mut args, "--body-grace")?,
-            trusted_proxies: args.setting("--trusted-proxy")?.list()?,
+            trusted_proxies: args.setting("--trusted-proxy")?.read(networks)?,
             phrase: server::reason_phrase,
         },
         audit_days: args.setting("--audit-days")?.number()?,
         metrics: metrics.given().map(Value::parse).transpose()?,
-        page: !args.setting("--no-page")?.is_on()?,
-        log_as_json: args.setting("--log-format")?.one_of(["text", "json"])? == 1,
+        page: !args.setting("--no-page")?.read(switch)?,
+        log_as_json: args.setting("--log-format")?.read(is_json)?,
         data: args.finish()?,
     })
 }

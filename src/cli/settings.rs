@@ -1,13 +1,12 @@
 //! The settings of `serve`, each once: its flag, variable, check, default and line of help.
 
-use std::str::FromStr;
-
 use super::CliError;
 use crate::util::limits::{
     AUDIT_DAYS, BODY_BYTES_MAX, BODY_GRACE_S, CONNECTIONS_MAX,
     CONNECTIONS_PER_PEER_MAX as PER_PEER, FREE_BYTES_MIN, HEAD_TIMEOUT_S, IDLE_TIMEOUT_S,
     JWT_HOURS, STOP_TIMEOUT_S,
 };
+use crate::util::log;
 
 /// One setting of `serve`.
 pub struct Setting {
@@ -79,12 +78,16 @@ pub fn variable(flag: &str) -> String {
     format!("CONFIGSYNC{}", flag.to_ascii_uppercase().replace("--", "_").replace('-', "_"))
 }
 
-/// Variables of this process that look like settings and are none: probably mistyped.
-pub fn unknown_variables() -> Vec<String> {
-    let mut known: Vec<String> = all().iter().map(|setting| variable(setting.flag)).collect();
-    known.push("CONFIGSYNC_JWT_KEY_FILE".into());
-    let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
-    names.filter(|name| name.starts_with("CONFIGSYNC_") && !known.contains(name)).collect()
+/// Warns of variables that look like settings and are none: they are probably mistyped.
+pub fn warn_of_unknown_variables() {
+    let known = all().map(|setting| variable(setting.flag));
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        let known = known.iter().any(|known| *known == name) || name == "CONFIGSYNC_JWT_KEY_FILE";
+        if name.starts_with("CONFIGSYNC_") && !known {
+            log::warn(&format!("the variable {name} is not a setting; see serve --help"));
+        }
+    }
 }
 
 /// What a value of this kind may be: a message ends with it.
@@ -117,33 +120,34 @@ pub fn most(kind: &str) -> u64 {
     }
 }
 
-/// A size: K, M, G and T (and KiB, MiB, …) are powers of 1024; KB, MB, … are powers of 1000.
-pub struct Bytes(pub u64);
-
-impl FromStr for Bytes {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Bytes, ()> {
-        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-        let unit = text.strip_prefix(digits).unwrap_or_default().trim_start().to_ascii_uppercase();
-        let base: u64 = if unit.len() == 2 && unit.ends_with('B') { 1000 } else { 1024 };
-        let prefix = unit.strip_suffix("IB").or(unit.strip_suffix('B')).unwrap_or(&unit);
-        let power = match prefix {
-            "" if unit.len() < 2 => 0,
-            "K" => 1,
-            "M" => 2,
-            "G" => 3,
-            "T" => 4,
-            _ => return Err(()),
-        };
-        let number: u64 = digits.parse().map_err(drop)?;
-        number.checked_mul(base.pow(power)).map(Bytes).ok_or(())
+/// Of a switch.
+pub fn switch(text: &str) -> Option<bool> {
+    match &*text.to_ascii_lowercase() {
+        "on" | "1" | "true" | "yes" => Some(true),
+        "off" | "0" | "false" | "no" => Some(false),
+        _ => None,
     }
+}
+
+/// A size: K, M, G and T (and KiB, MiB, …) are powers of 1024; KB, MB, … are powers of 1000.
+pub fn bytes(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = text.strip_prefix(digits)?.trim_start().to_ascii_uppercase();
+    let base: u64 = if unit.len() == 2 && unit.ends_with('B') { 1000 } else { 1024 };
+    let prefix = unit.strip_suffix("IB").or(unit.strip_suffix('B')).unwrap_or(&unit);
+    let power = match prefix {
+        "" if unit.len() < 2 => 0,
+        "K" => 1,
+        "M" => 2,
+        "G" => 3,
+        "T" => 4,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(base.pow(power))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
 
     #[test]
     fn a_size_is_bytes_or_has_a_unit() {
@@ -159,13 +163,13 @@ mod tests {
             ("1KB", 1000),
             ("3mb", 3_000_000),
         ] {
-            assert_eq!(text.parse::<Bytes>().map(|b| b.0), Ok(bytes), "{text}");
+            assert_eq!(super::bytes(text), Some(bytes), "{text}");
         }
         for bad in [
             "", "M", "1X", "-1", "1.5G", "1MM", "1iB", "1BB", "1KiBB", "0x1", "1E", "16777216T",
             "1 2",
         ] {
-            assert!(bad.parse::<Bytes>().is_err(), "{bad}");
+            assert!(super::bytes(bad).is_none(), "{bad}");
         }
     }
 }

@@ -12,14 +12,13 @@ use crate::util::types::{Email, Name};
 /// `token create EMAIL`: prints the token, this once.
 pub fn create(mut args: Args) -> Done {
     let name = args.value("--name", "NAME")?;
-    let expires_days = args.value("--expires-days", "DAYS")?;
-    let email = args.email()?;
-    let data = args.finish()?;
     let name = name.ok_or_else(|| CliError::Usage("token create needs --name NAME".into()))?;
-    let name: Name = name.checked()?;
-    let days = expires_days.map(|days| days.at_least(1).number::<u32>()).transpose()?;
+    let name = Name::try_from(name.text.clone()).map_err(|rule| name.refuse(rule))?;
+    let days = args.value("--expires-days", "DAYS")?;
+    let days = days.map(|days| days.at_least(1).number::<u32>()).transpose()?;
+    let email = args.email()?;
     let expires_at = days.map(|days| now_ms().saturating_add(i64::from(days) * DAY_MS));
-    new_token(&Store::open(&data)?, &email, &name, expires_at, false, |token| {
+    new_token(&open_store(args)?, &email, &name, expires_at, false, |token| {
         write_out(format_args!("{token}\n"))
     })
 }

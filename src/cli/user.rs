@@ -6,7 +6,6 @@ use super::args::Args;
 use super::output::{could_not, print, print_table};
 use super::{CliError, Done, open_store, open_to_read};
 use crate::auth::password;
-use crate::store::Store;
 use crate::store::users::Change;
 use crate::util::limits::PASSWORD_BYTES_MAX;
 
@@ -22,13 +21,11 @@ pub fn add(mut args: Args) -> Done {
 
 /// `user passwd EMAIL`.
 pub fn passwd(mut args: Args) -> Done {
-    let with_password = args.flag("--password-stdin");
-    let email = args.email()?;
-    let data = args.finish()?;
-    if !with_password {
+    if !args.flag("--password-stdin") {
         return Err(CliError::Usage("user passwd needs --password-stdin".into()));
     }
-    let store = Store::open(&data)?;
+    let email = args.email()?;
+    let store = open_store(args)?;
     store.change_user(&email, &Change::Password(&read_password()?))?;
     print(format_args!("password of {email} set; its JWTs are void\n"))
 }
@@ -36,14 +33,10 @@ pub fn passwd(mut args: Args) -> Done {
 /// `user quota EMAIL BYTES`.
 pub fn quota(mut args: Args) -> Done {
     let email = args.email()?;
-    let bytes = args.positional("BYTES|default")?;
-    let data = args.finish()?;
-    let quota = match bytes.text.as_str() {
-        "default" => None,
-        _ => Some(bytes.number()?),
-    };
-    Store::open(&data)?.change_user(&email, &Change::Quota(quota))?;
-    print(format_args!("quota of {email} is {}\n", bytes.text))
+    let quota = args.positional("BYTES|default")?;
+    let bytes = if quota.text == "default" { None } else { Some(quota.number()?) };
+    open_store(args)?.change_user(&email, &Change::Quota(bytes))?;
+    print(format_args!("quota of {email} is {}\n", quota.text))
 }
 
 /// `user disable EMAIL`.
@@ -64,15 +57,9 @@ fn change(mut args: Args, change: &Change<'_>, done: &str) -> Done {
 
 /// `user remove EMAIL`.
 pub fn remove(mut args: Args) -> Done {
-    let sure = args.flag("--yes");
+    args.confirmed()?;
     let email = args.email()?;
-    let data = args.finish()?;
-    if !sure {
-        return Err(CliError::Usage(format!(
-            "user remove deletes everything that {email} stored; add --yes to do it"
-        )));
-    }
-    let files = Store::open(&data)?.remove_user(&email)?;
+    let files = open_store(args)?.remove_user(&email)?;
     print(format_args!("{email} removed, with {files} stored files\n"))
 }
 
