@@ -14,7 +14,7 @@ pub const METADATA: &str = "metadata";
 /// Stores a snapshot.
 pub fn push(app: &App, request: &Request, user: &User, upload: Upload) -> HandlerResult {
     let mode = PushMode::Idempotent(request.condition()?);
-    let body = if request.raw { from_query(request)? } else { request.json()? };
+    let body = if request.body.is_empty() { from_query(request)? } else { request.json()? };
     let machine = body.machine_id.as_ref();
     let machine = machine.ok_or_else(|| Error::malformed("machine_id is needed"))?;
     let (snapshot, stored) = app.store.push(user, machine, &body, &mode, upload)?;

@@ -10,12 +10,12 @@ use super::{App, Error};
 use crate::api::login;
 use crate::api::snapshots::METADATA;
 use crate::auth::authenticate;
-use crate::auth::password::Permit;
 use crate::gate::access_log::AccessRecord;
 use crate::gate::head::Head;
 use crate::gate::spool::Spool;
 use crate::gate::{self, Client};
 use crate::store::audit::Event;
+use crate::store::credentials::Principal;
 use crate::store::{Upload, User};
 use crate::util::limits::{LONG_JSON_BYTES_MAX, SMALL_BODY_BYTES_MAX};
 use crate::util::sync::PoolGuard;
@@ -46,8 +46,8 @@ pub struct Ticket {
     pub user: Option<User>,
     /// The body, on routes that take a file.
     pub upload: Option<Upload>,
-    /// The permission to hash a password.
-    pub permit: Option<Permit>,
+    /// Who signs in with the body.
+    pub principal: Option<Principal>,
     /// The user's turn at the workers, until the handler has ended.
     _turn: Option<PoolGuard<()>>,
 }
@@ -75,7 +75,7 @@ impl gate::Admission for Admission {
         record.user = user.as_ref().map(|user| user.id);
         let (spool, upload) = self.spool(route, head, user.as_ref())?;
         let peer = client.address;
-        let ticket = Ticket { route, peer, user, upload, permit: None, _turn: None };
+        let ticket = Ticket { route, user, upload, peer, principal: None, _turn: None };
         Ok((spool, ticket))
     }
 
@@ -86,7 +86,7 @@ impl gate::Admission for Admission {
 
     fn prepare(&self, ticket: &mut Ticket, body: &[u8]) -> Result<(), Error> {
         if matches!(ticket.route.handler, Handler::Login(_)) {
-            ticket.permit = login::permit(&self.app, ticket.peer, body)?;
+            ticket.principal = Some(login::authenticate(&self.app, ticket.peer, body)?);
         }
         if let Some(user) = &ticket.user {
             let busy = || Error::overloaded("too many requests of yours at once; try again");
@@ -129,10 +129,6 @@ impl Admission {
             (Payload::Upload { raw: true, .. }, Media::Bytes) => (Spool::Upload, u64::MAX),
             (Payload::Upload { field, .. }, Media::Json) => {
                 (Spool::UploadJson { field, skip: METADATA }, u64::MAX)
-            }
-            (Payload::Upload { raw: true, .. }, _) => {
-                let rule = "send application/json, or the bytes as application/octet-stream";
-                return Err(Error::unsupported(rule));
             }
             _ => return Err(Error::unsupported("send the body as application/json")),
         };

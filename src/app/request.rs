@@ -20,15 +20,13 @@ pub struct Request {
     pub head: bool,
     /// `Accept`, as sent.
     pub accept: Option<String>,
-    /// The body was an upload of raw bytes, without JSON around it.
-    pub raw: bool,
     /// `If-Match`, as sent.
     pub if_match: Option<String>,
     /// `If-None-Match`, as sent.
     pub if_none_match: Option<String>,
     /// Address of the client.
     pub peer: IpAddr,
-    /// The body; of an upload in JSON, what was beside the file.
+    /// The body; of an upload in JSON what was beside the file, of one of raw bytes nothing.
     pub body: Vec<u8>,
 }
 
@@ -79,19 +77,17 @@ pub enum Media {
     Other,
 }
 
-/// What a `Content-Type` field names.
+/// What a `Content-Type` field names. No parameter but the charset is looked at.
 pub fn media_type(field: Option<&str>) -> Media {
-    let Some(field) = field.filter(|field| !field.is_empty()) else { return Media::Json };
+    let field = field.unwrap_or_default().to_ascii_lowercase();
     let mut parts = field.split(';').map(str::trim);
-    let media_type = parts.next().unwrap_or_default();
-    let charset = parts.find_map(|part| {
-        let (name, value) = part.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))
-    });
-    let utf8 = charset.is_none_or(|charset| charset.eq_ignore_ascii_case("utf-8"));
-    match media_type {
-        json if json.eq_ignore_ascii_case("application/json") && utf8 => Media::Json,
-        bytes if bytes.eq_ignore_ascii_case("application/octet-stream") => Media::Bytes,
+    let named = parts.next().unwrap_or_default();
+    let charset = parts.find_map(|part| part.strip_prefix("charset="));
+    match named {
+        "" | "application/json" if matches!(charset, None | Some("utf-8" | "\"utf-8\"")) => {
+            Media::Json
+        }
+        "application/octet-stream" => Media::Bytes,
         _ => Media::Other,
     }
 }
@@ -102,7 +98,7 @@ fn checked<T: TryFrom<String, Error = Rule>>(what: &str, text: &str) -> Result<T
 }
 
 /// JSON of this shape, or a sentence that names the place and repeats nothing of what was sent.
-fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     // serde would take an array for an object, member by member, and skip over text that is no
     // UTF-8 where it is not wanted.
     let text = std::str::from_utf8(bytes).map_err(|_| Error::malformed("the body is not UTF-8"))?;
@@ -183,21 +179,17 @@ pub fn are_digits(text: &str) -> bool {
 /// Decodes `%41` to `A` (RFC 3986, section 2.1). The result must be UTF-8 without NUL.
 pub fn percent_decode(text: &str) -> Result<String, Error> {
     let bad = || Error::malformed("the target has a bad percent-escape");
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let mut digit = || rest.next().and_then(|b| char::from(b).to_digit(16));
-        let (high, low) = (digit().ok_or_else(bad)?, digit().ok_or_else(bad)?);
-        bytes.push(u8::try_from(high * 16 + low).map_err(|_| bad())?);
+    let mut parts = text.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2).ok_or_else(bad)?;
+        // Rust's numbers take a sign too.
+        let digits = if digits.starts_with('+') { "" } else { digits };
+        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| bad())?);
+        bytes.extend(rest.bytes());
     }
-    match String::from_utf8(bytes) {
-        Ok(text) if !text.contains('\0') => Ok(text),
-        _ => Err(bad()),
-    }
+    let text = String::from_utf8(bytes).map_err(|_| bad())?;
+    if text.contains('\0') { Err(bad()) } else { Ok(text) }
 }
 
 #[cfg(test)]

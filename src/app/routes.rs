@@ -5,9 +5,9 @@ use crate::api::snapshots::STATE;
 use crate::api::{health, history, login, machines, metrics, page, snapshots, usage};
 use crate::app::request::percent_decode;
 use crate::app::{App, Error, HandlerResult, Request};
-use crate::auth::password::Permit;
 use crate::dialect::entities::CIPHERTEXT;
 use crate::dialect::{entities, environments, legacy, links, variables};
+use crate::store::credentials::Principal;
 use crate::store::entities::Kind;
 use crate::store::{Upload, User};
 use crate::util::types::MachineId;
@@ -43,8 +43,8 @@ pub enum Handler {
     Anyone(fn(&App, &Request) -> HandlerResult),
     /// Anyone, on the listener of `--metrics` alone.
     Metrics(fn(&App, &Request) -> HandlerResult),
-    /// Anyone, with the permit to hash a password if the body has one.
-    Login(fn(&App, &Request, Option<&Permit>) -> HandlerResult),
+    /// Whose password or API token is in the body.
+    Login(fn(&App, &Request, &Principal) -> HandlerResult),
     /// Who holds an API token or a JWT.
     SignedIn(fn(&App, &Request, &User) -> HandlerResult),
     /// The same, with the file that came in the body.
