@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::app::request::parse_json;
-use crate::app::{App, Error, HandlerResult, Request, Response};
+use crate::app::{App, Error, HandlerResult, Response};
 use crate::auth::password;
 use crate::auth::throttle::{Secret, Source, Throttle, Throttled};
 use crate::auth::token::ApiToken;
@@ -30,7 +30,7 @@ struct Login {
 /// Who signs in with this body. It is found out on the connection's own thread, so that a flood of
 /// logins, which wait for each other, holds up no worker.
 pub fn authenticate(app: &App, peer: IpAddr, body: &[u8]) -> Result<Principal, Error> {
-    match parse_json(body)? {
+    let principal = match parse_json(body)? {
         Login { token: Some(token), .. } => by_token(app, peer, &token),
         Login { email: Some(email), password: Some(password), .. } => {
             let rule = |rule| Error::malformed(format!("email {rule}"));
@@ -42,15 +42,15 @@ pub fn authenticate(app: &App, peer: IpAddr, body: &[u8]) -> Result<Principal, E
             by_password(app, peer, &email.to_lowercase(), &password)
         }
         _ => Err(Error::malformed("send email and password, or token")),
-    }
+    };
+    Ok(principal?.at(peer))
 }
 
 fn by_token(app: &App, peer: IpAddr, token: &str) -> Result<Principal, Error> {
-    let find = |token: ApiToken| app.store.principal_by_token(token.digest());
-    match ApiToken::parse(token).map(find).transpose() {
+    match ApiToken::parse(token).map(|token| app.store.principal_by_token(token.digest())) {
         // A good one is never counted.
-        Ok(Some(principal)) => Ok(principal),
-        Err(error) if !matches!(error.kind, ErrorKind::Unauthorized(_)) => Err(error.into()),
+        Some(Ok(principal)) => Ok(principal),
+        Some(Err(error)) if !matches!(error.kind, ErrorKind::Unauthorized(_)) => Err(error.into()),
         _ => {
             unless_throttled(app, peer, Secret::Token, token, Throttle::attempt)?;
             Err(failed(app, peer, None))
@@ -104,7 +104,7 @@ fn failed(app: &App, peer: IpAddr, user: Option<User>) -> Error {
 }
 
 /// A JWT for who signed in.
-pub fn login(app: &App, request: &Request, principal: &Principal) -> HandlerResult {
+pub fn login(app: &App, principal: &Principal) -> HandlerResult {
     let now_s = now_ms() / 1000;
     // A JWT never outlives the API token it was traded for.
     let token_ends_s = principal.token_expires_at.map_or(i64::MAX, |ms| ms / 1000);
@@ -112,7 +112,7 @@ pub fn login(app: &App, request: &Request, principal: &Principal) -> HandlerResu
     let (user, jwt) = (&principal.user, &app.jwt_key);
     let jwt = jwt.issue(user.id, principal.generation, user.token_id, now_s, expires_s);
     let jwt = jwt.map_err(|_| Error::internal())?;
-    app.store.audit_later(Event::of(user, "login.ok").peer(request.peer));
+    app.store.audit_later(Event::of(user, "login.ok"));
     let body = json!({
         "token": jwt,
         "token_type": "Bearer",

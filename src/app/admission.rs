@@ -41,13 +41,11 @@ pub struct Admission {
 pub struct Ticket {
     route: &'static Route,
     /// The client's address.
-    pub peer: IpAddr,
-    /// Who asks, on routes that are for users.
-    pub user: Option<User>,
+    peer: IpAddr,
+    /// Who asks, on routes that are for users, or who signs in.
+    pub principal: Option<Principal>,
     /// The body, on routes that take a file.
     pub upload: Option<Upload>,
-    /// Who signs in with the body.
-    pub principal: Option<Principal>,
     /// The user's turn at the workers, until the handler has ended.
     _turn: Option<PoolGuard<()>>,
 }
@@ -64,19 +62,18 @@ impl gate::Admission for Admission {
         let route = self.route(head, client)?;
         record.route = route.pattern;
         check_fields(head)?;
-        let user = match route.handler {
+        let principal = match route.handler {
             Handler::Anyone(_) | Handler::Metrics(_) | Handler::Login(_) => None,
             Handler::SignedIn(_) | Handler::SignedInUpload(_) => {
                 let field = head.field("authorization");
                 let principal = authenticate(&self.app.store, &self.app.jwt_key, field)?;
-                Some(User { peer: Some(client.address), ..principal.user })
+                Some(principal.at(client.address))
             }
         };
-        record.user = user.as_ref().map(|user| user.id);
-        let (spool, upload) = self.spool(route, head, user.as_ref())?;
-        let peer = client.address;
-        let ticket = Ticket { route, user, upload, peer, principal: None, _turn: None };
-        Ok((spool, ticket))
+        let user = principal.as_ref().map(|principal| &principal.user);
+        record.user = user.map(|user| user.id);
+        let (spool, upload) = self.spool(route, head, user)?;
+        Ok((spool, Ticket { route, peer: client.address, principal, upload, _turn: None }))
     }
 
     fn store(&self, ticket: &mut Ticket, bytes: &[u8]) -> Result<(), Error> {
@@ -85,12 +82,12 @@ impl gate::Admission for Admission {
     }
 
     fn prepare(&self, ticket: &mut Ticket, body: &[u8]) -> Result<(), Error> {
-        if matches!(ticket.route.handler, Handler::Login(_)) {
-            ticket.principal = Some(login::authenticate(&self.app, ticket.peer, body)?);
-        }
-        if let Some(user) = &ticket.user {
+        if let Some(Principal { user, .. }) = &ticket.principal {
             let busy = || Error::overloaded("too many requests of yours at once; try again");
             ticket._turn = Some(self.app.turns.take(user.id).ok_or_else(busy)?);
+        }
+        if matches!(ticket.route.handler, Handler::Login(_)) {
+            ticket.principal = Some(login::authenticate(&self.app, ticket.peer, body)?);
         }
         Ok(())
     }

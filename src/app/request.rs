@@ -1,11 +1,9 @@
 //! A request as handlers see it: its head was checked and its body received.
 
-use std::net::IpAddr;
-
 use serde::de::DeserializeOwned;
 
 use super::Error;
-use super::representation::{parse_tags, wants_bytes};
+use super::representation::parse_tags;
 use crate::gate::json::check_nesting;
 use crate::store::snapshots::Condition;
 use crate::util::types::Rule;
@@ -24,8 +22,6 @@ pub struct Request {
     pub if_match: Option<String>,
     /// `If-None-Match`, as sent.
     pub if_none_match: Option<String>,
-    /// Address of the client.
-    pub peer: IpAddr,
     /// The body; of an upload in JSON what was beside the file, of one of raw bytes nothing.
     pub body: Vec<u8>,
 }
@@ -34,11 +30,6 @@ impl Request {
     /// The body as JSON of this shape. Unknown members are ignored.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
         parse_json(&self.body)
-    }
-
-    /// `Accept` asks for raw bytes.
-    pub fn wants_bytes(&self) -> bool {
-        self.accept.as_deref().is_some_and(wants_bytes)
     }
 
     /// What the client wants to hold of the snapshot.

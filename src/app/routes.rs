@@ -44,7 +44,7 @@ pub enum Handler {
     /// Anyone, on the listener of `--metrics` alone.
     Metrics(fn(&App, &Request) -> HandlerResult),
     /// Whose password or API token is in the body.
-    Login(fn(&App, &Request, &Principal) -> HandlerResult),
+    Login(fn(&App, &Principal) -> HandlerResult),
     /// Who holds an API token or a JWT.
     SignedIn(fn(&App, &Request, &User) -> HandlerResult),
     /// The same, with the file that came in the body.

@@ -81,13 +81,12 @@ fn dispatch(
 ) -> HandlerResult {
     // Without a ticket it did not come through admission.
     let ticket = id.and_then(|id| handoff.claim_ticket(id));
-    let Some(mut ticket) = ticket else { return Ok(Response::empty(204)) };
+    let Some(ticket) = ticket else { return Ok(Response::empty(204)) };
     let target = request.url().to_owned();
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let found = routes::find(request.method().as_str(), path)?;
     let (route, params) = found.ok_or_else(Error::internal)?;
-    let upload = ticket.upload.take();
-    let user_id = ticket.user.as_ref().map(|user| user.id);
+    let (principal, upload) = (ticket.principal.as_ref(), ticket.upload);
     let request = Request {
         params,
         query: Query::parse(query)?,
@@ -95,21 +94,20 @@ fn dispatch(
         accept: field(request, "Accept"),
         if_match: field(request, "If-Match"),
         if_none_match: field(request, "If-None-Match"),
-        peer: ticket.peer,
         body: body(request)?,
     };
-    let user = ticket.user.as_ref().ok_or_else(Error::internal);
+    let signed_in = principal.ok_or_else(Error::internal);
     let response = match route.handler {
         Handler::Anyone(run) | Handler::Metrics(run) => run(app, &request),
-        Handler::Login(run) => run(app, &request, &ticket.principal.ok_or_else(Error::internal)?),
-        Handler::SignedIn(run) => run(app, &request, user?),
+        Handler::Login(run) => run(app, signed_in?),
+        Handler::SignedIn(run) => run(app, &request, &signed_in?.user),
         Handler::SignedInUpload(run) => {
             let empty = || Error::malformed("the encrypted bytes are missing or empty");
             let upload = upload.filter(|upload| !upload.is_empty()).ok_or_else(empty)?;
-            run(app, &request, user?, upload)
+            run(app, &request, &signed_in?.user, upload)
         }
     }?;
-    response.spool(app, user_id)
+    response.spool(app, principal.map(|principal| principal.user.id))
 }
 
 /// The value of a field that the gate forwarded.
