@@ -77,7 +77,8 @@ impl App {
 }
 
 impl Attachment {
-    fn of(file: File, len: u64, base64: bool, offset: usize) -> Attachment {
+    /// All of a file, as base64 or as it is, after so many bytes of the body.
+    pub fn of(file: File, len: u64, base64: bool, offset: usize) -> Attachment {
         Attachment { file, len, base64, offset, _held: None }
     }
 }

@@ -38,8 +38,8 @@ impl BodyWriter<'_> {
         body: impl FnOnce(&mut BodyWriter<'_>) -> store::Result<()>,
     ) -> Result<(Vec<u8>, Option<Attachment>), Error> {
         let room = Share::of(lock(&app.response_bytes).entry(user_id).or_default());
-        let (buffer, file, len, in_memory) = (Vec::new(), None, 0, None);
-        let mut out = BodyWriter { app, buffer, file, len, room, in_memory };
+        let mut out =
+            BodyWriter { app, room, buffer: Vec::new(), file: None, len: 0, in_memory: None };
         body(&mut out)?;
         if out.file.is_some() {
             out.flush()?;

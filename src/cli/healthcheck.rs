@@ -35,12 +35,8 @@ fn ask(host: &str, path: &str) -> std::io::Result<String> {
     let wait = Duration::from_secs(HEALTHCHECK_TIMEOUT_S);
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
     let named = if has_port { host.to_owned() } else { format!("{host}:80") };
-    let mut connected = Err(ErrorKind::NotFound.into());
-    for address in named.to_socket_addrs()? {
-        connected =
-            connected.or_else(|_: std::io::Error| TcpStream::connect_timeout(&address, wait));
-    }
-    let mut stream = connected?;
+    let connect = |address| TcpStream::connect_timeout(&address, wait).ok();
+    let mut stream = named.to_socket_addrs()?.find_map(connect).ok_or(ErrorKind::NotConnected)?;
     stream.set_read_timeout(Some(wait))?;
     let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes())?;

@@ -96,17 +96,17 @@ fn header(column: &str) -> String {
 
 /// A number of bytes, for a person with a unit.
 pub fn size(bytes: u64, human: bool) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut units = UNITS.into_iter();
-    let (mut number, mut unit) = (bytes as f64, units.next());
-    while number >= 1023.95 && units.len() > 0 {
-        number /= 1024.0;
-        unit = units.next();
+    let (mut number, mut unit) = (bytes as f64, "B");
+    let mut larger = ["KiB", "MiB", "GiB", "TiB"].into_iter();
+    while number >= 1023.95
+        && let Some(next) = larger.next()
+    {
+        (number, unit) = (number / 1024.0, next);
     }
     match unit {
-        Some(unit) if human && bytes >= 1024 => format!("{number:.1} {unit}"),
-        _ if human => format!("{bytes} B"),
-        _ => bytes.to_string(),
+        _ if !human => bytes.to_string(),
+        "B" => format!("{bytes} B"),
+        unit => format!("{number:.1} {unit}"),
     }
 }
 

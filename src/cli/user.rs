@@ -71,18 +71,17 @@ pub fn list(args: Args) -> Done {
 /// The hash of the password on the first line of standard input, which is read no further. A password
 /// is never an argument: other users of the host could read it.
 fn read_password() -> Result<String, CliError> {
-    let mut line = Vec::new();
+    let mut line = String::new();
     // Room for one byte too many and a line end, so that a longer one is noticed.
     let most = PASSWORD_BYTES_MAX as u64 + 3;
-    let read = std::io::stdin().lock().take(most).read_until(b'\n', &mut line);
+    let read = std::io::stdin().lock().take(most).read_line(&mut line);
     read.map_err(could_not("read the password"))?;
-    let password = line.strip_suffix(b"\n").unwrap_or(&line);
-    let password = password.strip_suffix(b"\r").unwrap_or(password);
-    let fits = (1..=PASSWORD_BYTES_MAX).contains(&password.len());
-    if !fits || std::str::from_utf8(password).is_err() {
+    let password = line.strip_suffix('\n').unwrap_or(&line);
+    let password = password.strip_suffix('\r').unwrap_or(password);
+    if !(1..=PASSWORD_BYTES_MAX).contains(&password.len()) {
         return Err(CliError::Failed(format!(
-            "the first line must be a password of 1 to {PASSWORD_BYTES_MAX} bytes of UTF-8"
+            "the first line must be a password of 1 to {PASSWORD_BYTES_MAX} bytes"
         )));
     }
-    password::hash(password).map_err(|e| CliError::Failed(e.to_string()))
+    password::hash(password.as_bytes()).map_err(|e| CliError::Failed(e.to_string()))
 }
