@@ -1,18 +1,22 @@
 //! `audit`: prints the audit log.
 
-use super::args::{Args, Value};
+use super::Done;
+use super::args::Args;
 use super::output::print_lines;
-use super::{CliError, Done};
 use crate::store::Store;
 use crate::store::audit::{EVENTS, Filter, moment};
+use crate::util::types::Email;
 
 pub fn run(mut args: Args) -> Done {
-    let mut time = |flag, otherwise| {
-        args.value(flag, "RFC3339")?.map_or(Ok(otherwise), |value| value.read(moment))
-    };
-    let (since, until) = (time("--since", i64::MIN)?, time("--until", i64::MAX)?);
-    let user = args.value("--user", "EMAIL")?.map(|user| user.email()).transpose()?;
-    let event = args.value("--event", "NAME")?.map(event).transpose()?;
+    let takes = "a time such as 2026-11-23T16:08:00Z, or a date";
+    let time = |text: &str| moment(text).ok_or_else(|| takes.to_owned());
+    let since = args.value("--since", time)?.unwrap_or(i64::MIN);
+    let until = args.value("--until", time)?.unwrap_or(i64::MAX);
+    let user = args.value("--user", Email::parse)?;
+    let event = args.value("--event", |name| match EVENTS.contains(&name) {
+        true => Ok(name.to_owned()),
+        false => Err(format!("one of {}", EVENTS.join(", "))),
+    })?;
     let store = Store::open_to_read(&args.finish()?)?;
     let mut printed = Ok(());
     store.each_audit_row(&Filter { since, until, user, event }, |rows| {
@@ -20,11 +24,4 @@ pub fn run(mut args: Args) -> Done {
         printed.is_ok()
     })?;
     printed
-}
-
-fn event(value: Value) -> Result<String, CliError> {
-    match EVENTS.contains(&value.text.as_str()) {
-        true => Ok(value.text),
-        false => Err(value.refuse(format_args!("one of {}", EVENTS.join(", ")))),
-    }
 }

@@ -1,32 +1,36 @@
 //! `healthcheck`: asks a running server how it is, for containers and timers without curl.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use super::args::Args;
 use super::output::print;
+use super::settings::{address, unless};
 use super::{CliError, Done};
 use crate::util::limits::HEALTHCHECK_TIMEOUT_S;
 use crate::util::net::reachable;
+use crate::util::types::Rule;
 
 pub fn run(mut args: Args) -> Done {
-    let mut url = args.setting("--url")?;
-    let listen: SocketAddr = args.setting("--listen")?.parse()?;
+    let url = args.setting("--url", unless("", after_scheme))?;
+    let listen = args.setting("--listen", address)?;
     args.finish()?;
-    if url.text.is_empty() {
-        url.text = format!("http://{}", reachable(listen));
-    }
-    let rest = url.read(|text| {
-        let rest = text.strip_prefix("http://")?.trim_end_matches('/');
-        let plain = rest.bytes().all(|b| b.is_ascii_graphic()) && !rest.is_empty();
-        plain.then(|| rest.to_owned())
-    })?;
-    let (host, prefix) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let url = url.unwrap_or_else(|| reachable(listen).to_string());
+    let (host, prefix) = url.split_at(url.find('/').unwrap_or(url.len()));
     let status = ask(host, &format!("{prefix}/healthz"));
     match status.map_err(|e| CliError::Failed(format!("{host} does not answer: {e}")))?.as_str() {
         "200" => print(format_args!("{host} is well\n")),
         status => Err(CliError::Failed(format!("{host} answers {status}"))),
+    }
+}
+
+/// Host, port and path of a URL.
+fn after_scheme(url: &str) -> Result<String, Rule> {
+    let rest = url.strip_prefix("http://").unwrap_or_default().trim_end_matches('/');
+    match rest.bytes().all(|b| b.is_ascii_graphic()) && !rest.is_empty() {
+        true => Ok(rest.to_owned()),
+        false => Err("an address such as http://127.0.0.1:8787".into()),
     }
 }
 

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::args::{Args, Value};
+use super::args::Args;
 use super::output::{could_not, write_out};
 use super::process::{connections_carried, notify, probe_threads, watch_signals};
-use super::settings::{switch, warn_of_unknown_variables};
+use super::settings::{address, is_json, networks, switch, unless, warn_of_unknown_variables};
 use super::token::new_token;
 use super::{CliError, Done, background};
 use crate::app::admission::{Admission, Listener, Ticket};
@@ -164,41 +164,31 @@ fn stop(app: &Arc<App>, gates: Vec<Gate>, stop_timeout: Duration) {
 }
 
 pub fn settings(mut args: Args) -> Result<Settings, CliError> {
-    let seconds = |args: &mut Args, flag| args.setting(flag)?.number().map(Duration::from_secs);
-    let networks = |list: &str| {
-        let parts = list.split(',').map(str::trim).filter(|part| !part.is_empty());
-        parts.map(|part| part.parse().ok()).collect()
-    };
-    let is_json = |text: &str| match &*text.to_ascii_lowercase() {
-        "json" => Some(true),
-        "text" => Some(false),
-        _ => None,
-    };
-    let (init_user, metrics) = (args.setting("--init-user")?, args.setting("--metrics")?);
+    let seconds = |args: &mut Args, flag| args.number(flag).map(Duration::from_secs);
     Ok(Settings {
-        listen: args.setting("--listen")?.parse()?,
-        init_user: init_user.given().map(Value::email).transpose()?,
-        body_bytes_max: args.setting("--max-body")?.number()?,
+        listen: args.setting("--listen", address)?,
+        init_user: args.setting("--init-user", unless("", Email::parse))?,
+        body_bytes_max: args.number("--max-body")?,
         stop_timeout: seconds(&mut args, "--stop-timeout")?,
-        jwt_lifetime_s: args.setting("--token-hours")?.number::<i64>()?.saturating_mul(3600),
+        jwt_lifetime_s: args.number::<i64>("--token-hours")?.saturating_mul(3600),
         policy: Policy {
-            quota_bytes: args.setting("--quota")?.number()?,
-            free_bytes_min: args.setting("--min-free")?.number()?,
-            keep: args.setting("--keep")?.number()?,
+            quota_bytes: args.number("--quota")?,
+            free_bytes_min: args.number("--min-free")?,
+            keep: args.number("--keep")?,
         },
         gate: Config {
-            connections_max: args.setting("--max-connections")?.number()?,
-            connections_per_peer_max: args.setting("--max-connections-per-ip")?.number()?,
+            connections_max: args.number("--max-connections")?,
+            connections_per_peer_max: args.number("--max-connections-per-ip")?,
             head_timeout: seconds(&mut args, "--head-timeout")?,
             idle_timeout: seconds(&mut args, "--idle-timeout")?,
             body_grace: seconds(&mut args, "--body-grace")?,
-            trusted_proxies: args.setting("--trusted-proxy")?.read(networks)?,
+            trusted_proxies: args.setting("--trusted-proxy", networks)?,
             phrase: server::reason_phrase,
         },
-        audit_days: args.setting("--audit-days")?.number()?,
-        metrics: metrics.given().map(Value::parse).transpose()?,
-        page: !args.setting("--no-page")?.read(switch)?,
-        log_as_json: args.setting("--log-format")?.read(is_json)?,
+        audit_days: args.number("--audit-days")?,
+        metrics: args.setting("--metrics", unless("", address))?,
+        page: !args.setting("--no-page", switch)?,
+        log_as_json: args.setting("--log-format", is_json)?,
         data: args.finish()?,
     })
 }

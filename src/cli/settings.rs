@@ -1,5 +1,7 @@
 //! The settings of `serve`, each once: its flag, variable, check, default and line of help.
 
+use std::net::SocketAddr;
+
 use super::CliError;
 use crate::util::limits::{
     AUDIT_DAYS, BODY_BYTES_MAX, BODY_GRACE_S, CONNECTIONS_MAX,
@@ -7,12 +9,14 @@ use crate::util::limits::{
     JWT_HOURS, STOP_TIMEOUT_S,
 };
 use crate::util::log;
+use crate::util::net::Network;
+use crate::util::types::Rule;
 
 /// One setting of `serve`.
 pub struct Setting {
     /// Its environment variable has the same name: `--max-body` is `CONFIGSYNC_MAX_BODY`.
     pub flag: &'static str,
-    /// Stands for the value in the help and says how one is read; empty for a switch.
+    /// Stands for the value in the help; empty for a switch.
     pub kind: &'static str,
     /// Empty if there is none.
     pub default: String,
@@ -90,47 +94,68 @@ pub fn warn_of_unknown_variables() {
     }
 }
 
-/// What a value of this kind may be: a message ends with it.
-pub fn takes(kind: &str) -> &'static str {
-    match kind {
-        "BYTES" => "a size such as 500M or 5G",
-        "BYTES|default" => "a size such as 500M or 5G, or the word default",
-        "SECONDS" => "a number of seconds such as 30",
-        "N" | "ID" | "HOURS" | "DAYS" => "a whole number such as 10",
-        "ADDR:PORT" => "an address and port such as 127.0.0.1:8787 or [::1]:8787",
-        REPEATABLE => {
-            "an address such as 127.0.0.1, or a network without host bits such as 10.0.0.0/8"
-        }
-        "RFC3339" => "a time such as 2026-11-23T16:08:00Z, or a date",
-        "text|json" => "text or json",
-        "URL" => "an address such as http://127.0.0.1:8787",
-        _ => "1 or 0, true or false, yes or no, on or off",
-    }
+/// Reads an address to listen on.
+pub fn address(text: &str) -> Result<SocketAddr, Rule> {
+    let takes = "an address and port such as 127.0.0.1:8787 or [::1]:8787";
+    text.parse().map_err(|_| takes.into())
 }
 
-/// The highest value of a number of this kind.
-pub fn most(kind: &str) -> u64 {
-    match kind {
-        // SQLite's integers.
-        "BYTES" | "BYTES|default" => i64::MAX.unsigned_abs(),
-        // A hundred years: RFC 3339 has four digits for a year.
-        "HOURS" => 876_000,
-        "DAYS" => 36_500,
-        _ => u64::from(u32::MAX),
-    }
+/// Reads a list with commas of addresses and networks.
+pub fn networks(text: &str) -> Result<Vec<Network>, Rule> {
+    let takes = "an address such as 127.0.0.1, or a network without host bits such as 10.0.0.0/8";
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts.map(|part| part.parse().map_err(|()| takes.into())).collect()
 }
 
-/// Of a switch.
-pub fn switch(text: &str) -> Option<bool> {
+/// Reads which of two words it is, in any case.
+pub fn is_json(text: &str) -> Result<bool, Rule> {
     match &*text.to_ascii_lowercase() {
-        "on" | "1" | "true" | "yes" => Some(true),
-        "off" | "0" | "false" | "no" => Some(false),
-        _ => None,
+        "text" => Ok(false),
+        "json" => Ok(true),
+        _ => Err("text or json".into()),
+    }
+}
+
+/// Reads a switch.
+pub fn switch(text: &str) -> Result<bool, Rule> {
+    match &*text.to_ascii_lowercase() {
+        "on" | "1" | "true" | "yes" => Ok(true),
+        "off" | "0" | "false" | "no" => Ok(false),
+        _ => Err("1 or 0, true or false, yes or no, on or off".into()),
+    }
+}
+
+/// Reads what may be this word instead, which stands for nothing.
+pub fn unless<T>(
+    word: &str, read: impl Fn(&str) -> Result<T, Rule>,
+) -> impl Fn(&str) -> Result<Option<T>, Rule> {
+    move |text| if text == word { Ok(None) } else { read(text).map(Some) }
+}
+
+/// Reads a number of this kind, at least so much.
+pub fn number<T: TryFrom<u64>>(kind: &str, least: u64) -> impl Fn(&str) -> Result<T, Rule> {
+    let (takes, most) = match kind {
+        // SQLite's integers.
+        "BYTES" => ("a size such as 500M or 5G", i64::MAX.unsigned_abs()),
+        "BYTES|default" => {
+            ("a size such as 500M or 5G, or the word default", i64::MAX.unsigned_abs())
+        }
+        // A hundred years: RFC 3339 has four digits for a year.
+        "HOURS" => ("a whole number such as 10", 876_000),
+        "DAYS" => ("a whole number such as 10", 36_500),
+        "SECONDS" => ("a number of seconds such as 30", u64::from(u32::MAX)),
+        _ => ("a whole number such as 10", u64::from(u32::MAX)),
+    };
+    let read = if kind.starts_with("BYTES") { bytes } else { |text: &str| text.parse().ok() };
+    move |text| {
+        let number = read(text).ok_or(takes)?;
+        let found = T::try_from(number).ok().filter(|_| (least..=most).contains(&number));
+        found.ok_or_else(|| format!("from {least} to {most}"))
     }
 }
 
 /// A size: K, M, G and T (and KiB, MiB, …) are powers of 1024; KB, MB, … are powers of 1000.
-pub fn bytes(text: &str) -> Option<u64> {
+fn bytes(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let unit = text.strip_prefix(digits)?.trim_start().to_ascii_uppercase();
     let base: u64 = if unit.len() == 2 && unit.ends_with('B') { 1000 } else { 1024 };

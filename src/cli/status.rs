@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::args::Args;
 use super::output::{ago, lines, print, print_lines, size, warning};
+use super::settings::number;
 use super::{CliError, Done};
 use crate::store::Store;
 use crate::store::status::Status;
@@ -15,7 +16,7 @@ use crate::util::types::visible;
 
 pub fn run(mut args: Args) -> Done {
     let as_json = args.flag("--json");
-    let stale_days = args.value("--stale-days", "N")?.map_or(Ok(0), |days| days.number())?;
+    let stale_days = args.value("--stale-days", number("N", 0))?.unwrap_or(0);
     let data = args.finish()?;
     let status = Store::open_to_read(&data)?.status(stale_days)?;
     let data = std::path::absolute(&data).unwrap_or(data);

@@ -4,6 +4,7 @@ use std::io::{BufRead, Read};
 
 use super::args::Args;
 use super::output::{could_not, print, print_table};
+use super::settings::{number, unless};
 use super::{CliError, Done, open_store, open_to_read};
 use crate::auth::password;
 use crate::store::users::Change;
@@ -32,11 +33,12 @@ pub fn passwd(mut args: Args) -> Done {
 
 /// `user quota EMAIL BYTES`.
 pub fn quota(mut args: Args) -> Done {
+    const KIND: &str = "BYTES|default";
     let email = args.email()?;
-    let quota = args.positional("BYTES|default")?;
-    let bytes = if quota.text == "default" { None } else { Some(quota.number()?) };
-    open_store(args)?.change_user(&email, &Change::Quota(bytes))?;
-    print(format_args!("quota of {email} is {}\n", quota.text))
+    let quota = args.positional(KIND, unless("default", number(KIND, 0)))?;
+    open_store(args)?.change_user(&email, &Change::Quota(quota))?;
+    let quota = quota.map_or("default".to_owned(), |bytes: i64| bytes.to_string());
+    print(format_args!("quota of {email} is {quota}\n"))
 }
 
 /// `user disable EMAIL`.
