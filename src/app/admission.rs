@@ -1,7 +1,7 @@
 //! What the gate asks before it reads a body: is there such a route, who asks, may the body be
 //! that large, is there room for it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::request::{Media, media_type};
@@ -194,8 +194,8 @@ fn nothing_here(head: &Head, client: Client) -> Error {
 /// True for `127.0.0.1:9100`, `[::1]` and `localhost`: a page of another site that has its own
 /// name point here cannot send such a Host (DNS rebinding).
 fn names_an_address(host: &str) -> bool {
-    let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit());
-    let (name, _) = host.rsplit_once(':').filter(|(_, port)| is_port(port)).unwrap_or((host, ""));
-    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
+    let (name, _) = host.split_once(':').unwrap_or((host, ""));
+    name.eq_ignore_ascii_case("localhost")
+        || host.parse::<SocketAddr>().is_ok()
+        || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
 }

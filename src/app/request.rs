@@ -137,11 +137,10 @@ impl Query {
 
     /// The value of a name; twice the same name is a mistake.
     pub fn one(&self, name: &str) -> Result<Option<&str>, Error> {
-        let mut found = self.0.iter().filter(|(key, _)| key == name);
-        let first = found.next().map(|(_, value)| value.as_str());
-        match found.next() {
-            None => Ok(first),
-            Some(_) => Err(Error::malformed(format!("{name} stands twice in the query"))),
+        let mut values = self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| &**value);
+        match (values.next(), values.next()) {
+            (value, None) => Ok(value),
+            _ => Err(Error::malformed(format!("{name} stands twice in the query"))),
         }
     }
 

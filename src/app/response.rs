@@ -41,12 +41,13 @@ impl Response {
     }
 
     /// A body that is too long to wait in memory goes to a file.
-    pub fn spool(mut self, app: &App, user_id: Option<i64>) -> HandlerResult {
-        if self.attachment.is_none() {
-            let body = std::mem::take(&mut self.body);
-            (self.body, self.attachment) = BodyWriter::write(app, user_id, |out| out.push(&body))?;
+    pub fn spool(self, app: &App, user_id: Option<i64>) -> HandlerResult {
+        if self.attachment.is_some() {
+            return Ok(self);
         }
-        Ok(self)
+        let mut out = BodyWriter::new(app, user_id);
+        out.push(&self.body)?;
+        out.finish(self)
     }
 }
 
@@ -63,16 +64,15 @@ impl App {
         &self, user: &User, member: &str, list: impl FnOnce(RowSink<'_>) -> store::Result<()>,
         more: &str,
     ) -> HandlerResult {
-        let (body, attachment) = BodyWriter::write(self, Some(user.id), |out| {
-            out.push(format!("{{\"{member}\":[").as_bytes())?;
-            let mut separator = "";
-            list(&mut |row| {
-                out.push(std::mem::replace(&mut separator, ",").as_bytes())?;
-                out.push(row.as_bytes())
-            })?;
-            out.push(format!("]{more}}}").as_bytes())
+        let mut out = BodyWriter::new(self, Some(user.id));
+        out.push(format!("{{\"{member}\":[").as_bytes())?;
+        let mut separator = "";
+        list(&mut |row| {
+            out.push(std::mem::replace(&mut separator, ",").as_bytes())?;
+            out.push(row.as_bytes())
         })?;
-        Ok(Response { body, attachment, ..Response::json(200, "") })
+        out.push(format!("]{more}}}").as_bytes())?;
+        out.finish(Response::json(200, ""))
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::{App, Error};
+use super::{App, HandlerResult, Response};
 use crate::gate::response::Attachment;
 use crate::store::{self, StoreError};
 use crate::util::limits::{RESPONSE_FILE_BYTES_PER_USER_MAX, RESPONSE_MEMORY_BYTES_MAX};
@@ -31,23 +31,23 @@ pub struct BodyWriter<'a> {
     in_memory: Option<PoolGuard<()>>,
 }
 
-impl BodyWriter<'_> {
-    /// Writes the body of a response, to this user if it is one's. Returns a short one, or the file of a long one.
-    pub fn write(
-        app: &App, user_id: Option<i64>,
-        body: impl FnOnce(&mut BodyWriter<'_>) -> store::Result<()>,
-    ) -> Result<(Vec<u8>, Option<Attachment>), Error> {
+impl<'a> BodyWriter<'a> {
+    /// The body of a response to this user, or to somebody who is not signed in.
+    pub fn new(app: &'a App, user_id: Option<i64>) -> BodyWriter<'a> {
         let room = Share::of(lock(&app.response_bytes).entry(user_id).or_default());
-        let mut out =
-            BodyWriter { app, room, buffer: Vec::new(), file: None, len: 0, in_memory: None };
-        body(&mut out)?;
-        if out.file.is_some() {
-            out.flush()?;
+        BodyWriter { app, room, buffer: Vec::new(), file: None, len: 0, in_memory: None }
+    }
+
+    /// The response with this body: a short one, or the file of a long one.
+    pub fn finish(mut self, response: Response) -> HandlerResult {
+        if self.file.is_some() {
+            self.flush()?;
         }
-        let (len, held) = (out.len, Box::new((out.room, out.in_memory)));
-        let attachment =
-            |file| Attachment { file, len, base64: false, offset: 0, _held: Some(held) };
-        Ok((out.buffer, out.file.map(attachment)))
+        let (body, len, held) = (self.buffer, self.len, Box::new((self.room, self.in_memory)));
+        let attachment = self
+            .file
+            .map(|file| Attachment { _held: Some(held), ..Attachment::of(file, len, false, 0) });
+        Ok(Response { body, attachment, ..response })
     }
 
     /// Appends bytes.

@@ -2,7 +2,6 @@
 
 mod args;
 mod audit;
-mod background;
 mod environment;
 mod healthcheck;
 mod help;

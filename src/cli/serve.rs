@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::thread::{Builder, sleep};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -12,7 +13,7 @@ use super::output::{could_not, write_out};
 use super::process::{connections_carried, notify, probe_threads, watch_signals};
 use super::settings::{address, is_json, networks, switch, unless, warn_of_unknown_variables};
 use super::token::new_token;
-use super::{CliError, Done, background};
+use super::{CliError, Done};
 use crate::app::admission::{Admission, Listener, Ticket};
 use crate::app::turns::Turns;
 use crate::app::{App, server};
@@ -21,6 +22,7 @@ use crate::auth::throttle::Throttle;
 use crate::gate::upstream::Upstream;
 use crate::gate::{Config, Gate, Service};
 use crate::store::audit::Event;
+use crate::store::prune::Pruned;
 use crate::store::status::Fact;
 use crate::store::{Policy, Started, Store, provided_jwt_key};
 use crate::util::limits;
@@ -76,7 +78,7 @@ pub fn run(args: Args) -> Done {
     let handle = signals.handle();
     let upstream = server::start(&app, socket_listener, socket.path(), move || handle.close());
     let upstream = Arc::new(upstream.map_err(could_not("start the workers"))?);
-    background::spawn(&app, settings.policy.keep, settings.audit_days)
+    spawn_background_tasks(&app, settings.policy.keep, settings.audit_days)
         .map_err(could_not("start a thread"))?;
     let open = |listener, socket| open_gate(listener, socket, &app, &upstream, &settings.gate);
     let mut gates = vec![open(Listener::Main, main)?];
@@ -146,6 +148,45 @@ fn tell(store: &Store, settings: &Settings, started: &Started) -> Done {
         log::warn(&format!("`status` will show settings of an earlier start: {error}"));
     }
     Ok(())
+}
+
+/// Starts what a server does beside answering. Twice a second one thread writes what no request waits
+/// for, and tells systemd's watchdog that the process lives; at first and once an hour the other deletes
+/// what retention says.
+fn spawn_background_tasks(app: &Arc<App>, keep: u32, audit_days: u32) -> std::io::Result<()> {
+    let of_retention = Arc::clone(app);
+    Builder::new().name("retention".into()).spawn(move || {
+        loop {
+            apply_retention(&of_retention.store, keep, audit_days);
+            sleep(Duration::from_millis(limits::RETENTION_MS));
+        }
+    })?;
+    let app = Arc::clone(app);
+    Builder::new().name("housekeeper".into()).spawn(move || {
+        let watched = std::env::var_os("WATCHDOG_USEC").is_some();
+        loop {
+            sleep(Duration::from_millis(limits::HOUSEKEEPING_MS));
+            app.store.write_pending();
+            // What cannot be kept back now is tried again; only a full disk needs it.
+            let _ = app.store.keep_reserve();
+            if watched {
+                notify("WATCHDOG=1");
+            }
+        }
+    })?;
+    Ok(())
+}
+
+fn apply_retention(store: &Store, keep: u32, audit_days: u32) {
+    match store.apply_retention(keep, audit_days) {
+        Ok(Pruned { snapshots: 0, deleted: 0, orphans: 0, audit_rows: 0, .. }) => {}
+        Ok(Pruned { snapshots, deleted, orphans, audit_rows, bytes, .. }) => log::info(&format!(
+            "retention (--keep {keep}, --audit-days {audit_days}) deleted {snapshots} snapshots, \
+             {deleted} deleted entities and environments, {orphans} files of orphans/ and \
+             {audit_rows} audit rows; {bytes} bytes are free again"
+        )),
+        Err(error) => log::error(&format!("what is old was not deleted: {error}")),
+    }
 }
 
 /// Accepts nothing more, lets requests in flight end, and closes the database.
