@@ -18,18 +18,13 @@ pub fn check(args: Args) -> Done {
     let report = store.check(&mut progress("verified", total))?;
     let database = report.database.iter().map(|sentence| format!("database: {sentence}"));
     let orphans = report.orphans.iter().map(|path| format!("orphan without a row: {path}"));
-    let found = database.chain(report.damaged.iter().cloned()).chain(orphans);
-    print_lines(&found.collect::<Vec<_>>())?;
-    if report.clean() {
-        let (count, bytes) = (report.snapshots, report.bytes);
-        return print(format_args!("clean: {count} snapshots of {bytes} bytes verified\n"));
+    let found: Vec<_> = database.chain(report.damaged.iter().cloned()).chain(orphans).collect();
+    print_lines(&found)?;
+    let (count, bytes) = (report.snapshots, report.bytes);
+    match found.len() {
+        0 => print(format_args!("clean: {count} snapshots of {bytes} bytes verified\n")),
+        n => Err(CliError::Failed(format!("damage found: {n} things, among {count} snapshots"))),
     }
-    let (damaged, all, orphans) = (report.damaged.len(), report.snapshots, report.orphans.len());
-    Err(CliError::Failed(format!(
-        "damage found: {damaged} of {all} snapshots damaged, {orphans} orphans, {} findings in the \
-         database",
-        report.database.len()
-    )))
 }
 
 /// `backup DEST`: a verified copy of a data folder.

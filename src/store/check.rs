@@ -32,13 +32,6 @@ pub struct Report {
     pub orphans: Vec<String>,
 }
 
-impl Report {
-    /// True if nothing is wrong.
-    pub fn clean(&self) -> bool {
-        self.database.is_empty() && self.damaged.is_empty() && self.orphans.is_empty()
-    }
-}
-
 /// A file as a row speaks of it.
 pub(super) struct Expected {
     /// The row, in words.
