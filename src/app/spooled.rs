@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::{App, HandlerResult, Response};
-use crate::gate::response::Attachment;
+use super::{App, HandlerResult};
+use crate::gate::response::{Attachment, Response};
 use crate::store::{self, StoreError};
 use crate::util::limits::{RESPONSE_FILE_BYTES_PER_USER_MAX, RESPONSE_MEMORY_BYTES_MAX};
 use crate::util::sync::{Pool, PoolGuard, Share, lock};

@@ -2,7 +2,7 @@
 //! gets tabs and bytes.
 
 use std::fmt::Display;
-use std::io::{BufWriter, ErrorKind, IsTerminal, Write, stderr, stdout};
+use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -12,11 +12,13 @@ use crate::store::status::Table;
 use crate::util::time::rfc3339;
 use crate::util::types::visible;
 
-const PRINT: &str = "write to standard output";
-
 /// Writes to standard output; a closed one is an error, not a panic.
 pub fn print(text: impl Display) -> Done {
-    write_out(text).map_err(not_printed)
+    write_out(text).map_err(|error| match error.kind() {
+        // A reader that has enough, such as `head`, is not an error.
+        ErrorKind::BrokenPipe => CliError::Closed,
+        _ => could_not("write to standard output")(error),
+    })
 }
 
 pub fn write_out(text: impl Display) -> std::io::Result<()> {
@@ -31,17 +33,7 @@ pub fn could_not(what: impl Display) -> impl FnOnce(std::io::Error) -> CliError 
 
 /// Prints each line.
 pub fn print_lines(lines: &[String]) -> Done {
-    let mut out = BufWriter::new(stdout().lock());
-    let written = lines.iter().try_for_each(|line| writeln!(out, "{line}"));
-    written.and_then(|()| out.flush()).map_err(not_printed)
-}
-
-/// A reader that has enough, such as `head`, is not an error.
-fn not_printed(error: std::io::Error) -> CliError {
-    match error.kind() {
-        ErrorKind::BrokenPipe => CliError::Closed,
-        _ => could_not(PRINT)(error),
-    }
+    print(lines.iter().flat_map(|line| [line, "\n"]).collect::<String>())
 }
 
 /// Prints a list: on a terminal in columns with a header.
