@@ -30,7 +30,7 @@ struct Login {
 /// Who signs in with this body. It is found out on the connection's own thread, so that a flood of
 /// logins, which wait for each other, holds up no worker.
 pub fn authenticate(app: &App, peer: IpAddr, body: &[u8]) -> Result<Principal, Error> {
-    let principal = match parse_json(body)? {
+    let mut principal = match parse_json(body)? {
         Login { token: Some(token), .. } => by_token(app, peer, &token),
         Login { email: Some(email), password: Some(password), .. } => {
             let rule = |rule| Error::malformed(format!("email {rule}"));
@@ -42,8 +42,9 @@ pub fn authenticate(app: &App, peer: IpAddr, body: &[u8]) -> Result<Principal, E
             by_password(app, peer, &email.to_lowercase(), &password)
         }
         _ => Err(Error::malformed("send email and password, or token")),
-    };
-    Ok(principal?.at(peer))
+    }?;
+    principal.user.peer = Some(peer);
+    Ok(principal)
 }
 
 fn by_token(app: &App, peer: IpAddr, token: &str) -> Result<Principal, Error> {

@@ -66,8 +66,9 @@ impl gate::Admission for Admission {
             Handler::Anyone(_) | Handler::Metrics(_) | Handler::Login(_) => None,
             Handler::SignedIn(_) | Handler::SignedInUpload(_) => {
                 let field = head.field("authorization");
-                let principal = authenticate(&self.app.store, &self.app.jwt_key, field)?;
-                Some(principal.at(client.address))
+                let mut principal = authenticate(&self.app.store, &self.app.jwt_key, field)?;
+                principal.user.peer = Some(client.address);
+                Some(principal)
             }
         };
         let user = principal.as_ref().map(|principal| &principal.user);

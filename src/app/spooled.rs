@@ -65,12 +65,11 @@ impl<'a> BodyWriter<'a> {
                 "too many long responses of yours wait to be read; read them, then try again";
             return Err(busy(many));
         }
-        let file = match &mut self.file {
-            Some(file) => Ok(file),
-            none => self.app.store.response_file().map(|file| none.insert(file)),
-        };
-        let written = file.map(|file| file.write_all(&self.buffer));
-        if !matches!(written, Ok(Ok(()))) && self.move_to_memory().is_err() {
+        if self.file.is_none() {
+            self.file = self.app.store.response_file().ok();
+        }
+        let to_disk = self.file.as_mut().is_some_and(|file| file.write_all(&self.buffer).is_ok());
+        if !to_disk && self.move_to_memory().is_err() {
             let full = "the disk is full, and so is the place for one long response; try again";
             return Err(busy(full));
         }

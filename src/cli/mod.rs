@@ -120,7 +120,7 @@ fn run(arguments: Vec<OsString>) -> Done {
         }
     }
     let group = format!("{name} ");
-    let unfinished = name.is_empty() || COMMANDS.iter().any(|(name, _)| name.starts_with(&group));
+    let is_group = name.is_empty() || COMMANDS.iter().any(|(name, _)| name.starts_with(&group));
     match find(&name) {
         Some(_) if help => print(help::command(&name)),
         Some((_, run)) => {
@@ -130,12 +130,11 @@ fn run(arguments: Vec<OsString>) -> Done {
             }
             run(args)
         }
-        None if !unfinished => Err(CliError::Usage(format!("unknown command {name}; see --help"))),
-        None if help => print(help::list(&name)),
+        None if help && is_group => print(help::list(&name)),
         None => {
             // A flag that does not exist is the likelier mistake.
             args.finish()?;
-            Err(CliError::Usage(format!("{name} needs a command; see --help").trim_start().into()))
+            Err(CliError::Usage(format!("`{name}` is not a whole command; see --help")))
         }
     }
 }

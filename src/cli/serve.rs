@@ -11,7 +11,7 @@ use serde_json::json;
 use super::args::Args;
 use super::output::{could_not, write_out};
 use super::process::{connections_carried, notify, probe_threads, watch_signals};
-use super::settings::{address, is_json, networks, switch, unless, warn_of_unknown_variables};
+use super::settings::{address, networks, switch, unless, warn_of_unknown_variables};
 use super::token::new_token;
 use super::{CliError, Done};
 use crate::app::admission::{Admission, Listener, Ticket};
@@ -229,7 +229,11 @@ pub fn settings(mut args: Args) -> Result<Settings, CliError> {
         audit_days: args.number("--audit-days")?,
         metrics: args.setting("--metrics", unless("", address))?,
         page: !args.setting("--no-page", switch)?,
-        log_as_json: args.setting("--log-format", is_json)?,
+        log_as_json: args.setting("--log-format", |format| match format {
+            "text" => Ok(false),
+            "json" => Ok(true),
+            _ => Err("text or json".into()),
+        })?,
         data: args.finish()?,
     })
 }

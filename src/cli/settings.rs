@@ -107,15 +107,6 @@ pub fn networks(text: &str) -> Result<Vec<Network>, Rule> {
     parts.map(|part| part.parse().map_err(|()| takes.into())).collect()
 }
 
-/// Reads which of two words it is, in any case.
-pub fn is_json(text: &str) -> Result<bool, Rule> {
-    match &*text.to_ascii_lowercase() {
-        "text" => Ok(false),
-        "json" => Ok(true),
-        _ => Err("text or json".into()),
-    }
-}
-
 /// Reads a switch.
 pub fn switch(text: &str) -> Result<bool, Rule> {
     match &*text.to_ascii_lowercase() {

@@ -20,15 +20,11 @@ pub fn run(mut args: Args) -> Done {
     let data = args.finish()?;
     let status = Store::open_to_read(&data)?.status(stale_days)?;
     let data = std::path::absolute(&data).unwrap_or(data);
-    let printed = match as_json {
-        true => print(format_args!("{}\n", json(&status, &data))),
-        false => print_lines(&text(&status, &data, stdout().is_terminal())),
-    };
-    match printed {
-        // Also where the reader had enough of it.
-        Ok(()) | Err(CliError::Closed) if !status.attention.is_empty() => Err(CliError::Attention),
-        printed => printed,
+    match as_json {
+        true => print(format_args!("{}\n", json(&status, &data)))?,
+        false => print_lines(&text(&status, &data, stdout().is_terminal()))?,
     }
+    if status.attention.is_empty() { Ok(()) } else { Err(CliError::Attention) }
 }
 
 fn text(status: &Status, data: &Path, human: bool) -> Vec<String> {

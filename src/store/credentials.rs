@@ -44,14 +44,6 @@ pub struct Principal {
     pub token_expires_at: Option<i64>,
 }
 
-impl Principal {
-    /// The same, who comes from this address.
-    pub fn at(mut self, peer: IpAddr) -> Principal {
-        self.user.peer = Some(peer);
-        self
-    }
-}
-
 impl Store {
     /// Who holds this API token. Its use is noted, later and in a batch.
     pub fn principal_by_token(&self, digest: Digest) -> Result<Principal> {
