@@ -66,18 +66,14 @@ pub fn lines(table: &Table, human: bool, now: Option<i64>) -> Vec<String> {
 
 /// A column's name ends with its unit: `stored_bytes` is a size, `created_at` a time.
 fn cell(column: &str, value: &Value, human: bool, now: Option<i64>) -> String {
-    match value {
-        Value::Null if column.ends_with("_at") => "never".into(),
-        Value::Null => "-".into(),
-        Value::Number(n) if column.ends_with("_at") => {
-            let at = n.as_i64().unwrap_or_default();
-            now.map_or_else(|| rfc3339(at), |now| ago(at, now))
-        }
-        Value::Number(n) if column.ends_with("_bytes") => {
-            size(n.as_u64().unwrap_or_default(), human)
-        }
-        Value::String(text) => visible(text),
-        other => other.to_string(),
+    let unit = column.rsplit_once('_').map_or("", |(_, unit)| unit);
+    match (unit, value, value.as_i64()) {
+        ("at", Value::Null, _) => "never".into(),
+        (_, Value::Null, _) => "-".into(),
+        ("at", _, Some(at)) => now.map_or_else(|| rfc3339(at), |now| ago(at, now)),
+        ("bytes", _, Some(bytes)) => size(bytes.unsigned_abs(), human),
+        (_, Value::String(text), _) => visible(text),
+        (_, other, _) => other.to_string(),
     }
 }
 
