@@ -148,18 +148,19 @@ pub fn number<T: TryFrom<u64>>(kind: &str, least: u64) -> impl Fn(&str) -> Resul
 /// A size: K, M, G and T (and KiB, MiB, …) are powers of 1024; KB, MB, … are powers of 1000.
 fn bytes(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let unit = text.strip_prefix(digits)?.trim_start().to_ascii_uppercase();
-    let base: u64 = if unit.len() == 2 && unit.ends_with('B') { 1000 } else { 1024 };
-    let prefix = unit.strip_suffix("IB").or(unit.strip_suffix('B')).unwrap_or(&unit);
-    let power = match prefix {
-        "" if unit.len() < 2 => 0,
-        "K" => 1,
-        "M" => 2,
-        "G" => 3,
-        "T" => 4,
+    let unit = match &*text.strip_prefix(digits)?.trim_start().to_ascii_uppercase() {
+        "" | "B" => 1,
+        "K" | "KIB" => 1 << 10,
+        "M" | "MIB" => 1 << 20,
+        "G" | "GIB" => 1 << 30,
+        "T" | "TIB" => 1 << 40,
+        "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
         _ => return None,
     };
-    digits.parse::<u64>().ok()?.checked_mul(base.pow(power))
+    digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 #[cfg(test)]
