@@ -109,7 +109,7 @@ pub fn login(app: &App, principal: &Principal) -> HandlerResult {
     let now_s = now_ms() / 1000;
     // A JWT never outlives the API token it was traded for.
     let token_ends_s = principal.token_expires_at.map_or(i64::MAX, |ms| ms / 1000);
-    let expires_s = now_s.saturating_add(app.jwt_lifetime_s).min(token_ends_s);
+    let expires_s = now_s.saturating_add(app.settings.jwt_lifetime_s).min(token_ends_s);
     let (user, jwt) = (&principal.user, &app.jwt_key);
     let jwt = jwt.issue(user.id, principal.generation, user.token_id, now_s, expires_s);
     let jwt = jwt.map_err(|_| Error::internal())?;

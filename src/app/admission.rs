@@ -101,7 +101,7 @@ impl Admission {
         let (route, _) = found.ok_or_else(|| nothing_here(head, client))?;
         let of_metrics = matches!(route.handler, Handler::Metrics(_));
         let here = match self.listener {
-            Listener::Main => !of_metrics && (self.app.page || route.pattern != "/"),
+            Listener::Main => !of_metrics && (self.app.settings.page || route.pattern != "/"),
             Listener::Metrics => of_metrics || route.pattern == "/healthz",
         };
         if !here {
@@ -118,7 +118,7 @@ impl Admission {
     fn spool(
         &self, route: &Route, head: &Head, user: Option<&User>,
     ) -> Result<(Spool, Option<Upload>), Error> {
-        let (length, max) = (head.content_length.unwrap_or(0), self.app.body_bytes_max);
+        let (length, max) = (head.content_length.unwrap_or(0), self.app.settings.body_bytes_max);
         let (spool, bound) = match (route.payload, media_type(head.field("content-type"))) {
             (Payload::Nothing, _) | (Payload::Json, Media::Json) => {
                 (Spool::Memory, SMALL_BODY_BYTES_MAX as u64)

@@ -1,7 +1,6 @@
 //! `serve`: runs the server until it is told to stop.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, sleep};
 use std::time::{Duration, Instant};
@@ -16,7 +15,7 @@ use super::token::new_token;
 use super::{CliError, Done};
 use crate::app::admission::{Admission, Listener, Ticket};
 use crate::app::turns::Turns;
-use crate::app::{App, server};
+use crate::app::{App, Settings, server};
 use crate::auth::jwt::JwtKey;
 use crate::auth::throttle::Throttle;
 use crate::gate::upstream::Upstream;
@@ -27,24 +26,8 @@ use crate::store::status::Fact;
 use crate::store::{Policy, Started, Store, provided_jwt_key};
 use crate::util::limits;
 use crate::util::log;
-use crate::util::metrics::Metrics;
 use crate::util::net::reachable;
 use crate::util::types::{Email, visible};
-
-pub struct Settings {
-    data: PathBuf,
-    listen: SocketAddr,
-    init_user: Option<Email>,
-    body_bytes_max: u64,
-    stop_timeout: Duration,
-    jwt_lifetime_s: i64,
-    policy: Policy,
-    gate: Config,
-    audit_days: u32,
-    metrics: Option<SocketAddr>,
-    page: bool,
-    log_as_json: bool,
-}
 
 pub fn run(args: Args) -> Done {
     let mut settings = settings(args)?;
@@ -64,23 +47,20 @@ pub fn run(args: Args) -> Done {
     let (socket_listener, socket) = store.listen_privately()?;
     let app = Arc::new(App {
         jwt_key: JwtKey::new(key.map_or_else(|| store.jwt_key(), Ok)?),
-        throttle: Throttle::default(),
         store,
-        body_bytes_max: settings.body_bytes_max,
-        jwt_lifetime_s: settings.jwt_lifetime_s,
-        metrics: Arc::new(Metrics::default()),
+        settings,
+        throttle: Throttle::default(),
         response_bytes: Mutex::default(),
         turns: Turns::default(),
-        page: settings.page,
+        metrics: Arc::default(),
     });
-    init_user(&app.store, settings.init_user.as_ref(), address)?;
-    tell(&app.store, &settings, &started)?;
+    init_user(&app, address)?;
+    tell(&app, &started)?;
     let handle = signals.handle();
     let upstream = server::start(&app, socket_listener, socket.path(), move || handle.close());
     let upstream = Arc::new(upstream.map_err(could_not("start the workers"))?);
-    spawn_background_tasks(&app, settings.policy.keep, settings.audit_days)
-        .map_err(could_not("start a thread"))?;
-    let open = |listener, socket| open_gate(listener, socket, &app, &upstream, &settings.gate);
+    spawn_background_tasks(&app).map_err(could_not("start a thread"))?;
+    let open = |listener, socket| open_gate(listener, socket, &app, &upstream);
     let mut gates = vec![open(Listener::Main, main)?];
     gates.extend(metrics.map(|socket| open(Listener::Metrics, socket)).transpose()?);
     let ready = format!("configsync-server listening on http://{address}");
@@ -92,7 +72,7 @@ pub fn run(args: Args) -> Done {
     // Until the first signal; the second one ends the process in its handler. Without a signal it
     // ends where tiny_http does.
     let stopped = signals.forever().next().is_some();
-    stop(&app, gates, settings.stop_timeout);
+    stop(&app, gates);
     drop(socket);
     log::flush();
     match stopped {
@@ -104,9 +84,8 @@ pub fn run(args: Args) -> Done {
 /// Opens the gate of a listener.
 fn open_gate(
     listener: Listener, socket: TcpListener, app: &Arc<App>, upstream: &Arc<Upstream<Ticket>>,
-    config: &Config,
 ) -> Result<Gate, CliError> {
-    let mut config = config.clone();
+    let mut config = app.settings.gate.clone();
     if listener == Listener::Metrics {
         config.connections_max = limits::METRICS_CONNECTIONS_MAX;
         let address = socket.local_addr().map_err(could_not("read the address of metrics"))?;
@@ -119,7 +98,8 @@ fn open_gate(
 }
 
 /// Says what is served, and what somebody should look at; leaves a trace of the start.
-fn tell(store: &Store, settings: &Settings, started: &Started) -> Done {
+fn tell(app: &App, started: &Started) -> Done {
+    let App { store, settings, .. } = app;
     let data = visible(&settings.data.display().to_string());
     let (version, (users, machines)) = (env!("CARGO_PKG_VERSION"), store.counts()?);
     log::info(&format!(
@@ -150,35 +130,32 @@ fn tell(store: &Store, settings: &Settings, started: &Started) -> Done {
     Ok(())
 }
 
-/// Starts what a server does beside answering. Twice a second one thread writes what no request waits
-/// for, and tells systemd's watchdog that the process lives; at first and once an hour the other deletes
-/// what retention says.
-fn spawn_background_tasks(app: &Arc<App>, keep: u32, audit_days: u32) -> std::io::Result<()> {
-    let of_retention = Arc::clone(app);
-    Builder::new().name("retention".into()).spawn(move || {
-        loop {
-            apply_retention(&of_retention.store, keep, audit_days);
-            sleep(Duration::from_millis(limits::RETENTION_MS));
-        }
-    })?;
-    let app = Arc::clone(app);
-    Builder::new().name("housekeeper".into()).spawn(move || {
-        let watched = std::env::var_os("WATCHDOG_USEC").is_some();
-        loop {
-            sleep(Duration::from_millis(limits::HOUSEKEEPING_MS));
-            app.store.write_pending();
-            // What cannot be kept back now is tried again; only a full disk needs it.
-            let _ = app.store.keep_reserve();
-            if watched {
-                notify("WATCHDOG=1");
+/// Starts what a server does beside answering: at first and once an hour it deletes what retention
+/// says; twice a second it writes what no request waits for, and tells systemd's watchdog that the
+/// process lives.
+fn spawn_background_tasks(app: &Arc<App>) -> std::io::Result<()> {
+    let spawn = |name: &str, pause_ms, task: fn(&App)| {
+        let app = Arc::clone(app);
+        Builder::new().name(name.into()).spawn(move || {
+            loop {
+                task(&app);
+                sleep(Duration::from_millis(pause_ms));
             }
-        }
+        })
+    };
+    spawn("retention", limits::RETENTION_MS, apply_retention)?;
+    spawn("housekeeper", limits::HOUSEKEEPING_MS, |app| {
+        app.store.write_pending();
+        // What cannot be kept back now is tried again; only a full disk needs it.
+        let _ = app.store.keep_reserve();
+        notify("WATCHDOG=1");
     })?;
     Ok(())
 }
 
-fn apply_retention(store: &Store, keep: u32, audit_days: u32) {
-    match store.apply_retention(keep, audit_days) {
+fn apply_retention(app: &App) {
+    let (keep, audit_days) = (app.settings.policy.keep, app.settings.audit_days);
+    match app.store.apply_retention(keep, audit_days) {
         Ok(Pruned { snapshots: 0, deleted: 0, orphans: 0, audit_rows: 0, .. }) => {}
         Ok(Pruned { snapshots, deleted, orphans, audit_rows, bytes, .. }) => log::info(&format!(
             "retention (--keep {keep}, --audit-days {audit_days}) deleted {snapshots} snapshots, \
@@ -190,10 +167,10 @@ fn apply_retention(store: &Store, keep: u32, audit_days: u32) {
 }
 
 /// Accepts nothing more, lets requests in flight end, and closes the database.
-fn stop(app: &Arc<App>, gates: Vec<Gate>, stop_timeout: Duration) {
+fn stop(app: &App, gates: Vec<Gate>) {
     notify("STOPPING=1");
     log::info("stopping: finishing the requests in flight");
-    let end = Instant::now() + stop_timeout;
+    let end = Instant::now() + app.settings.stop_timeout;
     let left = || end.saturating_duration_since(Instant::now());
     for gate in gates {
         if !gate.stop(left()) {
@@ -239,14 +216,14 @@ pub fn settings(mut args: Args) -> Result<Settings, CliError> {
 }
 
 /// On a folder without users: makes the first one and its token, and shows how to sign in.
-fn init_user(store: &Store, email: Option<&Email>, address: SocketAddr) -> Done {
-    let Some(email) = email else { return Ok(()) };
-    if store.counts()?.0 > 0 {
+fn init_user(app: &App, address: SocketAddr) -> Done {
+    let Some(email) = &app.settings.init_user else { return Ok(()) };
+    if app.store.counts()?.0 > 0 {
         log::info("--init-user did nothing: there are users already");
         return Ok(());
     }
     let reachable = reachable(address);
-    new_token(store, email, "first token", None, true, |token| {
+    new_token(&app.store, email, "first token", None, true, |token| {
         write_out(format_args!(
             "created user {email}; its API token, shown this once, is\n{token}\n\
              sign in on each machine (with this server's address as that machine sees it):\n\
