@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use crate::store::{Store, StoreError};
 use crate::util::log::{self, Level};
 use args::Args;
-use output::print;
+use output::{could_not, print};
 use settings::warn_of_unknown_variables;
 
 /// Why a command did not do its work.
@@ -79,15 +79,16 @@ pub fn main() -> ExitCode {
     // First of all: whatever is made from here on is for this user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     log::install_panic_hook();
-    if let Err(error) = process::ignore_file_size_signal() {
-        return fail(&format!("could not ignore SIGXFSZ: {error}"), 1);
-    }
-    match run(std::env::args_os().skip(1).collect()) {
-        Ok(()) | Err(CliError::Closed) => ExitCode::SUCCESS,
-        Err(CliError::Attention) => ExitCode::FAILURE,
-        Err(CliError::Usage(message)) => fail(&message, 2),
-        Err(CliError::Failed(message)) => fail(&message, 1),
-    }
+    let (message, code) = match run(std::env::args_os().skip(1).collect()) {
+        Ok(()) | Err(CliError::Closed) => return ExitCode::SUCCESS,
+        Err(CliError::Attention) => return ExitCode::FAILURE,
+        Err(CliError::Usage(message)) => (message, 2),
+        Err(CliError::Failed(message)) => (message, 1),
+    };
+    log::flush();
+    let (priority, message) = (log::priority(Level::ERROR), log::escape(&message));
+    let _ = writeln!(std::io::stderr(), "{priority}configsync-server: {message}");
+    ExitCode::from(code)
 }
 
 /// Reads the arguments of `serve`, and touches nothing: for fuzzing.
@@ -95,14 +96,8 @@ pub fn read_serve_arguments(arguments: Vec<OsString>) -> Result<(), CliError> {
     serve::settings(Args::new(arguments)?).map(drop)
 }
 
-fn fail(message: &str, code: u8) -> ExitCode {
-    log::flush();
-    let (priority, message) = (log::priority(Level::ERROR), log::escape(message));
-    let _ = writeln!(std::io::stderr(), "{priority}configsync-server: {message}");
-    ExitCode::from(code)
-}
-
 fn run(arguments: Vec<OsString>) -> Done {
+    process::ignore_file_size_signal().map_err(could_not("ignore SIGXFSZ"))?;
     let mut args = Args::new(arguments)?;
     let mut help = args.flag("--help") | args.flag("-h");
     if args.flag("--version") || args.flag("-V") {
