@@ -4,7 +4,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::request::{Media, media_type};
 use super::routes::{self, Handler, Payload, Route};
 use super::{App, Error};
 use crate::api::login;
@@ -119,16 +118,20 @@ impl Admission {
         &self, route: &Route, head: &Head, user: Option<&User>,
     ) -> Result<(Spool, Option<Upload>), Error> {
         let (length, max) = (head.content_length.unwrap_or(0), self.app.settings.body_bytes_max);
-        let (spool, bound) = match (route.payload, media_type(head.field("content-type"))) {
-            (Payload::Nothing, _) | (Payload::Json, Media::Json) => {
-                (Spool::Memory, SMALL_BODY_BYTES_MAX as u64)
+        let content_type = head.field("content-type").unwrap_or_default();
+        let (spool, bound) = match route.payload {
+            Payload::Nothing => (Spool::Memory, SMALL_BODY_BYTES_MAX as u64),
+            Payload::Upload { raw: true, .. } if is_bytes(content_type) => {
+                (Spool::Upload, u64::MAX)
             }
-            (Payload::LongJson, Media::Json) => (Spool::Memory, LONG_JSON_BYTES_MAX as u64),
-            (Payload::Upload { raw: true, .. }, Media::Bytes) => (Spool::Upload, u64::MAX),
-            (Payload::Upload { field, .. }, Media::Json) => {
+            _ if !is_json(content_type) => {
+                return Err(Error::unsupported("send the body as application/json"));
+            }
+            Payload::Json => (Spool::Memory, SMALL_BODY_BYTES_MAX as u64),
+            Payload::LongJson => (Spool::Memory, LONG_JSON_BYTES_MAX as u64),
+            Payload::Upload { field, .. } => {
                 (Spool::UploadJson { field, skip: METADATA }, u64::MAX)
             }
-            _ => return Err(Error::unsupported("send the body as application/json")),
         };
         if length > max && max < bound {
             return Err(Error::too_large(max, " (--max-body)"));
@@ -182,6 +185,20 @@ fn check_fields(head: &Head) -> Result<(), Error> {
         return Err(Error::unsupported(rule).with("Accept-Encoding", "identity"));
     }
     Ok(())
+}
+
+/// True if a `Content-Type` field names JSON in UTF-8, or nothing.
+fn is_json(content_type: &str) -> bool {
+    let lower = content_type.to_ascii_lowercase();
+    let (name, parameters) = lower.split_once(';').unwrap_or((&lower, ""));
+    let is_utf8 = |name: &str| name.trim_matches('"') == "utf-8";
+    let fits = |part: &str| part.trim().strip_prefix("charset=").is_none_or(is_utf8);
+    matches!(name.trim(), "" | "application/json") && parameters.split(';').all(fits)
+}
+
+fn is_bytes(content_type: &str) -> bool {
+    let (name, _) = content_type.split_once(';').unwrap_or((content_type, ""));
+    name.trim().eq_ignore_ascii_case("application/octet-stream")
 }
 
 /// 404 for a path that is no route, which is mostly a wrong base URL.

@@ -57,32 +57,6 @@ impl Request {
     }
 }
 
-/// The media type of a body.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Media {
-    /// `application/json` in UTF-8, or none named.
-    Json,
-    /// `application/octet-stream`.
-    Bytes,
-    /// Any other.
-    Other,
-}
-
-/// What a `Content-Type` field names. No parameter but the charset is looked at.
-pub fn media_type(field: Option<&str>) -> Media {
-    let field = field.unwrap_or_default().to_ascii_lowercase();
-    let mut parts = field.split(';').map(str::trim);
-    let named = parts.next().unwrap_or_default();
-    let charset = parts.find_map(|part| part.strip_prefix("charset="));
-    match named {
-        "" | "application/json" if matches!(charset, None | Some("utf-8" | "\"utf-8\"")) => {
-            Media::Json
-        }
-        "application/octet-stream" => Media::Bytes,
-        _ => Media::Other,
-    }
-}
-
 /// A text as a value of this type, or its rule after what the text is.
 fn checked<T: TryFrom<String, Error = Rule>>(what: &str, text: &str) -> Result<T, Error> {
     T::try_from(text.to_owned()).map_err(|rule| Error::malformed(format!("{what} {rule}")))
