@@ -8,7 +8,6 @@ pub mod request;
 pub mod response;
 pub mod routes;
 pub mod server;
-mod spooled;
 pub mod turns;
 
 use std::collections::HashMap;
