@@ -95,7 +95,6 @@ fn data_error(sentence: &str) -> String {
 }
 
 /// The decoded query of a target.
-#[derive(Default, Debug)]
 pub struct Query(Vec<(String, String)>);
 
 impl Query {

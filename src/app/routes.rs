@@ -15,7 +15,6 @@ use Handler::{Anyone, Login, Metrics, SignedIn, SignedInUpload};
 use Payload::{Json, LongJson, Nothing};
 
 /// What a request to a route may carry.
-#[derive(Clone, Copy)]
 pub enum Payload {
     /// Nothing; a small body is read and ignored.
     Nothing,
@@ -38,7 +37,6 @@ pub enum Payload {
 
 /// A handler, and who may call it: one without a user in its signature cannot know one, and one with
 /// a user is never called without.
-#[derive(Clone, Copy)]
 pub enum Handler {
     Anyone(fn(&App, &Request) -> HandlerResult),
     /// Anyone, on the listener of `--metrics` alone.
