@@ -1,4 +1,5 @@
-//! The settings of `serve`, each once: its flag, variable, check, default and line of help.
+//! The settings of `serve`, each once: flag, variable, default, bound and line of help. And what reads
+//! values of each kind.
 
 use std::net::SocketAddr;
 
