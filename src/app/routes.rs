@@ -163,7 +163,7 @@ fn captures<'p>(pattern: &str, path: &'p str) -> Option<Vec<&'p str>> {
         let word = words.next()?;
         let fits = match word {
             "{}" => !segment.is_empty(),
-            "{mid}" => !segment.is_empty() && !MachineId::is_reserved(segment),
+            "{mid}" => !segment.is_empty() && !MachineId::RESERVED.contains(&segment),
             "{kinds}" => Kind::from_plural(segment).is_some(),
             word => word == segment,
         };

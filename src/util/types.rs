@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::{Deref, RangeInclusive};
 
 use base64::Engine as _;
+use rusqlite::ToSql;
+use rusqlite::types::ToSqlOutput;
 use serde::Deserialize;
 
 use crate::util::limits::{
@@ -14,7 +16,7 @@ use crate::util::limits::{
 /// The rule that a value breaks: a sentence without its subject that begins with `must`.
 pub type Rule = String;
 
-/// Makes a checked text type of a rule.
+/// Makes a checked text type of a rule. It goes into statements as it is.
 macro_rules! text {
     ($(#[$doc:meta])* $name:ident, $check:expr) => {
         $(#[$doc])*
@@ -40,6 +42,12 @@ macro_rules! text {
             type Target = str;
             fn deref(&self) -> &str {
                 &self.0
+            }
+        }
+
+        impl ToSql for $name {
+            fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+                self.0.to_sql()
             }
         }
     };
@@ -97,7 +105,7 @@ text!(
     |text| {
         let fits = (1..=MACHINE_ID_CHARS_MAX).contains(&text.len());
         let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b));
-        match fits && plain && !MachineId::is_reserved(text) {
+        match fits && plain && !MachineId::RESERVED.contains(&text) {
             true => Ok(()),
             false => Err(format!(
                 "must be a machine id: 1 to {MACHINE_ID_CHARS_MAX} of A-Z a-z 0-9 . _ : - and \
@@ -121,12 +129,8 @@ text!(
 );
 
 impl MachineId {
-    const RESERVED: [&str; 6] = [".", "..", "register", "latest", "history", "snapshot"];
-
-    /// True for a word that stands in the same place of a path as a machine id.
-    pub fn is_reserved(text: &str) -> bool {
-        MachineId::RESERVED.contains(&text)
-    }
+    /// Words that stand in the same place of a path as a machine id.
+    pub const RESERVED: [&str; 6] = [".", "..", "register", "latest", "history", "snapshot"];
 }
 
 impl Email {
