@@ -8,7 +8,7 @@ use crate::app::{App, Error, HandlerResult, Request};
 use crate::auth::password::Permit;
 use crate::dialect::entities::CIPHERTEXT;
 use crate::dialect::{entities, environments, legacy, links, variables};
-use crate::store::entities::Kind;
+use crate::store::entities::KINDS;
 use crate::store::{Upload, User};
 use crate::util::types::MachineId;
 use Handler::{Anyone, Login, Metrics, SignedIn, SignedInUpload};
@@ -164,7 +164,7 @@ fn captures<'p>(pattern: &str, path: &'p str) -> Option<Vec<&'p str>> {
         let fits = match word {
             "{}" => !segment.is_empty(),
             "{mid}" => !segment.is_empty() && !MachineId::RESERVED.contains(&segment),
-            "{kinds}" => Kind::from_plural(segment).is_some(),
+            "{kinds}" => segment.strip_suffix('s').is_some_and(|kind| KINDS.contains(&kind)),
             word => word == segment,
         };
         if !fits {

@@ -7,9 +7,19 @@ pub mod legacy;
 pub mod links;
 pub mod variables;
 
-use crate::app::Error;
+use crate::app::{Error, Request};
 use crate::store::User;
+use crate::store::entities::Target;
 use crate::util::limits::REQUEST_ENTRIES_MAX;
+
+impl<'a> Target<'a> {
+    /// The entity of this kind whose id is the n-th part of a path.
+    fn in_path(
+        request: &Request, user: &'a User, kind: &'a str, n: usize,
+    ) -> Result<Target<'a>, Error> {
+        Ok(Target { user, kind, id: request.param_id(n)? })
+    }
+}
 
 /// A key or value may only be stored for the caller.
 fn check_owner(user_id: Option<i64>, user: &User) -> Result<(), Error> {
@@ -23,10 +33,10 @@ fn check_owner(user_id: Option<i64>, user: &User) -> Result<(), Error> {
 
 /// A list in one request may have so many entries.
 fn check_entries(field: &str, entries: usize) -> Result<(), Error> {
-    match entries > REQUEST_ENTRIES_MAX {
-        true => Err(Error::malformed(format!(
+    if entries > REQUEST_ENTRIES_MAX {
+        return Err(Error::malformed(format!(
             "{field} may have {REQUEST_ENTRIES_MAX} entries: send the rest in another request"
-        ))),
-        false => Ok(()),
+        )));
     }
+    Ok(())
 }

@@ -414,7 +414,7 @@ pub fn query_opt<T>(
 
 /// The first row of a query, or Missing: no such `what`.
 pub fn query_one<T>(
-    connection: &Connection, what: &'static str, sql: &str, values: impl Params,
+    connection: &Connection, what: &str, sql: &str, values: impl Params,
     read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<T> {
     query_opt(connection, sql, values, read)?.ok_or_else(|| StoreError::missing(what))
@@ -434,7 +434,7 @@ pub fn execute(connection: &Connection, sql: &str, values: impl Params) -> Resul
 
 /// Runs a statement that changes one row, or says Missing: no such `what`.
 pub fn execute_one(
-    connection: &Connection, what: &'static str, sql: &str, values: impl Params,
+    connection: &Connection, what: &str, sql: &str, values: impl Params,
 ) -> Result<()> {
     match execute(connection, sql, values)? {
         0 => Err(StoreError::missing(what)),

@@ -5,9 +5,9 @@ use serde::Deserialize;
 
 use super::audit::Event;
 use super::db::{execute, execute_one, query_each, query_opt};
+use super::entities::purge;
 use super::error::Result;
 use super::{RowSink, Store, User, users};
-use crate::util::limits::DELETED_ROWS_MAX;
 use crate::util::time::now_ms;
 use crate::util::types::{Email, Name, Short};
 
@@ -42,10 +42,6 @@ impl Store {
                         updated_at = excluded.updated_at, deleted_at = NULL";
         let delete = "UPDATE environments SET deleted_at = ?2 WHERE user_id = ?1
                          AND deleted_at IS NULL AND name NOT IN (SELECT value FROM json_each(?3))";
-        // As many deleted ones are kept, those deleted last.
-        let purge = "DELETE FROM environments WHERE id IN (SELECT id FROM environments
-                       WHERE user_id = ?1 AND deleted_at IS NOT NULL
-                       ORDER BY deleted_at DESC, id DESC LIMIT -1 OFFSET ?2)";
         self.write_as(user, |tx| {
             let (mut added, mut changed, mut deleted) = (0, 0, 0);
             for EnvironmentBody { name, tier, color, protect } in wanted {
@@ -61,7 +57,7 @@ impl Store {
                 let names: Vec<&str> = wanted.iter().map(|new| &*new.name).collect();
                 let names = serde_json::json!(names).to_string();
                 deleted = execute(tx, delete, params![user.id, now, names])?;
-                execute(tx, purge, [user.id, DELETED_ROWS_MAX])?;
+                purge(tx, "environments", user)?;
             }
             if (added, changed, deleted) == (0, 0, 0) {
                 return Ok(());
