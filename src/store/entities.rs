@@ -69,10 +69,7 @@ impl Store {
     pub(super) fn write_to<T>(
         &self, target: Target<'_>, work: impl FnOnce(&Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
-        self.write_as(target.user, |tx| {
-            find(tx, target)?;
-            work(tx)
-        })
+        self.write_as(target.user, |tx| find(tx, target).and_then(|_| work(tx)))
     }
 
     /// Rows of what belongs to a live entity.
@@ -135,16 +132,14 @@ impl Store {
     /// Marks an entity deleted. Row and files stay until they are pruned, or until so many were
     /// deleted after it.
     pub fn delete_entity(&self, target: Target<'_>) -> Result<()> {
-        let purged = self.write_to(target, |tx| {
+        self.write_to(target, |tx| {
             let sql = "UPDATE entities SET deleted_at = ?3, is_default = 0
                         WHERE user_id = ?1 AND id = ?2";
             execute(tx, sql, [target.user.id, target.id, now_ms()])?;
             self.audit(tx, Event::of(target.user, "entity.remove").subject(target.id))?;
             purge(tx, "entities", target.user)
         })?;
-        if purged > 0 {
-            self.unlink_a_few();
-        }
+        self.unlink_a_few();
         Ok(())
     }
 
@@ -235,13 +230,13 @@ fn find(connection: &Connection, target: Target<'_>) -> Result<String> {
 }
 
 /// Deletes the rows of those deleted longest ago where a user has too many in this table.
-pub(super) fn purge(tx: &Transaction<'_>, table: &str, user: &User) -> Result<usize> {
+pub(super) fn purge(tx: &Transaction<'_>, table: &str, user: &User) -> Result<()> {
     let sql = format!(
         "DELETE FROM {table} WHERE id IN (SELECT id FROM {table}
           WHERE user_id = ?1 AND deleted_at IS NOT NULL
           ORDER BY deleted_at DESC, id DESC LIMIT -1 OFFSET ?2)"
     );
-    execute(tx, &sql, [user.id, DELETED_ROWS_MAX])
+    execute(tx, &sql, [user.id, DELETED_ROWS_MAX]).map(drop)
 }
 
 /// Another live entity has the slug. The released client looks for "already exists".

@@ -51,8 +51,8 @@ fn do_everything(store: &Store) {
     let email = Email::parse("a@example.com").unwrap();
     let token = NewToken { digest: Digest([1; 32]), prefix: "cs_", name: "t", expires_at: None };
     let token_id = store.add_token(&email, &token, true, || Ok(())).unwrap();
-    let user = store.principal_by_token(Digest([1; 32])).unwrap().user;
-    store.principal_by_claims(user.id, 1, Some(token_id)).unwrap();
+    let user = store.user_by_token(Digest([1; 32])).unwrap();
+    store.user_by_claims(user.id, 1, Some(token_id)).unwrap();
     store.password_of(&email).unwrap().unwrap();
     let machine: MachineId = "m".to_owned().try_into().unwrap();
     let registration = serde_json::from_str(r#"{"machine_id": "m", "name": "m"}"#).unwrap();
@@ -186,7 +186,7 @@ fn audit_rows_of_reads_and_of_changes_are_bounded_a_day_and_user() {
     let [a, b] = ["a@example.com", "b@example.com"].map(|email| {
         let email = Email::parse(email).unwrap();
         store.add_user(&email, None).unwrap();
-        store.password_of(&email).unwrap().unwrap().0.user
+        store.password_of(&email).unwrap().unwrap().0
     });
     let rows = |user: &User, event: &str| -> i64 {
         let sql = "SELECT count(*) FROM audit_log WHERE user_id = ?1 AND event = ?2";
@@ -265,7 +265,7 @@ fn no_more_files_of_commits_in_doubt_are_taken_than_are_remembered() {
     let store = started(scratch.path());
     let email = Email::parse("a@example.com").unwrap();
     store.add_user(&email, None).unwrap();
-    let user = store.password_of(&email).unwrap().unwrap().0.user;
+    let user = store.password_of(&email).unwrap().unwrap().0;
     let push = || {
         let (machine, body) = ("m".to_owned().try_into().unwrap(), PushBody::default());
         store.push(&user, &machine, &body, &PushMode::Append, upload(&store, b"x"))
