@@ -7,7 +7,7 @@ use crate::app::request::percent_decode;
 use crate::app::{App, Error, HandlerResult, Request};
 use crate::auth::password::Permit;
 use crate::dialect::entities::CIPHERTEXT;
-use crate::dialect::{entities, environments, legacy, links, variables};
+use crate::dialect::{entities, legacy, links, variables};
 use crate::store::entities::KINDS;
 use crate::store::{Upload, User};
 use crate::util::types::MachineId;
@@ -107,8 +107,8 @@ pub static ROUTES: &[Route] = &[
     route("PATCH", "/api/machines/{mid}/profiles/{}", Json, SignedIn(links::mark_profile)),
     route("POST", "/api/sync/plan", LongJson, SignedIn(links::plan)),
     route("POST", "/api/sync/commit", LongJson, SignedIn(links::commit)),
-    route("GET", "/api/environments", Nothing, SignedIn(environments::list)),
-    route("PUT", "/api/environments/sync", LongJson, SignedIn(environments::sync)),
+    route("GET", "/api/environments", Nothing, SignedIn(legacy::list_environments)),
+    route("PUT", "/api/environments/sync", LongJson, SignedIn(legacy::sync_environments)),
     route("POST", "/api/profiles/{}/workspaces", Json, SignedIn(entities::add_workspace)),
     route(
         "DELETE",

@@ -95,14 +95,14 @@ struct Member {
 /// POST /api/profiles/{id}/workspaces.
 pub fn add_workspace(app: &App, request: &Request, user: &User) -> HandlerResult {
     let Member { workspace_id } = request.json()?;
-    let profile = Target::in_path(request, user, "profile", 0)?;
+    let profile = Target { user, kind: "profile", id: request.param_id(0)? };
     app.store.set_profile_workspace(profile, workspace_id, true)?;
     Ok(Response::done(201))
 }
 
 /// DELETE /api/profiles/{id}/workspaces/{wid}.
 pub fn remove_workspace(app: &App, request: &Request, user: &User) -> HandlerResult {
-    let profile = Target::in_path(request, user, "profile", 0)?;
+    let profile = Target { user, kind: "profile", id: request.param_id(0)? };
     app.store.set_profile_workspace(profile, request.param_id(1)?, false)?;
     Ok(Response::done(200))
 }
@@ -114,7 +114,7 @@ fn kind(request: &Request) -> &str {
 }
 
 fn target<'a>(request: &'a Request, user: &'a User) -> Result<Target<'a>, Error> {
-    Target::in_path(request, user, kind(request), 1)
+    Ok(Target { user, kind: kind(request), id: request.param_id(1)? })
 }
 
 /// Other machines hand the URL to `git clone`. Git takes what begins with `-` as an option, and

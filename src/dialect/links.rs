@@ -32,7 +32,7 @@ pub fn add(app: &App, request: &Request, user: &User) -> HandlerResult {
 
 /// PATCH /api/machines/{mid}/projects/{id}.
 pub fn change(app: &App, request: &Request, user: &User) -> HandlerResult {
-    let project = Target::in_path(request, user, "project", 1)?;
+    let project = Target { user, kind: "project", id: request.param_id(1)? };
     let row = app.store.change_link(project, &request.param_as(0)?, &request.json()?)?;
     Ok(Response::row(200, "link", &row))
 }
@@ -44,7 +44,7 @@ struct Mark {
 
 /// PATCH /api/machines/{mid}/profiles/{id}.
 pub fn mark_profile(app: &App, request: &Request, user: &User) -> HandlerResult {
-    let profile = Target::in_path(request, user, "profile", 1)?;
+    let profile = Target { user, kind: "profile", id: request.param_id(1)? };
     let Mark { active } = request.json()?;
     app.store.set_profile_active(profile, &request.param_as(0)?, active)?;
     let link =

@@ -2,24 +2,13 @@
 //! endpoints.
 
 pub mod entities;
-pub mod environments;
 pub mod legacy;
 pub mod links;
 pub mod variables;
 
-use crate::app::{Error, Request};
+use crate::app::Error;
 use crate::store::User;
-use crate::store::entities::Target;
 use crate::util::limits::REQUEST_ENTRIES_MAX;
-
-impl<'a> Target<'a> {
-    /// The entity of this kind whose id is the n-th part of a path.
-    fn in_path(
-        request: &Request, user: &'a User, kind: &'a str, n: usize,
-    ) -> Result<Target<'a>, Error> {
-        Ok(Target { user, kind, id: request.param_id(n)? })
-    }
-}
 
 /// A key or value may only be stored for the caller.
 fn check_owner(user_id: Option<i64>, user: &User) -> Result<(), Error> {

@@ -9,14 +9,14 @@ use crate::util::types::Visibility;
 
 /// POST /api/projects/{id}/env/keys: every distinct key is kept.
 pub fn add_key(app: &App, request: &Request, user: &User) -> HandlerResult {
-    app.store.add_layer_key(Target::in_path(request, user, "project", 0)?, &request.json()?)?;
+    app.store.add_layer_key(project(request, user)?, &request.json()?)?;
     Ok(Response::done(201))
 }
 
 /// GET /api/projects/{id}/env/keys.
 pub fn keys(app: &App, request: &Request, user: &User) -> HandlerResult {
     let layer = request.query.one("layer_id")?;
-    let project = Target::in_path(request, user, "project", 0)?;
+    let project = project(request, user)?;
     app.rows(user, "keys", |rows| app.store.layer_keys(project, layer, rows))
 }
 
@@ -25,15 +25,14 @@ pub fn set(app: &App, request: &Request, user: &User) -> HandlerResult {
     let body: VariableBody = request.json()?;
     check_owner(body.owner_user_id, user)?;
     let name = request.param_as(1)?;
-    let row =
-        app.store.set_variable(Target::in_path(request, user, "project", 0)?, &name, &body)?;
+    let row = app.store.set_variable(project(request, user)?, &name, &body)?;
     Ok(Response::row(200, "variable", &row))
 }
 
 /// GET /api/projects/{id}/env.
 pub fn list(app: &App, request: &Request, user: &User) -> HandlerResult {
     let (tier, visibility) = (request.query.one("env")?, request.query.parsed("visibility")?);
-    let project = Target::in_path(request, user, "project", 0)?;
+    let project = project(request, user)?;
     app.rows(user, "variables", |rows| {
         app.store.variables(project, tier, visibility.as_ref(), rows)
     })
@@ -44,11 +43,10 @@ pub fn remove(app: &App, request: &Request, user: &User) -> HandlerResult {
     let tier = request.query.one("env")?.ok_or_else(|| Error::malformed("env is needed"))?;
     let visibility: Option<Visibility> = request.query.parsed("visibility")?;
     let visibility = visibility.as_deref().unwrap_or("shared");
-    app.store.delete_variable(
-        Target::in_path(request, user, "project", 0)?,
-        tier,
-        visibility,
-        request.param(1),
-    )?;
+    app.store.delete_variable(project(request, user)?, tier, visibility, request.param(1))?;
     Ok(Response::done(200))
+}
+
+fn project<'a>(request: &Request, user: &'a User) -> Result<Target<'a>, Error> {
+    Ok(Target { user, kind: "project", id: request.param_id(0)? })
 }

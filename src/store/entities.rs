@@ -190,16 +190,12 @@ impl Store {
     /// version unreadable.
     pub fn add_entity_key(&self, target: Target<'_>, wrapped: &Key) -> Result<()> {
         self.write_to(target, |tx| {
-            let sql = "SELECT wrapped_dek = ?2 FROM entities WHERE id = ?1";
-            match query_scalar(tx, sql, params![target.id, wrapped])? {
-                Some(true) => Ok(()),
-                Some(false) => Err(StoreError::key_exists("key")),
-                None => {
-                    let sql = "UPDATE entities SET wrapped_dek = ?3 WHERE user_id = ?1 AND id = ?2";
-                    execute(tx, sql, params![target.user.id, target.id, wrapped])?;
-                    self.audit(tx, Event::of(target.user, "entity.key").subject(target.id))
-                }
+            let sql = "UPDATE entities SET wrapped_dek = ?3
+                        WHERE user_id = ?1 AND id = ?2 AND coalesce(wrapped_dek, ?3) = ?3";
+            if execute(tx, sql, params![target.user.id, target.id, wrapped])? == 0 {
+                return Err(StoreError::key_exists("key"));
             }
+            self.audit(tx, Event::of(target.user, "entity.key").subject(target.id))
         })
     }
 

@@ -130,25 +130,23 @@ impl Store {
 
     /// Stores the first keypair; the same again changes nothing, another is refused.
     pub fn add_keypair(&self, user: &User, new: &KeypairBody) -> Result<()> {
+        let KeypairBody { public_key, encrypted_private_key, kek_salt, kek_iterations, .. } = new;
         let algorithm = new.key_algorithm.as_deref().unwrap_or("x25519");
-        let (public, private) = (&new.public_key, &new.encrypted_private_key);
-        let (salt, rounds) = (&new.kek_salt, new.kek_iterations);
         self.write_as(user, |tx| {
             let sql = "INSERT INTO keypairs (user_id, public_key, encrypted_private_key, kek_salt,
                                              kek_iterations, key_algorithm, created_at)
-                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
-            let row = params![user.id, public, private, salt, rounds, algorithm, now_ms()];
-            if execute(tx, sql, row)? == 1 {
-                return self.audit(tx, Event::of(user, "keypair.add"));
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                       ON CONFLICT DO UPDATE SET created_at = created_at
+                         WHERE (public_key, encrypted_private_key, kek_salt, kek_iterations,
+                                key_algorithm) = (?2, ?3, ?4, ?5, ?6)";
+            let (id, now) = (user.id, now_ms());
+            let row = params![
+                id, public_key, encrypted_private_key, kek_salt, kek_iterations, algorithm, now
+            ];
+            if execute(tx, sql, row)? == 0 {
+                return Err(StoreError::key_exists("keypair"));
             }
-            let sql = "SELECT EXISTS (SELECT 1 FROM keypairs WHERE user_id = ?1 AND public_key = ?2
-                         AND encrypted_private_key = ?3 AND kek_salt = ?4 AND kek_iterations = ?5
-                         AND key_algorithm = ?6)";
-            match query_scalar(tx, sql, params![user.id, public, private, salt, rounds, algorithm])?
-            {
-                true => Ok(()),
-                false => Err(StoreError::key_exists("keypair")),
-            }
+            self.audit(tx, Event::of(user, "keypair.add"))
         })
     }
 }

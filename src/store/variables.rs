@@ -55,17 +55,10 @@ impl Store {
                          required = coalesce(?8, required), layer_key = excluded.layer_key,
                          updated_at = excluded.updated_at, current_version = current_version + 1
                        RETURNING id";
+            let VariableBody { value_source: source, description, required, .. } = new;
+            let (value, now) = (&new.encrypted_value, now_ms());
             let row = params![
-                id,
-                tier,
-                name,
-                visibility,
-                new.value_source,
-                new.encrypted_value,
-                new.description,
-                new.required,
-                layer,
-                now_ms()
+                id, tier, name, visibility, source, value, description, required, layer, now
             ];
             let id: i64 = query_scalar(tx, sql, row)?;
             query_scalar(tx, "SELECT row FROM variable_rows WHERE id = ?1", [id])
