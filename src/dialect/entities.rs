@@ -28,7 +28,9 @@ pub fn add(app: &App, request: &Request, user: &User) -> HandlerResult {
         return Err(Error::malformed("slug and name are needed"));
     }
     new.git_url.as_deref().map(safe_git_url).transpose()?;
-    new.git_branch.as_deref().map(|branch| no_option("git_branch", branch)).transpose()?;
+    if new.git_branch.as_deref().is_some_and(|branch| branch.starts_with('-')) {
+        return Err(Error::malformed("git_branch may not begin with -"));
+    }
     Ok(Response::json(201, app.store.add_entity(user, kind(request), &new)?))
 }
 
@@ -123,12 +125,8 @@ fn target<'a>(request: &'a Request, user: &'a User) -> Result<Target<'a>, Error>
 fn safe_git_url(url: &str) -> Result<(), Error> {
     const SCHEMES: [&str; 9] =
         ["https", "http", "ssh", "git", "git+ssh", "ssh+git", "file", "ftp", "ftps"];
-    no_option("git_url", url)?;
-    let refuse = || Error::malformed("git_url must be an ordinary https, ssh, git or file URL");
     let word = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+.-_".contains(&b));
-    if url.split_once("::").is_some_and(|(helper, _)| word(helper)) {
-        return Err(refuse());
-    }
+    let runs = url.split_once("::").is_some_and(|(helper, _)| word(helper));
     let (scheme, rest) = url.split_once("://").unwrap_or(("ssh", url));
     let authority = rest.split('/').next().unwrap_or_default();
     // git decodes the escapes of a URL, not those of the short form, and takes brackets off before it
@@ -139,13 +137,9 @@ fn safe_git_url(url: &str) -> Result<(), Error> {
     let host = decoded.rsplit('@').next().unwrap_or_default();
     let options = decoded.starts_with('-') || host.split(':').any(option);
     let known = SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known));
-    if known && !options { Ok(()) } else { Err(refuse()) }
-}
-
-fn no_option(field: &str, text: &str) -> Result<(), Error> {
-    match text.starts_with('-') {
-        true => Err(Error::malformed(format!("{field} may not begin with -"))),
-        false => Ok(()),
+    match known && !runs && !options {
+        true => Ok(()),
+        false => Err(Error::malformed("git_url must be an ordinary https, ssh, git or file URL")),
     }
 }
 
