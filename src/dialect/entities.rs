@@ -98,14 +98,14 @@ struct Member {
 pub fn add_workspace(app: &App, request: &Request, user: &User) -> HandlerResult {
     let Member { workspace_id } = request.json()?;
     let profile = Target { user, kind: "profile", id: request.param_id(0)? };
-    app.store.set_profile_workspace(profile, workspace_id, true)?;
+    app.store.add_to_profile(profile, workspace_id)?;
     Ok(Response::done(201))
 }
 
 /// DELETE /api/profiles/{id}/workspaces/{wid}.
 pub fn remove_workspace(app: &App, request: &Request, user: &User) -> HandlerResult {
     let profile = Target { user, kind: "profile", id: request.param_id(0)? };
-    app.store.set_profile_workspace(profile, request.param_id(1)?, false)?;
+    app.store.remove_from_profile(profile, request.param_id(1)?)?;
     Ok(Response::done(200))
 }
 

@@ -12,11 +12,9 @@ use crate::util::limits::REQUEST_ENTRIES_MAX;
 
 /// A key or value may only be stored for the caller.
 fn check_owner(user_id: Option<i64>, user: &User) -> Result<(), Error> {
-    match user_id {
-        Some(id) if id != user.id => {
-            Err(Error::new(403, "not_yours", "user_id must be the one of the caller"))
-        }
-        _ => Ok(()),
+    match user_id.is_some_and(|id| id != user.id) {
+        true => Err(Error::new(403, "not_yours", "user_id must be the one of the caller")),
+        false => Ok(()),
     }
 }
 

@@ -199,20 +199,19 @@ impl Store {
         })
     }
 
-    /// Puts a workspace into a profile, or takes it out; repeating either changes nothing.
-    pub fn set_profile_workspace(
-        &self, profile: Target<'_>, workspace: i64, member: bool,
-    ) -> Result<()> {
-        let sql = match member {
-            true => "INSERT INTO profile_workspaces VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-            false => "DELETE FROM profile_workspaces WHERE profile_id = ?1 AND workspace_id = ?2",
-        };
+    /// Puts a workspace into a profile; repeating it changes nothing.
+    pub fn add_to_profile(&self, profile: Target<'_>, workspace: i64) -> Result<()> {
+        let sql = "INSERT INTO profile_workspaces VALUES (?1, ?2) ON CONFLICT DO NOTHING";
         self.write_to(profile, |tx| {
-            if member {
-                find(tx, Target { kind: "workspace", id: workspace, ..profile })?;
-            }
+            find(tx, Target { kind: "workspace", id: workspace, ..profile })?;
             execute(tx, sql, [profile.id, workspace]).map(drop)
         })
+    }
+
+    /// Takes a workspace out of a profile; repeating it changes nothing.
+    pub fn remove_from_profile(&self, profile: Target<'_>, workspace: i64) -> Result<()> {
+        let sql = "DELETE FROM profile_workspaces WHERE profile_id = ?1 AND workspace_id = ?2";
+        self.write_to(profile, |tx| execute(tx, sql, [profile.id, workspace]).map(drop))
     }
 }
 

@@ -128,7 +128,7 @@ fn entities(store: &Store, user: &User, machine: &MachineId) {
     for _ in ["stored", "the same again"] {
         store.add_keypair(user, &serde_json::from_str(keypair).unwrap()).unwrap();
     }
-    store.set_profile_workspace(profile, 3, false).unwrap();
+    store.remove_from_profile(profile, 3).unwrap();
     store.delete_variable(project, "dev", "shared", &name).unwrap();
     store.delete_entity(project).unwrap();
     store.hide_machine(user, machine).unwrap();
