@@ -1,7 +1,7 @@
 //! Named environments of a user.
 
 use rusqlite::params;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::audit::Event;
@@ -13,7 +13,7 @@ use crate::util::time::now_ms;
 use crate::util::types::{Email, Name, Short};
 
 /// What a client says of an environment.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 pub struct EnvironmentBody {
     name: Name,
     tier: Short,
@@ -33,28 +33,27 @@ impl Store {
     pub fn sync_environments(
         &self, user: &User, wanted: &[EnvironmentBody], delete_missing: bool,
     ) -> Result<()> {
-        let now = now_ms();
+        let (now, list) = (now_ms(), json!(wanted).to_string());
         let upsert = "INSERT INTO environments (user_id, name, tier, color, protect,
                                                 created_at, updated_at)
-                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6) ON CONFLICT DO UPDATE SET
+                      SELECT ?1, value->>'name', value->>'tier', value->>'color',
+                             value->>'protect', ?2, ?2 FROM json_each(?3) WHERE TRUE
+                      ON CONFLICT DO UPDATE SET
                         tier = excluded.tier, color = excluded.color, protect = excluded.protect,
                         updated_at = excluded.updated_at, deleted_at = NULL
                       WHERE deleted_at IS NOT NULL OR (tier, color, protect)
                         IS NOT (excluded.tier, excluded.color, excluded.protect)";
         let delete = "UPDATE environments SET deleted_at = ?2 WHERE user_id = ?1 AND ?4
-                         AND deleted_at IS NULL AND name NOT IN (SELECT value FROM json_each(?3))";
+                         AND deleted_at IS NULL
+                         AND name NOT IN (SELECT value->>'name' FROM json_each(?3))";
         self.write_as(user, |tx| {
             let sql = "SELECT count(*) FROM environments WHERE user_id = ?1 AND deleted_at IS NULL";
             let live = || query_scalar::<usize>(tx, sql, [user.id]);
-            let (before, mut written) = (live()?, 0);
-            for EnvironmentBody { name, tier, color, protect } in wanted {
-                written += execute(tx, upsert, params![user.id, name, tier, color, protect, now])?;
-            }
+            let before = live()?;
+            let written = execute(tx, upsert, params![user.id, now, list])?;
             let added = live()? - before;
             let changed = written - added;
-            let names: Vec<&str> = wanted.iter().map(|new| &*new.name).collect();
-            let names = json!(names).to_string();
-            let deleted = execute(tx, delete, params![user.id, now, names, delete_missing])?;
+            let deleted = execute(tx, delete, params![user.id, now, list, delete_missing])?;
             purge(tx, "environments", user)?;
             if written + deleted == 0 {
                 return Ok(());

@@ -6,7 +6,7 @@ use std::ops::{Deref, RangeInclusive};
 use base64::Engine as _;
 use rusqlite::ToSql;
 use rusqlite::types::ToSqlOutput;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::util::limits::{
     EMAIL_CHARS_MAX, KEY_CHARS_MAX, LONG_CHARS_MAX, MACHINE_ID_CHARS_MAX, MESSAGE_CHARS_MAX,
@@ -20,7 +20,7 @@ pub type Rule = String;
 macro_rules! texts {
     ($($(#[$doc:meta])* $name:ident: $check:expr;)*) => {$(
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
         #[serde(try_from = "String")]
         pub struct $name(String);
 
