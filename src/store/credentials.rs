@@ -49,14 +49,14 @@ impl Store {
     /// Who holds this API token. Its use is noted, later and in a batch.
     pub fn user_by_token(&self, digest: Digest) -> Result<User> {
         let sql = "SELECT user_id, id, last_used_at FROM api_tokens WHERE digest = ?1";
-        let (user, token, last_used_at) = self.db.read(|c| {
-            let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
-            let (user, token, last_used_at) =
-                query_opt(c, sql, [digest.0], read)?.ok_or_else(unknown)?;
-            Ok((find(c, user, None, Some(token))?, token, last_used_at))
-        })?;
-        self.pending.token_used(token, last_used_at, now_ms());
-        Ok(user)
+        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        self.db.read(|c| {
+            let found = query_opt(c, sql, [digest.0], read)?;
+            let (id, token, last_used_at) = found.ok_or_else(unknown)?;
+            let user = find(c, id, None, Some(token))?;
+            self.pending.token_used(token, last_used_at, now_ms());
+            Ok(user)
+        })
     }
 
     /// Who holds a JWT of these claims.
