@@ -175,15 +175,15 @@ impl Store {
 
     /// Opens the ciphertext of a version (None: the newest) and returns its length.
     pub fn open_version(&self, target: Target<'_>, number: Option<i64>) -> Result<(File, u64)> {
-        let sql = "SELECT file, size_bytes, sha256, version FROM version_rows
+        let sql = "SELECT file, size_bytes, sha256, what FROM version_rows
                     WHERE entity_id = ?1 AND version = coalesce(?2, current_version)";
         let read = |row: &Row<'_>| Ok((Blob::from_row(row, 0)?, row.get(3)?));
-        let (blob, number): (Blob, i64) = self.db.read(|c| {
+        let (blob, what): (Blob, String) = self.db.read(|c| {
             find(c, target)?;
             query_one(c, "version", sql, params![target.id, number], read)
         })?;
-        let what = || format!("{} {} version {number}", target.kind, target.id);
-        Ok((self.open_blob(blob, || StoreError::missing("version"), what)?, blob.size))
+        let file = self.open_blob(blob, || StoreError::missing("version"), || what.clone())?;
+        Ok((file, blob.size))
     }
 
     /// Stores the user's wrapped data key. The first stays: replacing it would make every

@@ -49,7 +49,7 @@ pub struct KeypairBody {
 
 impl Store {
     pub fn add_user(&self, email: &Email, password_hash: Option<&str>) -> Result<i64> {
-        self.write(|tx| insert(tx, email, password_hash))
+        self.write(|tx| Ok(insert(tx, email, password_hash)?.id))
     }
 
     pub fn change_user(&self, email: &Email, what: &Change<'_>) -> Result<()> {
@@ -93,10 +93,7 @@ impl Store {
         show: impl FnOnce() -> std::io::Result<()>,
     ) -> Result<i64> {
         self.write(|tx| {
-            if new_user {
-                insert(tx, email, None)?;
-            }
-            let user = find(tx, email)?;
+            let user = if new_user { insert(tx, email, None)? } else { find(tx, email)? };
             let sql =
                 "INSERT INTO api_tokens (user_id, name, prefix, digest, created_at, expires_at)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6) RETURNING id";
@@ -151,10 +148,7 @@ impl Store {
     }
 }
 
-/// Adds a user and returns the id.
-pub(super) fn insert(
-    connection: &Connection, email: &Email, password_hash: Option<&str>,
-) -> Result<i64> {
+fn insert(connection: &Connection, email: &Email, password_hash: Option<&str>) -> Result<User> {
     let sql = "INSERT INTO users (email, password_hash, created_at, updated_at)
                VALUES (?1, ?2, ?3, ?3) ON CONFLICT DO NOTHING RETURNING id, email, generation";
     let values = params![email, password_hash, now_ms()];
@@ -163,7 +157,7 @@ pub(super) fn insert(
         StoreError::new(ErrorKind::Exists, format!("the user {email} already exists"))
     })?;
     Event::of(&user, "user.add").write(connection)?;
-    Ok(user.id)
+    Ok(user)
 }
 
 /// A user by address, for the operator's commands.
