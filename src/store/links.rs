@@ -1,7 +1,7 @@
 //! Which projects and profiles a machine has, and what it last synced.
 
 use rusqlite::{Row, params};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::db::{execute, query_each, query_one, query_opt, query_scalar};
 use super::entities::Target;
@@ -12,8 +12,16 @@ use crate::util::types::{Long, MachineId};
 /// What changes of a link; what is None keeps.
 #[derive(Deserialize)]
 pub struct LinkChange {
-    local_path: Option<Long>,
+    /// Some(None): it was null, and clears the path.
+    #[serde(default, deserialize_with = "present")]
+    local_path: Option<Option<Long>>,
     last_synced_version: Option<u32>,
+}
+
+fn present<'de, D: Deserializer<'de>>(
+    value: D,
+) -> std::result::Result<Option<Option<Long>>, D::Error> {
+    Deserialize::deserialize(value).map(Some)
 }
 
 /// A version of a project that a machine has now. (An id is of one kind alone, so the kind that
@@ -59,14 +67,15 @@ impl Store {
         &self, project: Target<'_>, machine: &MachineId, new: &LinkChange,
     ) -> Result<String> {
         let sql = "UPDATE machine_projects
-                      SET local_path = coalesce(?4, local_path),
-                          last_synced_version = coalesce(?5, last_synced_version)
+                      SET local_path = iif(?4, ?5, local_path),
+                          last_synced_version = coalesce(?6, last_synced_version)
                     WHERE project_id = ?3 AND machine_ref =
                       (SELECT id FROM machines WHERE user_id = ?1 AND machine_id = ?2)
                    RETURNING json_object('project_id', project_id, 'local_path', local_path,
                                          'last_synced_version', last_synced_version)";
-        let LinkChange { local_path, last_synced_version } = new;
-        let values = params![project.user.id, machine, project.id, local_path, last_synced_version];
+        let LinkChange { local_path, last_synced_version: version } = new;
+        let (user, id, given) = (project.user.id, project.id, local_path.is_some());
+        let values = params![user, machine, id, given, local_path.iter().flatten().next(), version];
         self.write_to(project, |tx| query_one(tx, "link", sql, values, |row| row.get(0)))
     }
 
