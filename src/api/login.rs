@@ -12,7 +12,6 @@ use crate::auth::password;
 use crate::auth::throttle::{Secret, Source, Throttle, Throttled};
 use crate::auth::token::ApiToken;
 use crate::store::audit::Event;
-use crate::store::credentials::Principal;
 use crate::store::{ErrorKind, User};
 use crate::util::limits::{EMAIL_CHARS_MAX, PASSWORD_BYTES_MAX};
 use crate::util::log::{self, Level};
@@ -29,8 +28,8 @@ struct Login {
 
 /// Who signs in with this body. It is found out on the connection's own thread, so that a flood of
 /// logins, which wait for each other, holds up no worker.
-pub fn authenticate(app: &App, peer: IpAddr, body: &[u8]) -> Result<Principal, Error> {
-    let mut principal = match parse_json(body)? {
+pub fn authenticate(app: &App, peer: IpAddr, body: &[u8]) -> Result<User, Error> {
+    let mut user = match parse_json(body)? {
         Login { token: Some(token), .. } => by_token(app, peer, &token),
         Login { email: Some(email), password: Some(password), .. } => {
             let rule = |rule| Error::malformed(format!("email {rule}"));
@@ -43,14 +42,14 @@ pub fn authenticate(app: &App, peer: IpAddr, body: &[u8]) -> Result<Principal, E
         }
         _ => Err(Error::malformed("send email and password, or token")),
     }?;
-    principal.user.peer = Some(peer);
-    Ok(principal)
+    user.peer = Some(peer);
+    Ok(user)
 }
 
-fn by_token(app: &App, peer: IpAddr, token: &str) -> Result<Principal, Error> {
-    match ApiToken::parse(token).map(|token| app.store.principal_by_token(token.digest())) {
+fn by_token(app: &App, peer: IpAddr, token: &str) -> Result<User, Error> {
+    match ApiToken::parse(token).map(|token| app.store.user_by_token(token.digest())) {
         // A good one is never counted.
-        Some(Ok(principal)) => Ok(principal),
+        Some(Ok(user)) => Ok(user),
         Some(Err(error)) if !matches!(error.kind, ErrorKind::Unauthorized(_)) => Err(error.into()),
         _ => {
             unless_throttled(app, peer, Secret::Token, token, Throttle::attempt)?;
@@ -59,7 +58,7 @@ fn by_token(app: &App, peer: IpAddr, token: &str) -> Result<Principal, Error> {
     }
 }
 
-fn by_password(app: &App, peer: IpAddr, email: &str, password: &str) -> Result<Principal, Error> {
+fn by_password(app: &App, peer: IpAddr, email: &str, password: &str) -> Result<User, Error> {
     // An account that is throttled is refused before it waits.
     unless_throttled(app, peer, Secret::Password, email, Throttle::check)?;
     let busy = || Error::overloaded("too many logins at once; try again");
@@ -71,11 +70,11 @@ fn by_password(app: &App, peer: IpAddr, email: &str, password: &str) -> Result<P
     let right =
         right.map_err(|error| Error::caused_by(format_args!("no password hash: {error}")))?;
     match known {
-        Some(principal) if right => {
+        Some(user) if right => {
             app.throttle.succeeded(source);
-            Ok(principal)
+            Ok(user)
         }
-        known => Err(failed(app, peer, known.map(|principal| principal.user))),
+        known => Err(failed(app, peer, known)),
     }
 }
 
@@ -89,7 +88,7 @@ fn unless_throttled(
     app.metrics.login_failures.add(1);
     if throttled.first {
         let known = app.store.password_of(&account.to_lowercase()).ok().flatten();
-        report(app, peer, "login.throttled", "throttled", known.map(|(known, _)| known.user));
+        report(app, peer, "login.throttled", "throttled", known.map(|(user, _)| user));
     }
     let wait_s = throttled.retry_after.as_secs().saturating_add(1);
     let sentence = format!("too many failed logins: try again in {wait_s} seconds");
@@ -105,13 +104,12 @@ fn failed(app: &App, peer: IpAddr, user: Option<User>) -> Error {
 }
 
 /// A JWT for who signed in.
-pub fn login(app: &App, principal: &Principal) -> HandlerResult {
+pub fn login(app: &App, user: &User) -> HandlerResult {
     let now_s = now_ms() / 1000;
     // A JWT never outlives the API token it was traded for.
-    let token_ends_s = principal.token_expires_at.map_or(i64::MAX, |ms| ms / 1000);
+    let token_ends_s = user.token_expires_at.map_or(i64::MAX, |ms| ms / 1000);
     let expires_s = now_s.saturating_add(app.settings.jwt_lifetime_s).min(token_ends_s);
-    let (user, jwt) = (&principal.user, &app.jwt_key);
-    let jwt = jwt.issue(user.id, principal.generation, user.token_id, now_s, expires_s);
+    let jwt = app.jwt_key.issue(user.id, user.generation, user.token_id, now_s, expires_s);
     let jwt = jwt.map_err(|_| Error::internal())?;
     app.store.audit_later(Event::of(user, "login.ok"));
     let body = json!({

@@ -14,7 +14,6 @@ use crate::gate::head::Head;
 use crate::gate::spool::Spool;
 use crate::gate::{self, Client};
 use crate::store::audit::Event;
-use crate::store::credentials::Principal;
 use crate::store::{Upload, User};
 use crate::util::limits::{LONG_JSON_BYTES_MAX, SMALL_BODY_BYTES_MAX};
 use crate::util::sync::PoolGuard;
@@ -42,7 +41,7 @@ pub struct Ticket {
     /// The client's address.
     peer: IpAddr,
     /// Who asks, on routes that are for users, or who signs in.
-    pub principal: Option<Principal>,
+    pub user: Option<User>,
     /// The body, on routes that take a file.
     pub upload: Option<Upload>,
     /// The user's turn at the workers, until the handler has ended.
@@ -61,19 +60,17 @@ impl gate::Admission for Admission {
         let route = self.route(head, client)?;
         record.route = route.pattern;
         check_fields(head)?;
-        let principal = match route.handler {
+        let user = match route.handler {
             Handler::Anyone(_) | Handler::Metrics(_) | Handler::Login(_) => None,
             Handler::SignedIn(_) | Handler::SignedInUpload(_) => {
                 let field = head.field("authorization");
-                let mut principal = authenticate(&self.app.store, &self.app.jwt_key, field)?;
-                principal.user.peer = Some(client.address);
-                Some(principal)
+                let user = authenticate(&self.app.store, &self.app.jwt_key, field)?;
+                Some(User { peer: Some(client.address), ..user })
             }
         };
-        let user = principal.as_ref().map(|principal| &principal.user);
-        record.user = user.map(|user| user.id);
-        let (spool, upload) = self.spool(route, head, user)?;
-        Ok((spool, Ticket { route, peer: client.address, principal, upload, _turn: None }))
+        record.user = user.as_ref().map(|user| user.id);
+        let (spool, upload) = self.spool(route, head, user.as_ref())?;
+        Ok((spool, Ticket { route, peer: client.address, user, upload, _turn: None }))
     }
 
     fn store(&self, ticket: &mut Ticket, bytes: &[u8]) -> Result<(), Error> {
@@ -82,12 +79,12 @@ impl gate::Admission for Admission {
     }
 
     fn prepare(&self, ticket: &mut Ticket, body: &[u8]) -> Result<(), Error> {
-        if let Some(Principal { user, .. }) = &ticket.principal {
+        if let Some(user) = &ticket.user {
             let busy = || Error::overloaded("too many requests of yours at once; try again");
             ticket._turn = Some(self.app.turns.take(user.id).ok_or_else(busy)?);
         }
         if matches!(ticket.route.handler, Handler::Login(_)) {
-            ticket.principal = Some(login::authenticate(&self.app, ticket.peer, body)?);
+            ticket.user = Some(login::authenticate(&self.app, ticket.peer, body)?);
         }
         Ok(())
     }
@@ -123,6 +120,10 @@ impl Admission {
             Payload::Nothing => (Spool::Memory, SMALL_BODY_BYTES_MAX as u64),
             Payload::Upload { raw: true, .. } if is_bytes(content_type) => {
                 (Spool::Upload, u64::MAX)
+            }
+            Payload::Upload { raw: true, .. } if !is_json(content_type) => {
+                let rule = "send application/json, or the bytes as application/octet-stream";
+                return Err(Error::unsupported(rule));
             }
             _ if !is_json(content_type) => {
                 return Err(Error::unsupported("send the body as application/json"));
@@ -189,8 +190,11 @@ fn check_fields(head: &Head) -> Result<(), Error> {
 
 /// True if a `Content-Type` field names JSON in UTF-8, or nothing.
 fn is_json(content_type: &str) -> bool {
-    let plain = content_type.to_ascii_lowercase().replace([' ', '\t', '"'], "");
-    matches!(&*plain, "" | "application/json" | "application/json;charset=utf-8")
+    let plain = content_type.to_ascii_lowercase().replace([' ', '"'], "");
+    let mut parts = plain.split(';');
+    let named = matches!(parts.next(), Some("" | "application/json"));
+    let charset = parts.find_map(|part| part.strip_prefix("charset="));
+    named && charset.is_none_or(|charset| charset == "utf-8")
 }
 
 fn is_bytes(content_type: &str) -> bool {

@@ -86,7 +86,7 @@ fn dispatch(
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let found = routes::find(request.method().as_str(), path)?;
     let (route, params) = found.ok_or_else(Error::internal)?;
-    let (principal, upload) = (ticket.principal.as_ref(), ticket.upload);
+    let (user, upload) = (ticket.user.as_ref(), ticket.upload);
     let request = Request {
         params,
         query: Query::parse(query)?,
@@ -96,18 +96,18 @@ fn dispatch(
         if_none_match: field(request, "If-None-Match"),
         body: body(request)?,
     };
-    let signed_in = principal.ok_or_else(Error::internal);
+    let signed_in = user.ok_or_else(Error::internal);
     let response = match route.handler {
         Handler::Anyone(run) | Handler::Metrics(run) => run(app, &request),
         Handler::Login(run) => run(app, signed_in?),
-        Handler::SignedIn(run) => run(app, &request, &signed_in?.user),
+        Handler::SignedIn(run) => run(app, &request, signed_in?),
         Handler::SignedInUpload(run) => {
             let empty = || Error::malformed("the encrypted bytes are missing or empty");
             let upload = upload.filter(|upload| !upload.is_empty()).ok_or_else(empty)?;
-            run(app, &request, &signed_in?.user, upload)
+            run(app, &request, signed_in?, upload)
         }
     }?;
-    response.spool(app, principal.map(|principal| principal.user.id))
+    response.spool(app, user.map(|user| user.id))
 }
 
 /// The value of a field that the gate forwarded.

@@ -129,7 +129,7 @@ fn run(arguments: Vec<OsString>) -> Done {
         None => {
             // A flag that does not exist is the likelier mistake.
             args.finish()?;
-            Err(CliError::Usage(format!("`{name}` is not a whole command; see --help")))
+            Err(CliError::Usage(format!("`{name}` is not a command; see --help")))
         }
     }
 }
