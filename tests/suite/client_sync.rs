@@ -155,5 +155,6 @@ fn two_users_on_one_computer_never_meet() {
     assert_eq!(plan(&a, "shared", of_b, 1)["action"], "error");
     commit(&a, "shared", of_b, 0);
     assert_eq!(plan(&b, "shared", of_b, 1)["action"], "noop", "nothing of it happened");
+    b.patch(&format!("/api/machines/shared/projects/{of_b}"), &json!({})).is(200);
     refused(&a.get(&format!("/api/projects/{of_b}/blob")), 404, "not_found");
 }
