@@ -29,37 +29,20 @@ fn assert_private(root: &Path) {
 
 #[test]
 fn nobody_else_may_read_whatever_the_umask() {
-    let server = Setup::new().after("umask 000").flags(&[]).start();
+    let mut server = Setup::new().after("umask 000").flags(&[]).start();
     let user = server.user("a@example.org");
     user.register("m");
     user.stored("m", b"state");
-    assert_private(&server.data());
-}
-
-#[test]
-fn a_folder_that_stands_open_is_closed() {
-    let (mut server, user) = with_machine(&[]);
-    user.stored("m", b"state");
+    let data = server.data();
+    assert_private(&data);
     server.stop();
-    let ours = ["", "snapshots", "tmp", "orphans", "run"].map(|name| server.data().join(name));
+    let ours = ["", "snapshots", "tmp", "orphans", "run"].map(|name| data.join(name));
     for folder in &ours {
         fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
     }
     let server = server.restarted(&[]);
     assert!(ours.iter().all(|folder| mode(folder) == 0o700));
     assert_eq!(user.on(&server).pull("").body, b"state");
-}
-
-#[test]
-fn snapshot_files_lie_in_sub_folders_that_stay_small() {
-    let (server, user) = with_machine(&[]);
-    for n in 0..40_u8 {
-        user.stored("m", &[n]);
-    }
-    let folders = fs::read_dir(server.data().join("snapshots")).unwrap();
-    let folders: Vec<_> = folders.map(|entry| entry.unwrap().path()).collect();
-    assert!(folders.len() > 20 && folders.iter().all(|path| path.is_dir()));
-    assert_eq!(server.files("snapshots"), 40);
 }
 
 #[test]
@@ -163,8 +146,7 @@ fn snapshots_without_their_database_are_not_set_aside() {
             fs::write(&database, "").unwrap();
         }
         for command in [&SERVE[..], &["check"], &["user", "list"]] {
-            let ran = server.cli(command);
-            assert_eq!(ran.code, 1, "{command:?} {ran:?}");
+            assert_eq!(server.cli(command).code, 1, "{command:?}");
         }
         assert_eq!(server.files("snapshots"), 1);
     }
@@ -186,8 +168,8 @@ fn a_newer_folder_is_refused_before_anything_in_it_changes() {
     let before = fs::read(data.join("configsync.db")).unwrap();
     for args in [&SERVE[..], &["audit"], &["check"], &["user", "list"]] {
         let ran = server.cli(args);
-        assert!(ran.code == 1 && ran.err.contains("version 99"), "{ran:?}");
-        assert!(ran.err.contains("newer"), "{ran:?}");
+        let is_said = ran.err.contains("version 99") && ran.err.contains("newer");
+        assert!(ran.code == 1 && is_said, "{ran:?}");
     }
     assert!(data.join("tmp/upload").exists());
     assert_eq!(fs::read(data.join("configsync.db")).unwrap(), before);
@@ -209,12 +191,11 @@ fn a_database_of_another_program_is_refused_and_nothing_beside_it_is_touched() {
         let scratch = tempfile::tempdir().unwrap();
         let data = scratch.path().join("data");
         fs::create_dir_all(data.join("tmp")).unwrap();
-        let theirs = data.join("tmp").join("0123456789abcdef0123456789abcdef");
+        let theirs = data.join("tmp/0123456789abcdef0123456789abcdef");
         fs::write(&theirs, "theirs").unwrap();
         make(&data.join("configsync.db"));
         let before = (fs::read(data.join("configsync.db")).unwrap(), mode(&data));
-        let serve = ["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()];
-        let ran = run(&serve, "");
+        let ran = run(&[&SERVE[..], &["--data", data.to_str().unwrap()]].concat(), "");
         assert_eq!(ran.code, 1, "{ran:?}");
         let sentences = ["not a database of configsync-server", "but its configsync.db is empty"];
         assert!(sentences.iter().any(|sentence| ran.err.contains(sentence)), "{ran:?}");

@@ -1,5 +1,7 @@
 //! Any escape of JSON, in names and in base64: it means what RFC 8259 says.
 
+use serde_json::Value;
+
 use crate::fixture::{refused, with_machine, with_user};
 
 const PATH: &str = "/api/machines/snapshot";
@@ -7,22 +9,18 @@ const PATH: &str = "/api/machines/snapshot";
 #[test]
 fn an_upload_may_spell_names_and_base64_with_any_escape() {
     let (_server, user) = with_machine(&[]);
-    for (n, (name, base64)) in [
+    for (name, base64) in [
         ("encrypted_state", r"+/8B"),
         ("encrypted_state", r"\u002B\/8C"),
         ("encrypted_state", r"\u002b\u002f\u0038D"),
-        ("encrypted\\u005fstate", r"+\u002FA\u003D"),
-        ("\\u0065ncrypted_state", r"\u0041\u0041\u003d\u003D"),
-    ]
-    .into_iter()
-    .enumerate()
-    {
+        (r"encrypted\u005fstate", r"+\u002FA\u003D"),
+        (r"\u0065ncrypted_state", r"\u0041\u0041\u003d\u003D"),
+    ] {
         let body =
             format!(r#"{{"machine\u005fid":"\u006d","meta\u0064ata":0,"{name}":"{base64}"}}"#);
         assert_eq!(user.raw("POST", PATH, "", body.as_bytes()).status, 201, "{body}");
-        let stored = user.read(PATH)["encrypted_state"].as_str().unwrap().to_owned();
-        let meant: String = serde_json::from_str(&format!("\"{base64}\"")).unwrap();
-        assert_eq!(stored, meant, "{n}");
+        let meant: Value = serde_json::from_str(&format!("\"{base64}\"")).unwrap();
+        assert_eq!(user.read(PATH)["encrypted_state"], meant, "{base64}");
     }
 }
 

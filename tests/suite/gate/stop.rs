@@ -3,15 +3,15 @@
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::fixture::eventually;
 use crate::fixture::http::get;
 use crate::fixture::target::serve;
+use crate::fixture::{eventually, noise};
 
 #[test]
 fn a_push_that_is_half_sent_at_the_signal_is_finished_and_durable() {
     let mut server = serve(&["--stop-timeout", "20"]);
     server.register();
-    let state: Vec<u8> = (0..600_000_u32).map(|n| (n % 251) as u8).collect();
+    let state = noise(600_000);
     let (first, second) = state.split_at(250_000);
     let mut idle = server.connect();
     idle.assert_reusable("before");
