@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -28,11 +29,9 @@ fn a_start_says_what_it_serves_and_what_to_look_at() {
     let lines = said(&server);
     let (version, data) = (env!("CARGO_PKG_VERSION"), server.data());
     let first = format!("configsync-server {version} on {}: 0 users, 0 machines", data.display());
-    assert!(lines.contains(&first), "{lines}");
-    assert!(lines.contains("was made new"), "{lines}");
+    assert!(lines.contains(&first) && lines.contains("was made new"), "{lines}");
     let none = lines.lines().find(|line| line.contains("no users")).unwrap();
     assert!(none.contains("user add") && none.contains(r#""level":"warn""#), "{none}");
-
     let user = server.user("a@example.org");
     user.register("m");
     for n in 0..3 {
@@ -41,9 +40,10 @@ fn a_start_says_what_it_serves_and_what_to_look_at() {
     let flags = ["--keep", "1", "--min-free", "1000T", "--init-user", "b@example.org"];
     let server = server.restarted(&flags);
     let lines = said(&server);
-    assert!(lines.contains("1 users, 1 machines"), "{lines}");
     assert!(!lines.contains("no users") && !lines.contains("made new"), "{lines}");
-    for wanted in ["--min-free", "--init-user did nothing", "--keep 1: 2 snapshots"] {
+    for wanted in
+        ["1 users, 1 machines", "--min-free", "--init-user did nothing", "--keep 1: 2 snapshots"]
+    {
         assert!(lines.contains(wanted), "{wanted} in {lines}");
     }
     server.wait_for_log("deleted 2 snapshots");
@@ -54,13 +54,11 @@ fn a_start_says_what_it_serves_and_what_to_look_at() {
 fn a_start_that_cannot_listen_makes_no_data_folder() {
     let other = serve(&[]);
     let used = format!("127.0.0.1:{}", other.port);
-    let scratch = tempfile::tempdir().unwrap();
-    let data = scratch.path().join("data");
-    let data = data.to_str().unwrap();
+    let data = other.beside("unmade");
     for flags in [&["--listen", &used][..], &["--listen", "127.0.0.1:0", "--metrics", &used]] {
-        let ran = run(&[&["serve", "--data", data], flags].concat(), "");
+        let ran = run(&[&["serve", "--data", &data], flags].concat(), "");
         assert!(ran.code == 1 && ran.err.contains(&used), "{ran:?}");
-        assert!(!scratch.path().join("data").exists(), "{ran:?}");
+        assert!(!Path::new(&data).exists(), "{ran:?}");
     }
 }
 
@@ -88,7 +86,9 @@ fn each_stopping_signal_lets_an_upload_in_flight_end_and_exits_0() {
         client.send(rest);
         assert_eq!(client.response().status, 201, "{signal:?}");
         assert_eq!(server.wait().code(), Some(0), "{signal:?}");
-        assert!(server.ok(&["audit", "--event", "server.stop"]).contains("server.stop"));
+        for event in ["server.start", "server.stop"] {
+            assert_eq!(server.ok(&["audit", "--event", event]).lines().count(), 1, "{event}");
+        }
         assert_eq!(server.files("run"), 0);
     }
 }
@@ -159,14 +159,13 @@ fn standard_output_on_a_full_disk_keeps_nobody_from_serving() {
     assert!(said.contains("nothing was created"), "{said}");
 
     let mut child = start(&[]);
-    let mut url = String::new();
+    let mut lines = String::new();
     eventually("the log has the ready line", || {
-        let lines = fs::read_to_string(&log).unwrap();
-        let found = lines.lines().find_map(|line| line.split_once("listening on "));
-        url = found.map(|(_, url)| url.to_owned()).unwrap_or_default();
-        !url.is_empty()
+        lines = fs::read_to_string(&log).unwrap();
+        lines.contains("listening on ") && lines.ends_with('\n')
     });
-    let well = run(&["healthcheck", "--url", &url], "");
+    let (_, url) = lines.lines().find_map(|line| line.split_once("listening on ")).unwrap();
+    let well = run(&["healthcheck", "--url", url], "");
     let data = scratch.path().join("d");
     let data = data.to_str().unwrap();
     let users = run(&["user", "list", "--data", data], "");
@@ -191,19 +190,11 @@ fn lines_for_the_journal_carry_their_priority() {
     for format in ["text", "json"] {
         let setup = Setup::new().flags(&["--log-format", format]).env("JOURNAL_STREAM", "9:1");
         let server = setup.start();
-        server.ask(
-            "POST",
-            "/api/auth/login",
-            "",
-            br#"{"email": "a@example.org", "password": "x"}"#,
-        );
-        eventually("both lines are logged", || {
-            let lines = server.log_lines();
-            let has = |priority: &str, word: &str| {
-                lines.iter().any(|line| line.starts_with(priority) && line.contains(word))
-            };
-            has("<6>", "/api/auth/login") && has("<4>", "login failed")
-        });
+        server.login("a@example.org", "x").is(401);
+        for (priority, words) in [("<6>", "/api/auth/login"), ("<4>", "login failed")] {
+            let lines = server.wait_for_log(words);
+            assert!(lines.iter().any(|line| line.starts_with(priority)), "{lines:?}");
+        }
     }
     let plain = serve(&[]);
     let mut command = Command::new(BINARY);
