@@ -394,7 +394,8 @@ fn commands_that_read_work_on_a_read_only_medium_and_change_nothing_there() {
 fn what_only_reads_upgrades_no_schema() {
     let scratch = tempfile::tempdir().unwrap();
     let old = rusqlite::Connection::open(scratch.path().join("configsync.db")).unwrap();
-    old.execute_batch(include_str!("../data/schema-v1.sql")).unwrap();
+    let schema = include_str!("../../schema.sql");
+    old.execute_batch(schema.split_once("-- version 2 --").unwrap().0).unwrap();
     old.pragma_update(None, "user_version", 1).unwrap();
     drop(old);
     let data = scratch.path().to_str().unwrap();
