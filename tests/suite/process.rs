@@ -9,10 +9,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::fixture::http::Client;
-use crate::fixture::{
-    BINARY, Server, Setup, User, eventually, run, run_with, serve, with_machine, within,
-};
+use crate::fixture::{BINARY, Server, Setup, eventually, run, run_with, serve, within};
 
 /// The start's own lines, once it is ready.
 fn said(server: &Server) -> String {
@@ -60,53 +57,6 @@ fn a_start_that_cannot_listen_makes_no_data_folder() {
         assert!(ran.code == 1 && ran.err.contains(&used), "{ran:?}");
         assert!(!Path::new(&data).exists(), "{ran:?}");
     }
-}
-
-/// A push of which half was sent, and the other half.
-fn half_a_push(server: &Server, user: &User) -> (Client, Vec<u8>) {
-    let path = "/api/machines/snapshot?machine_id=m";
-    let fields = "Content-Type: application/octet-stream\r\n";
-    let mut request = user.request("POST", path, fields, &[7; 100_000]);
-    let rest = request.split_off(50_000);
-    let mut client = server.connect();
-    client.send(request);
-    eventually("the upload has begun", || server.uploads() == 1);
-    (client, rest)
-}
-
-#[test]
-fn each_stopping_signal_lets_an_upload_in_flight_end_and_exits_0() {
-    // Where the tests run under nohup, so does the server.
-    let hangup = (!hangup_is_ignored()).then_some(Signal::HUP);
-    for signal in [Signal::TERM, Signal::INT].into_iter().chain(hangup) {
-        let (mut server, user) = with_machine(&[]);
-        let (mut client, rest) = half_a_push(&server, &user);
-        server.signal(signal);
-        server.wait_for_log("stopping");
-        client.send(rest);
-        assert_eq!(client.response().status, 201, "{signal:?}");
-        assert_eq!(server.wait().code(), Some(0), "{signal:?}");
-        for event in ["server.start", "server.stop"] {
-            assert_eq!(server.ok(&["audit", "--event", event]).lines().count(), 1, "{event}");
-        }
-        assert_eq!(server.files("run"), 0);
-    }
-}
-
-fn hangup_is_ignored() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
-    u64::from_str_radix(ignored.trim(), 16).unwrap() & 1 == 1
-}
-
-#[test]
-fn a_second_signal_exits_at_once() {
-    let (mut server, user) = with_machine(&["--stop-timeout", "3600", "--body-grace", "3600"]);
-    let _pushing = half_a_push(&server, &user);
-    server.terminate();
-    server.wait_for_log("stopping");
-    server.signal(Signal::INT);
-    assert_eq!(server.wait().code(), Some(1));
 }
 
 #[test]

@@ -6,9 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::fixture::http::Response;
-use crate::fixture::{
-    User, assert_has, eventually, files, noise, refused, with_machine, with_user,
-};
+use crate::fixture::{User, assert_has, eventually, files, noise, refused, with_machine};
 
 const SNAPSHOT: &str = "/api/machines/snapshot";
 const BYTES: &str = "Accept: application/octet-stream\r\n";
@@ -41,6 +39,8 @@ fn what_was_pushed_raw_is_pulled_raw_and_as_json() {
     assert_eq!(members, expected);
     assert!(snapshot["created_at"].as_str().unwrap().ends_with('Z'));
 
+    let usage = json!({ "stored_bytes": 5_000_000, "snapshots": 1, "quota_bytes": null });
+    assert_eq!(user.read("/api/usage"), usage);
     let raw = user.pull("");
     assert!(raw.status == 200 && raw.body == bytes);
     for (name, value) in [
@@ -236,19 +236,6 @@ fn history_comes_in_pages_newest_first() {
         "limit=1&limit=2",
     ] {
         refused(&user.get(&format!("/api/machines/history?{bad}")), 400, "bad_request");
-    }
-}
-
-#[test]
-fn a_user_sees_what_is_used_and_null_where_there_is_no_limit() {
-    for (flags, quota) in [(&["--quota", "5000"][..], json!(5000)), (&[], Value::Null)] {
-        let (_server, user) = with_user(flags);
-        let usage = |bytes: u64, count: u64| json!({ "stored_bytes": bytes, "snapshots": count, "quota_bytes": quota });
-        assert_eq!(user.read("/api/usage"), usage(0, 0));
-        ["m", "n"].iter().for_each(|machine| user.register(machine));
-        user.stored("m", &[7; 100]);
-        user.stored("n", &[7; 10]);
-        assert_eq!(user.read("/api/usage"), usage(110, 2));
     }
 }
 

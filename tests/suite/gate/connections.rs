@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::SMUGGLED;
+use super::{SMUGGLED, half_a_push};
 use crate::fixture::http::{Client, get, request};
 use crate::fixture::target::{Target, serve};
 use crate::fixture::{ELSEWHERE, HERE, eventually, noise};
@@ -223,11 +223,10 @@ fn a_server_that_was_halted_for_a_moment_goes_on_with_every_connection() {
     idle.assert_reusable("before");
     let head = get("/healthz");
     half.send(&head[..20]);
-    let (mut refused, mut pushing) = (server.connect(), server.connect());
+    let mut refused = server.connect();
     refused.send(request("POST", "/api/machines/snapshot", "Content-Length: 100000\r\n"));
     assert_eq!(refused.response().status, 401);
-    pushing.send(server.push_head(100_000, "") + &"x".repeat(50_000));
-    eventually("the upload is under way", || server.uploads() == 1);
+    let mut pushing = half_a_push(&server);
     server.halt();
     idle.assert_reusable("idle");
     half.send(&head[20..]);

@@ -246,12 +246,6 @@ fn exhausted_descriptors_end_nothing() {
         client.try_send(get("/healthz")) && client.response().status == 200
     });
     before.is_back();
-}
-
-#[test]
-fn as_many_pushes_as_few_descriptors_admit_are_stored() {
-    let _alone = alone();
-    let server = serve_with_descriptors(96, &[]);
     server.register();
     // More than there are slots: refused before a byte of body, so sending may fail.
     push_at_once(&server, 20, MIB as u64, |client, n| {

@@ -8,6 +8,8 @@ mod heads;
 mod mutations;
 mod stop;
 
+use crate::fixture::eventually;
+use crate::fixture::http::Client;
 use crate::fixture::target::Target;
 
 /// Must never be served: it stands where a body or garbage stands.
@@ -23,6 +25,14 @@ fn assert_refused(server: &Target, about: &str, status: u16, bytes: &[u8], piece
     assert_eq!(response.status, status, "{about}: {response:?}");
     assert!(response.closes() && response.json()["error"].is_string(), "{about}: {response:?}");
     client.assert_closed(about);
+}
+
+/// A push of 100,000 bytes of which half was sent.
+fn half_a_push(server: &Target) -> Client {
+    let mut client = server.connect();
+    client.send(server.push_head(100_000, "") + &"x".repeat(50_000));
+    eventually("the upload is under way", || server.uploads() == 1);
+    client
 }
 
 /// Asserts that so many requests were seen, and of which status the last one was.

@@ -1,35 +1,58 @@
 //! The end: what is in flight is finished, what idles does not delay it.
 
+use std::fs;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
+use super::half_a_push;
+use crate::fixture::eventually;
 use crate::fixture::http::get;
 use crate::fixture::target::serve;
-use crate::fixture::{eventually, noise};
 
 #[test]
-fn a_push_that_is_half_sent_at_the_signal_is_finished_and_durable() {
-    let mut server = serve(&["--stop-timeout", "20"]);
+fn each_stopping_signal_lets_an_upload_in_flight_end_and_exits_0() {
+    // Where the tests run under nohup, so does the server.
+    let hangup = (!hangup_is_ignored()).then_some(Signal::HUP);
+    for signal in [Signal::TERM, Signal::INT].into_iter().chain(hangup) {
+        let mut server = serve(&["--stop-timeout", "20"]);
+        server.register();
+        let mut idle = server.connect();
+        idle.assert_reusable("before");
+        let mut client = half_a_push(&server);
+        server.signal(signal);
+        idle.assert_closed("idle at the stop");
+        eventually("nothing more is accepted", || TcpStream::connect(server.address()).is_err());
+        client.send([b'x'; 50_000]);
+        let response = client.response();
+        assert!(response.status == 201 && response.closes(), "{signal:?}: {response:?}");
+        client.assert_closed("the last response");
+        assert_eq!(server.wait().code(), Some(0), "{signal:?}");
+        for event in ["server.start", "server.stop"] {
+            assert_eq!(server.ok(&["audit", "--event", event]).lines().count(), 1, "{event}");
+        }
+        assert_eq!(server.files("run"), 0);
+        let again = server.again();
+        assert_eq!(again.ask(again.pull(true)).body, [b'x'; 100_000]);
+    }
+}
+
+fn hangup_is_ignored() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    u64::from_str_radix(ignored.trim(), 16).unwrap() & 1 == 1
+}
+
+#[test]
+fn a_second_signal_exits_at_once() {
+    let mut server = serve(&["--stop-timeout", "3600", "--body-grace", "3600"]);
     server.register();
-    let state = noise(600_000);
-    let (first, second) = state.split_at(250_000);
-    let mut idle = server.connect();
-    idle.assert_reusable("before");
-    let mut client = server.connect();
-    client.send(server.push_head(state.len() as u64, ""));
-    client.send(first);
-    eventually("the upload is under way", || server.uploads() == 1);
+    let _pushing = half_a_push(&server);
     server.terminate();
-    idle.assert_closed("idle at the stop");
-    eventually("nothing more is accepted", || TcpStream::connect(server.address()).is_err());
-    client.send(second);
-    let response = client.response();
-    assert_eq!(response.status, 201, "{response:?}");
-    assert!(response.closes());
-    client.assert_closed("the last response");
-    assert_eq!(server.wait().code(), Some(0));
-    let again = server.again();
-    assert_eq!(again.ask(again.pull(true)).body, state);
+    server.wait_for_log("stopping");
+    server.signal(Signal::INT);
+    assert_eq!(server.wait().code(), Some(1));
 }
 
 #[test]
@@ -57,9 +80,7 @@ fn idle_and_dripping_connections_do_not_delay_the_stop() {
 fn a_body_that_never_comes_delays_the_stop_only_for_its_timeout() {
     let mut server = serve(&["--stop-timeout", "1", "--body-grace", "60"]);
     server.register();
-    let mut client = server.connect();
-    client.send(server.push_head(1000, ""));
-    eventually("the upload waits for its body", || server.uploads() == 1);
+    let mut client = half_a_push(&server);
     server.terminate();
     assert_eq!(server.wait().code(), Some(0));
     client.assert_closed("cut off");
