@@ -5,11 +5,10 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::fixture::{BINARY, Server, Setup, eventually, run, run_with, serve, within};
+use crate::fixture::{BINARY, Server, Setup, eventually, run, run_with, serve};
 
 /// The start's own lines, once it is ready.
 fn said(server: &Server) -> String {
@@ -83,32 +82,35 @@ fn a_file_size_limit_refuses_a_large_push_and_ends_nothing() {
 }
 
 #[test]
-fn the_soft_descriptor_limit_is_raised_to_the_hard_one() {
+fn the_soft_descriptor_limit_is_raised_to_the_hard_one_which_may_be_too_low() {
     let server = Setup::new().after("ulimit -Sn 100; ulimit -Hn 1000").flags(&[]).start();
     let limits = fs::read_to_string(server.proc("limits")).unwrap();
     let open = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
     assert_eq!(open.split_whitespace().nth(3), open.split_whitespace().nth(4), "{open}");
     // 256 connections need more than 1000.
     server.wait_for_log("--max-connections");
+    for descriptors in [24, 34, 60] {
+        let limit = format!("ulimit -n {descriptors}");
+        let ran = Setup::new().after(&limit).flags(&[]).fails();
+        assert!(ran.code == 1 && ran.err.contains("descriptor limit"), "{descriptors}: {ran:?}");
+    }
 }
 
 #[test]
-fn standard_output_on_a_full_disk_keeps_nobody_from_serving() {
+fn standard_output_on_a_full_disk_keeps_nobody_from_serving_and_gives_out_no_token() {
     let scratch = tempfile::tempdir().unwrap();
-    let log = scratch.path().join("log");
-    let start = |flags: &[&str]| {
+    let (data, log) = (scratch.path().join("data"), scratch.path().join("log"));
+    let start = |args: &[&str]| {
         let mut command = Command::new(BINARY);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(scratch.path().join("d"));
-        command.args(flags).stdout(File::create("/dev/full").unwrap());
+        command.args(args).arg("--data").arg(&data).stdout(File::create("/dev/full").unwrap());
         command.stderr(File::create(&log).unwrap()).stdin(Stdio::null()).spawn().unwrap()
     };
-    let mut refused = start(&["--init-user", "a@example.org"]);
-    eventually("it ends", || refused.try_wait().unwrap().is_some());
-    assert_eq!(refused.wait().unwrap().code(), Some(1));
+    let fails = |args: &[&str]| assert_eq!(start(args).wait().unwrap().code(), Some(1), "{args:?}");
+    let serve = ["serve", "--listen", "127.0.0.1:0"];
+    fails(&[&serve[..], &["--init-user", "a@example.org"]].concat());
     let said = fs::read_to_string(&log).unwrap();
     assert!(said.contains("nothing was created"), "{said}");
-
-    let mut child = start(&[]);
+    let mut child = start(&serve);
     let mut lines = String::new();
     eventually("the log has the ready line", || {
         lines = fs::read_to_string(&log).unwrap();
@@ -116,23 +118,14 @@ fn standard_output_on_a_full_disk_keeps_nobody_from_serving() {
     });
     let (_, url) = lines.lines().find_map(|line| line.split_once("listening on ")).unwrap();
     let well = run(&["healthcheck", "--url", url], "");
-    let data = scratch.path().join("d");
-    let data = data.to_str().unwrap();
-    let users = run(&["user", "list", "--data", data], "");
     child.kill().unwrap();
     child.wait().unwrap();
-    assert_eq!((well.code, users.out.as_str()), (0, ""), "{well:?} {users:?}");
-}
-
-#[test]
-fn a_token_that_could_not_be_printed_does_not_exist() {
-    let server = serve(&[]);
-    server.ok(&["user", "add", "a@example.org"]);
-    let mut command = Command::new(BINARY);
-    command.args(["token", "create", "a@example.org", "--name", "x", "--data"]).arg(server.data());
-    let done = command.stdout(File::create("/dev/full").unwrap()).output().unwrap();
-    assert_eq!(done.status.code(), Some(1));
-    assert_eq!(server.ok(&["token", "list"]), "");
+    assert_eq!(well.code, 0, "{well:?}");
+    let on_data = |args: &[&str]| run(&[args, &["--data", data.to_str().unwrap()]].concat(), "");
+    assert_eq!(on_data(&["user", "list"]).out, "");
+    on_data(&["user", "add", "a@example.org"]);
+    fails(&["token", "create", "a@example.org", "--name", "x"]);
+    assert_eq!(on_data(&["token", "list"]).out, "");
 }
 
 #[test]
@@ -178,39 +171,28 @@ fn a_start_that_cannot_have_its_threads_ends_whatever_the_limit() {
         );
         let mut command = Command::new("sh");
         command.args(["-c", &line]).arg(&binary).current_dir(&dir).uid(uid).gid(uid);
-        let out = dir.join("out");
-        command.stdout(File::create(&out).unwrap()).stderr(File::create(dir.join("err")).unwrap());
+        let [out, err] = ["out", "err"].map(|name| dir.join(name));
+        command.stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
         let mut child = command.spawn().unwrap();
-        let is_ready = || fs::read_to_string(&out).unwrap().contains("listening on http://");
-        within(Duration::from_secs(20), "it is ready, or ends", || {
-            child.try_wait().unwrap().is_some() || is_ready()
+        let (mut ended, mut line) = (None, String::new());
+        eventually("it is ready, or ends", || {
+            ended = child.try_wait().unwrap();
+            line = fs::read_to_string(&out).unwrap();
+            ended.is_some() || line.ends_with('\n')
         });
-        let said = fs::read_to_string(dir.join("err")).unwrap();
-        match child.try_wait().unwrap() {
-            Some(status) => {
-                refused += 1;
-                assert_eq!(status.code(), Some(1), "{threads} threads: {said}");
-                assert!(said.contains("configsync-server: could not"), "{threads} threads: {said}");
-            }
-            None => {
-                ready += 1;
-                let line = fs::read_to_string(&out).unwrap();
-                let url = line.trim_end().rsplit_once(' ').unwrap().1.to_owned();
-                let well = run(&["healthcheck", "--url", &url], "");
-                let _ = child.kill();
-                child.wait().unwrap();
-                assert_eq!(well.code, 0, "{threads} threads: {well:?} {said}");
-            }
+        if let Some(status) = ended {
+            refused += 1;
+            let said = fs::read_to_string(&err).unwrap();
+            let is_said = said.contains("configsync-server: could not");
+            assert!(status.code() == Some(1) && is_said, "{threads} threads: {said}");
+        } else {
+            ready += 1;
+            let (_, url) = line.trim_end().split_once("listening on ").unwrap();
+            let well = run(&["healthcheck", "--url", url], "");
+            let _ = child.kill();
+            child.wait().unwrap();
+            assert_eq!(well.code, 0, "{threads} threads: {well:?}");
         }
     }
     assert!(ready > 0 && refused > 0, "{ready} {refused}");
-}
-
-#[test]
-fn a_start_with_too_few_descriptors_says_how_many_it_needs() {
-    for descriptors in [24, 34, 60] {
-        let limit = format!("ulimit -n {descriptors}");
-        let ran = Setup::new().after(&limit).flags(&[]).fails();
-        assert!(ran.code == 1 && ran.err.contains("descriptor limit"), "{descriptors}: {ran:?}");
-    }
 }

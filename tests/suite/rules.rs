@@ -151,15 +151,3 @@ fn a_text_log_has_the_same_in_words() {
     let line = server.wait_for_log("info  request method=GET path=/healthz status=200").remove(0);
     assert!(line.contains(" ms="), "{line}");
 }
-
-#[test]
-fn a_lower_max_body_holds_for_every_route() {
-    let (_server, user) = with_user(&["--max-body", "1000"]);
-    for (method, path) in [("POST", "/api/machines"), ("GET", "/api/machines")] {
-        let response = user.raw(method, path, "", &[b' '; 1001]);
-        refused(&response, 413, "too_large");
-        let sentence = response.json()["error"].to_string();
-        assert!(sentence.contains("1000") && sentence.contains("--max-body"), "{sentence}");
-    }
-    user.register("m");
-}

@@ -42,10 +42,7 @@ fn a_refused_value_says_what_would_be_taken() {
         let wanted = format!("configsync-server: {flag}: invalid value `{value}`: {takes}");
         assert!(ran.err.starts_with(&wanted), "{wanted}: {ran:?}");
     }
-}
-
-#[test]
-fn a_variable_is_named_where_its_value_is_refused() {
+    // A variable is named as a flag is.
     for (name, value) in [
         ("CONFIGSYNC_MAX_BODY", "1X"),
         ("CONFIGSYNC_NO_PAGE", "maybe"),
@@ -106,6 +103,12 @@ fn sizes_and_switches_have_the_usual_spellings() {
     user.register("m");
     user.push("m", &[7; 1024], "").is(201);
     user.push("m", &[7; 1025], "").is(413);
+    // A lower bound than the one of a route holds for it too.
+    for method in ["GET", "POST"] {
+        let refused =
+            user.raw(method, "/api/machines", "", &[b' '; 1025]).is(413)["error"].to_string();
+        assert!(refused.contains("1024") && refused.contains("--max-body"), "{refused}");
+    }
     assert_eq!(user.read("/api/usage")["quota_bytes"], 1 << 30);
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::fixture::http::{Client, get, request};
@@ -115,25 +114,19 @@ fn a_reader_that_trickles_is_dropped() {
     let server = serve(&["--body-grace", "1"]);
     server.store(&vec![7; 8 * MIB]);
     let before = Before::of(&server);
-    let dropped = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for raw in [true, false] {
-            let mut client = server.connect_narrow(HERE);
-            client.send(server.pull(raw));
-            // Some 400 bytes a second, read all the time.
-            let dropped = &dropped;
-            scope.spawn(move || {
-                while !dropped.load(Ordering::Relaxed)
-                    && client.stream.read(&mut [0; 100]).is_ok_and(|n| n > 0)
-                {
-                    std::thread::sleep(Duration::from_millis(250));
-                }
-            });
-        }
-        // Hours before the whole of it could have gone at the lowest rate.
-        server.wait_for_requests(4 + 2);
-        dropped.store(true, Ordering::Relaxed);
+    let mut readers = [true, false].map(|raw| {
+        let mut client = server.connect_narrow(HERE);
+        client.send(server.pull(raw));
+        client
     });
+    // Hours before the whole of it could have gone at the lowest rate.
+    eventually("both are dropped", || {
+        // Some 400 bytes a second, read all the time.
+        std::thread::sleep(Duration::from_millis(250));
+        readers.iter_mut().for_each(|client| _ = client.stream.read(&mut [0; 100]));
+        server.requests().len() == 4 + 2
+    });
+    drop(readers);
     before.is_back();
 }
 
