@@ -27,37 +27,35 @@ fn fact(server: &Server, name: &str, value: Value, days: i64) {
     server.database().execute(sql, values).unwrap();
 }
 
-/// The lines that begin with `!`, which must be the attention of `--json` too.
+/// Asserts that there is a line that begins with `!` for each of these, with its words in this order
+/// where `…` stands between them, and that `--json` has the same.
 #[track_caller]
-fn attention(server: &Server, args: &[&str]) -> Vec<String> {
+fn attention(server: &Server, args: &[&str], says: &[&str]) {
     let ran = server.cli(&[&["status"], args].concat());
-    let found: Vec<String> =
-        ran.out.lines().filter_map(|line| line.strip_prefix("! ")).map(str::to_owned).collect();
+    let found: Vec<&str> = ran.out.lines().filter_map(|line| line.strip_prefix("! ")).collect();
     let json = server.cli(&[&["status", "--json"], args].concat());
-    let code = i32::from(!found.is_empty());
+    let code = i32::from(!says.is_empty());
     assert_eq!((ran.code, json.code, ran.err.as_str()), (code, code, ""), "{ran:?} {json:?}");
     // The free space moves between two runs.
     let words = |list: Value| list.to_string().replace(|c: char| c.is_ascii_digit(), "");
     assert_eq!(words(parsed(&json)["attention"].clone()), words(json!(found)));
-    found
+    assert_eq!(found.len(), says.len(), "{found:?}");
+    for (line, says) in found.iter().zip(says) {
+        let mut rest = *line;
+        for word in says.split(" … ") {
+            rest = rest.split_once(word).unwrap_or_else(|| panic!("{word} in {line}")).1;
+        }
+    }
 }
 
 fn parsed(ran: &Ran) -> Value {
     serde_json::from_str(&ran.out).unwrap()
 }
 
-/// Asserts that there is one line of attention, with these words; or none where there are none.
-#[track_caller]
-fn only(server: &Server, args: &[&str], says: &[&str]) {
-    let found = attention(server, args);
-    assert_eq!(found.len(), usize::from(!says.is_empty()), "{found:?}");
-    assert!(says.iter().all(|word| found[0].contains(word)), "{says:?} in {found:?}");
-}
-
 #[test]
 fn all_well_exits_0_and_shows_what_there_is_on_one_screen() {
     let server = well();
-    only(&server, &[], &[]);
+    attention(&server, &[], &[]);
     let shown = server.ok(&["status"]);
     assert!(shown.lines().count() <= 24, "{shown}");
     let version = env!("CARGO_PKG_VERSION");
@@ -106,19 +104,17 @@ fn json_has_the_keys_and_types_that_scripts_rely_on() {
 
 #[test]
 fn a_new_server_has_no_users_and_no_backup() {
-    let found = attention(&serve(&["--min-free", "1K"]), &[]);
-    assert_eq!(found.len(), 2, "{found:?}");
-    assert!(found[0].starts_with("no users") && found[0].contains("user add"), "{found:?}");
-    assert!(found[1].contains("backup never") && found[1].contains("backup DEST"), "{found:?}");
+    let server = serve(&["--min-free", "1K"]);
+    attention(&server, &[], &["no users … user add", "backup never … backup DEST"]);
 }
 
 #[test]
 fn a_backup_is_too_old_after_8_days() {
     let server = well();
     fact(&server, "last_backup", json!({}), 7);
-    only(&server, &[], &[]);
+    attention(&server, &[], &[]);
     fact(&server, "last_backup", json!({}), 9);
-    only(&server, &[], &["backup 9 days ago", "backup DEST"]);
+    attention(&server, &[], &["backup 9 days ago … backup DEST"]);
     fact(&server, "failed_backup", json!({ "reason": "full" }), 0);
     assert!(server.cli(&["status"]).out.contains("last backup that failed: "));
 }
@@ -129,9 +125,9 @@ fn a_short_disk_is_below_twice_what_the_last_start_said() {
     let status = parsed(&server.cli(&["status", "--json"]));
     let free = status["disk"]["free_bytes"].as_u64().unwrap();
     let server = server.restarted(&["--min-free", &(free / 4 * 3).to_string()]);
-    only(&server, &[], &["disk is short", "prune"]);
+    attention(&server, &[], &["disk is short … prune"]);
     let server = server.restarted(&["--min-free", &(free / 4).to_string()]);
-    only(&server, &[], &[]);
+    attention(&server, &[], &[]);
 }
 
 #[test]
@@ -139,39 +135,39 @@ fn a_user_is_short_above_90_percent_of_the_own_quota_or_that_of_serve() {
     let server = well();
     server.user("b@example.org").register("m");
     server.ok(&["user", "quota", "a@example.org", "6"]);
-    only(&server, &[], &[]);
+    attention(&server, &[], &[]);
     server.ok(&["user", "quota", "a@example.org", "5"]);
-    only(&server, &[], &["a@example.org uses 100 %", "user quota"]);
+    attention(&server, &[], &["a@example.org uses 100 % … user quota"]);
     server.ok(&["user", "quota", "a@example.org", "0"]);
-    only(&server, &[], &[]);
+    attention(&server, &[], &[]);
     server.ok(&["user", "quota", "a@example.org", "default"]);
     let server = server.restarted(&["--min-free", "1K", "--quota", "5"]);
-    only(&server, &[], &["a@example.org uses 100 %"]);
+    attention(&server, &[], &["a@example.org uses 100 %"]);
 }
 
 #[test]
 fn a_machine_is_silent_only_where_days_are_given() {
     let server = well();
     server.user("b@example.org").register("quiet");
-    only(&server, &[], &[]);
-    only(&server, &["--stale-days", "0"], &[]);
-    only(&server, &["--stale-days", "3"], &["quiet of b@example.org", "never"]);
+    attention(&server, &[], &[]);
+    attention(&server, &["--stale-days", "0"], &[]);
+    attention(&server, &["--stale-days", "3"], &["quiet of b@example.org … never"]);
     let sql = "UPDATE machines SET last_push_at = last_push_at - ?1 WHERE machine_id = 'laptop'";
     server.database().execute(sql, [4 * DAY_MS]).unwrap();
-    assert_eq!(attention(&server, &["--stale-days", "3"]).len(), 2);
-    only(&server, &["--stale-days", "5"], &["quiet"]);
+    attention(&server, &["--stale-days", "3"], &["laptop", "quiet"]);
+    attention(&server, &["--stale-days", "5"], &["quiet"]);
     let hide = "UPDATE machines SET hidden_at = 1 WHERE machine_id = 'quiet'";
     server.database().execute(hide, []).unwrap();
-    only(&server, &["--stale-days", "3"], &["laptop of a@example.org", "4 days ago"]);
+    attention(&server, &["--stale-days", "3"], &["laptop of a@example.org … 4 days ago"]);
 }
 
 #[test]
 fn damage_that_the_last_check_found_is_reported() {
     let server = well();
     fact(&server, "last_check", json!({ "damaged": 0, "orphans": 0, "database": 0 }), 0);
-    only(&server, &[], &[]);
+    attention(&server, &[], &[]);
     fact(&server, "last_check", json!({ "damaged": 2, "orphans": 0, "database": 0 }), 3);
-    only(&server, &[], &["2 snapshots", "configsync-server check"]);
+    attention(&server, &[], &["2 snapshots … configsync-server check"]);
     assert!(server.cli(&["status"]).out.contains("last check: 3 days ago"));
 }
 
@@ -180,13 +176,13 @@ fn off_site_copies_are_looked_at_only_where_they_are_set_up() {
     let server = well();
     let file = server.data().join("offsite.last");
     fs::write(&file, "2999-01-01T00:00:00Z\n").unwrap();
-    only(&server, &[], &[]);
+    attention(&server, &[], &[]);
     assert!(server.cli(&["status"]).out.contains("last off-site copy"));
     for old in
         [&b"2026-01-01T00:00:00Z"[..], b"nonsense", b"\xff", b"2999-01-01T00:00:00Z more", b""]
     {
         fs::write(&file, old).unwrap();
-        only(&server, &[], &["off-site copy"]);
+        attention(&server, &[], &["off-site copy"]);
     }
     let status = parsed(&server.cli(&["status", "--json"]));
     assert_eq!(status["last_offsite"], "1970-01-01T00:00:00.000Z");
