@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::fixture::{HERE, Setup, User, files, noise, run, serve, with_machine};
+use crate::fixture::{HERE, Setup, User, noise, run, serve, with_machine};
 
 /// A start that must fail, on no port that others use.
 const SERVE: [&str; 3] = ["serve", "--listen", "127.0.0.1:0"];
@@ -14,16 +14,13 @@ fn mode(path: &Path) -> u32 {
     path.metadata().unwrap().permissions().mode() & 0o777
 }
 
-fn assert_private(root: &Path) {
-    assert_eq!(mode(root), 0o700);
-    for entry in fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()) {
-        assert_eq!(mode(&entry), if entry.is_dir() { 0o700 } else { 0o600 }, "{entry:?}");
-    }
-    for file in files(root) {
-        if file.is_file() {
-            assert_eq!(mode(&file), 0o600, "{file:?}");
-            assert_eq!(mode(file.parent().unwrap()), 0o700, "{file:?}");
-        }
+/// Asserts that nobody else may read this folder or file, nor what is in it.
+fn assert_private(path: &Path) {
+    if path.is_dir() {
+        assert_eq!(mode(path), 0o700, "{path:?}");
+        fs::read_dir(path).unwrap().for_each(|entry| assert_private(&entry.unwrap().path()));
+    } else if path.is_file() {
+        assert_eq!(mode(path), 0o600, "{path:?}");
     }
 }
 
@@ -36,12 +33,11 @@ fn nobody_else_may_read_whatever_the_umask() {
     let data = server.data();
     assert_private(&data);
     server.stop();
-    let ours = ["", "snapshots", "tmp", "orphans", "run"].map(|name| data.join(name));
-    for folder in &ours {
-        fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
+    for name in ["", "snapshots", "tmp", "orphans", "run"] {
+        fs::set_permissions(data.join(name), Permissions::from_mode(0o755)).unwrap();
     }
     let server = server.restarted(&[]);
-    assert!(ours.iter().all(|folder| mode(folder) == 0o700));
+    assert_private(&data);
     assert_eq!(user.on(&server).pull("").body, b"state");
 }
 
@@ -96,8 +92,7 @@ fn a_folder_that_cannot_be_made_is_named() {
     fs::write(&file, b"x").unwrap();
     for data in [file.join("data"), file.clone()] {
         let ran = run(&[&SERVE[..], &["--data", data.to_str().unwrap()]].concat(), "");
-        assert_eq!(ran.code, 1);
-        assert!(ran.err.contains(file.to_str().unwrap()), "{ran:?}");
+        assert!(ran.code == 1 && ran.err.contains(file.to_str().unwrap()), "{ran:?}");
     }
     assert_eq!(fs::read(&file).unwrap(), b"x");
 }
