@@ -96,6 +96,24 @@ fn a_get_with_a_json_type_is_not_parsed_and_no_content_type_means_json() {
 }
 
 #[test]
+fn json_nests_128_deep_on_every_route_and_no_deeper() {
+    let (_server, user) = with_user(&[]);
+    let nested = |n: usize| format!(r#"{}0{}"#, "[".repeat(n), "]".repeat(n));
+    for (path, rest) in [
+        ("/api/machines", r#""machine_id":"m","name":"n""#),
+        ("/api/machines/snapshot", r#""machine_id":"m","encrypted_state":"AAAA""#),
+    ] {
+        for (depth, name, fits) in
+            [(127, "x", true), (128, "x", false), (127, "metadata", true), (128, "metadata", false)]
+        {
+            let body = format!(r#"{{"{name}":{},{rest}}}"#, nested(depth));
+            let status = user.raw("POST", path, "", body.as_bytes()).status;
+            assert_eq!(status < 300, fits, "{path} {depth} {name}: {status}");
+        }
+    }
+}
+
+#[test]
 fn health_is_looked_at_once_a_second_whoever_asks() {
     let expected = json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") });
     // On a busy machine a second may pass between the two; then once more.

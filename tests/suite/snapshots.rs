@@ -82,6 +82,24 @@ fn what_was_pushed_as_json_is_pulled_raw_whatever_stands_around_it() {
 }
 
 #[test]
+fn an_upload_may_spell_names_and_base64_with_any_escape() {
+    let (_server, user) = with_machine(&[]);
+    for (name, base64) in [
+        ("encrypted_state", r"+/8B"),
+        ("encrypted_state", r"\u002B\/8C"),
+        ("encrypted_state", r"\u002b\u002f\u0038D"),
+        (r"encrypted\u005fstate", r"+\u002FA\u003D"),
+        (r"\u0065ncrypted_state", r"\u0041\u0041\u003d\u003D"),
+    ] {
+        let body =
+            format!(r#"{{"machine\u005fid":"\u006d","meta\u0064ata":0,"{name}":"{base64}"}}"#);
+        assert_eq!(user.raw("POST", SNAPSHOT, "", body.as_bytes()).status, 201, "{body}");
+        let meant: Value = serde_json::from_str(&format!("\"{base64}\"")).unwrap();
+        assert_eq!(user.read(SNAPSHOT)["encrypted_state"], meant, "{base64}");
+    }
+}
+
+#[test]
 fn the_same_bytes_again_are_a_retry_and_store_nothing() {
     let (server, user) = with_machine(&["--quota", "15"]);
     let first = user.push("m", b"state", "").is(201);
