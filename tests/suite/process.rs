@@ -69,19 +69,6 @@ fn a_hangup_under_nohup_and_what_disks_and_pipes_send_change_nothing() {
 }
 
 #[test]
-fn a_file_size_limit_refuses_a_large_push_and_ends_nothing() {
-    // In blocks of 512 or 1024 bytes.
-    let mut server = Setup::new().after("ulimit -f 4096").flags(&[]).start();
-    server.errors_expected = true;
-    let user = server.user("a@example.org");
-    user.register("m");
-    let status = user.push("m", &vec![7; 8 << 20], "").status;
-    assert!([500, 507].contains(&status), "{status}");
-    assert_eq!((server.files("tmp"), server.files("snapshots")), (0, 0));
-    user.push("m", b"small", "").is(201);
-}
-
-#[test]
 fn the_soft_descriptor_limit_is_raised_to_the_hard_one_which_may_be_too_low() {
     let server = Setup::new().after("ulimit -Sn 100; ulimit -Hn 1000").flags(&[]).start();
     let limits = fs::read_to_string(server.proc("limits")).unwrap();
