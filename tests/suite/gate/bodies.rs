@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{SMUGGLED, assert_refused, assert_seen};
-use crate::fixture::http::{Client, get, request};
+use crate::fixture::http::{Client, request};
 use crate::fixture::target::serve;
 use crate::fixture::{ELSEWHERE, eventually};
 
@@ -118,18 +118,6 @@ fn a_body_cut_short_stores_nothing_and_leaves_nothing() {
     assert_eq!(server.snapshots(), []);
     assert_eq!(server.count("SELECT count(*) FROM machines"), 1);
     server.assert_no_upload_left();
-}
-
-#[test]
-fn a_body_may_end_where_the_next_request_begins() {
-    let server = serve(&[]);
-    server.register();
-    let mut client = server.connect();
-    let first = server.push_head(SMUGGLED.len() as u64, "") + SMUGGLED;
-    client.send(first + &get("/healthz"));
-    assert_eq!((client.response().status, client.response().status), (201, 200));
-    assert_seen(&server, "a push and a look at health", 3, 200);
-    assert_eq!(server.snapshots()[0].1, SMUGGLED.len() as u64);
 }
 
 #[test]

@@ -165,13 +165,18 @@ fn a_client_that_wants_the_connection_closed_gets_its_response_and_the_end() {
 #[test]
 fn pipelined_requests_are_answered_in_order() {
     let server = serve(&[]);
+    server.register();
+    // A body ends where the next request begins.
+    let push = server.push_head(SMUGGLED.len() as u64, "") + SMUGGLED;
     let login = server.post("/api/auth/login", "{}");
-    let requests = [get("/healthz"), get("/nowhere"), login, get("/api/machines"), get("/healthz")];
+    let requests =
+        [get("/healthz"), get("/nowhere"), push, login, get("/api/machines"), get("/healthz")];
     let mut client = server.connect();
     client.send(requests.concat());
     let statuses = requests.each_ref().map(|_| client.response().status);
-    assert_eq!(statuses, [200, 404, 400, 401, 200]);
-    assert_seen(&server, "five in a row", 5, 200);
+    assert_eq!(statuses, [200, 404, 201, 400, 401, 200]);
+    assert_seen(&server, "six in a row", 1 + 6, 200);
+    assert_eq!(server.snapshots()[0].1, SMUGGLED.len() as u64);
 }
 
 #[test]
