@@ -92,7 +92,11 @@ fn standard_output_on_a_full_disk_keeps_nobody_from_serving_and_gives_out_no_tok
         command.args(args).arg("--data").arg(&data).stdout(File::create("/dev/full").unwrap());
         command.stderr(File::create(&log).unwrap()).stdin(Stdio::null()).spawn().unwrap()
     };
-    let fails = |args: &[&str]| assert_eq!(start(args).wait().unwrap().code(), Some(1), "{args:?}");
+    let fails = |args: &[&str]| {
+        let mut child = start(args);
+        eventually("it ends", || child.try_wait().unwrap().is_some());
+        assert_eq!(child.wait().unwrap().code(), Some(1), "{args:?}");
+    };
     let serve = ["serve", "--listen", "127.0.0.1:0"];
     fails(&[&serve[..], &["--init-user", "a@example.org"]].concat());
     let said = fs::read_to_string(&log).unwrap();
