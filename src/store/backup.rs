@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::audit::Event;
 use super::blobs::{Blob, differs, hash_pieces, open_verified, reason};
-use super::check::{each_page, page};
+use super::check::stored_files;
 use super::data_dir::{
     DATABASE, DataDir, LOST_AND_FOUND, SNAPSHOTS, close_to_others, make_folder, make_folders,
     shard_of,
@@ -83,7 +83,7 @@ impl Store {
 /// Copies a backup to the place of a new data folder. The backup is only read.
 pub fn restore(from: &Path, dest: &Path, progress: Progress<'_>) -> Result<Copied> {
     let from = DataDir::of_backup(from)?;
-    let database = Database::open_to_copy(&from)?;
+    let database = Database::open_to_read(&from)?;
     if let Some(parent) = dest.parent() {
         refuse_inside(&from, dest)?;
         make_folders(parent)?;
@@ -185,23 +185,17 @@ impl Copy<'_> {
         let mut connection = connect(&partial)?;
         copied.backup_time = make_it_a_copy(&mut connection)?;
         root.make_dir(SNAPSHOTS)?;
-        each_page(
-            |after| page(&connection, after),
-            |rows| {
-                for row in rows {
-                    match self.transfer(row.blob)? {
-                        Ok(linked) => {
-                            copied.files += 1;
-                            copied.linked += u64::from(linked);
-                            copied.bytes = copied.bytes.saturating_add(row.blob.size);
-                        }
-                        Err(flaw) => copied.damaged.push((row.what, reason(&flaw))),
-                    }
-                    progress(copied.files, copied.bytes);
+        for (what, blob) in stored_files(&connection)? {
+            match self.transfer(blob)? {
+                Ok(linked) => {
+                    copied.files += 1;
+                    copied.linked += u64::from(linked);
+                    copied.bytes = copied.bytes.saturating_add(blob.size);
                 }
-                Ok(())
-            },
-        )?;
+                Err(flaw) => copied.damaged.push((what, reason(&flaw))),
+            }
+            progress(copied.files, copied.bytes);
+        }
         connection.close().map_err(|(_, e)| e)?;
         // One call for all files: a sync of each would wait for the disk a thousand times.
         syncfs(root.file()).map_err(|e| root.error("sync", "", e.into()))?;

@@ -37,11 +37,10 @@ pub enum ErrorKind {
     Damaged,
     /// A lock was not to be had in time.
     Busy,
-    /// The data folder cannot be used as it is.
-    Unusable,
     /// The database is damaged.
     Corrupt,
-    /// SQLite, the file system or the random source failed.
+    /// SQLite, the file system or the random source failed, or the data folder cannot be used as it
+    /// is.
     Internal,
 }
 
@@ -49,13 +48,16 @@ pub enum ErrorKind {
 pub struct StoreError {
     /// What callers decide by.
     pub kind: ErrorKind,
-    sentence: String,
+    /// COMMIT failed, and not before its last byte was written: the rows may or may not be there
+    /// after a crash.
+    pub in_doubt: bool,
+    pub(super) sentence: String,
 }
 
 impl StoreError {
     /// An error of any kind.
     pub fn new(kind: ErrorKind, sentence: impl Into<String>) -> StoreError {
-        StoreError { kind, sentence: sentence.into() }
+        StoreError { kind, in_doubt: false, sentence: sentence.into() }
     }
 
     /// There is no such row; the word says of what.
@@ -118,7 +120,7 @@ impl StoreError {
 
     /// The data folder cannot be used as it is; the sentence says why.
     pub fn unusable(sentence: impl Into<String>) -> StoreError {
-        StoreError::new(ErrorKind::Unusable, sentence)
+        StoreError::new(ErrorKind::Internal, sentence)
     }
 
     /// An I/O error while `doing` something with `path`.

@@ -13,20 +13,20 @@ const MARK: &str = "\n-- version ";
 
 /// The version of [`SCHEMA`].
 pub const VERSION: i64 = 5;
-/// `PRAGMA application_id`: "cfgs".
-const APPLICATION_ID: i64 = 0x6366_6773;
-/// How every file of SQLite begins.
-pub const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// `PRAGMA application_id`: "cf", and two bytes that every start of a server draws anew.
+pub const APPLICATION_ID: i32 = 0x6366_0000;
+/// Where that stands in the file.
+pub const APPLICATION_ID_AT: u64 = 68;
 
 /// Brings the database to [`VERSION`] in one transaction: a new one gets every part of the
 /// schema, an older one those after its version; a newer one is refused untouched. Of several
-/// processes that open it at once, one does.
+/// processes that open it at once, one does: the others must not take a server's mark away.
 pub fn migrate(connection: &mut Connection) -> Result<()> {
-    if version(connection)? == VERSION {
-        return Ok(());
-    }
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found = version(&tx)?;
+    if found == VERSION {
+        return Ok(());
+    }
     let (Ok(done), true) = (usize::try_from(found), found <= VERSION) else {
         return Err(newer(found));
     };
@@ -57,21 +57,22 @@ pub fn refuse_older(connection: &Connection) -> Result<()> {
 pub fn refuse_foreign(data: &DataDir) -> Result<()> {
     let mut header = Vec::new();
     let opened = data.root().open_regular(DATABASE);
-    let read = opened.and_then(|file| file.take(72).read_to_end(&mut header));
-    read.map_err(|e| data.root().error("read", DATABASE, e))?;
-    let number = |at: usize| {
-        let bytes = header.get(at..at.saturating_add(4))?;
-        Some(i64::from(i32::from_be_bytes(bytes.try_into().ok()?)))
-    };
-    let (schema, version, application) = (number(40), number(60), number(68));
-    let begun = version == Some(0) && schema == Some(0);
-    let older = version.is_some_and(|version| (1..5).contains(&version));
-    let ours = begun || older || application == Some(APPLICATION_ID);
-    match version {
+    let read = opened.and_then(|file| file.take(APPLICATION_ID_AT + 4).read_to_end(&mut header));
+    if read.map_err(|e| data.root().error("read", DATABASE, e))? == 0 {
         // A start that was cut off at once.
-        None if header.is_empty() => Ok(()),
-        Some(found) if found > VERSION && ours => Err(newer(found)),
-        Some(_) if ours && header.starts_with(MAGIC) => Ok(()),
+        return Ok(());
+    }
+    let (words, _) = header.as_chunks();
+    let [schema, version, application] =
+        [40, 60, 68].map(|at| words.get(at / 4).map_or(-1, |word| i32::from_be_bytes(*word)));
+    let ours = match version {
+        0 => schema == 0,
+        1..5 => true,
+        _ => application & !0xffff == APPLICATION_ID,
+    };
+    match i64::from(version) {
+        found if found > VERSION && ours => Err(newer(found)),
+        _ if ours && header.starts_with(b"SQLite format 3\0") => Ok(()),
         _ => Err(StoreError::unusable(format!(
             "{} is not a database of configsync-server, or is damaged: name another folder with \
              --data, or restore a backup (see `configsync-server restore --help`)",
@@ -98,10 +99,10 @@ fn version(connection: &Connection) -> Result<i64> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use sha2::{Digest as _, Sha256};
 
-    /// What version 1 was: the schema without what the later steps add.
-    const VERSION_1: &str = include_str!("../../tests/data/schema-v1.sql");
+    use super::*;
+    use crate::util::types::Digest;
 
     fn words(connection: &Connection) -> Vec<(String, String, String)> {
         let sql = "SELECT type, name, coalesce(sql, '') FROM sqlite_schema ORDER BY type, name";
@@ -118,7 +119,10 @@ mod tests {
     #[test]
     fn an_older_database_reaches_the_schema_of_a_new_one_and_keeps_its_rows() {
         let mut old = Connection::open_in_memory().unwrap();
-        old.execute_batch(VERSION_1).unwrap();
+        old.execute_batch(parts().next().unwrap()).unwrap();
+        // What the first data folders have: the part of version 1 never changes.
+        let version_1 = Digest(Sha256::digest(format!("{:?}", words(&old))).into()).to_string();
+        assert_eq!(version_1, "e8ca2005a134c8b6cdeceb7a83e82961569b5da10d5f139de51933d89913bde3");
         old.execute_batch(
             "INSERT INTO users (id, email, created_at, updated_at) VALUES (7, 'a@example.com', 1, 1);
              PRAGMA user_version = 1;",
@@ -132,6 +136,11 @@ mod tests {
         let email: String =
             old.query_row("SELECT email FROM users WHERE id = 7", [], |r| r.get(0)).unwrap();
         assert_eq!(email, "a@example.com");
+        // Another process that comes to it then leaves a running server's mark.
+        old.pragma_update(None, "application_id", APPLICATION_ID | 7).unwrap();
+        migrate(&mut old).unwrap();
+        let mark: i32 = old.pragma_query_value(None, "application_id", |r| r.get(0)).unwrap();
+        assert_eq!(mark, APPLICATION_ID | 7);
     }
 
     #[test]

@@ -138,7 +138,6 @@ impl Store {
     /// Writes what waits. On failure it is logged and dropped: nobody waits for these rows, and
     /// a full disk must not fill the memory.
     pub fn write_pending(&self) {
-        self.notice_clock();
         let Queue { uses, events, dropped } = std::mem::take(&mut *lock(&self.pending.queue));
         if dropped > 0 {
             log::warn(&format!("{dropped} audit rows dropped: too many in one second"));

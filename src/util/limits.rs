@@ -20,8 +20,8 @@ pub const DESCRIPTORS_RESERVED: u64 = 64;
 /// Descriptors of one request in flight: its socket, an upload or a download, a folder being
 /// synced.
 pub const DESCRIPTORS_PER_CONNECTION: u64 = 4;
-/// Stack of a connection thread in bytes: its buffers live on the heap, and authentication runs
-/// one prepared SQLite statement.
+/// Stack of a connection thread in bytes: its buffers and the memory of a password hash live on the
+/// heap, and authentication runs one prepared SQLite statement.
 pub const CONNECTION_STACK_BYTES: usize = 128 * 1024;
 /// Pause of the accept loop after an error such as "too many open files", in milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 50;
@@ -204,9 +204,9 @@ pub const RETRY_FREE_BYTES_MIN: u64 = 8 * 1024 * 1024;
 pub const VERIFIED_FILES_MAX: usize = 1024;
 /// Seconds such a verification counts.
 pub const VERIFIED_S: u64 = 3600;
-/// Nanoseconds that a file must have been unchanged before its verification may be remembered:
-/// above the granularity of file times.
-pub const VERIFIED_AGE_NS: i128 = 2_000_000_000;
+/// Seconds that a file must have been unchanged before its verification may be remembered: above
+/// the granularity of file times, also where begun seconds are counted.
+pub const VERIFIED_AGE_S: i64 = 3;
 /// Free bytes of the disk below which pushes are refused (`--min-free`).
 pub const FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// Rows (token uses, audit rows of reads) that wait for the next batch of the housekeeper.
@@ -226,8 +226,6 @@ pub const AUDIT_CHANGES_PER_DAY_MAX: u32 = 100_000;
 /// Audit rows of one day about failed logins, which need no credentials: at real accounts and at
 /// made-up ones so many each, which is 110 MB in a year of attack. The log has all of them.
 pub const AUDIT_FAILURES_PER_DAY_MAX: u32 = 1000;
-/// Rows whose files are copied, or verified, before progress is shown.
-pub const COPY_ROWS: usize = 200;
 /// Days after which a prune deletes what was soft-deleted, or set aside in `orphans/`.
 pub const DELETED_DAYS: u32 = 30;
 /// Rows that one transaction of a prune deletes, so that pushes come in between, and that its log
@@ -254,8 +252,6 @@ pub const CLOCK_LEAD_MS: i64 = 7 * 86_400_000;
 pub const CLOCK_JUMP_MS: i64 = 86_400_000;
 /// Milliseconds of running for which nothing is deleted by its age then.
 pub const CLOCK_WAIT_MS: i64 = 86_400_000;
-/// Milliseconds of such a wait after which what is left of it is kept for the next start.
-pub const CLOCK_KEEP_MS: i64 = 3_600_000;
 /// Snapshots beyond `--keep` that one push deletes.
 pub const KEEP_ROWS: usize = 50;
 /// Milliseconds between two rounds of retention.
