@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::notify::notify;
 use crate::app::App;
 use crate::store::Store;
-use crate::store::prune::Pruned;
+use crate::store::prune::{Pruned, Retention};
 use crate::util::limits::{HOUSEKEEPING_MS, RETENTION_MS};
 use crate::util::log;
 
@@ -38,7 +38,10 @@ pub fn spawn(app: &Arc<App>, keep: u32, audit_days: u32) -> std::io::Result<()> 
 }
 
 fn apply_retention(store: &Store, keep: u32, audit_days: u32) {
-    match store.apply_retention(keep, audit_days) {
+    let given = |number: u32| (number > 0).then_some(number);
+    let retention =
+        Retention { keep: given(keep), audit_days: given(audit_days), ..Retention::default() };
+    match store.prune(retention, false) {
         Ok(Pruned { snapshots: 0, deleted: 0, orphans: 0, audit_rows: 0, .. }) => {}
         Ok(Pruned { snapshots, deleted, orphans, audit_rows, bytes, .. }) => log::info(&format!(
             "retention (--keep {keep}, --audit-days {audit_days}) deleted {snapshots} snapshots, \

@@ -125,8 +125,7 @@ impl Store {
 
     /// What cannot be removed is moved aside by the next start.
     fn unlink_placed(&self, file: RandomId) {
-        let unlinked = self.data.shard(file).and_then(|shard| shard.unlink(&file.to_string()));
-        if let Err(error) = unlinked {
+        if let Err(error) = self.unlink_stored(file) {
             log::warn(&format!("a file without a row stays until the next start: {error}"));
         }
     }
