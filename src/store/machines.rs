@@ -95,7 +95,7 @@ impl Store {
             Event::of(&user, "machine.remove").machine(machine).subject(id).write(tx)?;
             Ok(snapshots)
         })?;
-        self.unlink_deleted(i64::MAX)?;
+        self.unlink_deleted(None)?;
         Ok(snapshots)
     }
 

@@ -80,7 +80,8 @@ impl Store {
             // made is not in the list.
             for batch in list.chunks(PRUNE_ROWS) {
                 pruned.snapshots += self.write_with_reserve(|tx| delete_snapshots(tx, batch))?;
-                pruned.bytes = pruned.bytes.saturating_add(self.unlink_deleted(i64::MAX)?);
+                let freed = self.unlink_deleted(Some(PRUNE_ROWS))?;
+                pruned.bytes = pruned.bytes.saturating_add(freed);
             }
         }
         match self.trusts_clock()? {
@@ -88,7 +89,7 @@ impl Store {
             false => pruned.clock_in_doubt = true,
         }
         if !dry_run {
-            pruned.bytes = pruned.bytes.saturating_add(self.unlink_deleted(i64::MAX)?);
+            pruned.bytes = pruned.bytes.saturating_add(self.unlink_deleted(None)?);
             let sql = "SELECT count(*) FROM deleted_files";
             pruned.waiting = self.db.read(|c| query_scalar(c, sql, []))?;
             if pruned.snapshots + pruned.deleted + pruned.orphans > 0 {
@@ -138,11 +139,11 @@ impl Store {
         }
     }
 
-    /// Unlinks at most so many files whose rows are gone; returns how many bytes that freed. A
+    /// Unlinks files whose rows are gone, at most so many; returns how many bytes that freed. A
     /// running backup may still copy them: then they stay for the next time, as does each that
     /// cannot be unlinked.
-    pub(super) fn unlink_deleted(&self, most: i64) -> Result<u64> {
-        let sql = "SELECT file, size_bytes FROM deleted_files LIMIT ?1";
+    pub(super) fn unlink_deleted(&self, most: Option<usize>) -> Result<u64> {
+        let sql = "SELECT file, size_bytes FROM deleted_files LIMIT coalesce(?1, -1)";
         let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
         let list: Vec<(String, u64)> = self.db.read(|c| query_rows(c, sql, [most], read))?;
         if list.is_empty() {
@@ -172,7 +173,7 @@ impl Store {
 
     /// Unlinks a few, after a request that deleted their rows: it is done whatever becomes of them.
     pub(super) fn unlink_a_few(&self) {
-        if let Err(error) = self.unlink_deleted(KEEP_ROWS) {
+        if let Err(error) = self.unlink_deleted(Some(KEEP_ROWS)) {
             log::warn(&format!("files of deleted rows stay until the next prune: {error}"));
         }
     }

@@ -83,7 +83,7 @@ impl Store {
             Event::of(&user, "user.remove").write(tx)?;
             Ok(files)
         })?;
-        self.unlink_deleted(i64::MAX)?;
+        self.unlink_deleted(None)?;
         Ok(files)
     }
 

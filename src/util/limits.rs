@@ -257,7 +257,7 @@ pub const CLOCK_WAIT_MS: i64 = 86_400_000;
 /// Milliseconds of such a wait after which what is left of it is kept for the next start.
 pub const CLOCK_KEEP_MS: i64 = 3_600_000;
 /// Snapshots beyond `--keep` that one push deletes.
-pub const KEEP_ROWS: i64 = 50;
+pub const KEEP_ROWS: usize = 50;
 /// Milliseconds between two rounds of retention.
 pub const RETENTION_MS: u64 = 3_600_000;
 
