@@ -9,7 +9,7 @@ use super::audit::Event;
 use super::blobs::Blob;
 use super::db::{execute, query_each, query_one, query_opt, query_scalar};
 use super::error::{ErrorKind, Result, StoreError};
-use super::upload::{Placed, Upload};
+use super::upload::Upload;
 use super::{RowSink, Store, User};
 use crate::util::limits::DELETED_ROWS_MAX;
 use crate::util::time::now_ms;
@@ -182,7 +182,8 @@ impl Store {
         &self, target: Target<'_>, body: &VersionBody, upload: Upload,
     ) -> Result<String> {
         let (user, id) = (target.user, target.id);
-        let done = self.store_blob(user, upload, |tx, blob| {
+        let event = || Event::of(user, "entity.push").subject(id);
+        let (row, _) = self.store_blob(user, upload, event(), |tx, blob| {
             let number = find(tx, target)?.current_version + 1;
             self.check_room(tx, user.id, blob.size)?;
             let sql = "INSERT INTO entity_versions (entity_id, user_id, version, file, size_bytes,
@@ -192,12 +193,10 @@ impl Store {
             let (hash, from, now) = (&body.content_hash, &body.pushed_from_machine_id, now_ms());
             let row = params![id, user.id, number, file, blob.size, digest, hash, from, now];
             execute(tx, sql, row)?;
-            self.audit(tx, Event::of(user, "entity.push").subject(id))?;
+            self.audit(tx, event())?;
             let sql = "SELECT row FROM version_rows WHERE entity_id = ?1 AND version = ?2";
-            Ok((query_scalar(tx, sql, [id, number])?, Placed::Named))
-        });
-        let push = || Event::of(user, "entity.push").subject(id);
-        let (row, _) = done.inspect_err(|error| self.audit_refusal(push(), error))?;
+            Ok((query_scalar(tx, sql, [id, number])?, true))
+        })?;
         Ok(row)
     }
 

@@ -143,7 +143,9 @@ impl Store {
     /// running backup may still copy them: then they stay for the next time, as does each that
     /// cannot be unlinked.
     pub(super) fn unlink_deleted(&self, most: Option<usize>) -> Result<u64> {
-        let sql = "SELECT file, size_bytes FROM deleted_files LIMIT coalesce(?1, -1)";
+        // By the key, as each query of a request: so no other file is looked at.
+        let sql = "SELECT file, size_bytes FROM deleted_files WHERE file > ''
+                    LIMIT coalesce(?1, -1)";
         let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
         let list: Vec<(String, u64)> = self.db.read(|c| query_rows(c, sql, [most], read))?;
         if list.is_empty() {

@@ -13,6 +13,7 @@ use rusqlite::Transaction;
 use rustix::fs::{Advice, fadvise};
 use sha2::{Digest as _, Sha256};
 
+use super::audit::Event;
 use super::blobs::Blob;
 use super::data_dir::DataDir;
 use super::db::Failure;
@@ -71,22 +72,13 @@ impl Store {
     }
 }
 
-/// What became of a file that was put into its place.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Placed {
-    /// A row names it.
-    Named,
-    /// No row does: it is removed.
-    Unused,
-}
-
 impl Store {
-    /// Makes an upload durable, then runs the transaction that names it. If that fails or does not
-    /// name it, the file is removed.
+    /// Makes an upload durable, then runs the transaction that names it, or returns false and does
+    /// not: then the file is removed, as where it fails. `push` is noted where there is no room.
     pub(super) fn store_blob<T>(
-        &self, user: &User, upload: Upload,
-        work: impl FnOnce(&Transaction<'_>, Blob) -> Result<(T, Placed)>,
-    ) -> Result<(T, Placed)> {
+        &self, user: &User, upload: Upload, push: Event,
+        work: impl FnOnce(&Transaction<'_>, Blob) -> Result<(T, bool)>,
+    ) -> Result<(T, bool)> {
         if lock(&self.in_doubt).len() >= IN_DOUBT_MAX {
             return Err(StoreError::unusable(
                 "no push is taken until the database can be written again",
@@ -96,12 +88,12 @@ impl Store {
         self.notice_clock();
         let done = self.commit(|tx| self.work_as(user, tx, |tx| work(tx, blob)));
         match &done {
-            Ok((_, Placed::Named)) => {}
+            Ok((_, true)) => {}
             // Its row may be read from the log after a crash.
             Err(failure) if failure.in_doubt => lock(&self.in_doubt).push(blob.file),
-            Ok((_, Placed::Unused)) | Err(_) => self.unlink_placed(blob.file),
+            Ok((_, false)) | Err(_) => self.unlink_placed(blob.file),
         }
-        done.map_err(|failure| failure.error)
+        done.map_err(|failure| failure.error).inspect_err(|error| self.audit_refusal(push, error))
     }
 
     /// Runs `work` in a transaction; when this returns Ok, it is on disk.
