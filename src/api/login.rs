@@ -124,7 +124,7 @@ fn welcome(app: &App, peer: IpAddr, principal: &Principal) -> HandlerResult {
     let (user, jwt) = (&principal.user, &app.jwt_key);
     let jwt = jwt.issue(user.id, principal.generation, user.token_id, now_s, expires_s);
     let jwt = jwt.map_err(|_| Error::internal())?;
-    app.store.audit_later(Event::of(user, "login.ok").peer(peer));
+    app.store.audit_later(Event { peer: Some(peer), ..Event::of(user, "login.ok") });
     let body = json!({
         "token": jwt,
         "token_type": "Bearer",
@@ -137,6 +137,7 @@ fn welcome(app: &App, peer: IpAddr, principal: &Principal) -> HandlerResult {
 
 /// An audit row, and a line in the log for those who watch it.
 fn report(app: &App, peer: IpAddr, event: &'static str, outcome: &'static str, user: Option<User>) {
-    app.store.audit_later(Event::new(event, outcome).peer(peer).user(user.as_ref()));
+    let event = user.map_or_else(|| Event::new(event), |user| Event::of(&user, event));
+    app.store.audit_later(Event { outcome, peer: Some(peer), ..event });
     log::event(Level::WARN, &format!("login {outcome}"), &[("peer", peer.to_string().into())]);
 }

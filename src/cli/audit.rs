@@ -18,12 +18,7 @@ pub fn run(mut args: Args) -> Done {
     let user = args.value("--user", "EMAIL")?.map(|user| user.email()).transpose()?;
     let event = args.value("--event", "NAME")?.map(event).transpose()?;
     let store = Store::open_to_read(&args.finish()?)?;
-    let mut printed = Ok(());
-    store.each_audit_row(&Filter { since, until, user, event }, |rows| {
-        printed = print_lines(rows);
-        printed.is_ok()
-    })?;
-    printed
+    store.each_audit_row(&Filter { since, until, user, event }, print_lines)
 }
 
 fn event(value: Value) -> Result<String, CliError> {

@@ -167,7 +167,7 @@ fn tell(store: &Store, settings: &Settings, started: &Started) -> Done {
             pruned.snapshots
         ));
     }
-    store.audit_later(Event::new("server.start", "ok"));
+    store.audit_later(Event::new("server.start"));
     let start = json!({ "quota_bytes": quota_bytes, "min_free_bytes": free_bytes_min });
     if let Err(error) = store.note(Fact::START, &start) {
         log::warn(&format!("`status` will show settings of an earlier start: {error}"));
@@ -186,7 +186,7 @@ fn stop(app: &Arc<App>, gates: Vec<Gate>, stop_timeout: Duration) {
             log::warn("--stop-timeout reached: some requests were cut off");
         }
     }
-    app.store.audit_later(Event::new("server.stop", "ok"));
+    app.store.audit_later(Event::new("server.stop"));
     app.store.settle(left().max(Duration::from_millis(limits::SETTLE_MS)));
 }
 

@@ -66,7 +66,7 @@ impl Store {
             Err(error) => (Fact::FAILED_BACKUP, json!({ "reason": error.to_string() })),
         };
         let outcome = if fact == Fact::GOOD_BACKUP { "ok" } else { "failed" };
-        self.leave(fact, &value, Some(Event::new("backup", outcome)));
+        self.leave(fact, &value, Some(Event { outcome, ..Event::new("backup") }));
         copied
     }
 

@@ -55,7 +55,7 @@ impl Store {
             let (user, token, last_used_at) = found.ok_or_else(unknown)?;
             Ok((principal(c, user, None, Some(token))?, token, last_used_at))
         })?;
-        self.pending.token_used(token, last_used_at, now_ms());
+        self.token_used(token, last_used_at);
         Ok(principal)
     }
 

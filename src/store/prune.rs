@@ -93,7 +93,7 @@ impl Store {
             let sql = "SELECT count(*) FROM deleted_files";
             pruned.waiting = self.db.read(|c| query_scalar(c, sql, []))?;
             if pruned.snapshots + pruned.deleted + pruned.orphans > 0 {
-                self.write_with_reserve(|tx| Event::new("prune", "ok").write(tx))?;
+                self.write_with_reserve(|tx| Event::new("prune").write(tx))?;
             }
         }
         Ok(pruned)
