@@ -114,15 +114,14 @@ pub fn moment(text: &str) -> Option<i64> {
     // SQLite reads more forms of time than these: day numbers, 24:00, the 30th of February.
     let text = text.to_ascii_uppercase();
     let form: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-    let (second, zone) = form.get(19..).map_or((false, "Z"), |rest| {
-        let zone = rest.trim_start_matches(['.', '0']);
-        (form.starts_with("0000-00-00T00:00:00"), zone)
-    });
-    let dated = second || form == "0000-00-00";
-    let zoned = matches!(zone, "Z" | "+00:00" | "-00:00") && text.get(11..13) != Some("24");
+    let after_seconds = form.strip_prefix("0000-00-00T00:00:00");
+    let zone = after_seconds.map(|rest| rest.trim_start_matches(['.', '0']));
+    if form != "0000-00-00" && !matches!(zone, Some("Z" | "+00:00" | "-00:00")) {
+        return None;
+    }
     let sql = "SELECT CAST(round(unixepoch(?1, 'subsec') * 1000) AS INTEGER)
-                WHERE date(substr(?1, 1, 10)) = substr(?1, 1, 10)";
-    let parser = Connection::open_in_memory().ok().filter(|_| dated && zoned)?;
+                WHERE date(substr(?1, 1, 10)) = substr(?1, 1, 10) AND substr(?1, 12, 2) <> '24'";
+    let parser = Connection::open_in_memory().ok()?;
     parser.query_row(sql, [text], |row| row.get(0)).ok().flatten()
 }
 
