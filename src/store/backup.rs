@@ -5,7 +5,6 @@
 //! `backup.lock` is held none of them vanishes. The copied database gets its name last, once all is
 //! on disk: without it, no command takes a folder for a copy.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -17,7 +16,7 @@ use serde_json::json;
 
 use super::audit::Event;
 use super::blobs::{Blob, differs, hash_pieces, open_verified, reason};
-use super::check::{each_page, page};
+use super::check::{Expected, each_row, page};
 use super::data_dir::{
     DATABASE, DataDir, LOST_AND_FOUND, SNAPSHOTS, close_to_others, make_folder, make_folders,
     shard_of,
@@ -30,10 +29,7 @@ use super::{Progress, Store, migrations};
 
 /// The database of a copy until all of it is there, and what SQLite makes beside it.
 const PARTIAL: &str = "configsync.db.partial";
-const PARTIAL_FILES: [&str; 4] = [
-    "configsync.db.partial-journal", "configsync.db.partial-wal", "configsync.db.partial-shm",
-    PARTIAL,
-];
+const PARTIAL_FILES: [&str; 2] = ["configsync.db.partial-journal", PARTIAL];
 
 /// What was copied.
 #[derive(Debug, Default)]
@@ -74,9 +70,8 @@ impl Store {
         &self, dest: &Path, older: Option<&Path>, hard_link: bool, progress: Progress<'_>,
     ) -> Result<Copied> {
         let older = older.map(DataDir::of_backup).transpose()?;
-        let links = older.iter().chain(hard_link.then_some(&*self.data)).collect();
         let _lock = self.data.lock_for_backup()?;
-        copy(&self.data, &self.db, dest, links, hard_link, progress)
+        copy(&self.data, &self.db, dest, older.as_ref(), hard_link, progress)
     }
 }
 
@@ -84,17 +79,15 @@ impl Store {
 pub fn restore(from: &Path, dest: &Path, progress: Progress<'_>) -> Result<Copied> {
     let from = DataDir::of_backup(from)?;
     let database = Database::open_to_copy(&from)?;
-    if let Some(parent) = dest.parent() {
-        refuse_inside(&from, dest)?;
-        make_folders(parent)?;
-    }
-    copy(&from, &database, dest, Vec::new(), false, progress)
+    refuse_inside(&from, dest)?;
+    make_folders(dest.parent().unwrap_or(dest))?;
+    copy(&from, &database, dest, None, false, progress)
 }
 
 /// Copies into a folder that is new, empty or what a copy left that was cut off. If that fails, what
-/// was written is removed.
+/// was written is removed. Files are linked that `older` has, and with `hard_link` those of `from`.
 fn copy(
-    from: &DataDir, database: &Database, dest: &Path, links: Vec<&DataDir>, all_linked: bool,
+    from: &DataDir, database: &Database, dest: &Path, older: Option<&DataDir>, hard_link: bool,
     progress: Progress<'_>,
 ) -> Result<Copied> {
     // Without a slash at its end, which a shell may have put there.
@@ -103,8 +96,14 @@ fn copy(
     let made = make_folder(&dest)?;
     let copied = DataDir::at(&dest).and_then(|to| {
         to.refuse_foreign_root()?;
-        begin(&to)?;
-        let copy = Copy { from, to: &to, links, all_linked };
+        refuse_other_things(&to)?;
+        // No server may begin anew in it meanwhile, nor another copy.
+        to.lock_server(Duration::ZERO)?;
+        // Once more, now that nobody else can begin in it.
+        refuse_other_things(&to)?;
+        close_to_others(to.root())?;
+        clear(&to)?;
+        let copy = Copy { from, to: &to, older, hard_link };
         copy.run(database, progress).inspect_err(|_| {
             let _ = clear(&to);
         })
@@ -128,28 +127,18 @@ fn refuse_inside(from: &DataDir, dest: &Path) -> Result<()> {
     }
 }
 
-/// Takes a folder for a copy: no server may begin anew in it meanwhile, nor another copy.
-fn begin(to: &DataDir) -> Result<()> {
-    refuse_other_things(to)?;
-    to.lock_server(Duration::ZERO)?;
-    // Once more, now that nobody else can begin in it.
-    refuse_other_things(to)?;
-    close_to_others(to.root())?;
-    clear(to)
-}
-
 /// There may be nothing but what a copy left that was cut off, or a volume brings along.
 fn refuse_other_things(to: &DataDir) -> Result<()> {
     let mut names = to.root().names()?;
     let unfinished = names.iter().any(|name| name == PARTIAL);
     let of_copy = |name: &str| PARTIAL_FILES.contains(&name) || name == SNAPSHOTS;
     names.retain(|name| name != LOST_AND_FOUND && !(unfinished && of_copy(name)));
-    if names.is_empty() {
-        Ok(())
-    } else {
-        let path = to.path().display();
-        let why = format!("{path} exists and is not an empty folder: name a new one");
-        Err(StoreError::unusable(why))
+    match names.is_empty() {
+        true => Ok(()),
+        false => Err(StoreError::unusable(format!(
+            "{} exists and is not an empty folder: name a new one",
+            to.path().display()
+        ))),
     }
 }
 
@@ -164,17 +153,17 @@ fn clear(to: &DataDir) -> Result<()> {
 struct Copy<'a> {
     from: &'a DataDir,
     to: &'a DataDir,
-    /// Folders whose files are linked if they are good.
-    links: Vec<&'a DataDir>,
-    /// Nothing may be copied that could be linked.
-    all_linked: bool,
+    /// A backup whose files are linked if they are good.
+    older: Option<&'a DataDir>,
+    /// The same for the files of `from`.
+    hard_link: bool,
 }
 
 impl Copy<'_> {
     fn run(&self, database: &Database, progress: Progress<'_>) -> Result<Copied> {
         let (root, mut copied) = (self.to.root(), Copied::default());
         let device = |dir: &Dir| Ok::<_, StoreError>(dir.metadata()?.dev());
-        if self.all_linked && device(root)? != device(&self.from.snapshots()?)? {
+        if self.hard_link && device(root)? != device(&self.from.snapshots()?)? {
             return Err(StoreError::unusable(format!(
                 "{} is on another file system, so nothing can be linked: leave out --hard-link",
                 self.to.path().display()
@@ -185,23 +174,12 @@ impl Copy<'_> {
         let mut connection = connect(&partial)?;
         copied.backup_time = make_it_a_copy(&mut connection)?;
         root.make_dir(SNAPSHOTS)?;
-        each_page(
-            |after| page(&connection, after),
-            |rows| {
-                for row in rows {
-                    match self.transfer(row.blob)? {
-                        Ok(linked) => {
-                            copied.files += 1;
-                            copied.linked += u64::from(linked);
-                            copied.bytes = copied.bytes.saturating_add(row.blob.size);
-                        }
-                        Err(flaw) => copied.damaged.push((row.what, reason(&flaw))),
-                    }
-                    progress(copied.files, copied.bytes);
-                }
-                Ok(())
-            },
-        )?;
+        let read = |after: &str| page(&connection, after);
+        each_row(read, |row| {
+            self.transfer(row, &mut copied)?;
+            progress(copied.files, copied.bytes);
+            Ok(())
+        })?;
         connection.close().map_err(|(_, e)| e)?;
         // One call for all files: a sync of each would wait for the disk a thousand times.
         syncfs(root.file()).map_err(|e| root.error("sync", "", e.into()))?;
@@ -210,44 +188,45 @@ impl Copy<'_> {
         Ok(copied)
     }
 
-    /// Whether a file was linked, or what is wrong with the source.
-    fn transfer(&self, blob: Blob) -> Result<io::Result<bool>> {
-        let (name, shard_name) = (blob.file.to_string(), shard_of(blob.file));
-        let shard = self.to.snapshots()?.make_dir(&shard_name)?;
-        for folder in &self.links {
-            if open_verified(folder, blob, None).is_err() {
-                continue;
-            }
-            let source = folder.shard(blob.file)?;
-            match linkat(source.file(), &*name, shard.file(), &*name, AtFlags::empty()) {
-                Ok(()) => return Ok(Ok(true)),
-                // Another file system, or as many links as a file may have.
-                Err(rustix::io::Errno::XDEV | rustix::io::Errno::MLINK) => {}
-                Err(e) => return Err(shard.error("link", &name, e.into())),
-            }
+    /// Links a file, or copies it where it cannot be linked. One that is damaged is left out.
+    fn transfer(&self, row: Expected, copied: &mut Copied) -> Result<()> {
+        let (blob, name) = (row.blob, row.blob.file.to_string());
+        let shard = self.to.snapshots()?.make_dir(&shard_of(blob.file))?;
+        let link = |folder: &DataDir| {
+            open_verified(folder, blob, None).ok()?;
+            let source = folder.shard(blob.file).ok()?;
+            linkat(source.file(), &*name, shard.file(), &*name, AtFlags::empty()).ok()
+        };
+        let mut folders = self.older.into_iter().chain(self.hard_link.then_some(self.from));
+        if folders.any(|folder| link(folder).is_some()) {
+            copied.linked += 1;
+        } else if let Some(flaw) = copy_file(self.from, blob, &shard, &name)? {
+            copied.damaged.push((row.what, reason(&flaw)));
+            return Ok(());
         }
-        match self.from.open_stored(blob.file) {
-            Ok(source) => copy_file(source, &shard, &name, blob),
-            Err(flaw) => Ok(Err(flaw)),
-        }
+        copied.files += 1;
+        copied.bytes = copied.bytes.saturating_add(blob.size);
+        Ok(())
     }
 }
 
-fn copy_file(mut source: File, shard: &Dir, name: &str, blob: Blob) -> Result<io::Result<bool>> {
+/// Copies a file, hashed on the way. Returns what is wrong with it: then there is no copy.
+fn copy_file(from: &DataDir, blob: Blob, shard: &Dir, name: &str) -> Result<Option<io::Error>> {
     let mut out = shard.create(name)?;
     let mut written = Ok(());
-    let read = hash_pieces(&mut source, |piece| {
+    let mut take = |piece: &[u8]| {
         written = out.write_all(piece);
         written.is_ok()
-    });
+    };
+    let read = from.open_stored(blob.file).and_then(|mut file| hash_pieces(&mut file, &mut take));
     written.map_err(|e| shard.error("write", name, e))?;
     let flaw = match read {
-        Ok(found) if found == (blob.size, blob.digest) => return Ok(Ok(false)),
+        Ok(found) if found == (blob.size, blob.digest) => return Ok(None),
         Ok(_) => differs("its length or SHA-256 differs"),
         Err(error) => error,
     };
     shard.unlink(name)?;
-    Ok(Err(flaw))
+    Ok(Some(flaw))
 }
 
 /// Makes a copied database one that accepts no JWT from before and gives out no id that was given

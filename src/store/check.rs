@@ -97,12 +97,10 @@ impl Store {
     fn check_rows(&self, report: &mut Report, progress: Progress<'_>) -> Result<HashSet<RandomId>> {
         let mut known = self.random_ids("SELECT file FROM deleted_files")?;
         let read = |after: &str| self.db.read(|c| page(c, after));
-        each_page(read, |page| {
-            for row in page {
-                known.insert(row.blob.file);
-                self.check_row(&row, report)?;
-                progress(report.snapshots, report.bytes);
-            }
+        each_row(read, |row| {
+            known.insert(row.blob.file);
+            self.check_row(&row, report)?;
+            progress(report.snapshots, report.bytes);
             Ok(())
         })?;
         Ok(known)
@@ -158,15 +156,15 @@ impl Store {
 
 /// Runs `work` for every file that a row names, page by page as `read` returns them: so a check of
 /// a large folder holds no long read transaction, which would keep the log from being cut back.
-pub(super) fn each_page(
-    read: impl Fn(&str) -> Result<Vec<Expected>>, mut work: impl FnMut(Vec<Expected>) -> Result<()>,
+pub(super) fn each_row(
+    read: impl Fn(&str) -> Result<Vec<Expected>>, mut work: impl FnMut(Expected) -> Result<()>,
 ) -> Result<()> {
     let mut after = String::new();
     loop {
         let page = read(&after)?;
         let Some(last) = page.last() else { return Ok(()) };
         after.clone_from(&last.name);
-        work(page)?;
+        page.into_iter().try_for_each(&mut work)?;
     }
 }
 
