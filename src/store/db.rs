@@ -52,21 +52,6 @@ pub struct Database {
     condition: Mutex<Condition>,
 }
 
-/// A write that failed.
-pub struct Failure {
-    /// Why.
-    pub error: StoreError,
-    /// COMMIT failed, and not before its last byte was written: the rows may or may not be there
-    /// after a crash.
-    pub in_doubt: bool,
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Failure {
-        Failure { error, in_doubt: false }
-    }
-}
-
 /// How the database is, as far as the last write and any read found.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
@@ -158,7 +143,7 @@ impl Database {
         let mark = RandomId::draw()?.to_string();
         let sql = "INSERT INTO server_state (name, value, updated_at) VALUES ('run', ?1, 0)
                    ON CONFLICT (name) DO UPDATE SET value = ?1";
-        self.write(|tx| execute(tx, sql, [&mark])).map_err(|failure| failure.error)?;
+        self.write(|tx| execute(tx, sql, [&mark]))?;
         // Into the file itself; where a reader holds that up, this run goes without.
         self.checkpoint("PASSIVE")?;
         *lock(&self.marked) = Some(Marked { mark, stamp: Stamp::default() });
@@ -209,11 +194,9 @@ impl Database {
 
     /// Runs `work` in a transaction that holds the write lock from its start, and commits it
     /// with full sync: when this returns Ok, the rows are on disk.
-    pub fn write<T>(
-        &self, work: impl FnOnce(&Transaction<'_>) -> Result<T>,
-    ) -> std::result::Result<T, Failure> {
+    pub fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         let done = self.transact(work);
-        match done.as_ref().map_err(|failure| failure.error.kind) {
+        match done.as_ref().map_err(|error| error.kind) {
             Ok(_) => self.note(Condition::Good),
             Err(ErrorKind::Corrupt) => self.note(Condition::Lost),
             Err(ErrorKind::DiskFull) => self.note(Condition::DiskFull),
@@ -223,14 +206,11 @@ impl Database {
         done
     }
 
-    fn transact<T>(
-        &self, work: impl FnOnce(&Transaction<'_>) -> Result<T>,
-    ) -> std::result::Result<T, Failure> {
+    fn transact<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         let mut place = self.writer.take(WAIT).ok_or_else(StoreError::busy)?;
         let writer = self.connection(&mut place)?;
         self.refuse_if_lost()?;
-        let begun = writer.transaction_with_behavior(TransactionBehavior::Immediate);
-        let tx = begun.map_err(StoreError::from)?;
+        let tx = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let value = work(&tx)?;
         match tx.commit() {
             Ok(()) => Ok(value),
@@ -241,7 +221,9 @@ impl Database {
                     e.sqlite_error_code(),
                     Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
                 );
-                Err(Failure { error: e.into(), in_doubt: !undone })
+                let mut error = StoreError::from(e);
+                error.in_doubt = !undone;
+                Err(error)
             }
         }
     }

@@ -34,7 +34,6 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rusqlite::Transaction;
 use serde_json::Value;
 
 pub use credentials::User;
@@ -191,11 +190,6 @@ impl Store {
             let size = found?.map_or(0, |stat| stat.st_size.cast_unsigned());
             Ok(sum.saturating_add(size))
         })
-    }
-
-    /// Runs `work` in a transaction; when this returns Ok, it is on disk.
-    fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
-        self.commit(work).map_err(|failure| failure.error)
     }
 
     fn random_ids(&self, sql: &str) -> Result<HashSet<RandomId>> {

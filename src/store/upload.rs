@@ -16,7 +16,6 @@ use sha2::{Digest as _, Sha256};
 use super::audit::Event;
 use super::blobs::Blob;
 use super::data_dir::DataDir;
-use super::db::Failure;
 use super::error::{Result, StoreError};
 use super::{Store, User};
 use crate::util::limits::{IN_DOUBT_MAX, RETRY_FREE_BYTES_MIN, WRITEBACK_BYTES};
@@ -86,20 +85,18 @@ impl Store {
         }
         let blob = upload.place()?;
         self.notice_clock();
-        let done = self.commit(|tx| self.work_as(user, tx, |tx| work(tx, blob)));
+        let done = self.write(|tx| self.work_as(user, tx, |tx| work(tx, blob)));
         match &done {
             Ok((_, true)) => {}
             // Its row may be read from the log after a crash.
-            Err(failure) if failure.in_doubt => lock(&self.in_doubt).push(blob.file),
+            Err(error) if error.in_doubt => lock(&self.in_doubt).push(blob.file),
             Ok((_, false)) | Err(_) => self.unlink_placed(blob.file),
         }
-        done.map_err(|failure| failure.error).inspect_err(|error| self.audit_refusal(push, error))
+        done.inspect_err(|error| self.audit_refusal(push, error))
     }
 
     /// Runs `work` in a transaction; when this returns Ok, it is on disk.
-    pub(super) fn commit<T>(
-        &self, work: impl FnOnce(&Transaction<'_>) -> Result<T>,
-    ) -> std::result::Result<T, Failure> {
+    pub(super) fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         let in_doubt = lock(&self.in_doubt).clone();
         let value = self.db.write(work)?;
         // This good commit has overwritten in the log what earlier failed ones left there: now the
