@@ -221,9 +221,7 @@ impl Database {
                     e.sqlite_error_code(),
                     Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
                 );
-                let mut error = StoreError::from(e);
-                error.in_doubt = !undone;
-                Err(error)
+                Err(StoreError { in_doubt: !undone, ..e.into() })
             }
         }
     }

@@ -49,16 +49,16 @@ pub enum ErrorKind {
 pub struct StoreError {
     /// What callers decide by.
     pub kind: ErrorKind,
-    sentence: String,
     /// COMMIT failed, and not before its last byte was written: the rows may or may not be there
     /// after a crash.
     pub in_doubt: bool,
+    pub(super) sentence: String,
 }
 
 impl StoreError {
     /// An error of any kind.
     pub fn new(kind: ErrorKind, sentence: impl Into<String>) -> StoreError {
-        StoreError { kind, sentence: sentence.into(), in_doubt: false }
+        StoreError { kind, in_doubt: false, sentence: sentence.into() }
     }
 
     /// There is no such row; the word says of what.

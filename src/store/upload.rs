@@ -84,7 +84,6 @@ impl Store {
             ));
         }
         let blob = upload.place()?;
-        self.notice_clock();
         let done = self.write(|tx| self.work_as(user, tx, |tx| work(tx, blob)));
         match &done {
             Ok((_, true)) => {}
@@ -97,6 +96,7 @@ impl Store {
 
     /// Runs `work` in a transaction; when this returns Ok, it is on disk.
     pub(super) fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
+        self.notice_clock();
         let in_doubt = lock(&self.in_doubt).clone();
         let value = self.db.write(work)?;
         // This good commit has overwritten in the log what earlier failed ones left there: now the

@@ -21,7 +21,6 @@ impl Store {
     pub(super) fn write_as<T>(
         &self, user: &User, work: impl FnOnce(&Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
-        self.notice_clock();
         self.write(|tx| self.work_as(user, tx, work))
     }
 
