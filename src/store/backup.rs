@@ -53,7 +53,10 @@ impl Store {
     pub fn backup(
         &self, dest: &Path, older: Option<&Path>, hard_link: bool, progress: Progress<'_>,
     ) -> Result<Copied> {
-        let copied = self.copy_to(dest, older, hard_link, progress);
+        let copied = older.map(DataDir::of_backup).transpose().and_then(|older| {
+            let _lock = self.data.lock_for_backup()?;
+            copy(&self.data, &self.db, dest, older.as_ref(), hard_link, progress)
+        });
         let (fact, value) = match &copied {
             Ok(Copied { files, bytes, damaged, .. }) if damaged.is_empty() => {
                 (Fact::GOOD_BACKUP, json!({ "files": files, "bytes": bytes }))
@@ -64,14 +67,6 @@ impl Store {
         let outcome = if fact == Fact::GOOD_BACKUP { "ok" } else { "failed" };
         self.leave(fact, &value, Some(Event { outcome, ..Event::new("backup") }));
         copied
-    }
-
-    fn copy_to(
-        &self, dest: &Path, older: Option<&Path>, hard_link: bool, progress: Progress<'_>,
-    ) -> Result<Copied> {
-        let older = older.map(DataDir::of_backup).transpose()?;
-        let _lock = self.data.lock_for_backup()?;
-        copy(&self.data, &self.db, dest, older.as_ref(), hard_link, progress)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Deletes what nobody needs any more: rows first, then the files that their deletion named.
 
 use rusqlite::{Connection, Row, Transaction, params};
+use serde_json::json;
 
 use super::Store;
 use super::audit::Event;
@@ -143,33 +144,24 @@ impl Store {
     /// running backup may still copy them: then they stay for the next time, as does each that
     /// cannot be unlinked.
     pub(super) fn unlink_deleted(&self, most: Option<usize>) -> Result<u64> {
+        let Some(_lock) = self.data.lock_for_unlink()? else { return Ok(0) };
         // By the key, as each query of a request: so no other file is looked at.
         let sql = "SELECT file, size_bytes FROM deleted_files WHERE file > ''
                     LIMIT coalesce(?1, -1)";
         let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
         let list: Vec<(String, u64)> = self.db.read(|c| query_rows(c, sql, [most], read))?;
-        if list.is_empty() {
-            return Ok(0);
-        }
-        let Some(_lock) = self.data.lock_for_unlink()? else { return Ok(0) };
-        let mut freed: u64 = 0;
-        for batch in list.chunks(PRUNE_ROWS) {
-            let mut gone = Vec::new();
-            for (name, size) in batch {
-                let file = RandomId::parse(name);
-                match file.map_or(Ok(false), |file| self.unlink_stored(file)) {
-                    Ok(was_there) => {
-                        freed = freed.saturating_add(if was_there { *size } else { 0 });
-                        gone.push(name);
-                    }
-                    Err(e) => log::warn(&format!("a file stays until the next prune: {e}")),
+        let (mut gone, mut freed) = (Vec::new(), 0_u64);
+        for (name, size) in list {
+            match RandomId::parse(&name).map_or(Ok(false), |file| self.unlink_stored(file)) {
+                Ok(_) => {
+                    gone.push(name);
+                    freed = freed.saturating_add(size);
                 }
+                Err(error) => log::warn(&format!("a file stays until the next prune: {error}")),
             }
-            let forget = "DELETE FROM deleted_files WHERE file = ?1";
-            self.write_with_reserve(|tx| {
-                gone.iter().try_for_each(|name| execute(tx, forget, [name]).map(drop))
-            })?;
         }
+        let sql = "DELETE FROM deleted_files WHERE file IN (SELECT value FROM json_each(?1))";
+        self.write_with_reserve(|tx| execute(tx, sql, [json!(gone).to_string()]))?;
         Ok(freed)
     }
 
@@ -210,11 +202,10 @@ fn delete_snapshots(connection: &Connection, list: &[(i64, u64)]) -> Result<u64>
                    subject_id)
                  SELECT ?2, 'snapshot.prune', s.user_id, u.email, m.machine_id, 'ok', s.id
                    FROM state_snapshots s JOIN users u ON u.id = s.user_id
-                   JOIN machines m ON m.id = s.machine_ref WHERE s.id = ?1";
-    let mut deleted = 0;
-    for (id, _) in list {
-        execute(connection, audit, [*id, now_ms()])?;
-        deleted += execute(connection, "DELETE FROM state_snapshots WHERE id = ?1", [id])?;
-    }
-    Ok(deleted as u64)
+                   JOIN machines m ON m.id = s.machine_ref
+                  WHERE s.id IN (SELECT value FROM json_each(?1))";
+    let ids = json!(list.iter().map(|(id, _)| id).collect::<Vec<_>>()).to_string();
+    execute(connection, audit, params![ids, now_ms()])?;
+    let delete = "DELETE FROM state_snapshots WHERE id IN (SELECT value FROM json_each(?1))";
+    Ok(execute(connection, delete, [ids])? as u64)
 }

@@ -14,7 +14,7 @@ use super::upload::Upload;
 use super::{Store, User};
 use crate::util::limits::KEEP_ROWS;
 use crate::util::time::now_ms;
-use crate::util::types::{Digest, MachineId, Message, Short};
+use crate::util::types::{MachineId, Message, Short};
 
 /// A snapshot's row, as the API shows it and as the store needs it.
 #[derive(Debug)]
@@ -87,7 +87,14 @@ impl Store {
         &self, user: &User, machine: &MachineId, body: &PushBody, mode: &PushMode, upload: Upload,
     ) -> Result<(Snapshot, bool)> {
         let of_machine = Selector { machine: Some(machine.clone()), ..Selector::default() };
-        let damaged = self.damaged_newest(user.id, &of_machine, upload.digest())?;
+        // Bytes are stored once more where the newest file of the same ones is damaged, not
+        // acknowledged as they are. Looked at before the transaction, which must not wait for a file
+        // to be read. A snapshot that becomes the newest between the two was synced by another push
+        // a moment ago: it is taken as whole.
+        let (newest_now, digest) =
+            (self.db.read(|c| newest(c, user.id, &of_machine))?, upload.digest());
+        let same = newest_now.filter(|newest| newest.blob.digest == digest);
+        let damaged = same.filter(|same| self.open_snapshot(same).is_err()).map(|same| same.id);
         let event = || Event::of(user, "snapshot.push").machine(machine);
         let done = self.store_blob(user, upload, event(), |tx, blob| {
             let machine_ref = match mode {
@@ -147,18 +154,6 @@ impl Store {
             self.audit(tx, Event::of(user, "snapshot.prune").machine(machine).subject(id))?;
         }
         Ok(())
-    }
-
-    /// The id of a machine's newest snapshot if it has this digest and its file is damaged: then
-    /// the same bytes are stored once more, not acknowledged as they are. Looked at before the
-    /// transaction, which must not wait for a file to be read. A snapshot that becomes the newest
-    /// between the two was synced by another push a moment ago: it is taken as whole.
-    fn damaged_newest(
-        &self, user: i64, of_machine: &Selector, digest: Digest,
-    ) -> Result<Option<i64>> {
-        let newest = self.db.read(|c| newest(c, user, of_machine))?;
-        let same = newest.filter(|newest| newest.blob.digest == digest);
-        Ok(same.filter(|same| self.open_snapshot(same).is_err()).map(|same| same.id))
     }
 
     /// Finds the newest snapshot that matches; Missing also for another user's.

@@ -69,9 +69,7 @@ impl Store {
         tmp.unlink(&name)?;
         Ok(file)
     }
-}
 
-impl Store {
     /// Makes an upload durable, then runs the transaction that names it, or returns false and does
     /// not: then the file is removed, as where it fails. `push` is noted where there is no room.
     pub(super) fn store_blob<T>(
@@ -83,14 +81,16 @@ impl Store {
                 "no push is taken until the database can be written again",
             ));
         }
-        let blob = upload.place()?;
-        let done = self.write(|tx| self.work_as(user, tx, |tx| work(tx, blob)));
-        match &done {
-            Ok((_, true)) => {}
-            // Its row may be read from the log after a crash.
-            Err(error) if error.in_doubt => lock(&self.in_doubt).push(blob.file),
-            Ok((_, false)) | Err(_) => self.unlink_placed(blob.file),
-        }
+        let done = upload.place().and_then(|blob| {
+            let done = self.write(|tx| self.work_as(user, tx, |tx| work(tx, blob)));
+            match &done {
+                Ok((_, true)) => {}
+                // Its row may be read from the log after a crash.
+                Err(error) if error.in_doubt => lock(&self.in_doubt).push(blob.file),
+                Ok((_, false)) | Err(_) => self.unlink_placed(blob.file),
+            }
+            done
+        });
         done.inspect_err(|error| self.audit_refusal(push, error))
     }
 
