@@ -4,7 +4,7 @@ use super::args::{Args, Value};
 use super::output::print_lines;
 use super::{CliError, Done, settings};
 use crate::store::Store;
-use crate::store::audit::{EVENTS, Filter, moment};
+use crate::store::audit::{EVENTS, moment};
 
 pub fn run(mut args: Args) -> Done {
     let time = |value: Option<Value>, otherwise| {
@@ -18,7 +18,7 @@ pub fn run(mut args: Args) -> Done {
     let user = args.value("--user", "EMAIL")?.map(|user| user.email()).transpose()?;
     let event = args.value("--event", "NAME")?.map(event).transpose()?;
     let store = Store::open_to_read(&args.finish()?)?;
-    store.each_audit_row(&Filter { since, until, user, event }, print_lines)
+    store.each_audit_row(since..=until, user.as_ref(), event.as_deref(), print_lines)
 }
 
 fn event(value: Value) -> Result<String, CliError> {

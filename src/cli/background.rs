@@ -38,9 +38,7 @@ pub fn spawn(app: &Arc<App>, keep: u32, audit_days: u32) -> std::io::Result<()> 
 }
 
 fn apply_retention(store: &Store, keep: u32, audit_days: u32) {
-    let given = |number: u32| (number > 0).then_some(number);
-    let retention =
-        Retention { keep: given(keep), audit_days: given(audit_days), ..Retention::default() };
+    let retention = Retention { keep, older_than_days: None, audit_days };
     match store.prune(retention, false) {
         Ok(Pruned { snapshots: 0, deleted: 0, orphans: 0, audit_rows: 0, .. }) => {}
         Ok(Pruned { snapshots, deleted, orphans, audit_rows, bytes, .. }) => log::info(&format!(

@@ -160,7 +160,7 @@ fn tell(store: &Store, settings: &Settings, started: &Started) -> Done {
         ));
     }
     if keep > 0 {
-        let pruned = store.prune(Retention { keep: Some(keep), ..Retention::default() }, true)?;
+        let pruned = store.prune(Retention { keep, ..Retention::default() }, true)?;
         log::info(&format!(
             "--keep {keep}: {} snapshots beyond the newest {keep} of their machines are deleted now, \
              and later ones as they come",

@@ -1,6 +1,7 @@
 //! The audit log: what happened, by whom, from where, with what outcome; never content.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use rusqlite::{Connection, Row, params};
 
@@ -73,32 +74,21 @@ impl Event {
     }
 }
 
-/// Which rows of the audit log to read: those that match every part given.
-#[derive(Debug)]
-pub struct Filter {
-    /// Not before this moment, milliseconds since 1970.
-    pub since: i64,
-    /// Not after this moment.
-    pub until: i64,
-    /// Of the user of this address, removed or not.
-    pub user: Option<Email>,
-    /// Of this event.
-    pub event: Option<String>,
-}
-
 impl Store {
-    /// Hands every matching row to `work`, a page at a time until that fails, oldest first: rows of
-    /// reads and logins are written later than they happened, so their ids do not tell.
+    /// Hands every row of these times (milliseconds since 1970) to `work`, a page at a time until that
+    /// fails, oldest first: rows of reads and logins are written later than they happened, so their
+    /// ids do not tell. With `user` or `event` only those of it; a user may be removed by now.
     pub fn each_audit_row<E: From<StoreError>>(
-        &self, filter: &Filter, mut work: impl FnMut(&[String]) -> std::result::Result<(), E>,
+        &self, times: RangeInclusive<i64>, user: Option<&Email>, event: Option<&str>,
+        mut work: impl FnMut(&[String]) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
         let sql = "SELECT row, created_at, id FROM audit_rows
                     WHERE (created_at, id) > (?1, ?2) AND created_at <= ?3
                       AND (?4 IS NULL OR user_email = ?4) AND (?5 IS NULL OR event = ?5)
                     ORDER BY created_at, id LIMIT 1000";
-        let (mut since, mut after) = (filter.since, i64::MIN);
+        let (mut since, mut after) = (*times.start(), i64::MIN);
         loop {
-            let values = params![since, after, filter.until, filter.user, filter.event];
+            let values = params![since, after, times.end(), user, event];
             let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
             let page: Vec<(String, i64, i64)> =
                 self.db.read(|c| query_rows(c, sql, values, read))?;

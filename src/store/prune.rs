@@ -17,12 +17,12 @@ use crate::util::types::RandomId;
 /// Which snapshots may go: those that fail every rule given. A machine's newest never goes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Retention {
-    /// A machine's newest so many stay.
-    pub keep: Option<u32>,
+    /// A machine's newest so many stay; 0 is no rule.
+    pub keep: u32,
     /// What is younger stays.
     pub older_than_days: Option<u32>,
-    /// Audit rows that are older go; None keeps all.
-    pub audit_days: Option<u32>,
+    /// Audit rows that are older go; 0 keeps all.
+    pub audit_days: u32,
 }
 
 /// What was, or would be, deleted.
@@ -44,15 +44,15 @@ pub struct Pruned {
     pub clock_in_doubt: bool,
 }
 
-/// `?1`: how many newest stay, or null; `?2`: milliseconds that make a snapshot old, or null; `?3`:
+/// `?1`: how many newest stay, or 0; `?2`: milliseconds that make a snapshot old, or null; `?3`:
 /// now. Age is counted back from the older of the clock and the newest snapshot, and a snapshot is as
 /// young as the youngest before it: a wrong clock alone makes none old. Without a rule nothing goes.
 const CANDIDATES: &str = "SELECT id, size_bytes FROM (
     SELECT id, size_bytes, max(created_at) OVER (ORDER BY id) AS as_of,
            row_number() OVER (PARTITION BY machine_ref ORDER BY id DESC) AS place
       FROM state_snapshots)
-   WHERE place > max(1, coalesce(?1, 1)) AND coalesce(as_of < min(?3,
-     (SELECT created_at FROM state_snapshots ORDER BY id DESC LIMIT 1)) - ?2, ?1 IS NOT NULL)
+   WHERE place > max(?1, 1) AND coalesce(as_of < min(?3,
+     (SELECT created_at FROM state_snapshots ORDER BY id DESC LIMIT 1)) - ?2, ?1 > 0)
    ORDER BY id";
 
 /// What was soft-deleted before `?1`, with the bytes of its files.
@@ -100,10 +100,9 @@ impl Store {
         Ok(pruned)
     }
 
-    fn prune_by_age(
-        &self, pruned: &mut Pruned, audit_days: Option<u32>, dry_run: bool,
-    ) -> Result<()> {
-        let before = days_ago(DELETED_DAYS);
+    fn prune_by_age(&self, pruned: &mut Pruned, audit_days: u32, dry_run: bool) -> Result<()> {
+        let ago = |days: u32| now_ms() - i64::from(days) * DAY_MS;
+        let before = ago(DELETED_DAYS);
         if dry_run {
             let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
             let (deleted, bytes) =
@@ -128,11 +127,13 @@ impl Store {
                 }
             }
         }
-        let Some(days) = audit_days.filter(|_| !dry_run) else { return Ok(()) };
+        if audit_days == 0 || dry_run {
+            return Ok(());
+        }
         let sql = "DELETE FROM audit_log WHERE id IN
                      (SELECT id FROM audit_log WHERE created_at < ?1 LIMIT ?2)";
         loop {
-            let rows = self.write(|tx| execute(tx, sql, params![days_ago(days), PRUNE_ROWS]))?;
+            let rows = self.write(|tx| execute(tx, sql, params![ago(audit_days), PRUNE_ROWS]))?;
             pruned.audit_rows += rows as u64;
             if rows < PRUNE_ROWS {
                 return Ok(());
@@ -189,11 +190,6 @@ impl Store {
             done => done,
         }
     }
-}
-
-/// The moment so many days ago, in milliseconds since 1970.
-fn days_ago(days: u32) -> i64 {
-    now_ms().saturating_sub(i64::from(days).saturating_mul(DAY_MS))
 }
 
 /// Deletes one batch, each snapshot with its row in the audit log; says how many were there.
