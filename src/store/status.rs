@@ -170,6 +170,8 @@ impl Fact {
     pub const FAILED_BACKUP: Fact = Fact("failed_backup");
     /// How long deletion by age still waits, since the clock seemed wrong: `wait_ms`.
     pub const CLOCK_WAIT: Fact = Fact("clock_wait");
+    /// The last good commit after some in doubt, so that it writes the log: `files`.
+    pub const IN_DOUBT: Fact = Fact("in_doubt");
     /// The last check: `damaged`, `orphans`, `database`, each a number of findings.
     pub const CHECK: Fact = Fact("last_check");
 }

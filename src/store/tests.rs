@@ -14,6 +14,7 @@ use super::entities::{Kind, Target};
 use super::error::ErrorKind;
 use super::links::UserMachine;
 use super::snapshots::{Condition, PushBody, PushMode, Selector};
+use super::status::Fact;
 use super::users::NewToken;
 use super::{Policy, RowSink, Store, User};
 use crate::util::limits::{AUDIT_CHANGES_PER_DAY_MAX, AUDIT_READS_PER_DAY_MAX, IN_DOUBT_MAX};
@@ -275,6 +276,8 @@ fn no_more_files_of_commits_in_doubt_are_taken_than_are_remembered() {
     assert!(push().is_err());
     // A good commit settles them.
     store.write(|_| Ok(())).unwrap();
+    let settled = i64::try_from(IN_DOUBT_MAX).unwrap();
+    assert_eq!(store.noted(Fact::IN_DOUBT, "files").unwrap(), Some(settled), "it wrote something");
     push().unwrap();
 }
 

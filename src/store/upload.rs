@@ -11,12 +11,14 @@ use std::sync::Arc;
 
 use rusqlite::Transaction;
 use rustix::fs::{Advice, fadvise};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::audit::Event;
 use super::blobs::Blob;
 use super::data_dir::DataDir;
 use super::error::{Result, StoreError};
+use super::status::{Fact, note};
 use super::{Store, User};
 use crate::util::limits::{IN_DOUBT_MAX, RETRY_FREE_BYTES_MIN, WRITEBACK_BYTES};
 use crate::util::log;
@@ -98,7 +100,14 @@ impl Store {
     pub(super) fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         self.notice_clock();
         let in_doubt = lock(&self.in_doubt).clone();
-        let value = self.db.write(work)?;
+        let value = self.db.write(|tx| {
+            let value = work(tx)?;
+            if !in_doubt.is_empty() {
+                // A transaction that changed nothing would write no log.
+                note(tx, Fact::IN_DOUBT, &json!({ "files": in_doubt.len() }))?;
+            }
+            Ok(value)
+        })?;
         // This good commit has overwritten in the log what earlier failed ones left there: now the
         // database itself tells whether their rows are there.
         for file in in_doubt {
