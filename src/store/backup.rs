@@ -57,14 +57,14 @@ impl Store {
             let _lock = self.data.lock_for_backup()?;
             copy(&self.data, &self.db, dest, older.as_ref(), hard_link, progress)
         });
-        let (fact, value) = match &copied {
+        let failed = |reason: &str| (Fact::FAILED_BACKUP, "failed", json!({ "reason": reason }));
+        let (fact, outcome, value) = match &copied {
             Ok(Copied { files, bytes, damaged, .. }) if damaged.is_empty() => {
-                (Fact::GOOD_BACKUP, json!({ "files": files, "bytes": bytes }))
+                (Fact::GOOD_BACKUP, "ok", json!({ "files": files, "bytes": bytes }))
             }
-            Ok(_) => (Fact::FAILED_BACKUP, json!({ "reason": "damaged files were left out" })),
-            Err(error) => (Fact::FAILED_BACKUP, json!({ "reason": error.to_string() })),
+            Ok(_) => failed("damaged files were left out"),
+            Err(error) => failed(&error.to_string()),
         };
-        let outcome = if fact == Fact::GOOD_BACKUP { "ok" } else { "failed" };
         self.leave(fact, &value, Some(Event { outcome, ..Event::new("backup") }));
         copied
     }
@@ -98,8 +98,15 @@ fn copy(
         refuse_other_things(&to)?;
         close_to_others(to.root())?;
         clear(&to)?;
-        let copy = Copy { from, to: &to, older, hard_link };
-        copy.run(database, progress).inspect_err(|_| {
+        let device = |dir: &Dir| Ok::<_, StoreError>(dir.metadata()?.dev());
+        if hard_link && device(to.root())? != device(&from.snapshots()?)? {
+            return Err(StoreError::unusable(format!(
+                "{} is on another file system, so nothing can be linked: leave out --hard-link",
+                to.path().display()
+            )));
+        }
+        let links: Vec<_> = older.into_iter().chain(hard_link.then_some(from)).collect();
+        fill(from, &to, &links, database, progress).inspect_err(|_| {
             let _ = clear(&to);
         })
     });
@@ -144,65 +151,51 @@ fn clear(to: &DataDir) -> Result<()> {
     PARTIAL_FILES.iter().try_for_each(|name| to.root().unlink(name).map(drop))
 }
 
-/// One copy at work.
-struct Copy<'a> {
-    from: &'a DataDir,
-    to: &'a DataDir,
-    /// A backup whose files are linked if they are good.
-    older: Option<&'a DataDir>,
-    /// The same for the files of `from`.
-    hard_link: bool,
+/// Copies the database and all files that the copy names, and makes it a data folder.
+fn fill(
+    from: &DataDir, to: &DataDir, links: &[&DataDir], database: &Database, progress: Progress<'_>,
+) -> Result<Copied> {
+    let (root, mut copied) = (to.root(), Copied::default());
+    let partial = to.path().join(PARTIAL);
+    database.read(|c| Ok(c.execute("VACUUM INTO ?1", [utf8(&partial)?]).map(|_| ())?))?;
+    let mut connection = connect(&partial)?;
+    copied.backup_time = make_it_a_copy(&mut connection)?;
+    root.make_dir(SNAPSHOTS)?;
+    let read = |after: &str| page(&connection, after);
+    each_row(read, |row| {
+        transfer(from, to, links, row, &mut copied)?;
+        progress(copied.files, copied.bytes);
+        Ok(())
+    })?;
+    connection.close().map_err(|(_, e)| e)?;
+    // One call for all files: a sync of each would wait for the disk a thousand times.
+    syncfs(root.file()).map_err(|e| root.error("sync", "", e.into()))?;
+    root.rename(PARTIAL, root, DATABASE)?;
+    root.sync()?;
+    Ok(copied)
 }
 
-impl Copy<'_> {
-    fn run(&self, database: &Database, progress: Progress<'_>) -> Result<Copied> {
-        let (root, mut copied) = (self.to.root(), Copied::default());
-        let device = |dir: &Dir| Ok::<_, StoreError>(dir.metadata()?.dev());
-        if self.hard_link && device(root)? != device(&self.from.snapshots()?)? {
-            return Err(StoreError::unusable(format!(
-                "{} is on another file system, so nothing can be linked: leave out --hard-link",
-                self.to.path().display()
-            )));
-        }
-        let partial = self.to.path().join(PARTIAL);
-        database.read(|c| Ok(c.execute("VACUUM INTO ?1", [utf8(&partial)?]).map(|_| ())?))?;
-        let mut connection = connect(&partial)?;
-        copied.backup_time = make_it_a_copy(&mut connection)?;
-        root.make_dir(SNAPSHOTS)?;
-        let read = |after: &str| page(&connection, after);
-        each_row(read, |row| {
-            self.transfer(row, &mut copied)?;
-            progress(copied.files, copied.bytes);
-            Ok(())
-        })?;
-        connection.close().map_err(|(_, e)| e)?;
-        // One call for all files: a sync of each would wait for the disk a thousand times.
-        syncfs(root.file()).map_err(|e| root.error("sync", "", e.into()))?;
-        root.rename(PARTIAL, root, DATABASE)?;
-        root.sync()?;
-        Ok(copied)
+/// Links a file that one of `links` has, or copies it where it cannot be linked. One that is damaged
+/// is left out.
+fn transfer(
+    from: &DataDir, to: &DataDir, links: &[&DataDir], row: Expected, copied: &mut Copied,
+) -> Result<()> {
+    let (blob, name) = (row.blob, row.blob.file.to_string());
+    let shard = to.snapshots()?.make_dir(&shard_of(blob.file))?;
+    let link = |folder: &&DataDir| {
+        open_verified(folder, blob, None).ok()?;
+        let source = folder.shard(blob.file).ok()?;
+        linkat(source.file(), &*name, shard.file(), &*name, AtFlags::empty()).ok()
+    };
+    if links.iter().find_map(link).is_some() {
+        copied.linked += 1;
+    } else if let Some(flaw) = copy_file(from, blob, &shard, &name)? {
+        copied.damaged.push((row.what, reason(&flaw)));
+        return Ok(());
     }
-
-    /// Links a file, or copies it where it cannot be linked. One that is damaged is left out.
-    fn transfer(&self, row: Expected, copied: &mut Copied) -> Result<()> {
-        let (blob, name) = (row.blob, row.blob.file.to_string());
-        let shard = self.to.snapshots()?.make_dir(&shard_of(blob.file))?;
-        let link = |folder: &DataDir| {
-            open_verified(folder, blob, None).ok()?;
-            let source = folder.shard(blob.file).ok()?;
-            linkat(source.file(), &*name, shard.file(), &*name, AtFlags::empty()).ok()
-        };
-        let mut folders = self.older.into_iter().chain(self.hard_link.then_some(self.from));
-        if folders.any(|folder| link(folder).is_some()) {
-            copied.linked += 1;
-        } else if let Some(flaw) = copy_file(self.from, blob, &shard, &name)? {
-            copied.damaged.push((row.what, reason(&flaw)));
-            return Ok(());
-        }
-        copied.files += 1;
-        copied.bytes = copied.bytes.saturating_add(blob.size);
-        Ok(())
-    }
+    copied.files += 1;
+    copied.bytes = copied.bytes.saturating_add(blob.size);
+    Ok(())
 }
 
 /// Copies a file, hashed on the way. Returns what is wrong with it: then there is no copy.
