@@ -84,7 +84,7 @@ impl Store {
             ));
         }
         let done = upload.place().and_then(|blob| {
-            let done = self.write(|tx| self.work_as(user, tx, |tx| work(tx, blob)));
+            let done = self.write_as(user, |tx| work(tx, blob));
             match &done {
                 Ok((_, true)) => {}
                 // Its row may be read from the log after a crash.

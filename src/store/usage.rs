@@ -21,35 +21,28 @@ impl Store {
     pub(super) fn write_as<T>(
         &self, user: &User, work: impl FnOnce(&Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
-        self.write(|tx| self.work_as(user, tx, work))
-    }
-
-    /// The same within a transaction.
-    pub(super) fn work_as<T>(
-        &self, user: &User, tx: &Transaction<'_>, work: impl FnOnce(&Transaction<'_>) -> Result<T>,
-    ) -> Result<T> {
-        confirm(tx, user)?;
-        // Where no file of one byte would fit, no row is added either.
-        let room = self.check_room(tx, user.id, 1);
-        let text_bytes = || -> Result<u64> {
-            query_scalar(tx, "SELECT text_bytes FROM users WHERE id = ?1", [user.id])
-        };
-        let before = text_bytes()?;
-        let done = work(tx)?;
-        let after = text_bytes()?;
-        if after > before {
-            if after > TEXT_BYTES_PER_USER_MAX {
-                let sentence = format!(
-                    "what this account keeps beside its files (machines, projects, variables, \
-                     links, environments, messages) would take more than \
-                     {TEXT_BYTES_PER_USER_MAX} bytes: delete some of it, or ask the operator to \
-                     prune old snapshots"
-                );
-                return Err(StoreError::new(ErrorKind::QuotaExceeded, sentence));
+        self.write(|tx| {
+            confirm(tx, user)?;
+            // Where no file of one byte would fit, no row is added either.
+            let room = self.check_room(tx, user.id, 1);
+            let sql = "SELECT text_bytes FROM users WHERE id = ?1";
+            let before: u64 = query_scalar(tx, sql, [user.id])?;
+            let done = work(tx)?;
+            let after: u64 = query_scalar(tx, sql, [user.id])?;
+            if after > before {
+                if after > TEXT_BYTES_PER_USER_MAX {
+                    let sentence = format!(
+                        "what this account keeps beside its files (machines, projects, variables, \
+                         links, environments, messages) would take more than \
+                         {TEXT_BYTES_PER_USER_MAX} bytes: delete some of it, or ask the operator \
+                         to prune old snapshots"
+                    );
+                    return Err(StoreError::new(ErrorKind::QuotaExceeded, sentence));
+                }
+                room?;
             }
-            room?;
-        }
-        Ok(done)
+            Ok(done)
+        })
     }
 
     /// Room for a file of `size` bytes of a user? It is on disk already, so the reserve is compared
