@@ -12,11 +12,11 @@ use crate::util::time::now_ms;
 use crate::util::types::Email;
 
 /// Every event that there is.
-pub const EVENTS: [&str; 32] = [
-    "audit.limited", "backup", "check", "entity.add", "entity.change", "entity.key", "entity.pull",
+pub const EVENTS: [&str; 30] = [
+    "audit.limited", "backup", "entity.add", "entity.change", "entity.key", "entity.pull",
     "entity.push", "entity.remove", "environment.restore", "environment.sync", "keypair.add",
     "login.failed", "login.ok", "login.throttled", "machine.register", "machine.remove", "prune",
-    "restore", "server.start", "server.stop", "snapshot.prune", "snapshot.pull", "snapshot.push",
+    "server.start", "server.stop", "snapshot.prune", "snapshot.pull", "snapshot.push",
     "token.create", "token.revoke", "user.add", "user.disable", "user.enable", "user.passwd",
     "user.quota", "user.remove",
 ];

@@ -91,9 +91,8 @@ impl Store {
         // acknowledged as they are. Looked at before the transaction, which must not wait for a file
         // to be read. A snapshot that becomes the newest between the two was synced by another push
         // a moment ago: it is taken as whole.
-        let (newest_now, digest) =
-            (self.db.read(|c| newest(c, user.id, &of_machine))?, upload.digest());
-        let same = newest_now.filter(|newest| newest.blob.digest == digest);
+        let before = self.db.read(|c| newest(c, user.id, &of_machine))?;
+        let same = before.filter(|newest| newest.blob.digest == upload.digest());
         let damaged = same.filter(|same| self.open_snapshot(same).is_err()).map(|same| same.id);
         let event = || Event::of(user, "snapshot.push").machine(machine);
         let done = self.store_blob(user, upload, event(), |tx, blob| {
