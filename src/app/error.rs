@@ -27,9 +27,7 @@ impl From<StoreError> for Error {
                 (500, "snapshot_damaged")
             }
             // What went wrong inside is the log's alone.
-            ErrorKind::Unusable | ErrorKind::Corrupt | ErrorKind::Internal => {
-                return Error::caused_by(error);
-            }
+            ErrorKind::Corrupt | ErrorKind::Internal => return Error::caused_by(error),
         };
         Error::new(status, code, error.to_string())
     }

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::audit::Event;
 use super::blobs::{Blob, differs, hash_pieces, open_verified, reason};
-use super::check::{Expected, each_row, page};
+use super::check::stored_files;
 use super::data_dir::{
     DATABASE, DataDir, LOST_AND_FOUND, SNAPSHOTS, close_to_others, make_folder, make_folders,
     shard_of,
@@ -73,7 +73,7 @@ impl Store {
 /// Copies a backup to the place of a new data folder. The backup is only read.
 pub fn restore(from: &Path, dest: &Path, progress: Progress<'_>) -> Result<Copied> {
     let from = DataDir::of_backup(from)?;
-    let database = Database::open_to_copy(&from)?;
+    let database = Database::open_to_read(&from)?;
     refuse_inside(&from, dest)?;
     make_folders(dest.parent().unwrap_or(dest))?;
     copy(&from, &database, dest, None, false, progress)
@@ -161,12 +161,10 @@ fn fill(
     let mut connection = connect(&partial)?;
     copied.backup_time = make_it_a_copy(&mut connection)?;
     root.make_dir(SNAPSHOTS)?;
-    let read = |after: &str| page(&connection, after);
-    each_row(read, |row| {
-        transfer(from, to, links, row, &mut copied)?;
+    for (what, blob) in stored_files(&connection)? {
+        transfer(from, to, links, what, blob, &mut copied)?;
         progress(copied.files, copied.bytes);
-        Ok(())
-    })?;
+    }
     connection.close().map_err(|(_, e)| e)?;
     // One call for all files: a sync of each would wait for the disk a thousand times.
     syncfs(root.file()).map_err(|e| root.error("sync", "", e.into()))?;
@@ -178,9 +176,9 @@ fn fill(
 /// Links a file that one of `links` has, or copies it where it cannot be linked. One that is damaged
 /// is left out.
 fn transfer(
-    from: &DataDir, to: &DataDir, links: &[&DataDir], row: Expected, copied: &mut Copied,
+    from: &DataDir, to: &DataDir, links: &[&DataDir], what: String, blob: Blob, copied: &mut Copied,
 ) -> Result<()> {
-    let (blob, name) = (row.blob, row.blob.file.to_string());
+    let name = blob.file.to_string();
     let shard = to.snapshots()?.make_dir(&shard_of(blob.file))?;
     let link = |folder: &&DataDir| {
         open_verified(folder, blob, None).ok()?;
@@ -190,7 +188,7 @@ fn transfer(
     if links.iter().find_map(link).is_some() {
         copied.linked += 1;
     } else if let Some(flaw) = copy_file(from, blob, &shard, &name)? {
-        copied.damaged.push((row.what, reason(&flaw)));
+        copied.damaged.push((what, reason(&flaw)));
         return Ok(());
     }
     copied.files += 1;

@@ -1,7 +1,7 @@
 //! Stored files, of snapshots and of versions of entities, and how each is verified before it is
 //! served.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read, Seek};
 use std::os::unix::fs::MetadataExt;
@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Store;
 use super::data_dir::DataDir;
-use super::db::query_scalar;
+use super::db::{query_scalar, query_strings};
 use super::error::{Result, StoreError};
 use crate::util::limits::{PIECE_BYTES, VERIFIED_AGE_NS, VERIFIED_FILES_MAX, VERIFIED_S};
 use crate::util::sync::lock;
@@ -52,6 +52,12 @@ impl Store {
             }
             StoreError::damaged(&what(), &reason(&flaw))
         })
+    }
+
+    /// The names of the files that rows name, and of those that wait to be unlinked.
+    pub(super) fn known_files(&self) -> Result<HashSet<String>> {
+        let sql = "SELECT file FROM stored_files UNION ALL SELECT file FROM deleted_files";
+        Ok(self.db.read(|c| query_strings(c, sql, []))?.into_iter().collect())
     }
 
     /// True if a row names this file.

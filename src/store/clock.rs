@@ -1,7 +1,6 @@
 //! A wrong clock, of a board without a battery or from a bad time server, must delete nothing:
 //! where it seems wrong, whatever goes by its age waits for 24 hours of running.
 
-use std::sync::Mutex;
 use std::time::Instant;
 
 use serde_json::json;
@@ -10,27 +9,27 @@ use super::Store;
 use super::db::query_scalar;
 use super::error::Result;
 use super::status::Fact;
-use crate::util::limits::{CLOCK_JUMP_MS, CLOCK_KEEP_MS, CLOCK_LEAD_MS, CLOCK_WAIT_MS};
+use crate::util::limits::{CLOCK_JUMP_MS, CLOCK_LEAD_MS, CLOCK_WAIT_MS};
 use crate::util::log;
 use crate::util::sync::lock;
 use crate::util::time::now_ms;
 
-/// Both clocks as they were at the last look; None before the first.
-#[derive(Default)]
-pub struct ClockGuard(Mutex<Option<Look>>);
-
-struct Look {
+/// Both clocks at a look at them.
+#[derive(Clone, Copy)]
+pub struct Look {
     wall_ms: i64,
     at: Instant,
     /// How long the wait still takes.
     wait_ms: i64,
-    /// The same as it was last kept, so that a restart does not end it.
-    kept_ms: i64,
 }
 
 impl Look {
-    /// The next look; starts a wait if the wall clock jumped.
-    fn next(&self, wall_ms: i64, elapsed_ms: i64) -> i64 {
+    fn elapsed_ms(&self) -> i64 {
+        i64::try_from(self.at.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// How long the wait takes at the next look; a new one begins if the wall clock jumped.
+    fn next_wait(&self, wall_ms: i64, elapsed_ms: i64) -> i64 {
         let jump = wall_ms.saturating_sub(self.wall_ms).saturating_sub(elapsed_ms);
         match jump.saturating_abs() > CLOCK_JUMP_MS {
             true => CLOCK_WAIT_MS,
@@ -40,28 +39,19 @@ impl Look {
 }
 
 impl Store {
-    /// True if the clock can be trusted to tell what is old. Asked before a row is written that
-    /// would hide that the clock jumped.
+    /// True if the clock can be trusted to tell what is old. What is left of a wait is kept, so that a restart does not
+    /// end it: by a server each time, which retention asks hourly; by a command only where it
+    /// begins, which its own row would hide.
     pub fn trusts_clock(&self) -> Result<bool> {
-        let mut looked = lock(&self.clock.0);
-        let (wall_ms, at) = (now_ms(), Instant::now());
-        let (before, kept_ms, wait_ms) = match &*looked {
-            None => (0, 0, self.first_wait(wall_ms)?),
-            Some(look) => {
-                let elapsed = i64::try_from(look.at.elapsed().as_millis()).unwrap_or(i64::MAX);
-                (look.wait_ms, look.kept_ms, look.next(wall_ms, elapsed))
-            }
+        let mut last = lock(&self.clock);
+        let wall_ms = now_ms();
+        let (before, wait_ms) = match &*last {
+            None => (0, self.first_wait(wall_ms)?),
+            Some(look) => (look.wait_ms, look.next_wait(wall_ms, look.elapsed_ms())),
         };
+        *last = Some(Look { wall_ms, at: Instant::now(), wait_ms });
+        drop(last);
         let begins = wait_ms > before;
-        let passed = kept_ms.saturating_sub(wait_ms);
-        // A command keeps nothing but the beginning, which its own row would hide.
-        let keep = match self.is_server {
-            true => begins || passed >= CLOCK_KEEP_MS || (wait_ms == 0 && kept_ms > 0),
-            false => begins && wait_ms == CLOCK_WAIT_MS,
-        };
-        let kept_ms = if keep { wait_ms } else { kept_ms };
-        *looked = Some(Look { wall_ms, at, wait_ms, kept_ms });
-        drop(looked);
         if begins && self.is_server {
             log::warn(&format!(
                 "the clock is far from the newest row, or jumped: nothing is deleted by its age in \
@@ -69,16 +59,18 @@ impl Store {
                 wait_ms / 3_600_000
             ));
         }
-        if keep {
+        if (self.is_server && wait_ms != before) || (begins && wait_ms == CLOCK_WAIT_MS) {
             self.note(Fact::CLOCK_WAIT, &json!({ "wait_ms": wait_ms }))?;
         }
         Ok(wait_ms == 0)
     }
 
-    /// Asked by a server before each write: else rows of a clock that jumped would look like the
-    /// newest ones to the next start.
+    /// Asked before each write, also the first of a process: else rows of a clock that jumped would
+    /// look like the newest ones to the next start.
     pub(super) fn notice_clock(&self) {
-        if self.is_server
+        let last = *lock(&self.clock);
+        let jumped = |look: Look| look.next_wait(now_ms(), look.elapsed_ms()) > look.wait_ms;
+        if last.is_none_or(jumped)
             && let Err(error) = self.trusts_clock()
         {
             log::error(&format!("whether the clock jumped was not kept: {error}"));
@@ -106,16 +98,15 @@ mod tests {
 
     #[test]
     fn a_wait_ends_after_a_day_of_running_and_begins_again_where_the_clocks_part() {
-        let look =
-            |wait_ms| Look { wall_ms: 1_000_000, at: Instant::now(), wait_ms, kept_ms: wait_ms };
+        let look = |wait_ms| Look { wall_ms: 1_000_000, at: Instant::now(), wait_ms };
         let hour = 3_600_000;
-        assert_eq!(look(0).next(1_000_000 + hour, hour), 0);
-        assert_eq!(look(DAY_MS).next(1_000_000 + hour, hour), DAY_MS - hour);
-        assert_eq!(look(hour).next(1_000_000 + hour, hour), 0);
+        assert_eq!(look(0).next_wait(1_000_000 + hour, hour), 0);
+        assert_eq!(look(DAY_MS).next_wait(1_000_000 + hour, hour), DAY_MS - hour);
+        assert_eq!(look(hour).next_wait(1_000_000 + hour, hour), 0);
         for jump in [-2 * DAY_MS, 2 * DAY_MS] {
-            assert_eq!(look(0).next(1_000_000 + hour + jump, hour), DAY_MS);
-            assert_eq!(look(hour).next(1_000_000 + hour + jump, hour), DAY_MS);
+            assert_eq!(look(0).next_wait(1_000_000 + hour + jump, hour), DAY_MS);
+            assert_eq!(look(hour).next_wait(1_000_000 + hour + jump, hour), DAY_MS);
         }
-        assert_eq!(look(0).next(1_000_000 + 8 * hour, 0), 0, "a night's sleep is not a jump");
+        assert_eq!(look(0).next_wait(1_000_000 + 8 * hour, 0), 0, "a night's sleep is not a jump");
     }
 }

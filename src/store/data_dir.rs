@@ -2,7 +2,7 @@
 //! a name that this program does not give is never moved, changed or deleted.
 
 use std::fs::{DirBuilder, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::dir::{Dir, is_file};
 use super::error::{Result, StoreError};
-use crate::util::limits::{RESERVE_BYTES, SERVER_LOCK_WAIT_MS};
+use crate::util::limits::SERVER_LOCK_WAIT_MS;
 use crate::util::types::RandomId;
 
 /// The SQLite database.
@@ -37,7 +37,8 @@ pub const LOST_AND_FOUND: &str = "lost+found";
 pub const OFFSITE_LAST: &str = "offsite.last";
 /// The key that signs JWTs.
 pub const KEY: &str = "jwt.key";
-const RESERVE: &str = "reserve";
+/// Room for a command on a full disk.
+pub const RESERVE: &str = "reserve";
 const BACKUP_LOCK: &str = "backup.lock";
 /// All that SQLite makes.
 const DATABASE_FILES: [&str; 4] = [DATABASE, WAL, SHM, "configsync.db-journal"];
@@ -87,51 +88,36 @@ impl DataDir {
         data.refuse_foreign_root()?;
         data.refuse_links()?;
         let database = data.root.look(DATABASE)?;
-        if database.is_none() && !data.is_empty()? {
-            return Err(StoreError::unusable(format!(
-                "{} is not empty and has no {DATABASE}: name a data folder, or an empty or new one, \
-                 with --data; a lost database is put back from a backup (see `configsync-server \
-                 restore --help`)",
-                root.display()
-            )));
+        let new = database.is_none_or(|stat| stat.st_size == 0);
+        if new {
+            data.refuse_used(database.is_some())?;
         }
         data.lock_server(Duration::from_millis(SERVER_LOCK_WAIT_MS))?;
-        match database {
-            Some(stat) if stat.st_size > 0 => return Ok((data, false)),
-            Some(_) => data.refuse_more_than_a_first_start_leaves()?,
+        if database.is_none() {
             // First of all: from here on the folder is known to be ours.
-            None => drop(data.root.create(DATABASE)?),
+            data.root.create(DATABASE)?;
+            data.root.sync()?;
         }
-        data.root.sync()?;
-        Ok((data, true))
+        Ok((data, new))
     }
 
-    /// True for a folder with nothing in it but what a volume brings along.
-    pub fn is_empty(&self) -> Result<bool> {
-        Ok(self.root.names()?.iter().all(|name| name == LOST_AND_FOUND))
-    }
-
-    /// An empty database is what a first start left that was cut off at once: it left no file
-    /// beside it, and no name that is not its own.
-    fn refuse_more_than_a_first_start_leaves(&self) -> Result<()> {
-        let refused = || {
-            StoreError::unusable(format!(
-                "{} has files, but its {DATABASE} is empty: name another folder with --data, or put \
-                 {DATABASE} back from a backup (see `configsync-server restore --help`)",
-                self.path().display()
-            ))
+    /// Refuses a folder that has no database, or an empty one, but something else. An empty one is
+    /// what a first start left that was cut off at once: it left nothing beside it but what SQLite
+    /// makes. A volume may bring something along.
+    fn refuse_used(&self, has_database: bool) -> Result<()> {
+        let (why, ours) = match has_database {
+            true => ("has files, but its configsync.db is empty", &DATABASE_FILES[..]),
+            false => ("is not empty and has no configsync.db", &[][..]),
         };
-        for name in self.root.names()? {
-            let holds_nothing = match name.as_str() {
-                TMP | ORPHANS | RUN => self.root.dir(&name)?.names()?.is_empty(),
-                SNAPSHOTS | LOST_AND_FOUND => true,
-                name => DATABASE_FILES.contains(&name),
-            };
-            if !holds_nothing {
-                return Err(refused());
-            }
+        let is_known = |name: &String| name == LOST_AND_FOUND || ours.contains(&&**name);
+        if self.root.names()?.iter().all(is_known) {
+            return Ok(());
         }
-        self.each_shard(|_, _, names| if names.is_empty() { Ok(()) } else { Err(refused()) })
+        Err(StoreError::unusable(format!(
+            "{} {why}: name a data folder, or an empty or new one, with --data; a lost database is \
+             put back from a backup (see `configsync-server restore --help`)",
+            self.path().display()
+        )))
     }
 
     /// SQLite opens its files by their paths, and follows a link in the place of its log.
@@ -174,8 +160,7 @@ impl DataDir {
         }
         // All of them now, and synced: no push can meet one that another push has just made.
         let snapshots = self.snapshots()?;
-        let there = snapshots.names()?;
-        for shard in shards().filter(|shard| !there.contains(shard)) {
+        for shard in shards() {
             snapshots.make_dir(&shard)?;
         }
         snapshots.sync()?;
@@ -204,17 +189,16 @@ impl DataDir {
     /// Removes what was under way when the last server ended: none of it was ever acknowledged.
     /// What is not ours stays, and its names are returned.
     pub fn sweep(&self) -> Result<Vec<String>> {
+        for lock in OLD_LOCKS {
+            if self.root.look(lock)?.is_some_and(|stat| is_file(&stat)) {
+                self.root.unlink(lock)?;
+            }
+        }
         let mut foreign = self.root.names()?;
         foreign.retain(|name| !DATABASE_FILES.contains(&&**name) && !OTHERS.contains(&&**name));
         let shards: Vec<_> = shards().collect();
         let beside = self.snapshots()?.names()?.into_iter().filter(|name| !shards.contains(name));
         foreign.extend(beside.map(|name| format!("{SNAPSHOTS}/{name}")));
-        for lock in OLD_LOCKS {
-            if self.root.look(lock)?.is_some_and(|stat| is_file(&stat)) {
-                self.root.unlink(lock)?;
-                foreign.retain(|name| name != lock);
-            }
-        }
         for folder in [TMP, RUN] {
             let dir = self.root.dir(folder)?;
             for name in dir.names()? {
@@ -295,13 +279,6 @@ impl DataDir {
         Ok(true)
     }
 
-    /// Free bytes of the disk for this process.
-    pub fn free_bytes(&self) -> Result<u64> {
-        let failed = |e: Errno| self.root.error("look at", "", e.into());
-        let stat = rustix::fs::fstatvfs(self.root.file()).map_err(failed)?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-    }
-
     /// Takes the one-server lock: on the folder itself, since a file could be removed. It lasts as
     /// long as the folder is open, and ends with the process, however that ends.
     pub fn lock_server(&self, wait: Duration) -> Result<()> {
@@ -354,26 +331,6 @@ impl DataDir {
         }
     }
 
-    /// Keeps room back for a command that frees some when the disk is full. Not where the room may
-    /// be needed sooner, with less than twice the free bytes at which pushes are refused.
-    pub fn keep_reserve(&self, free_bytes_min: u64) -> Result<()> {
-        let least = free_bytes_min.max(RESERVE_BYTES).saturating_mul(2);
-        let there = self.root.look(RESERVE)?;
-        let whole = there.is_some_and(|stat| stat.st_size.cast_unsigned() >= RESERVE_BYTES);
-        if whole || self.free_bytes()? < least {
-            return Ok(());
-        }
-        // Random bytes: a file system that compresses would keep no room for zeros.
-        let mut bytes = vec![0; usize::try_from(RESERVE_BYTES).unwrap_or_default()];
-        getrandom::fill(&mut bytes)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
-        let written = self.root.open_file(RESERVE, flags)?.write_all(&bytes);
-        written.map_err(|e| {
-            let _ = self.free_reserve();
-            self.root.error("write", RESERVE, e)
-        })
-    }
-
     /// Gives the reserve up; false if there is none.
     pub fn free_reserve(&self) -> Result<bool> {
         self.root.unlink(RESERVE)
@@ -404,7 +361,8 @@ pub fn make_folder(path: &Path) -> Result<bool> {
         Err(e) if e.kind() == ErrorKind::AlreadyExists => return Ok(false),
         made => made.map_err(failed)?,
     }
-    let synced = parent(path).and_then(|parent| parent.file().sync_all());
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let synced = File::open(parent.unwrap_or(Path::new("."))).and_then(|parent| parent.sync_all());
     synced.map_err(|e| {
         let _ = std::fs::remove_dir(path);
         failed(e)
@@ -413,19 +371,12 @@ pub fn make_folder(path: &Path) -> Result<bool> {
 }
 
 /// The same with all folders above it.
-pub fn make_folders(path: &Path) -> Result<bool> {
+pub fn make_folders(path: &Path) -> Result<()> {
     let mut above: Vec<_> = path.ancestors().filter(|p| !p.as_os_str().is_empty()).collect();
-    let mut made = false;
     while let Some(path) = above.pop() {
-        made = make_folder(path)?;
+        make_folder(path)?;
     }
-    Ok(made)
-}
-
-/// The folder that holds this path.
-pub fn parent(path: &Path) -> io::Result<Dir> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    Dir::open(parent.unwrap_or(Path::new(".")))
+    Ok(())
 }
 
 fn no_data_folder(root: &Path) -> StoreError {

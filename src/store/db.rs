@@ -1,10 +1,10 @@
 //! SQLite connections: one writer behind a lock, a few readers beside it.
 
-use std::fs;
-use std::io::Read;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -14,24 +14,22 @@ use rusqlite::{
     CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row, Transaction,
     TransactionBehavior,
 };
-use rustix::fs::lstat;
-use rustix::io::Errno;
+use rustix::fs::OFlags;
 
 use super::RowSink;
-use super::data_dir::{DATABASE, DataDir, SHM, WAL, parent};
+use super::data_dir::{DATABASE, DataDir, SHM, WAL};
+use super::dir::TempFolder;
 use super::error::{ErrorKind, Result, StoreError};
-use super::migrations::{self, MAGIC};
+use super::migrations::{self, APPLICATION_ID, APPLICATION_ID_AT};
 use crate::util::limits::{READERS, SQLITE_BUSY_MS, SQLITE_CACHE_KIB, WAL_BYTES_MAX};
 use crate::util::log;
 use crate::util::sync::{Pool, PoolGuard, lock};
 use crate::util::time::rfc3339;
-use crate::util::types::{
-    Base64, Email, Key, Long, MachineId, Message, Name, RandomId, Short, Visibility,
-};
+use crate::util::types::{Base64, Email, Key, Long, MachineId, Message, Name, Short, Visibility};
 
-/// The first SQLite without the WAL reset bug, which could lose committed pages of a database
-/// that two connections write (https://sqlite.org/wal.html#walresetbug).
-const SQLITE_VERSION_MIN: i32 = 3_051_003;
+// The first SQLite without the WAL reset bug, which could lose committed pages of a database that
+// two connections write (https://sqlite.org/wal.html#walresetbug).
+const _: () = assert!(rusqlite::ffi::SQLITE_VERSION_NUMBER >= 3_051_003);
 
 /// How long anybody waits for a connection of this process, as for another's lock.
 const WAIT: Duration = Duration::from_millis(SQLITE_BUSY_MS);
@@ -43,61 +41,42 @@ const ROWS: &str = include_str!("rows.sql");
 pub struct Database {
     writer: Arc<Pool<Connection>>,
     readers: Arc<Pool<Connection>>,
-    source: Source,
-    /// Which files the database, its log and the index of that were when they were opened; None
-    /// where nothing is written.
-    opened: Option<[FileId; 3]>,
-    /// Of a server: the database file as it was when it last had this run's mark.
-    marked: Mutex<Option<Marked>>,
-    condition: Mutex<Condition>,
+    path: PathBuf,
+    /// It lies on a read-only medium, without a log.
+    immutable: bool,
+    /// The folder of a copy of it and its log.
+    copy: Option<TempFolder>,
+    /// Where it is written: how its files are known again. Closed after the connections.
+    opened: Option<Opened>,
+    /// Why the last write failed; of [`ErrorKind::Corrupt`] it stays, and nothing is written any
+    /// more: damage was found, or a file is not the one that was opened.
+    failure: Mutex<Option<ErrorKind>>,
 }
 
-/// How the database is, as far as the last write and any read found.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Condition {
-    /// The last write succeeded.
-    Good,
-    /// The last write found the disk full.
-    DiskFull,
-    /// The last write failed.
-    Failed,
-    /// Damage was found, or the file is not the one that was opened: this process writes no more.
-    Lost,
+/// The files as they were opened.
+struct Opened {
+    /// The database, the log, and the index of that.
+    ids: [FileId; 3],
+    /// The database. It stays open, since to close it would end the locks that SQLite has on it.
+    file: File,
+    /// Of a server: the application id that this run gave the database.
+    mark: OnceLock<i32>,
 }
 
 /// Device and inode; None for a file that is not there.
 type FileId = Option<(u64, u64)>;
 
-/// Size, and time of the last change.
-type Stamp = (i64, i64, u64);
-
-/// How a database file is known that was written over in place.
-#[derive(Clone)]
-struct Marked {
-    /// Stands in a row of the file itself, not only of its log, since this server started.
-    mark: String,
-    stamp: Stamp,
-}
-
-/// Where a database is opened.
-enum Source {
-    /// At its place, for reading and writing.
-    InPlace(PathBuf),
-    /// On a read-only medium, without a log.
-    Immutable(PathBuf),
-    /// A copy of it and its log, made in a folder that is removed on drop.
-    Copy(PathBuf),
-}
-
 impl Database {
     /// Opens the database for a server or for a command that changes rows, and migrates it.
     pub fn open(data: &DataDir) -> Result<Database> {
-        if rusqlite::version_number() < SQLITE_VERSION_MIN {
-            return Err(StoreError::unusable(format!("SQLite {} is too old", rusqlite::version())));
+        if !data.is_writable()? {
+            let why = format!("{} cannot be written: it can only be read", data.path().display());
+            return Err(StoreError::unusable(why));
         }
         migrations::refuse_foreign(data)?;
-        let source = Source::InPlace(data.path().join(DATABASE));
-        let mut writer = source.connect()?;
+        let file = data.root().open_file(DATABASE, OFlags::RDONLY)?;
+        let mut database = Database::at(data.path());
+        let mut writer = connect(&database.path)?;
         let mode: String =
             writer.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
         if mode != "wal" {
@@ -106,80 +85,89 @@ impl Database {
             return Err(StoreError::unusable(why));
         }
         migrations::migrate(&mut writer)?;
-        let opened = Some(source.file_ids()?);
-        Ok(Database::with(source, opened, Some(writer)))
+        database.writer = Pool::new([Some(writer)]);
+        let (ids, mark) = (database.file_ids()?, OnceLock::new());
+        database.opened = Some(Opened { ids, file, mark });
+        Ok(database)
     }
 
     /// Opens the database for a command that only reads, also on a read-only medium; changes
     /// nothing, and not its schema either.
     pub fn open_to_read(data: &DataDir) -> Result<Database> {
-        let database = Database::open_to_copy(data)?;
-        database.read(migrations::refuse_older)?;
-        Ok(database)
-    }
-
-    /// The same for a copy, which gets the schema of today itself.
-    pub fn open_to_copy(data: &DataDir) -> Result<Database> {
         migrations::refuse_foreign(data)?;
-        let path = data.path().join(DATABASE);
-        let log = data.root().look(WAL)?;
-        let source = match (data.is_writable()?, log) {
-            (true, _) => Source::InPlace(path),
-            (false, Some(log)) if log.st_size > 0 => Source::copy(data)?,
-            (false, _) => Source::Immutable(path),
-        };
-        Ok(Database::with(source, None, None))
+        if data.is_writable()? {
+            return Ok(Database::at(data.path()));
+        }
+        if data.root().look(WAL)?.is_none_or(|log| log.st_size == 0) {
+            return Ok(Database { immutable: true, ..Database::at(data.path()) });
+        }
+        // It must not be read without its log, and the index of that must be written.
+        let copy = TempFolder::new()?;
+        for name in [DATABASE, WAL] {
+            let copied = fs::copy(data.path().join(name), copy.0.path().join(name));
+            copied.map_err(|e| data.root().error("copy", name, e))?;
+        }
+        let database = Database::at(copy.0.path());
+        Ok(Database { copy: Some(copy), ..database })
     }
 
-    fn with(source: Source, opened: Option<[FileId; 3]>, writer: Option<Connection>) -> Database {
-        let (writer, readers) = (Pool::new([writer]), Pool::new([const { None }; READERS]));
-        let condition = Mutex::new(Condition::Good);
-        let marked = Mutex::default();
-        Database { writer, readers, source, opened, marked, condition }
+    fn at(folder: &Path) -> Database {
+        Database {
+            writer: Pool::new([None]),
+            readers: Pool::new([const { None }; READERS]),
+            path: folder.join(DATABASE),
+            immutable: false,
+            copy: None,
+            opened: None,
+            failure: Mutex::default(),
+        }
     }
 
-    /// Marks the database file as that of this run of a server.
+    /// Marks the database file as that of this run of a server: a copy of an earlier time that is
+    /// written over it has another mark.
     pub fn mark(&self) -> Result<()> {
-        let mark = RandomId::draw()?.to_string();
-        let sql = "INSERT INTO server_state (name, value, updated_at) VALUES ('run', ?1, 0)
-                   ON CONFLICT (name) DO UPDATE SET value = ?1";
-        self.write(|tx| execute(tx, sql, [&mark]))?;
+        let mut drawn = [0; 2];
+        getrandom::fill(&mut drawn)?;
+        let mark = APPLICATION_ID | i32::from(u16::from_be_bytes(drawn));
+        self.write(|tx| Ok(tx.pragma_update(None, "application_id", mark)?))?;
         // Into the file itself; where a reader holds that up, this run goes without.
         self.checkpoint("PASSIVE")?;
-        *lock(&self.marked) = Some(Marked { mark, stamp: Stamp::default() });
-        if !self.has_mark().unwrap_or(false) {
-            *lock(&self.marked) = None;
+        if let Some(opened) = &self.opened
+            && opened.application_id()? == mark
+        {
+            let _ = opened.mark.set(mark);
         }
         Ok(())
     }
 
     /// True if what is written goes into the data folder.
     pub fn is_in_place(&self) -> bool {
-        matches!(self.source, Source::InPlace(_))
+        !self.immutable && self.copy.is_none()
     }
 
-    /// How it is; looks at the files too.
-    pub fn condition(&self) -> Condition {
+    /// Why the last write failed, or the next one would; looks at the files too.
+    pub fn failure(&self) -> Option<ErrorKind> {
         // A writer at work looks itself, and may be in the middle of a checkpoint.
         if self.writer.take(Duration::ZERO).is_some_and(|_held| self.refuse_if_lost().is_err()) {
-            return Condition::Lost;
+            return Some(ErrorKind::Corrupt);
         }
-        *lock(&self.condition)
+        *lock(&self.failure)
     }
 
-    /// Notes what a write found, or that damage was met, which is not forgotten.
-    fn note(&self, found: Condition) {
-        let mut condition = lock(&self.condition);
-        if found == Condition::Lost && *condition != Condition::Lost {
+    /// Notes how a write ended, or that damage was met, which is not forgotten.
+    fn note(&self, found: Option<ErrorKind>) {
+        let mut failure = lock(&self.failure);
+        if *failure == Some(ErrorKind::Corrupt) {
+            return;
+        }
+        if found == Some(ErrorKind::Corrupt) {
             log::error(
                 "the database was moved, replaced or damaged while it was in use: nothing is \
                  written any more; stop the server, run `configsync-server check`, put the right \
                  files back or restore a backup, and start it again",
             );
         }
-        if *condition != Condition::Lost {
-            *condition = found;
-        }
+        *failure = found;
     }
 
     /// Runs `work` on a reader connection; at most [`READERS`] run at once.
@@ -187,7 +175,7 @@ impl Database {
         let mut place = self.readers.take(WAIT).ok_or_else(StoreError::busy)?;
         let done = work(self.connection(&mut place)?);
         if done.as_ref().is_err_and(|error| error.kind == ErrorKind::Corrupt) {
-            self.note(Condition::Lost);
+            self.note(Some(ErrorKind::Corrupt));
         }
         done
     }
@@ -197,10 +185,10 @@ impl Database {
     pub fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         let done = self.transact(work);
         match done.as_ref().map_err(|error| error.kind) {
-            Ok(_) => self.note(Condition::Good),
-            Err(ErrorKind::Corrupt) => self.note(Condition::Lost),
-            Err(ErrorKind::DiskFull) => self.note(Condition::DiskFull),
-            Err(ErrorKind::Internal) => self.note(Condition::Failed),
+            Ok(_) => self.note(None),
+            Err(kind @ (ErrorKind::Corrupt | ErrorKind::DiskFull | ErrorKind::Internal)) => {
+                self.note(Some(kind));
+            }
             Err(_) => {}
         }
         done
@@ -226,17 +214,17 @@ impl Database {
         }
     }
 
-    /// What is written to a file that was moved away or replaced is lost with it.
+    /// What is written to a file that was moved away, replaced or written over is lost with it.
     fn refuse_if_lost(&self) -> Result<()> {
-        let other = match self.opened {
-            Some(opened) => self.source.file_ids()? != opened,
-            None => false,
-        };
-        if other || !self.has_mark()? {
-            self.note(Condition::Lost);
+        if let Some(opened) = &self.opened {
+            let other = self.file_ids()? != opened.ids;
+            let mark = opened.mark.get();
+            if other || mark.is_some() && mark != Some(&opened.application_id()?) {
+                self.note(Some(ErrorKind::Corrupt));
+            }
         }
-        match *lock(&self.condition) {
-            Condition::Lost => Err(StoreError::unusable(
+        match *lock(&self.failure) {
+            Some(ErrorKind::Corrupt) => Err(StoreError::unusable(
                 "the server cannot write its database any more: its operator must look at the log",
             )),
             _ => Ok(()),
@@ -247,28 +235,6 @@ impl Database {
     pub fn wait_at_most(&self, wait: Duration) -> Result<()> {
         let mut place = self.writer.take(wait).ok_or_else(StoreError::busy)?;
         Ok(self.connection(&mut place)?.busy_timeout(wait)?)
-    }
-
-    /// False if the file was written over in place. It changes by checkpoints, of whichever
-    /// process; then its mark is looked at, without the log.
-    fn has_mark(&self) -> Result<bool> {
-        let mut marked = lock(&self.marked);
-        let Some(Marked { mark, stamp }) = marked.as_mut() else { return Ok(true) };
-        let now = self.source.stamp()?;
-        if *stamp != now {
-            let sql = "SELECT value FROM server_state WHERE name = 'run'";
-            let found = connect_immutable(self.source.path())
-                .and_then(|alone| query_opt(&alone, sql, [], |row| row.get(0)));
-            match found {
-                // A checkpoint that a reader held up leaves pages that fit only with the log's; the
-                // next one mends that, and needs writes. Asked again at each until then.
-                Err(e) if e.kind == ErrorKind::Corrupt && self.source.is_sqlite()? => {}
-                Err(_) => return Err(StoreError::busy()),
-                Ok(found) if found.as_ref() != Some(mark) => return Ok(false),
-                Ok(_) => *stamp = now,
-            }
-        }
-        Ok(true)
     }
 
     /// Copies the write-ahead log into the database; TRUNCATE waits for readers and empties it.
@@ -282,34 +248,8 @@ impl Database {
     fn connection<'a>(&self, place: &'a mut PoolGuard<Connection>) -> Result<&'a mut Connection> {
         match &mut place.value {
             Some(connection) => Ok(connection),
-            empty => Ok(empty.insert(self.source.connect()?)),
-        }
-    }
-}
-
-impl Source {
-    /// The database of a read-only medium with its log, which must not be read apart.
-    fn copy(data: &DataDir) -> Result<Source> {
-        let dir = std::env::temp_dir().join(format!("configsync-{}", RandomId::draw()?));
-        let failed = |e| StoreError::io("copy the database to", &dir, e);
-        fs::DirBuilder::new().mode(0o700).create(&dir).map_err(failed)?;
-        // From here on it is removed on drop.
-        let copy = Source::Copy(dir.join(DATABASE));
-        for name in [DATABASE, WAL] {
-            fs::copy(data.path().join(name), dir.join(name)).map_err(failed)?;
-        }
-        Ok(copy)
-    }
-
-    fn path(&self) -> &Path {
-        let (Source::InPlace(path) | Source::Immutable(path) | Source::Copy(path)) = self;
-        path
-    }
-
-    fn connect(&self) -> Result<Connection> {
-        match self {
-            Source::Immutable(path) => connect_immutable(path),
-            _ => connect(self.path()),
+            empty if self.immutable => Ok(empty.insert(connect_immutable(&self.path)?)),
+            empty => Ok(empty.insert(connect(&self.path)?)),
         }
     }
 
@@ -317,43 +257,24 @@ impl Source {
     /// files by them.
     fn file_ids(&self) -> Result<[FileId; 3]> {
         let id = |name: &str| {
-            let stat = look(&self.path().with_file_name(name))?;
-            Ok::<_, StoreError>(stat.map(|stat| (stat.st_dev, stat.st_ino)))
+            let path = self.path.with_file_name(name);
+            match path.symlink_metadata() {
+                Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(e) => Err(StoreError::io("look at", &path, e)),
+            }
         };
         Ok([id(DATABASE)?, id(WAL)?, id(SHM)?])
     }
-
-    /// Whether the file begins as SQLite's do, whatever follows.
-    fn is_sqlite(&self) -> Result<bool> {
-        let mut start = [0; MAGIC.len()];
-        parent(self.path())
-            .and_then(|dir| dir.open_regular(DATABASE)?.read_exact(&mut start))
-            .map_err(|e| StoreError::io("read", self.path(), e))?;
-        Ok(start == *MAGIC)
-    }
-
-    fn stamp(&self) -> Result<Stamp> {
-        let stat = look(self.path())?;
-        let missing = || StoreError::unusable(format!("{} is gone", self.path().display()));
-        stat.map(|stat| (stat.st_size, stat.st_mtime, stat.st_mtime_nsec)).ok_or_else(missing)
-    }
 }
 
-fn look(path: &Path) -> Result<Option<rustix::fs::Stat>> {
-    match lstat(path) {
-        Ok(stat) => Ok(Some(stat)),
-        Err(Errno::NOENT) => Ok(None),
-        Err(e) => Err(StoreError::io("look at", path, e.into())),
-    }
-}
-
-impl Drop for Source {
-    fn drop(&mut self) {
-        if let Source::Copy(path) = self
-            && let Some(dir) = path.parent()
-        {
-            let _ = fs::remove_dir_all(dir);
-        }
+impl Opened {
+    /// As it stands in the file itself, whatever its log has; 0 in one that is too short.
+    fn application_id(&self) -> Result<i32> {
+        let mut id = [0; 4];
+        let read = self.file.read_at(&mut id, APPLICATION_ID_AT);
+        read.map_err(|e| StoreError::io("read", Path::new(DATABASE), e))?;
+        Ok(i32::from_be_bytes(id))
     }
 }
 
@@ -443,9 +364,7 @@ pub fn utf8(path: &Path) -> Result<&str> {
 
 /// Opens a database for reading and writing, which no link may lead to.
 pub fn connect(path: &Path) -> Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let flags = flags | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    prepared(Connection::open_with_flags(path, flags)?)
+    connect_with(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
 }
 
 /// Opens a database that nobody writes: needs no files for locks, which a read-only medium could
@@ -453,11 +372,12 @@ pub fn connect(path: &Path) -> Result<Connection> {
 pub fn connect_immutable(path: &Path) -> Result<Connection> {
     let escaped = utf8(path)?.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    prepared(Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)?)
+    connect_with(format!("file:{escaped}?immutable=1").as_ref(), flags)
 }
 
-fn prepared(connection: Connection) -> Result<Connection> {
+fn connect_with(path: &Path, flags: OpenFlags) -> Result<Connection> {
+    let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(Duration::from_millis(SQLITE_BUSY_MS))?;
     connection.set_prepared_statement_cache_capacity(64);
     // Plans are made once, not anew for the values of each call: those would be found no better,

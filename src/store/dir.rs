@@ -10,6 +10,7 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::error::{Result, StoreError};
+use crate::util::types::RandomId;
 
 /// An open folder; everything in it is reached by its name below the descriptor.
 pub struct Dir {
@@ -95,17 +96,10 @@ impl Dir {
 
     /// The names in it; one that is not UTF-8 is none of ours, and shown as well as it can be.
     pub fn names(&self) -> Result<Vec<String>> {
-        let list = || -> rustix::io::Result<Vec<String>> {
-            let mut names = Vec::new();
-            for entry in fs::Dir::read_from(&self.file)? {
-                let name = entry?.file_name().to_string_lossy().into_owned();
-                if name != "." && name != ".." {
-                    names.push(name);
-                }
-            }
-            Ok(names)
-        };
-        list().map_err(|e| self.error("list", "", e.into()))
+        let listed = fs::Dir::read_from(&self.file).and_then(|dir| dir.collect());
+        let entries: Vec<fs::DirEntry> = listed.map_err(|e| self.error("list", "", e.into()))?;
+        let names = entries.iter().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        Ok(names.filter(|name| name != "." && name != "..").collect())
     }
 
     /// Moves a file to another folder of the same file system.
@@ -139,8 +133,24 @@ impl Dir {
 
     /// An error that names what was being done, and with what.
     pub fn error(&self, doing: &str, name: &str, source: io::Error) -> StoreError {
-        let path = if name.is_empty() { self.path.clone() } else { self.path.join(name) };
-        StoreError::io(doing, &path, source)
+        StoreError::io(doing, &self.path.join(name), source)
+    }
+}
+
+/// A new folder of mode 0700 in the system's temporary folder; removed on drop, with all in it.
+pub struct TempFolder(pub Dir);
+
+impl TempFolder {
+    pub fn new() -> Result<TempFolder> {
+        let path = std::env::temp_dir();
+        let temp = Dir::open(&path).map_err(|e| StoreError::io("open the folder", &path, e))?;
+        Ok(TempFolder(temp.make_dir(&format!("configsync-{}", RandomId::draw()?))?))
+    }
+}
+
+impl Drop for TempFolder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0.path);
     }
 }
 

@@ -37,11 +37,10 @@ pub enum ErrorKind {
     Damaged,
     /// A lock was not to be had in time.
     Busy,
-    /// The data folder cannot be used as it is.
-    Unusable,
     /// The database is damaged.
     Corrupt,
-    /// SQLite, the file system or the random source failed.
+    /// SQLite, the file system or the random source failed, or the data folder cannot be used as it
+    /// is.
     Internal,
 }
 
@@ -121,7 +120,7 @@ impl StoreError {
 
     /// The data folder cannot be used as it is; the sentence says why.
     pub fn unusable(sentence: impl Into<String>) -> StoreError {
-        StoreError::new(ErrorKind::Unusable, sentence)
+        StoreError::new(ErrorKind::Internal, sentence)
     }
 
     /// An I/O error while `doing` something with `path`.

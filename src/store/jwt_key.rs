@@ -26,12 +26,13 @@ impl Store {
             tmp.rename(&name, root, KEY)?;
             root.sync()?;
         }
-        let file = root.open_regular(KEY).map_err(|e| root.error("open", KEY, e))?;
-        let mode = file.metadata().map_err(|e| root.error("look at", KEY, e))?.mode();
-        if mode & 0o077 != 0 {
-            let closed = fchmod(&file, Mode::RUSR | Mode::WUSR);
-            closed.map_err(|e| root.error("close to others", KEY, e.into()))?;
-        }
+        let opened = root.open_regular(KEY).and_then(|file| {
+            if file.metadata()?.mode() & 0o077 != 0 {
+                fchmod(&file, Mode::RUSR | Mode::WUSR)?;
+            }
+            Ok(file)
+        });
+        let file = opened.map_err(|e| root.error("open", KEY, e))?;
         read_key(file, &root.path().join(KEY))
     }
 }

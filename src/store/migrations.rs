@@ -13,10 +13,10 @@ const MARK: &str = "\n-- version ";
 
 /// The version of [`SCHEMA`].
 pub const VERSION: i64 = 5;
-/// `PRAGMA application_id`: "cfgs".
-const APPLICATION_ID: i64 = 0x6366_6773;
-/// How every file of SQLite begins.
-pub const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// `PRAGMA application_id`: "cf", and two bytes that every start of a server draws anew.
+pub const APPLICATION_ID: i32 = 0x6366_0000;
+/// Where that stands in the file.
+pub const APPLICATION_ID_AT: u64 = 68;
 
 /// Brings the database to [`VERSION`] in one transaction: a new one gets every part of the
 /// schema, an older one those after its version; a newer one is refused untouched. Of several
@@ -57,21 +57,22 @@ pub fn refuse_older(connection: &Connection) -> Result<()> {
 pub fn refuse_foreign(data: &DataDir) -> Result<()> {
     let mut header = Vec::new();
     let opened = data.root().open_regular(DATABASE);
-    let read = opened.and_then(|file| file.take(72).read_to_end(&mut header));
-    read.map_err(|e| data.root().error("read", DATABASE, e))?;
-    let number = |at: usize| {
-        let bytes = header.get(at..at.saturating_add(4))?;
-        Some(i64::from(i32::from_be_bytes(bytes.try_into().ok()?)))
-    };
-    let (schema, version, application) = (number(40), number(60), number(68));
-    let begun = version == Some(0) && schema == Some(0);
-    let older = version.is_some_and(|version| (1..5).contains(&version));
-    let ours = begun || older || application == Some(APPLICATION_ID);
-    match version {
+    let read = opened.and_then(|file| file.take(APPLICATION_ID_AT + 4).read_to_end(&mut header));
+    if read.map_err(|e| data.root().error("read", DATABASE, e))? == 0 {
         // A start that was cut off at once.
-        None if header.is_empty() => Ok(()),
-        Some(found) if found > VERSION && ours => Err(newer(found)),
-        Some(_) if ours && header.starts_with(MAGIC) => Ok(()),
+        return Ok(());
+    }
+    let (words, _) = header.as_chunks();
+    let [schema, version, application] =
+        [40, 60, 68].map(|at| words.get(at / 4).map_or(-1, |word| i32::from_be_bytes(*word)));
+    let ours = match version {
+        0 => schema == 0,
+        1..5 => true,
+        _ => application & !0xffff == APPLICATION_ID,
+    };
+    match i64::from(version) {
+        found if found > VERSION && ours => Err(newer(found)),
+        _ if ours && header.starts_with(b"SQLite format 3\0") => Ok(()),
         _ => Err(StoreError::unusable(format!(
             "{} is not a database of configsync-server, or is damaged: name another folder with \
              --data, or restore a backup (see `configsync-server restore --help`)",

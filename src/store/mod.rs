@@ -28,17 +28,16 @@ mod usage;
 pub mod users;
 pub mod variables;
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::fs::fstatvfs;
 use serde_json::Value;
 
 pub use credentials::User;
 pub use error::{ErrorKind, Result, StoreError};
-pub use health::Health;
 pub use jwt_key::provided_jwt_key;
 pub use start::Started;
 pub use upload::Upload;
@@ -47,7 +46,6 @@ use crate::util::log;
 use crate::util::types::RandomId;
 use audit::Event;
 use blobs::VerifiedCache;
-use clock::ClockGuard;
 use data_dir::{DATABASE, DataDir, WAL};
 use db::Database;
 use health::HealthCache;
@@ -68,9 +66,9 @@ pub struct Policy {
 impl Policy {
     /// Refuses to add anything with so many bytes of disk free.
     pub fn check_free(&self, free: u64) -> Result<()> {
-        match self.free_bytes_min {
-            reserve if free < reserve => Err(StoreError::low_disk(free, reserve)),
-            _ => Ok(()),
+        match free < self.free_bytes_min {
+            true => Err(StoreError::low_disk(free, self.free_bytes_min)),
+            false => Ok(()),
         }
     }
 }
@@ -92,7 +90,8 @@ pub struct Store {
     promised: Arc<AtomicU64>,
     /// Files of commits that may or may not be read from the log after a crash.
     in_doubt: Mutex<Vec<RandomId>>,
-    clock: ClockGuard,
+    /// Both clocks as they were at the last look; None before the first.
+    clock: Mutex<Option<clock::Look>>,
     health: HealthCache,
     /// It holds the one-server lock.
     is_server: bool,
@@ -102,10 +101,6 @@ impl Store {
     /// Opens an existing data folder for a command that changes it; a server may run on it.
     pub fn open(root: &Path) -> Result<Store> {
         let data = DataDir::open(root)?;
-        if !data.is_writable()? {
-            let why = format!("{} cannot be written: it can only be read", data.path().display());
-            return Err(StoreError::unusable(why));
-        }
         let db = match Database::open(&data) {
             // Not even the index of its log has room.
             Err(e) if e.kind == ErrorKind::DiskFull && data.free_reserve()? => {
@@ -113,16 +108,14 @@ impl Store {
             }
             opened => opened?,
         };
-        let store = Store::with(data, db, Policy::default(), false);
-        // Before a row of this command hides that the clock jumped.
-        store.trusts_clock()?;
-        Ok(store)
+        Ok(Store::with(data, db, Policy::default(), false))
     }
 
     /// Opens an existing data folder for a command that only reads, also on a read-only medium.
     pub fn open_to_read(root: &Path) -> Result<Store> {
         let data = DataDir::open(root)?;
         let db = Database::open_to_read(&data)?;
+        db.read(migrations::refuse_older)?;
         Ok(Store::with(data, db, Policy::default(), false))
     }
 
@@ -136,8 +129,8 @@ impl Store {
             pending: Mutex::default(),
             promised: Arc::default(),
             in_doubt: Mutex::default(),
-            clock: ClockGuard::default(),
-            health: HealthCache::default(),
+            clock: Mutex::default(),
+            health: Mutex::default(),
         }
     }
 
@@ -147,11 +140,9 @@ impl Store {
         if !self.db.is_in_place() {
             return;
         }
-        let left = self.trusts_clock().and_then(|_| {
-            self.write(|tx| {
-                note(tx, fact, value)?;
-                event.iter().try_for_each(|event| event.write(tx))
-            })
+        let left = self.write(|tx| {
+            note(tx, fact, value)?;
+            event.iter().try_for_each(|event| event.write(tx))
         });
         if let Err(error) = left {
             log::warn(&format!("`status` will not show this outcome: {error}"));
@@ -180,7 +171,9 @@ impl Store {
 
     /// Free bytes of the disk for this process.
     pub fn free_bytes(&self) -> Result<u64> {
-        self.data.free_bytes()
+        let root = self.data.root();
+        let stat = fstatvfs(root.file()).map_err(|e| root.error("look at", "", e.into()))?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
     /// Bytes of the database with its write-ahead log.
@@ -190,11 +183,6 @@ impl Store {
             let size = found?.map_or(0, |stat| stat.st_size.cast_unsigned());
             Ok(sum.saturating_add(size))
         })
-    }
-
-    fn random_ids(&self, sql: &str) -> Result<HashSet<RandomId>> {
-        let names = self.db.read(|c| db::query_strings(c, sql, []))?;
-        Ok(names.iter().filter_map(|name| RandomId::parse(name)).collect())
     }
 }
 

@@ -117,7 +117,6 @@ impl Store {
     /// Writes what waits. On failure it is logged and dropped: nobody waits for these rows, and
     /// a full disk must not fill the memory.
     pub fn write_pending(&self) {
-        self.notice_clock();
         let (uses, events, dropped) = {
             let mut pending = lock(&self.pending);
             (take(&mut pending.uses), take(&mut pending.events), take(&mut pending.dropped))

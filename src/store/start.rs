@@ -1,16 +1,18 @@
 //! How a server takes its data folder: nothing in it is changed before it is known to be ours, and
 //! nothing is served before all that an earlier end left is tidied up.
 
-use std::collections::HashSet;
+use std::io::Write;
 use std::path::Path;
 use std::time::SystemTime;
 
-use super::data_dir::{DataDir, ORPHANS, SNAPSHOTS, shard_of};
+use rustix::fs::OFlags;
+
+use super::data_dir::{DataDir, ORPHANS, RESERVE, SNAPSHOTS};
 use super::db::{Database, query_scalar};
 use super::dir::{Dir, is_file};
 use super::error::{Result, StoreError};
-use super::{Policy, Store, migrations};
-use crate::util::limits::NAMES_SHOWN_MAX;
+use super::{Policy, Store};
+use crate::util::limits::{NAMES_SHOWN_MAX, RESERVE_BYTES};
 use crate::util::types::{RandomId, visible};
 
 /// What a start found, for the log.
@@ -25,18 +27,12 @@ impl Store {
     /// Takes or makes the data folder of a server.
     pub fn start(root: &Path, policy: Policy) -> Result<(Store, Started)> {
         let (data, new) = DataDir::start(root)?;
-        migrations::refuse_foreign(&data)?;
-        if !data.is_writable()? {
-            let why = format!("{} cannot be written by this user", data.path().display());
-            return Err(StoreError::unusable(why));
-        }
+        // Before anything is made beside it: then an empty database stands alone.
+        let db = Database::open(&data)?;
         data.furnish()?;
         let mut foreign = data.sweep()?;
-        let db = Database::open(&data)?;
         let store = Store::with(data, db, policy, true);
         store.refuse_damage()?;
-        // Before the first row of this start is written.
-        store.trusts_clock()?;
         let mut warnings = Vec::new();
         if let Err(error) = store.db.mark() {
             warnings.push(format!("a database that is written over will not be noticed: {error}"));
@@ -74,17 +70,17 @@ impl Store {
     fn set_orphans_aside(
         &self, foreign: &mut Vec<String>, warnings: &mut Vec<String>,
     ) -> Result<usize> {
-        let sql = "SELECT file FROM stored_files UNION ALL SELECT file FROM deleted_files";
-        let known: HashSet<RandomId> = self.random_ids(sql)?;
+        let known = self.known_files()?;
         let (orphans, mut moved) = (self.data.root().dir(ORPHANS)?, 0);
         self.data.each_shard(|shard_name, shard, names| {
             for name in names {
-                let file = RandomId::parse(&name);
-                let placed = |file: &RandomId| shard_name == shard_of(*file);
-                if file.filter(placed).is_some_and(|file| known.contains(&file)) {
+                // One in another sub-folder is not found by its row.
+                if name.starts_with(shard_name) && known.contains(&name) {
                     continue;
                 }
-                if file.is_none() || !shard.look(&name)?.is_some_and(|stat| is_file(&stat)) {
+                if RandomId::parse(&name).is_none()
+                    || !shard.look(&name)?.is_some_and(|stat| is_file(&stat))
+                {
                     foreign.push(format!("{SNAPSHOTS}/{shard_name}/{name}"));
                     continue;
                 }
@@ -99,16 +95,31 @@ impl Store {
         Ok(moved)
     }
 
-    /// Keeps room back for a command that frees some when the disk is full.
+    /// Keeps room back for a command that frees some when the disk is full. Not where the room may
+    /// be needed sooner, with less than twice the free bytes at which pushes are refused.
     pub fn keep_reserve(&self) -> Result<()> {
-        self.data.keep_reserve(self.policy.free_bytes_min)
+        let root = self.data.root();
+        let least = self.policy.free_bytes_min.max(RESERVE_BYTES).saturating_mul(2);
+        let there = root.look(RESERVE)?;
+        let whole = there.is_some_and(|stat| stat.st_size.cast_unsigned() >= RESERVE_BYTES);
+        if whole || self.free_bytes()? < least {
+            return Ok(());
+        }
+        // Random bytes: a file system that compresses would keep no room for zeros.
+        let mut bytes = vec![0; usize::try_from(RESERVE_BYTES).unwrap_or_default()];
+        getrandom::fill(&mut bytes)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
+        root.open_file(RESERVE, flags)?.write_all(&bytes).map_err(|e| {
+            let _ = self.data.free_reserve();
+            root.error("write", RESERVE, e)
+        })
     }
 }
 
 fn set_aside(shard: &Dir, name: &str, orphans: &Dir) -> Result<()> {
     // Thirty days in orphans/ count from now, not from the push.
-    let file = shard.open_regular(name).map_err(|e| shard.error("open", name, e))?;
-    file.set_modified(SystemTime::now()).map_err(|e| shard.error("date", name, e))?;
+    let dated = shard.open_regular(name).and_then(|file| file.set_modified(SystemTime::now()));
+    dated.map_err(|e| shard.error("date", name, e))?;
     let taken = orphans.look(name)?.is_some();
     let target = if taken { RandomId::draw()?.to_string() } else { name.to_owned() };
     shard.rename(name, orphans, &target)

@@ -226,8 +226,6 @@ pub const AUDIT_CHANGES_PER_DAY_MAX: u32 = 100_000;
 /// Audit rows of one day about failed logins, which need no credentials: at real accounts and at
 /// made-up ones so many each, which is 110 MB in a year of attack. The log has all of them.
 pub const AUDIT_FAILURES_PER_DAY_MAX: u32 = 1000;
-/// Rows whose files are copied, or verified, before progress is shown.
-pub const COPY_ROWS: usize = 200;
 /// Days after which a prune deletes what was soft-deleted, or set aside in `orphans/`.
 pub const DELETED_DAYS: u32 = 30;
 /// Rows that one transaction of a prune deletes, so that pushes come in between, and that its log
@@ -254,8 +252,6 @@ pub const CLOCK_LEAD_MS: i64 = 7 * 86_400_000;
 pub const CLOCK_JUMP_MS: i64 = 86_400_000;
 /// Milliseconds of running for which nothing is deleted by its age then.
 pub const CLOCK_WAIT_MS: i64 = 86_400_000;
-/// Milliseconds of such a wait after which what is left of it is kept for the next start.
-pub const CLOCK_KEEP_MS: i64 = 3_600_000;
 /// Snapshots beyond `--keep` that one push deletes.
 pub const KEEP_ROWS: usize = 50;
 /// Milliseconds between two rounds of retention.
