@@ -131,11 +131,10 @@ fn refuse_inside(from: &DataDir, dest: &Path) -> Result<()> {
 
 /// There may be nothing but what a copy left that was cut off, or a volume brings along.
 fn refuse_other_things(to: &DataDir) -> Result<()> {
-    let mut names = to.root().names()?;
-    let unfinished = names.iter().any(|name| name == PARTIAL);
-    let of_copy = |name: &str| PARTIAL_FILES.contains(&name) || name == SNAPSHOTS;
-    names.retain(|name| name != LOST_AND_FOUND && !(unfinished && of_copy(name)));
-    match names.is_empty() {
+    let unfinished = to.root().look(PARTIAL)?.is_some();
+    let of_copy = |name: &str| name == SNAPSHOTS || PARTIAL_FILES.contains(&name);
+    let known = |name: &String| name == LOST_AND_FOUND || (unfinished && of_copy(name));
+    match to.root().names()?.iter().all(known) {
         true => Ok(()),
         false => Err(StoreError::unusable(format!(
             "{} exists and is not an empty folder: name a new one",

@@ -33,7 +33,6 @@ pub struct Upload {
     name: RandomId,
     hash: Sha256,
     len: u64,
-    written_back: u64,
     /// The room on the disk that it has not taken yet.
     promised: Share,
 }
@@ -61,7 +60,7 @@ impl Store {
         let name = RandomId::draw()?;
         let file = self.data.tmp()?.create(&name.to_string())?;
         let data = Arc::clone(&self.data);
-        Ok(Upload { data, file, name, hash: Sha256::new(), len: 0, written_back: 0, promised })
+        Ok(Upload { data, file, name, hash: Sha256::new(), len: 0, promised })
     }
 
     /// A file without a name, for a response that is too long to wait in memory.
@@ -134,13 +133,13 @@ impl Upload {
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes).or_else(|e| Err(self.data.tmp()?.error("write", "", e)))?;
         self.hash.update(bytes);
+        let part = self.len / WRITEBACK_BYTES;
         self.len += bytes.len() as u64;
         self.promised.shrink(bytes.len() as u64);
-        if self.len - self.written_back >= WRITEBACK_BYTES {
+        if self.len / WRITEBACK_BYTES > part {
             // Dropping the pages makes the kernel write them now, so that the fsync at the end
             // finds little to do. A hint only: its failure changes nothing.
-            let _ = fadvise(&self.file, self.written_back, None, Advice::DontNeed);
-            self.written_back = self.len;
+            let _ = fadvise(&self.file, part * WRITEBACK_BYTES, None, Advice::DontNeed);
         }
         Ok(())
     }
