@@ -6,7 +6,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read, Seek};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Mutex;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
@@ -14,8 +14,9 @@ use super::Store;
 use super::data_dir::DataDir;
 use super::db::{query_scalar, query_strings};
 use super::error::{Result, StoreError};
-use crate::util::limits::{PIECE_BYTES, VERIFIED_AGE_NS, VERIFIED_FILES_MAX, VERIFIED_S};
+use crate::util::limits::{PIECE_BYTES, VERIFIED_AGE_S, VERIFIED_FILES_MAX, VERIFIED_S};
 use crate::util::sync::lock;
+use crate::util::time::now_ms;
 use crate::util::types::{Digest, RandomId};
 
 /// A file as its row names it.
@@ -134,21 +135,19 @@ pub struct VerifiedCache(Mutex<HashMap<RandomId, (FileState, Instant)>>);
 struct FileState {
     inode: u64,
     size: u64,
-    changed_ns: i128,
+    /// Seconds and nanoseconds since 1970.
+    changed: (i64, i64),
 }
 
 impl FileState {
     fn of(metadata: &Metadata) -> FileState {
-        let (s, ns) = (i128::from(metadata.ctime()), i128::from(metadata.ctime_nsec()));
-        let changed_ns = s * 1_000_000_000 + ns;
-        FileState { inode: metadata.ino(), size: metadata.size(), changed_ns }
+        let changed = (metadata.ctime(), metadata.ctime_nsec());
+        FileState { inode: metadata.ino(), size: metadata.size(), changed }
     }
 
     /// A file changed a moment ago may change again within the same tick of its times.
     fn is_settled(&self) -> bool {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = i128::try_from(now.as_nanos()).unwrap_or_default();
-        now - self.changed_ns >= VERIFIED_AGE_NS
+        now_ms() / 1000 - self.changed.0 >= VERIFIED_AGE_S
     }
 }
 
@@ -177,7 +176,7 @@ mod tests {
     #[test]
     fn what_is_remembered_as_verified_is_bounded_and_ends() {
         let cache = VerifiedCache::default();
-        let state = |changed_ns| FileState { inode: 1, size: 1, changed_ns };
+        let state = |changed_s| FileState { inode: 1, size: 1, changed: (changed_s, 0) };
         for n in 0..=VERIFIED_FILES_MAX {
             cache.insert(RandomId(n as u128), state(0));
         }
@@ -185,9 +184,8 @@ mod tests {
         let last = RandomId(VERIFIED_FILES_MAX as u128);
         assert!(cache.contains(last, &state(0)) && !cache.contains(last, &state(1)));
         // A file that changed a moment ago is not remembered.
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let young = RandomId(u128::MAX);
-        cache.insert(young, state(i128::try_from(now.as_nanos()).unwrap()));
+        cache.insert(young, state(now_ms() / 1000));
         assert!(!lock(&cache.0).contains_key(&young));
         let long_ago = Instant::now().checked_sub(Duration::from_secs(VERIFIED_S)).unwrap();
         lock(&cache.0).insert(last, (state(0), long_ago));

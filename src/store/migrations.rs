@@ -20,13 +20,13 @@ pub const APPLICATION_ID_AT: u64 = 68;
 
 /// Brings the database to [`VERSION`] in one transaction: a new one gets every part of the
 /// schema, an older one those after its version; a newer one is refused untouched. Of several
-/// processes that open it at once, one does.
+/// processes that open it at once, one does: the others must not take a server's mark away.
 pub fn migrate(connection: &mut Connection) -> Result<()> {
-    if version(connection)? == VERSION {
-        return Ok(());
-    }
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found = version(&tx)?;
+    if found == VERSION {
+        return Ok(());
+    }
     let (Ok(done), true) = (usize::try_from(found), found <= VERSION) else {
         return Err(newer(found));
     };
@@ -133,6 +133,11 @@ mod tests {
         let email: String =
             old.query_row("SELECT email FROM users WHERE id = 7", [], |r| r.get(0)).unwrap();
         assert_eq!(email, "a@example.com");
+        // Another process that comes to it then leaves a running server's mark.
+        old.pragma_update(None, "application_id", APPLICATION_ID | 7).unwrap();
+        migrate(&mut old).unwrap();
+        let mark: i32 = old.pragma_query_value(None, "application_id", |r| r.get(0)).unwrap();
+        assert_eq!(mark, APPLICATION_ID | 7);
     }
 
     #[test]

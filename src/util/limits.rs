@@ -204,9 +204,9 @@ pub const RETRY_FREE_BYTES_MIN: u64 = 8 * 1024 * 1024;
 pub const VERIFIED_FILES_MAX: usize = 1024;
 /// Seconds such a verification counts.
 pub const VERIFIED_S: u64 = 3600;
-/// Nanoseconds that a file must have been unchanged before its verification may be remembered:
-/// above the granularity of file times.
-pub const VERIFIED_AGE_NS: i128 = 2_000_000_000;
+/// Seconds that a file must have been unchanged before its verification may be remembered: above
+/// the granularity of file times, also where begun seconds are counted.
+pub const VERIFIED_AGE_S: i64 = 3;
 /// Free bytes of the disk below which pushes are refused (`--min-free`).
 pub const FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// Rows (token uses, audit rows of reads) that wait for the next batch of the housekeeper.
