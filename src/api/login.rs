@@ -11,7 +11,6 @@ use crate::auth::password::{self, Permit};
 use crate::auth::throttle::{Secret, Source, Throttle, Throttled};
 use crate::auth::token::ApiToken;
 use crate::store::audit::Event;
-use crate::store::credentials::Principal;
 use crate::store::{ErrorKind, User};
 use crate::util::limits::{EMAIL_CHARS_MAX, PASSWORD_BYTES_MAX};
 use crate::util::log::{self, Level};
@@ -60,10 +59,10 @@ pub fn login(app: &App, request: &Request, permit: Option<&Permit>) -> HandlerRe
 }
 
 fn by_token(app: &App, peer: IpAddr, token: &str) -> HandlerResult {
-    let find = |token: ApiToken| app.store.principal_by_token(token.digest());
+    let find = |token: ApiToken| app.store.user_by_token(token.digest());
     match ApiToken::parse(token).map(find).transpose() {
         // A good one is never counted.
-        Ok(Some(principal)) => welcome(app, peer, &principal),
+        Ok(Some(user)) => welcome(app, peer, &user),
         Err(error) if !matches!(error.kind, ErrorKind::Unauthorized(_)) => Err(error.into()),
         _ => {
             unless_throttled(app, peer, Secret::Token, token, Throttle::attempt)?;
@@ -82,11 +81,11 @@ fn by_password(
     let right =
         right.map_err(|error| Error::caused_by(format_args!("no password hash: {error}")))?;
     match known {
-        Some(principal) if right => {
+        Some(user) if right => {
             app.throttle.succeeded(source);
-            welcome(app, peer, &principal)
+            welcome(app, peer, &user)
         }
-        known => Err(failed(app, peer, known.map(|principal| principal.user))),
+        known => Err(failed(app, peer, known)),
     }
 }
 
@@ -100,7 +99,7 @@ fn unless_throttled(
     app.metrics.login_failures.add(1);
     if throttled.first {
         let known = app.store.password_of(&account.to_lowercase()).ok().flatten();
-        report(app, peer, "login.throttled", "throttled", known.map(|(known, _)| known.user));
+        report(app, peer, "login.throttled", "throttled", known.map(|(user, _)| user));
     }
     let wait_s = throttled.retry_after.as_secs().saturating_add(1);
     let sentence = format!("too many failed logins: try again in {wait_s} seconds");
@@ -116,13 +115,12 @@ fn failed(app: &App, peer: IpAddr, user: Option<User>) -> Error {
 }
 
 /// The response with a JWT.
-fn welcome(app: &App, peer: IpAddr, principal: &Principal) -> HandlerResult {
+fn welcome(app: &App, peer: IpAddr, user: &User) -> HandlerResult {
     let now_s = now_ms() / 1000;
     // A JWT never outlives the API token it was traded for.
-    let token_ends_s = principal.token_expires_at.map_or(i64::MAX, |ms| ms / 1000);
+    let token_ends_s = user.token_expires_at.map_or(i64::MAX, |ms| ms / 1000);
     let expires_s = now_s.saturating_add(app.jwt_lifetime_s).min(token_ends_s);
-    let (user, jwt) = (&principal.user, &app.jwt_key);
-    let jwt = jwt.issue(user.id, principal.generation, user.token_id, now_s, expires_s);
+    let jwt = app.jwt_key.issue(user.id, user.generation, user.token_id, now_s, expires_s);
     let jwt = jwt.map_err(|_| Error::internal())?;
     app.store.audit_later(Event { peer: Some(peer), ..Event::of(user, "login.ok") });
     let body = json!({

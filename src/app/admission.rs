@@ -68,8 +68,8 @@ impl gate::Admission for Admission {
             Handler::Anyone(_) | Handler::Metrics(_) | Handler::Login(_) => None,
             Handler::SignedIn(_) | Handler::SignedInUpload(_) => {
                 let field = head.field("authorization");
-                let principal = authenticate(&self.app.store, &self.app.jwt_key, field)?;
-                Some(User { peer: Some(client.address), ..principal.user })
+                let user = authenticate(&self.app.store, &self.app.jwt_key, field)?;
+                Some(User { peer: Some(client.address), ..user })
             }
         };
         record.user = user.as_ref().map(|user| user.id);

@@ -7,8 +7,8 @@ use crate::app::request::percent_decode;
 use crate::app::{App, Error, HandlerResult, Request};
 use crate::auth::password::Permit;
 use crate::dialect::entities::CIPHERTEXT;
-use crate::dialect::{entities, environments, legacy, links, variables};
-use crate::store::entities::Kind;
+use crate::dialect::{entities, legacy, links, variables};
+use crate::store::entities::KINDS;
 use crate::store::{Upload, User};
 use crate::util::types::MachineId;
 use Handler::{Anyone, Login, Metrics, SignedIn, SignedInUpload};
@@ -107,8 +107,8 @@ pub static ROUTES: &[Route] = &[
     route("PATCH", "/api/machines/{mid}/profiles/{}", Json, SignedIn(links::mark_profile)),
     route("POST", "/api/sync/plan", LongJson, SignedIn(links::plan)),
     route("POST", "/api/sync/commit", LongJson, SignedIn(links::commit)),
-    route("GET", "/api/environments", Nothing, SignedIn(environments::list)),
-    route("PUT", "/api/environments/sync", LongJson, SignedIn(environments::sync)),
+    route("GET", "/api/environments", Nothing, SignedIn(legacy::list_environments)),
+    route("PUT", "/api/environments/sync", LongJson, SignedIn(legacy::sync_environments)),
     route("POST", "/api/profiles/{}/workspaces", Json, SignedIn(entities::add_workspace)),
     route(
         "DELETE",
@@ -163,8 +163,8 @@ fn captures<'p>(pattern: &str, path: &'p str) -> Option<Vec<&'p str>> {
         let word = words.next()?;
         let fits = match word {
             "{}" => !segment.is_empty(),
-            "{mid}" => !segment.is_empty() && !MachineId::is_reserved(segment),
-            "{kinds}" => Kind::from_plural(segment).is_some(),
+            "{mid}" => !segment.is_empty() && !MachineId::RESERVED.contains(&segment),
+            "{kinds}" => segment.strip_suffix('s').is_some_and(|kind| KINDS.contains(&kind)),
             word => word == segment,
         };
         if !fits {

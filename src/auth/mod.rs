@@ -5,20 +5,19 @@ pub mod password;
 pub mod throttle;
 pub mod token;
 
-use crate::store::credentials::Principal;
-use crate::store::{Result, Store, StoreError};
+use crate::store::{Result, Store, StoreError, User};
 use jwt::JwtKey;
 use token::ApiToken;
 
 /// Whom an `Authorization` field belongs to.
-pub fn authenticate(store: &Store, key: &JwtKey, field: Option<&str>) -> Result<Principal> {
+pub fn authenticate(store: &Store, key: &JwtKey, field: Option<&str>) -> Result<User> {
     let bad = StoreError::unauthorized;
     let credential = field.and_then(bearer).ok_or_else(|| bad("unknown"))?;
     match ApiToken::parse(credential) {
-        Some(token) => store.principal_by_token(token.digest()),
+        Some(token) => store.user_by_token(token.digest()),
         None => {
             let jwt = key.verify(credential).map_err(bad)?;
-            store.principal_by_claims(jwt.user_id, jwt.generation, jwt.token_id)
+            store.user_by_claims(jwt.user_id, jwt.generation, jwt.token_id)
         }
     }
 }

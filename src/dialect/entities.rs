@@ -1,13 +1,12 @@
 //! Projects, workspaces, configs, modules and profiles: one set of handlers for the five kinds.
 
 use serde::Deserialize;
-use serde_json::json;
 
 use super::check_owner;
 use crate::app::request::percent_decode;
 use crate::app::{App, Error, HandlerResult, Request, Response};
 use crate::store::audit::Event;
-use crate::store::entities::{EntityBody, Kind, Target};
+use crate::store::entities::{EntityBody, Target};
 use crate::store::{Upload, User};
 use crate::util::types::Key;
 
@@ -16,36 +15,33 @@ pub const CIPHERTEXT: &str = "ciphertext";
 
 /// GET /api/{kind}s.
 pub fn list(app: &App, request: &Request, user: &User) -> HandlerResult {
-    let kind = kind(request)?;
-    let git_url = request.query.one("git_url")?.filter(|_| kind == Kind::PROJECT);
-    app.rows(user, request.param(0), |rows| app.store.entities(user.id, kind, git_url, rows))
+    let git_url = request.query.one("git_url")?;
+    app.rows(user, request.param(0), |rows| {
+        app.store.entities(user.id, kind(request), git_url, rows)
+    })
 }
 
 /// POST /api/{kind}s.
 pub fn add(app: &App, request: &Request, user: &User) -> HandlerResult {
-    let kind = kind(request)?;
     let new: EntityBody = request.json()?;
     if new.slug.is_none() || new.name.is_none() {
         return Err(Error::malformed("slug and name are needed"));
     }
     new.git_url.as_deref().map(safe_git_url).transpose()?;
-    new.git_branch.as_deref().map(|branch| no_option("git_branch", branch)).transpose()?;
-    Ok(Response::row(201, kind.0, &app.store.add_entity(user, kind, &new)?))
+    if new.git_branch.as_deref().is_some_and(|branch| branch.starts_with('-')) {
+        return Err(Error::malformed("git_branch may not begin with -"));
+    }
+    Ok(Response::json(201, app.store.add_entity(user, kind(request), &new)?))
 }
 
 /// GET /api/{kind}s/{id}.
 pub fn show(app: &App, request: &Request, user: &User) -> HandlerResult {
-    let target = target(request, user)?;
-    let entity = app.store.entity(target)?;
-    let (kind, row, key) = (target.kind.0, entity.row, json!(entity.wrapped_dek));
-    Ok(Response::json(200, format!("{{\"{kind}\":{row},\"wrapped_dek\":{key}}}")))
+    Ok(Response::json(200, app.store.entity(target(request, user)?)?))
 }
 
 /// PATCH /api/{kind}s/{id}.
 pub fn change(app: &App, request: &Request, user: &User) -> HandlerResult {
-    let target = target(request, user)?;
-    let row = app.store.change_entity(target, &request.json()?)?;
-    Ok(Response::row(200, target.kind.0, &row))
+    Ok(Response::json(200, app.store.change_entity(target(request, user)?, &request.json()?)?))
 }
 
 /// DELETE /api/{kind}s/{id}.
@@ -101,26 +97,26 @@ struct Member {
 /// POST /api/profiles/{id}/workspaces.
 pub fn add_workspace(app: &App, request: &Request, user: &User) -> HandlerResult {
     let Member { workspace_id } = request.json()?;
-    app.store.set_profile_workspace(profile(request, user)?, workspace_id, true)?;
+    let profile = Target { user, kind: "profile", id: request.param_id(0)? };
+    app.store.add_to_profile(profile, workspace_id)?;
     Ok(Response::done(201))
 }
 
 /// DELETE /api/profiles/{id}/workspaces/{wid}.
 pub fn remove_workspace(app: &App, request: &Request, user: &User) -> HandlerResult {
-    app.store.set_profile_workspace(profile(request, user)?, request.param_id(1)?, false)?;
+    let profile = Target { user, kind: "profile", id: request.param_id(0)? };
+    app.store.remove_from_profile(profile, request.param_id(1)?)?;
     Ok(Response::done(200))
 }
 
-fn kind(request: &Request) -> Result<Kind, Error> {
-    Kind::from_plural(request.param(0)).ok_or_else(Error::internal)
+/// The kind whose plural stands first in a path.
+fn kind(request: &Request) -> &str {
+    let plural = request.param(0);
+    plural.strip_suffix('s').unwrap_or(plural)
 }
 
-fn target<'a>(request: &Request, user: &'a User) -> Result<Target<'a>, Error> {
-    Ok(Target { user, kind: kind(request)?, id: request.param_id(1)? })
-}
-
-fn profile<'a>(request: &Request, user: &'a User) -> Result<Target<'a>, Error> {
-    Ok(Target { user, kind: Kind::PROFILE, id: request.param_id(0)? })
+fn target<'a>(request: &'a Request, user: &'a User) -> Result<Target<'a>, Error> {
+    Ok(Target { user, kind: kind(request), id: request.param_id(1)? })
 }
 
 /// Other machines hand the URL to `git clone`. Git takes what begins with `-` as an option, and
@@ -129,12 +125,8 @@ fn profile<'a>(request: &Request, user: &'a User) -> Result<Target<'a>, Error> {
 fn safe_git_url(url: &str) -> Result<(), Error> {
     const SCHEMES: [&str; 9] =
         ["https", "http", "ssh", "git", "git+ssh", "ssh+git", "file", "ftp", "ftps"];
-    no_option("git_url", url)?;
-    let refuse = || Error::malformed("git_url must be an ordinary https, ssh, git or file URL");
     let word = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"+.-_".contains(&b));
-    if url.split_once("::").is_some_and(|(helper, _)| word(helper)) {
-        return Err(refuse());
-    }
+    let runs = url.split_once("::").is_some_and(|(helper, _)| word(helper));
     let (scheme, rest) = url.split_once("://").unwrap_or(("ssh", url));
     let authority = rest.split('/').next().unwrap_or_default();
     // git decodes the escapes of a URL, not those of the short form, and takes brackets off before it
@@ -145,13 +137,9 @@ fn safe_git_url(url: &str) -> Result<(), Error> {
     let host = decoded.rsplit('@').next().unwrap_or_default();
     let options = decoded.starts_with('-') || host.split(':').any(option);
     let known = SCHEMES.iter().any(|known| scheme.eq_ignore_ascii_case(known));
-    if known && !options { Ok(()) } else { Err(refuse()) }
-}
-
-fn no_option(field: &str, text: &str) -> Result<(), Error> {
-    match text.starts_with('-') {
-        true => Err(Error::malformed(format!("{field} may not begin with -"))),
-        false => Ok(()),
+    match known && !runs && !options {
+        true => Ok(()),
+        false => Err(Error::malformed("git_url must be an ordinary https, ssh, git or file URL")),
     }
 }
 

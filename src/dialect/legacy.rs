@@ -1,8 +1,11 @@
-//! The older dialect: whole-machine snapshots, actions, and what a login asks.
+//! The older dialect: whole-machine snapshots, environments, actions, and what a login asks.
 
+use serde::Deserialize;
 use serde_json::json;
 
+use super::check_entries;
 use crate::app::{App, Error, HandlerResult, Request, Response};
+use crate::store::environments::EnvironmentBody;
 use crate::store::snapshots::{PushBody, PushMode};
 use crate::store::{Upload, User};
 use crate::util::types::MachineId;
@@ -56,6 +59,26 @@ pub fn push(app: &App, request: &Request, user: &User, upload: Upload) -> Handle
     let (snapshot, _) = app.store.push(user, &machine, &body, &PushMode::Append, upload)?;
     app.metrics.pushes.add(1);
     Ok(Response::json(200, json!({ "success": true, "snapshot_id": snapshot.id })))
+}
+
+/// GET /api/environments.
+pub fn list_environments(app: &App, _request: &Request, user: &User) -> HandlerResult {
+    app.rows(user, "environments", |rows| app.store.environments(user.id, rows))
+}
+
+#[derive(Deserialize)]
+struct Environments {
+    environments: Vec<EnvironmentBody>,
+    #[serde(default)]
+    delete_missing: bool,
+}
+
+/// PUT /api/environments/sync.
+pub fn sync_environments(app: &App, request: &Request, user: &User) -> HandlerResult {
+    let Environments { environments, delete_missing } = request.json()?;
+    check_entries("environments", environments.len())?;
+    app.store.sync_environments(user, &environments, delete_missing)?;
+    list_environments(app, request, user)
 }
 
 /// GET /api/machines/{mid}/actions: nothing on this server queues changes for a machine.

@@ -1,18 +1,19 @@
 //! Which projects and profiles a machine has, and the sync protocol over them.
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::check_entries;
-use crate::app::{App, Error, HandlerResult, Request, Response};
+use crate::app::{App, HandlerResult, Request, Response};
 use crate::store::User;
-use crate::store::links::UserMachine;
+use crate::store::entities::Target;
+use crate::store::links::Synced;
 use crate::util::types::{Long, MachineId, Short};
 
 /// GET /api/machines/{mid}/projects: each project merged with its link.
 pub fn list(app: &App, request: &Request, user: &User) -> HandlerResult {
-    let on = &on(request, user)?;
-    app.rows(user, "projects", |rows| app.store.linked_projects(on, rows))
+    let machine = request.param_as(0)?;
+    app.rows(user, "projects", |rows| app.store.linked_projects(user.id, &machine, rows))
 }
 
 #[derive(Deserialize)]
@@ -23,30 +24,16 @@ struct New {
 
 /// POST /api/machines/{mid}/projects.
 pub fn add(app: &App, request: &Request, user: &User) -> HandlerResult {
-    let on = on(request, user)?;
-    let New { project_id, local_path } = request.json()?;
-    let row = app.store.link_project(&on, project_id, local_path.as_deref())?;
+    let New { project_id: id, local_path } = request.json()?;
+    let project = Target { user, kind: "project", id };
+    let row = app.store.link_project(project, &request.param_as(0)?, local_path.as_ref())?;
     Ok(Response::row(201, "link", &row))
-}
-
-#[derive(Deserialize)]
-struct Change {
-    /// None: absent. Some(None): null.
-    #[serde(default, deserialize_with = "present")]
-    local_path: Option<Option<Long>>,
-    last_synced_version: Option<u32>,
-}
-
-fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<Long>>, D::Error> {
-    Deserialize::deserialize(value).map(Some)
 }
 
 /// PATCH /api/machines/{mid}/projects/{id}.
 pub fn change(app: &App, request: &Request, user: &User) -> HandlerResult {
-    let (on, id) = (on(request, user)?, request.param_id(1)?);
-    let Change { local_path, last_synced_version } = request.json()?;
-    let path = local_path.as_ref().map(Option::as_deref);
-    let row = app.store.change_link(&on, id, path, last_synced_version.map(i64::from))?;
+    let project = Target { user, kind: "project", id: request.param_id(1)? };
+    let row = app.store.change_link(project, &request.param_as(0)?, &request.json()?)?;
     Ok(Response::row(200, "link", &row))
 }
 
@@ -57,15 +44,12 @@ struct Mark {
 
 /// PATCH /api/machines/{mid}/profiles/{id}.
 pub fn mark_profile(app: &App, request: &Request, user: &User) -> HandlerResult {
-    let (on, id) = (on(request, user)?, request.param_id(1)?);
+    let profile = Target { user, kind: "profile", id: request.param_id(1)? };
     let Mark { active } = request.json()?;
-    app.store.set_profile_active(&on, id, active)?;
-    let link = json!({ "profile_id": id, "machine_id": &*on.machine, "active": active });
+    app.store.set_profile_active(profile, &request.param_as(0)?, active)?;
+    let link =
+        json!({ "profile_id": profile.id, "machine_id": request.param(0), "active": active });
     Ok(Response::json(200, json!({ "link": link })))
-}
-
-fn on<'a>(request: &Request, user: &'a User) -> Result<UserMachine<'a>, Error> {
-    Ok(UserMachine { user, machine: request.param_as(0)? })
 }
 
 #[derive(Deserialize)]
@@ -86,13 +70,11 @@ struct Local {
 /// POST /api/sync/plan: what each project of a machine needs. Hashes are never looked at: the
 /// client's are of blobs that hold the time they were made.
 pub fn plan(app: &App, request: &Request, user: &User) -> HandlerResult {
-    let Plan { machine_id: machine, entities } = request.json()?;
+    let Plan { machine_id, entities } = request.json()?;
     check_entries("entities", entities.len())?;
-    let on = &UserMachine { user, machine };
     app.rows(user, "actions", |rows| {
-        let mut locals = entities.iter();
-        app.store.sync_states(on, entities.iter().map(|local| local.id), |state| {
-            let Some(local) = locals.next() else { return Ok(()) };
+        entities.iter().try_for_each(|local| {
+            let state = app.store.sync_state(user.id, &machine_id, local.id)?;
             rows(&step(local, state).to_string())
         })
     })
@@ -126,23 +108,14 @@ fn action(local: i64, synced: i64, current: i64) -> &'static str {
 #[derive(Deserialize)]
 struct Commit {
     machine_id: MachineId,
-    updates: Vec<Update>,
-}
-
-#[derive(Deserialize)]
-struct Update {
-    entity_type: Short,
-    entity_id: i64,
-    new_last_synced_version: u32,
+    updates: Vec<Synced>,
 }
 
 /// POST /api/sync/commit.
 pub fn commit(app: &App, request: &Request, user: &User) -> HandlerResult {
-    let Commit { machine_id: machine, updates } = request.json()?;
+    let Commit { machine_id, updates } = request.json()?;
     check_entries("updates", updates.len())?;
-    let projects = updates.iter().filter(|update| &*update.entity_type == "project");
-    let synced = projects.map(|update| (update.entity_id, update.new_last_synced_version));
-    app.store.commit_sync(&UserMachine { user, machine }, synced)?;
+    app.store.commit_sync(user, &machine_id, &updates)?;
     Ok(Response::done(200))
 }
 

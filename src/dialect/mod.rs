@@ -2,7 +2,6 @@
 //! endpoints.
 
 pub mod entities;
-pub mod environments;
 pub mod legacy;
 pub mod links;
 pub mod variables;
@@ -13,20 +12,18 @@ use crate::util::limits::REQUEST_ENTRIES_MAX;
 
 /// A key or value may only be stored for the caller.
 fn check_owner(user_id: Option<i64>, user: &User) -> Result<(), Error> {
-    match user_id {
-        Some(id) if id != user.id => {
-            Err(Error::new(403, "not_yours", "user_id must be the one of the caller"))
-        }
-        _ => Ok(()),
+    match user_id.is_some_and(|id| id != user.id) {
+        true => Err(Error::new(403, "not_yours", "user_id must be the one of the caller")),
+        false => Ok(()),
     }
 }
 
 /// A list in one request may have so many entries.
 fn check_entries(field: &str, entries: usize) -> Result<(), Error> {
-    match entries > REQUEST_ENTRIES_MAX {
-        true => Err(Error::malformed(format!(
+    if entries > REQUEST_ENTRIES_MAX {
+        return Err(Error::malformed(format!(
             "{field} may have {REQUEST_ENTRIES_MAX} entries: send the rest in another request"
-        ))),
-        false => Ok(()),
+        )));
     }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use super::check_owner;
 use crate::app::{App, Error, HandlerResult, Request, Response};
 use crate::store::User;
-use crate::store::entities::{Kind, Target};
+use crate::store::entities::Target;
 use crate::store::variables::VariableBody;
 use crate::util::types::Visibility;
 
@@ -31,8 +31,7 @@ pub fn set(app: &App, request: &Request, user: &User) -> HandlerResult {
 
 /// GET /api/projects/{id}/env.
 pub fn list(app: &App, request: &Request, user: &User) -> HandlerResult {
-    let tier = request.query.one("env")?.filter(|tier| !tier.is_empty());
-    let visibility = visibility(request)?;
+    let (tier, visibility) = (request.query.one("env")?, request.query.parsed("visibility")?);
     let project = project(request, user)?;
     app.rows(user, "variables", |rows| {
         app.store.variables(project, tier, visibility.as_ref(), rows)
@@ -42,19 +41,12 @@ pub fn list(app: &App, request: &Request, user: &User) -> HandlerResult {
 /// DELETE /api/projects/{id}/env/{name}?env=…&visibility=….
 pub fn remove(app: &App, request: &Request, user: &User) -> HandlerResult {
     let tier = request.query.one("env")?.ok_or_else(|| Error::malformed("env is needed"))?;
-    let visibility = visibility(request)?;
+    let visibility: Option<Visibility> = request.query.parsed("visibility")?;
     let visibility = visibility.as_deref().unwrap_or("shared");
     app.store.delete_variable(project(request, user)?, tier, visibility, request.param(1))?;
     Ok(Response::done(200))
 }
 
 fn project<'a>(request: &Request, user: &'a User) -> Result<Target<'a>, Error> {
-    Ok(Target { user, kind: Kind::PROJECT, id: request.param_id(0)? })
-}
-
-fn visibility(request: &Request) -> Result<Option<Visibility>, Error> {
-    match request.query.one("visibility")? {
-        Some("") => Ok(None),
-        _ => request.query.parsed("visibility"),
-    }
+    Ok(Target { user, kind: "project", id: request.param_id(0)? })
 }

@@ -17,93 +17,87 @@ use crate::util::types::Digest;
 pub struct User {
     pub id: i64,
     pub email: String,
-    /// Where from; None for the operator's commands.
-    pub peer: Option<IpAddr>,
-    /// Of the JWT they came with. None with an API token, which outlives a change of the password.
-    pub generation: Option<i64>,
+    /// Goes into JWTs; raising it ends those issued before.
+    pub generation: i64,
+    /// They came with a JWT, which counts in this generation alone. An API token outlives a change
+    /// of the password.
+    pub has_jwt: bool,
     /// The API token they came with, or traded for their JWT.
     pub token_id: Option<i64>,
+    /// When that ends, milliseconds since 1970.
+    pub token_expires_at: Option<i64>,
+    /// Where from; None for the operator's commands.
+    pub peer: Option<IpAddr>,
 }
 
 impl User {
-    /// From the columns id and email of a user, which come first.
+    /// From the columns id, email and generation of a user, which come first.
     pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<User> {
-        let (id, email) = (row.get(0)?, row.get(1)?);
-        Ok(User { id, email, peer: None, generation: None, token_id: None })
+        Ok(User {
+            id: row.get(0)?,
+            email: row.get(1)?,
+            generation: row.get(2)?,
+            has_jwt: false,
+            token_id: None,
+            token_expires_at: None,
+            peer: None,
+        })
     }
-}
-
-/// Whom a good credential belongs to.
-#[derive(Debug, Clone)]
-pub struct Principal {
-    /// The user, with the credential that is asked again when they write.
-    pub user: User,
-    /// Goes into JWTs; raising it ends those issued before.
-    pub generation: i64,
-    /// When the API token behind it ends, milliseconds since 1970.
-    pub token_expires_at: Option<i64>,
 }
 
 impl Store {
     /// Who holds this API token. Its use is noted, later and in a batch.
-    pub fn principal_by_token(&self, digest: Digest) -> Result<Principal> {
+    pub fn user_by_token(&self, digest: Digest) -> Result<User> {
         let sql = "SELECT user_id, id, last_used_at FROM api_tokens WHERE digest = ?1";
-        let (principal, token, last_used_at) = self.db.read(|c| {
-            let found = query_opt(c, sql, [digest.0], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get::<_, Option<i64>>(2)?))
-            })?;
-            let (user, token, last_used_at) = found.ok_or_else(unknown)?;
-            Ok((principal(c, user, None, Some(token))?, token, last_used_at))
-        })?;
-        self.token_used(token, last_used_at);
-        Ok(principal)
+        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+        self.db.read(|c| {
+            let found = query_opt(c, sql, [digest.0], read)?;
+            let (id, token, last_used_at) = found.ok_or_else(unknown)?;
+            let user = find(c, id, None, Some(token))?;
+            self.token_used(token, last_used_at);
+            Ok(user)
+        })
     }
 
     /// Who holds a JWT of these claims.
-    pub fn principal_by_claims(
-        &self, user: i64, generation: i64, token: Option<i64>,
-    ) -> Result<Principal> {
-        self.db.read(|c| principal(c, user, Some(generation), token))
+    pub fn user_by_claims(&self, id: i64, generation: i64, token: Option<i64>) -> Result<User> {
+        self.db.read(|c| find(c, id, Some(generation), token))
     }
 
     /// What a login by password needs: whom it would sign in, and the argon2id PHC string
     /// (None for a disabled user). None for an unknown address.
-    pub fn password_of(&self, email: &str) -> Result<Option<(Principal, Option<String>)>> {
+    pub fn password_of(&self, email: &str) -> Result<Option<(User, Option<String>)>> {
         let sql = "SELECT id, email, generation, iif(disabled_at IS NULL, password_hash, NULL)
                      FROM users WHERE email = ?1";
-        self.db.read(|c| {
-            query_opt(c, sql, [email], |row| {
-                let (user, generation) = (User::from_row(row)?, row.get(2)?);
-                Ok((Principal { user, generation, token_expires_at: None }, row.get(3)?))
-            })
-        })
+        self.db.read(|c| query_opt(c, sql, [email], |row| Ok((User::from_row(row)?, row.get(3)?))))
     }
 }
 
 /// Whether the credential behind this user still counts.
 pub(super) fn confirm(connection: &Connection, user: &User) -> Result<()> {
-    principal(connection, user.id, user.generation, user.token_id).map(drop)
+    let generation = user.has_jwt.then_some(user.generation);
+    find(connection, user.id, generation, user.token_id).map(drop)
 }
 
 /// The user if a credential counts: of this generation where it is a JWT, and with this API token
 /// where it is one or was traded for one.
-fn principal(
-    connection: &Connection, user: i64, generation: Option<i64>, token: Option<i64>,
-) -> Result<Principal> {
+fn find(
+    connection: &Connection, id: i64, generation: Option<i64>, token_id: Option<i64>,
+) -> Result<User> {
     let sql = "SELECT u.id, u.email, u.generation, t.expires_at, u.disabled_at IS NOT NULL,
                       coalesce(?2 <> u.generation, FALSE)
                       OR (?3 IS NOT NULL AND (t.id IS NULL OR t.revoked_at IS NOT NULL))
                  FROM users u LEFT JOIN api_tokens t ON t.id = ?3 AND t.user_id = u.id
                 WHERE u.id = ?1";
-    let found = query_opt(connection, sql, params![user, generation, token], |row| {
-        let user = User { generation, token_id: token, ..User::from_row(row)? };
-        let principal = Principal { user, generation: row.get(2)?, token_expires_at: row.get(3)? };
-        Ok((principal, row.get(4)?, row.get(5)?))
+    let found = query_opt(connection, sql, params![id, generation, token_id], |row| {
+        let (has_jwt, token_expires_at) = (generation.is_some(), row.get(3)?);
+        let user = User { has_jwt, token_id, token_expires_at, ..User::from_row(row)? };
+        Ok((user, row.get(4)?, row.get(5)?))
     })?;
-    let (principal, disabled, revoked) = found.ok_or_else(unknown)?;
-    let expired = principal.token_expires_at.is_some_and(|at| at <= now_ms());
+    let (user, disabled, revoked) = found.ok_or_else(unknown)?;
+    let expired = user.token_expires_at.is_some_and(|at| at <= now_ms());
     match (disabled, revoked, expired) {
-        (false, false, false) => Ok(principal),
+        (false, false, false) => Ok(user),
         (true, ..) => Err(StoreError::unauthorized("disabled")),
         (_, true, _) => Err(StoreError::unauthorized("revoked")),
         _ => Err(StoreError::unauthorized("expired")),

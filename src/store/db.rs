@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::functions::FunctionFlags;
-use rusqlite::types::{FromSql, ToSql, ToSqlOutput};
+use rusqlite::types::FromSql;
 use rusqlite::{
     CachedStatement, Connection, ErrorCode, OpenFlags, OptionalExtension, Params, Row, Transaction,
     TransactionBehavior,
@@ -25,7 +25,6 @@ use crate::util::limits::{READERS, SQLITE_BUSY_MS, SQLITE_CACHE_KIB, WAL_BYTES_M
 use crate::util::log;
 use crate::util::sync::{Pool, PoolGuard, lock};
 use crate::util::time::rfc3339;
-use crate::util::types::{Base64, Email, Key, Long, MachineId, Message, Name, Short, Visibility};
 
 // The first SQLite without the WAL reset bug, which could lose committed pages of a database that
 // two connections write (https://sqlite.org/wal.html#walresetbug).
@@ -278,18 +277,6 @@ impl Opened {
     }
 }
 
-/// Checked texts go into statements as they are.
-macro_rules! bind_as_text {
-    ($($name:ty)*) => {$(
-        impl ToSql for $name {
-            fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-                Ok((&**self).into())
-            }
-        }
-    )*};
-}
-bind_as_text!(Short Long Name Message Key Base64 Visibility MachineId Email);
-
 /// All rows of a query.
 pub fn query_rows<T>(
     connection: &Connection, sql: &str, values: impl Params,
@@ -329,7 +316,7 @@ pub fn query_opt<T>(
 
 /// The first row of a query, or Missing: no such `what`.
 pub fn query_one<T>(
-    connection: &Connection, what: &'static str, sql: &str, values: impl Params,
+    connection: &Connection, what: &str, sql: &str, values: impl Params,
     read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<T> {
     query_opt(connection, sql, values, read)?.ok_or_else(|| StoreError::missing(what))
@@ -349,7 +336,7 @@ pub fn execute(connection: &Connection, sql: &str, values: impl Params) -> Resul
 
 /// Runs a statement that changes one row, or says Missing: no such `what`.
 pub fn execute_one(
-    connection: &Connection, what: &'static str, sql: &str, values: impl Params,
+    connection: &Connection, what: &str, sql: &str, values: impl Params,
 ) -> Result<()> {
     match execute(connection, sql, values)? {
         0 => Err(StoreError::missing(what)),

@@ -16,35 +16,7 @@ use crate::util::time::now_ms;
 use crate::util::types::{Key, Long, Message, Name, Short};
 
 /// The five kinds, by their word in rows and responses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kind(pub &'static str);
-
-impl Kind {
-    /// The kind that has variables and links to machines.
-    pub const PROJECT: Kind = Kind("project");
-    /// The kind that is activated on machines.
-    pub const PROFILE: Kind = Kind("profile");
-    const WORKSPACE: Kind = Kind("workspace");
-    /// All of them.
-    pub const ALL: [Kind; 5] =
-        [Kind::PROJECT, Kind::WORKSPACE, Kind("config"), Kind("module"), Kind::PROFILE];
-
-    /// By the word in a path: `projects`.
-    pub fn from_plural(word: &str) -> Option<Kind> {
-        let singular = word.strip_suffix('s')?;
-        Kind::ALL.into_iter().find(|kind| kind.0 == singular)
-    }
-}
-
-/// What the store needs of an entity beside its row.
-pub struct Entity {
-    /// A JSON object.
-    pub row: String,
-    /// The newest version; 0 without one.
-    pub current_version: i64,
-    /// The user's wrapped data key, base64.
-    pub wrapped_dek: Option<String>,
-}
+pub const KINDS: [&str; 5] = ["project", "workspace", "config", "module", "profile"];
 
 /// What a new entity is made of, or what a change sets: then what is None keeps its value.
 #[derive(Deserialize)]
@@ -74,29 +46,30 @@ pub struct VersionBody {
 #[derive(Clone, Copy)]
 pub struct Target<'a> {
     pub user: &'a User,
-    pub kind: Kind,
+    pub kind: &'a str,
     pub id: i64,
 }
 
 impl Store {
     /// The user's live entities of a kind, oldest first; with `git_url` those of that URL alone.
     pub fn entities(
-        &self, user: i64, kind: Kind, git_url: Option<&str>, rows: RowSink<'_>,
+        &self, user: i64, kind: &str, git_url: Option<&str>, rows: RowSink<'_>,
     ) -> Result<()> {
         let sql = "SELECT row FROM entity_rows WHERE user_id = ?1 AND kind = ?2
                       AND (?3 IS NULL OR git_url = ?3) ORDER BY id";
-        self.db.read(|c| query_each(c, sql, params![user, kind.0, git_url], rows))
+        self.db.read(|c| query_each(c, sql, params![user, kind, git_url], rows))
     }
 
-    pub fn entity(&self, target: Target<'_>) -> Result<Entity> {
+    /// An entity under the word of its kind, and the user's wrapped data key beside it.
+    pub fn entity(&self, target: Target<'_>) -> Result<String> {
         self.db.read(|c| find(c, target))
     }
 
     /// Runs the transaction of a request that changes a live entity, or what belongs to it.
     pub(super) fn write_to<T>(
-        &self, target: Target<'_>, work: impl FnOnce(&Transaction<'_>, Entity) -> Result<T>,
+        &self, target: Target<'_>, work: impl FnOnce(&Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
-        self.write_as(target.user, |tx| work(tx, find(tx, target)?))
+        self.write_as(target.user, |tx| find(tx, target).and_then(|_| work(tx)))
     }
 
     /// Rows of what belongs to a live entity.
@@ -109,21 +82,17 @@ impl Store {
     /// Adds an entity. One of the same slug whose first version never came is taken over: no client
     /// could get past it. If that one has a key it is deleted instead, since the client that put it
     /// there may still encrypt for its id, and this one will bring another key.
-    pub fn add_entity(&self, user: &User, kind: Kind, new: &EntityBody) -> Result<String> {
-        let EntityBody { slug, name, description, git_url, git_branch, .. } = new;
+    pub fn add_entity(&self, user: &User, kind: &str, new: &EntityBody) -> Result<String> {
         self.write_as(user, |tx| {
             let now = now_ms();
-            let abandoned = "UPDATE entities SET deleted_at = ?4, is_default = 0
+            let sql = "UPDATE entities SET deleted_at = ?4, is_default = 0
                 WHERE user_id = ?1 AND kind = ?2 AND slug = ?3 AND deleted_at IS NULL
                   AND current_version = 0 AND wrapped_dek IS NOT NULL";
-            if execute(tx, abandoned, params![user.id, kind.0, slug, now])? > 0 {
-                purge(tx, user)?;
-            }
-            let is_default = kind == Kind::PROFILE && new.is_default == Some(true);
-            if is_default {
-                let sql = "UPDATE entities SET is_default = 0 WHERE user_id = ?1 AND kind = ?2";
-                execute(tx, sql, params![user.id, kind.0])?;
-            }
+            execute(tx, sql, params![user.id, kind, new.slug, now])?;
+            purge(tx, "entities", user)?;
+            let is_default = kind == "profile" && new.is_default == Some(true);
+            let sql = "UPDATE entities SET is_default = 0 WHERE user_id = ?1 AND kind = ?2 AND ?3";
+            execute(tx, sql, params![user.id, kind, is_default])?;
             let sql = "INSERT INTO entities (user_id, kind, slug, name, description, git_url,
                          git_branch, source_hint, module_type, is_default, created_at, updated_at)
                        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11)
@@ -133,47 +102,44 @@ impl Store {
                          source_hint = excluded.source_hint, module_type = excluded.module_type,
                          is_default = excluded.is_default, updated_at = excluded.updated_at
                        WHERE current_version = 0 RETURNING id";
-            let (hint, module) = (&new.source_hint, &new.module_type);
             let row = params![
-                user.id, kind.0, slug, name, description, git_url, git_branch, hint, module,
-                is_default, now
+                user.id, kind, new.slug, new.name, new.description, new.git_url, new.git_branch,
+                new.source_hint, new.module_type, is_default, now
             ];
             let added = query_opt(tx, sql, row, |row| row.get(0))?;
-            let id = added.ok_or_else(|| taken(kind, slug.as_deref()))?;
+            let id = added.ok_or_else(|| taken(kind, new))?;
             self.audit(tx, Event::of(user, "entity.add").subject(id))?;
-            Ok(find(tx, Target { user, kind, id })?.row)
+            find(tx, Target { user, kind, id })
         })
     }
 
     /// Renames an entity; id, versions and key stay.
     pub fn change_entity(&self, target: Target<'_>, new: &EntityBody) -> Result<String> {
-        let (user, EntityBody { name, slug, description, .. }) = (target.user, new);
-        self.write_to(target, |tx, _| {
+        self.write_to(target, |tx| {
             let sql = "UPDATE OR IGNORE entities SET name = coalesce(?3, name),
                          slug = coalesce(?4, slug), description = coalesce(?5, description),
                          updated_at = ?6 WHERE user_id = ?1 AND id = ?2";
-            let row = params![user.id, target.id, name, slug, description, now_ms()];
+            let (user, now) = (target.user.id, now_ms());
+            let row = params![user, target.id, new.name, new.slug, new.description, now];
             if execute(tx, sql, row)? == 0 {
-                return Err(taken(target.kind, slug.as_deref()));
+                return Err(taken(target.kind, new));
             }
-            self.audit(tx, Event::of(user, "entity.change").subject(target.id))?;
-            Ok(find(tx, target)?.row)
+            self.audit(tx, Event::of(target.user, "entity.change").subject(target.id))?;
+            find(tx, target)
         })
     }
 
     /// Marks an entity deleted. Row and files stay until they are pruned, or until so many were
     /// deleted after it.
     pub fn delete_entity(&self, target: Target<'_>) -> Result<()> {
-        let purged = self.write_to(target, |tx, _| {
+        self.write_to(target, |tx| {
             let sql = "UPDATE entities SET deleted_at = ?3, is_default = 0
                         WHERE user_id = ?1 AND id = ?2";
-            execute(tx, sql, params![target.user.id, target.id, now_ms()])?;
+            execute(tx, sql, [target.user.id, target.id, now_ms()])?;
             self.audit(tx, Event::of(target.user, "entity.remove").subject(target.id))?;
-            purge(tx, target.user)
+            purge(tx, "entities", target.user)
         })?;
-        if purged > 0 {
-            self.unlink_a_few();
-        }
+        self.unlink_a_few();
         Ok(())
     }
 
@@ -181,21 +147,21 @@ impl Store {
     pub fn push_version(
         &self, target: Target<'_>, body: &VersionBody, upload: Upload,
     ) -> Result<String> {
-        let (user, id) = (target.user, target.id);
-        let event = || Event::of(user, "entity.push").subject(id);
-        let (row, _) = self.store_blob(user, upload, event(), |tx, blob| {
-            let number = find(tx, target)?.current_version + 1;
-            self.check_room(tx, user.id, blob.size)?;
+        let push = || Event::of(target.user, "entity.push").subject(target.id);
+        let (row, _) = self.store_blob(target.user, upload, push(), |tx, blob| {
+            find(tx, target)?;
+            self.check_room(tx, target.user.id, blob.size)?;
             let sql = "INSERT INTO entity_versions (entity_id, user_id, version, file, size_bytes,
                          sha256, content_hash, pushed_from_machine_id, created_at)
-                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+                       SELECT id, user_id, current_version + 1, ?2, ?3, ?4, ?5, ?6, ?7
+                         FROM entities WHERE id = ?1 RETURNING id";
             let (file, digest) = (blob.file.to_string(), blob.digest.0);
             let (hash, from, now) = (&body.content_hash, &body.pushed_from_machine_id, now_ms());
-            let row = params![id, user.id, number, file, blob.size, digest, hash, from, now];
-            execute(tx, sql, row)?;
-            self.audit(tx, event())?;
-            let sql = "SELECT row FROM version_rows WHERE entity_id = ?1 AND version = ?2";
-            Ok((query_scalar(tx, sql, [id, number])?, true))
+            let row = params![target.id, file, blob.size, digest, hash, from, now];
+            let id: i64 = query_scalar(tx, sql, row)?;
+            self.audit(tx, push())?;
+            let row = query_scalar(tx, "SELECT row FROM version_rows WHERE id = ?1", [id])?;
+            Ok((row, true))
         })?;
         Ok(row)
     }
@@ -208,73 +174,71 @@ impl Store {
 
     /// Opens the ciphertext of a version (None: the newest) and returns its length.
     pub fn open_version(&self, target: Target<'_>, number: Option<i64>) -> Result<(File, u64)> {
-        let (number, blob) = self.db.read(|c| {
-            let current = find(c, target)?.current_version;
-            let number = number.unwrap_or(current);
-            let sql = "SELECT file, size_bytes, sha256 FROM version_rows
-                        WHERE entity_id = ?1 AND version = ?2";
-            let read = |row: &Row<'_>| Blob::from_row(row, 0);
-            Ok((number, query_one(c, "version", sql, [target.id, number], read)?))
+        let sql = "SELECT file, size_bytes, sha256, what FROM version_rows
+                    WHERE entity_id = ?1 AND version = coalesce(?2, current_version)";
+        let read = |row: &Row<'_>| Ok((Blob::from_row(row, 0)?, row.get(3)?));
+        let (blob, what): (Blob, String) = self.db.read(|c| {
+            find(c, target)?;
+            query_one(c, "version", sql, params![target.id, number], read)
         })?;
-        let what = || format!("{} {} version {number}", target.kind.0, target.id);
-        Ok((self.open_blob(blob, || StoreError::missing("version"), what)?, blob.size))
+        let file = self.open_blob(blob, || StoreError::missing("version"), || what.clone())?;
+        Ok((file, blob.size))
     }
 
     /// Stores the user's wrapped data key. The first stays: replacing it would make every
     /// version unreadable.
     pub fn add_entity_key(&self, target: Target<'_>, wrapped: &Key) -> Result<()> {
-        self.write_to(target, |tx, entity| match entity.wrapped_dek {
-            Some(known) if known == **wrapped => Ok(()),
-            Some(_) => Err(StoreError::key_exists("key")),
-            None => {
-                let sql = "UPDATE entities SET wrapped_dek = ?3 WHERE user_id = ?1 AND id = ?2";
-                execute(tx, sql, params![target.user.id, target.id, wrapped])?;
-                self.audit(tx, Event::of(target.user, "entity.key").subject(target.id))
+        self.write_to(target, |tx| {
+            let sql = "UPDATE entities SET wrapped_dek = ?3
+                        WHERE user_id = ?1 AND id = ?2 AND coalesce(wrapped_dek, ?3) = ?3";
+            if execute(tx, sql, params![target.user.id, target.id, wrapped])? == 0 {
+                return Err(StoreError::key_exists("key"));
             }
+            self.audit(tx, Event::of(target.user, "entity.key").subject(target.id))
         })
     }
 
-    /// Puts a workspace into a profile, or takes it out; repeating either changes nothing.
-    pub fn set_profile_workspace(
-        &self, profile: Target<'_>, workspace: i64, member: bool,
-    ) -> Result<()> {
-        let sql = match member {
-            true => "INSERT INTO profile_workspaces VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-            false => "DELETE FROM profile_workspaces WHERE profile_id = ?1 AND workspace_id = ?2",
-        };
-        self.write_to(profile, |tx, _| {
-            if member {
-                find(tx, Target { kind: Kind::WORKSPACE, id: workspace, ..profile })?;
-            }
+    /// Puts a workspace into a profile; repeating it changes nothing.
+    pub fn add_to_profile(&self, profile: Target<'_>, workspace: i64) -> Result<()> {
+        let sql = "INSERT INTO profile_workspaces VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+        self.write_to(profile, |tx| {
+            find(tx, Target { kind: "workspace", id: workspace, ..profile })?;
             execute(tx, sql, [profile.id, workspace]).map(drop)
         })
     }
+
+    /// Takes a workspace out of a profile; repeating it changes nothing.
+    pub fn remove_from_profile(&self, profile: Target<'_>, workspace: i64) -> Result<()> {
+        let sql = "DELETE FROM profile_workspaces WHERE profile_id = ?1 AND workspace_id = ?2";
+        self.write_to(profile, |tx| execute(tx, sql, [profile.id, workspace]).map(drop))
+    }
 }
 
-/// Deletes the rows of those deleted longest ago where there are too many.
-fn purge(tx: &Transaction<'_>, user: &User) -> Result<usize> {
-    let sql = "DELETE FROM entities WHERE id IN (SELECT id FROM entities
-                 WHERE user_id = ?1 AND deleted_at IS NOT NULL
-                 ORDER BY deleted_at DESC, id DESC LIMIT -1 OFFSET ?2)";
-    execute(tx, sql, [user.id, DELETED_ROWS_MAX])
+/// A live entity of this kind and user as [`Store::entity`] returns it; Missing for any other, like
+/// for an unknown id.
+fn find(connection: &Connection, target: Target<'_>) -> Result<String> {
+    let sql = "SELECT json_object(kind, json(row), 'wrapped_dek', wrapped_dek) FROM entity_rows
+                WHERE id = ?1 AND user_id = ?2 AND kind = ?3";
+    let values = params![target.id, target.user.id, target.kind];
+    query_one(connection, target.kind, sql, values, |row| row.get(0))
+}
+
+/// Deletes the rows of those deleted longest ago where a user has too many in this table.
+pub(super) fn purge(tx: &Transaction<'_>, table: &str, user: &User) -> Result<()> {
+    let sql = format!(
+        "DELETE FROM {table} WHERE id IN (SELECT id FROM {table}
+          WHERE user_id = ?1 AND deleted_at IS NOT NULL
+          ORDER BY deleted_at DESC, id DESC LIMIT -1 OFFSET ?2)"
+    );
+    execute(tx, &sql, [user.id, DELETED_ROWS_MAX]).map(drop)
 }
 
 /// Another live entity has the slug. The released client looks for "already exists".
-fn taken(kind: Kind, slug: Option<&str>) -> StoreError {
-    let (kind, slug) = (kind.0, slug.unwrap_or_default());
+fn taken(kind: &str, new: &EntityBody) -> StoreError {
+    let slug = new.slug.as_deref().unwrap_or_default();
     let sentence = format!(
         "a {kind} with the slug '{slug}' already exists: use that one, choose another slug, or \
          rename or delete that {kind} first"
     );
     StoreError::new(ErrorKind::Exists, sentence)
-}
-
-/// A live entity of this kind and user; Missing for any other, like for an unknown id.
-pub(super) fn find(connection: &Connection, target: Target<'_>) -> Result<Entity> {
-    let sql = "SELECT row, current_version, wrapped_dek FROM entity_rows
-                WHERE id = ?1 AND user_id = ?2 AND kind = ?3";
-    let values = params![target.id, target.user.id, target.kind.0];
-    query_one(connection, target.kind.0, sql, values, |row| {
-        Ok(Entity { row: row.get(0)?, current_version: row.get(1)?, wrapped_dek: row.get(2)? })
-    })
 }

@@ -1,123 +1,117 @@
 //! Which projects and profiles a machine has, and what it last synced.
 
-use rusqlite::{Row, Transaction, params};
+use rusqlite::{Row, params};
+use serde::{Deserialize, Deserializer};
 
 use super::db::{execute, query_each, query_one, query_opt, query_scalar};
-use super::entities::{Kind, Target};
+use super::entities::Target;
 use super::error::Result;
-use super::machines::machine_ref;
 use super::{RowSink, Store, User};
-use crate::util::types::MachineId;
+use crate::util::types::{Long, MachineId};
 
-/// A user's machine that a call is about.
-pub struct UserMachine<'a> {
-    pub user: &'a User,
-    /// The client's id of the machine.
-    pub machine: MachineId,
+/// What changes of a link; what is None keeps.
+#[derive(Deserialize)]
+pub struct LinkChange {
+    /// Some(None): it was null, and clears the path.
+    #[serde(default, deserialize_with = "present")]
+    local_path: Option<Option<Long>>,
+    last_synced_version: Option<u32>,
 }
 
-impl<'a> UserMachine<'a> {
-    fn project(&self, id: i64) -> Target<'a> {
-        Target { user: self.user, kind: Kind::PROJECT, id }
-    }
+fn present<'de, D: Deserializer<'de>>(
+    value: D,
+) -> std::result::Result<Option<Option<Long>>, D::Error> {
+    Deserialize::deserialize(value).map(Some)
+}
+
+/// A version of a project that a machine has now. (An id is of one kind alone, so the kind that
+/// clients send too says nothing.)
+#[derive(Deserialize)]
+pub struct Synced {
+    entity_id: i64,
+    new_last_synced_version: u32,
 }
 
 impl Store {
     /// The live projects of a machine, each row merged with its link; none of a machine that is
     /// unknown.
-    pub fn linked_projects(&self, on: &UserMachine<'_>, rows: RowSink<'_>) -> Result<()> {
+    pub fn linked_projects(&self, user: i64, machine: &MachineId, rows: RowSink<'_>) -> Result<()> {
         let sql = "SELECT json_insert(e.row, '$.local_path', l.local_path,
                                       '$.last_synced_version', l.last_synced_version)
                      FROM machines m JOIN machine_projects l ON l.machine_ref = m.id
                      JOIN entity_rows e ON e.id = l.project_id AND e.user_id = m.user_id
                     WHERE m.user_id = ?1 AND m.machine_id = ?2 ORDER BY e.id";
-        self.db.read(|c| query_each(c, sql, params![on.user.id, on.machine], rows))
-    }
-
-    /// The row id of the machine; one that only this call names is registered by it.
-    fn linked_machine(&self, tx: &Transaction<'_>, on: &UserMachine<'_>) -> Result<i64> {
-        match machine_ref(tx, on.user.id, &on.machine)? {
-            Some((machine, _)) => Ok(machine),
-            None => self.upsert_machine(tx, on.user, &on.machine, None),
-        }
+        self.db.read(|c| query_each(c, sql, params![user, machine], rows))
     }
 
     /// Links a project to a machine, which need not be registered. What was last synced becomes
     /// the project's current version: the client links after it pushed or pulled that.
     pub fn link_project(
-        &self, on: &UserMachine<'_>, project: i64, path: Option<&str>,
+        &self, project: Target<'_>, machine: &MachineId, path: Option<&Long>,
     ) -> Result<String> {
-        self.write_to(on.project(project), |tx, entity| {
-            let version = entity.current_version;
+        self.write_to(project, |tx| {
             let sql = "INSERT INTO machine_projects (machine_ref, project_id, local_path,
                                                      last_synced_version)
-                       VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET
-                         local_path = excluded.local_path,
+                       SELECT ?1, id, ?3, current_version FROM entities WHERE id = ?2
+                       ON CONFLICT DO UPDATE SET local_path = excluded.local_path,
                          last_synced_version = excluded.last_synced_version
                        RETURNING json_object('project_id', project_id, 'local_path', local_path,
                                              'last_synced_version', last_synced_version)";
-            query_scalar(tx, sql, params![self.linked_machine(tx, on)?, project, path, version])
+            let machine = self.upsert_machine(tx, project.user, machine, None)?;
+            query_scalar(tx, sql, params![machine, project.id, path])
         })
     }
 
-    /// Changes what is given of a link: a path (Some(None) clears it), a version.
+    /// Changes a link.
     pub fn change_link(
-        &self, on: &UserMachine<'_>, project: i64, path: Option<Option<&str>>, synced: Option<i64>,
+        &self, project: Target<'_>, machine: &MachineId, new: &LinkChange,
     ) -> Result<String> {
-        self.write_to(on.project(project), |tx, _| {
-            let sql = "UPDATE machine_projects
-                          SET local_path = iif(?3, ?4, local_path),
-                              last_synced_version = coalesce(?5, last_synced_version)
-                        WHERE machine_ref = ?1 AND project_id = ?2
-                       RETURNING json_object('project_id', project_id, 'local_path', local_path,
-                                             'last_synced_version', last_synced_version)";
-            let machine = self.linked_machine(tx, on)?;
-            let new = params![machine, project, path.is_some(), path.flatten(), synced];
-            query_one(tx, "link", sql, new, |row| row.get(0))
-        })
+        let sql = "UPDATE machine_projects
+                      SET local_path = iif(?4, ?5, local_path),
+                          last_synced_version = coalesce(?6, last_synced_version)
+                    WHERE project_id = ?3 AND machine_ref =
+                      (SELECT id FROM machines WHERE user_id = ?1 AND machine_id = ?2)
+                   RETURNING json_object('project_id', project_id, 'local_path', local_path,
+                                         'last_synced_version', last_synced_version)";
+        let LinkChange { local_path, last_synced_version: version } = new;
+        let (user, id, given) = (project.user.id, project.id, local_path.is_some());
+        let values = params![user, machine, id, given, local_path.iter().flatten().next(), version];
+        self.write_to(project, |tx| query_one(tx, "link", sql, values, |row| row.get(0)))
     }
 
     /// Marks a profile active on a machine, or not; each profile has its own mark.
     pub fn set_profile_active(
-        &self, on: &UserMachine<'_>, profile: i64, active: bool,
+        &self, profile: Target<'_>, machine: &MachineId, active: bool,
     ) -> Result<()> {
-        self.write_to(Target { kind: Kind::PROFILE, ..on.project(profile) }, |tx, _| {
+        self.write_to(profile, |tx| {
             let sql = "INSERT INTO machine_profiles (machine_ref, profile_id, active)
                        VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET active = excluded.active";
-            execute(tx, sql, params![self.linked_machine(tx, on)?, profile, active]).map(drop)
+            let machine = self.upsert_machine(tx, profile.user, machine, None)?;
+            execute(tx, sql, params![machine, profile.id, active]).map(drop)
         })
     }
 
-    /// Hands to `found`, for each project in turn, its current version and what the machine last
-    /// synced of it (0 without a link); None where there is no such live project of the user.
-    pub fn sync_states(
-        &self, on: &UserMachine<'_>, projects: impl Iterator<Item = i64>,
-        mut found: impl FnMut(Option<(i64, i64)>) -> Result<()>,
-    ) -> Result<()> {
+    /// The current version of a project and what the machine last synced of it (0 without a link);
+    /// None where the user has no such live project.
+    pub fn sync_state(
+        &self, user: i64, machine: &MachineId, project: i64,
+    ) -> Result<Option<(i64, i64)>> {
         let sql = "SELECT e.current_version, coalesce((SELECT l.last_synced_version
                             FROM machines m JOIN machine_projects l ON l.machine_ref = m.id
                            WHERE m.user_id = ?1 AND m.machine_id = ?2 AND l.project_id = e.id), 0)
-                     FROM entity_rows e WHERE e.id = ?3 AND e.user_id = ?1 AND e.kind = ?4";
+                     FROM entity_rows e WHERE e.id = ?3 AND e.user_id = ?1 AND e.kind = 'project'";
         let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-        self.db.read(|c| {
-            for id in projects {
-                let values = params![on.user.id, on.machine, id, Kind::PROJECT.0];
-                found(query_opt(c, sql, values, read)?)?;
-            }
-            Ok(())
-        })
+        self.db.read(|c| query_opt(c, sql, params![user, machine, project], read))
     }
 
     /// Notes what a machine has synced; projects that are not linked are passed over.
-    pub fn commit_sync(
-        &self, on: &UserMachine<'_>, updates: impl Iterator<Item = (i64, u32)>,
-    ) -> Result<()> {
+    pub fn commit_sync(&self, user: &User, machine: &MachineId, synced: &[Synced]) -> Result<()> {
         let sql = "UPDATE machine_projects SET last_synced_version = ?3
                     WHERE project_id = ?2 AND machine_ref =
                       (SELECT id FROM machines WHERE user_id = ?1 AND machine_id = ?4)";
-        self.write_as(on.user, |tx| {
-            for (project, version) in updates {
-                execute(tx, sql, params![on.user.id, project, version, on.machine])?;
+        self.write_as(user, |tx| {
+            for Synced { entity_id, new_last_synced_version } in synced {
+                execute(tx, sql, params![user.id, entity_id, new_last_synced_version, machine])?;
             }
             Ok(())
         })

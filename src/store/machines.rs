@@ -42,27 +42,25 @@ impl Store {
         let platform = new.map(|new| &new.platform);
         let arch = new.map(|new| &new.arch);
         let version = new.map(|new| &new.cli_version);
-        let sql = "SELECT EXISTS (SELECT 1 FROM machines
+        let row = params![user.id, machine, name, platform, arch, version, now_ms()];
+        let sql = "UPDATE machines SET last_seen_at = ?7
                     WHERE user_id = ?1 AND machine_id = ?2 AND hidden_at IS NULL
                       AND name = coalesce(?3, name) AND platform IS coalesce(?4, platform)
-                      AND arch IS coalesce(?5, arch) AND cli_version IS coalesce(?6, cli_version))";
-        let row = params![user.id, machine, name, platform, arch, version];
-        let same: bool = query_scalar(tx, sql, row)?;
+                      AND arch IS coalesce(?5, arch) AND cli_version IS coalesce(?6, cli_version)
+                   RETURNING id";
+        if let Some(id) = query_opt(tx, sql, row, |row| row.get(0))? {
+            return Ok(id);
+        }
         let sql = "INSERT INTO machines (user_id, machine_id, name, platform, arch, cli_version,
                                          created_at, updated_at, last_seen_at)
                    VALUES (?1, ?2, coalesce(?3, ?2), ?4, ?5, ?6, ?7, ?7, ?7)
                    ON CONFLICT (user_id, machine_id) DO UPDATE SET
-                     updated_at = iif(?8, updated_at, ?7),
                      name = coalesce(?3, name), platform = coalesce(?4, platform),
                      arch = coalesce(?5, arch), cli_version = coalesce(?6, cli_version),
-                     last_seen_at = ?7, hidden_at = NULL
+                     updated_at = ?7, last_seen_at = ?7, hidden_at = NULL
                    RETURNING id";
-        let row = params![user.id, machine, name, platform, arch, version, now_ms(), same];
         let id = query_scalar(tx, sql, row)?;
-        if !same {
-            let event = Event::of(user, "machine.register").machine(machine).subject(id);
-            self.audit(tx, event)?;
-        }
+        self.audit(tx, Event::of(user, "machine.register").machine(machine).subject(id))?;
         Ok(id)
     }
 

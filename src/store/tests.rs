@@ -10,9 +10,8 @@ use rusqlite::types::Value;
 use super::audit::Event;
 use super::data_dir::DATABASE;
 use super::db::{connect_immutable, query_one, query_rows, query_scalar};
-use super::entities::{Kind, Target};
+use super::entities::Target;
 use super::error::ErrorKind;
-use super::links::UserMachine;
 use super::prune::Retention;
 use super::snapshots::{Condition, PushBody, PushMode, Selector};
 use super::status::Fact;
@@ -54,8 +53,8 @@ fn do_everything(store: &Store) {
     let email = Email::parse("a@example.com").unwrap();
     let token = NewToken { digest: Digest([1; 32]), prefix: "cs_", name: "t", expires_at: None };
     let token_id = store.add_token(&email, &token, true, || Ok(())).unwrap();
-    let user = store.principal_by_token(Digest([1; 32])).unwrap().user;
-    store.principal_by_claims(user.id, 1, Some(token_id)).unwrap();
+    let user = store.user_by_token(Digest([1; 32])).unwrap();
+    store.user_by_claims(user.id, 1, Some(token_id)).unwrap();
     store.password_of(&email).unwrap().unwrap();
     let machine: MachineId = "m".to_owned().try_into().unwrap();
     let registration = serde_json::from_str(r#"{"machine_id": "m", "name": "m"}"#).unwrap();
@@ -92,25 +91,28 @@ fn snapshots(store: &Store, user: &User, machine: &MachineId) {
 
 fn entities(store: &Store, user: &User, machine: &MachineId) {
     let body = serde_json::from_str(r#"{"slug": "p", "name": "p", "is_default": true}"#).unwrap();
-    for kind in [Kind::PROFILE, Kind::PROJECT] {
+    for kind in ["profile", "project"] {
         store.add_entity(user, kind, &body).unwrap();
         count(|rows| store.entities(user.id, kind, Some("x"), rows));
     }
-    let project = Target { user, kind: Kind::PROJECT, id: 2 };
+    let project = Target { user, kind: "project", id: 2 };
     let about = serde_json::from_str("{}").unwrap();
     store.push_version(project, &about, upload(store, b"v")).unwrap();
     count(|rows| store.versions(project, rows));
     store.open_version(project, None).unwrap();
     store.change_entity(project, &body).unwrap();
     store.add_entity_key(project, &"AAAA".to_owned().try_into().unwrap()).unwrap();
-    let on = &UserMachine { user, machine: machine.clone() };
-    store.link_project(on, 2, Some("/p")).unwrap();
-    store.change_link(on, 2, None, Some(1)).unwrap();
-    assert_eq!(count(|rows| store.linked_projects(on, rows)), 1);
-    let states = |rows: RowSink<'_>| store.sync_states(on, [2].into_iter(), |_| rows(""));
-    assert_eq!(count(states), 1);
-    store.commit_sync(on, [(2, 1)].into_iter()).unwrap();
-    store.set_profile_active(on, 1, true).unwrap();
+    store.entity(project).unwrap();
+    let path = "/p".to_owned().try_into().unwrap();
+    store.link_project(project, machine, Some(&path)).unwrap();
+    let change = serde_json::from_str(r#"{"last_synced_version": 0}"#).unwrap();
+    store.change_link(project, machine, &change).unwrap();
+    assert_eq!(count(|rows| store.linked_projects(user.id, machine, rows)), 1);
+    assert_eq!(store.sync_state(user.id, machine, 2).unwrap(), Some((1, 0)));
+    let synced = serde_json::from_str(r#"{"entity_id": 2, "new_last_synced_version": 1}"#).unwrap();
+    store.commit_sync(user, machine, &[synced]).unwrap();
+    let profile = Target { kind: "profile", id: 1, ..project };
+    store.set_profile_active(profile, machine, true).unwrap();
     let key =
         serde_json::from_str(r#"{"layer_id": "shared:2:dev", "wrapped_dek": "AAAA"}"#).unwrap();
     store.add_layer_key(project, &key).unwrap();
@@ -128,8 +130,7 @@ fn entities(store: &Store, user: &User, machine: &MachineId) {
     for _ in ["stored", "the same again"] {
         store.add_keypair(user, &serde_json::from_str(keypair).unwrap()).unwrap();
     }
-    let profile = Target { kind: Kind::PROFILE, id: 1, ..project };
-    store.set_profile_workspace(profile, 3, false).unwrap();
+    store.remove_from_profile(profile, 3).unwrap();
     store.delete_variable(project, "dev", "shared", &name).unwrap();
     store.delete_entity(project).unwrap();
     store.hide_machine(user, machine).unwrap();
@@ -187,7 +188,7 @@ fn audit_rows_of_reads_and_of_changes_are_bounded_a_day_and_user() {
     let [a, b] = ["a@example.com", "b@example.com"].map(|email| {
         let email = Email::parse(email).unwrap();
         store.add_user(&email, None).unwrap();
-        store.password_of(&email).unwrap().unwrap().0.user
+        store.password_of(&email).unwrap().unwrap().0
     });
     let rows = |user: &User, event: &str| -> i64 {
         let sql = "SELECT count(*) FROM audit_log WHERE user_id = ?1 AND event = ?2";
@@ -266,7 +267,7 @@ fn no_more_files_of_commits_in_doubt_are_taken_than_are_remembered() {
     let store = started(scratch.path());
     let email = Email::parse("a@example.com").unwrap();
     store.add_user(&email, None).unwrap();
-    let user = store.password_of(&email).unwrap().unwrap().0.user;
+    let user = store.password_of(&email).unwrap().unwrap().0;
     let push = || {
         let (machine, body) = ("m".to_owned().try_into().unwrap(), PushBody::default());
         store.push(&user, &machine, &body, &PushMode::Append, upload(&store, b"x"))

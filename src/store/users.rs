@@ -1,8 +1,8 @@
 //! Users with what belongs to their accounts: API tokens, of which only the digests are kept, and the
 //! keypair that the client wrapped. Users and tokens are the operator's to add, change and remove.
 
-use rusqlite::types::Value;
-use rusqlite::{Connection, params};
+use rusqlite::types::Null;
+use rusqlite::{Connection, ToSql, params};
 use serde::Deserialize;
 
 use super::audit::Event;
@@ -48,27 +48,25 @@ pub struct KeypairBody {
 
 impl Store {
     pub fn add_user(&self, email: &Email, password_hash: Option<&str>) -> Result<i64> {
-        self.write(|tx| insert(tx, email, password_hash))
+        self.write(|tx| Ok(insert(tx, email, password_hash)?.id))
     }
 
     pub fn change_user(&self, email: &Email, what: &Change<'_>) -> Result<()> {
         let now = now_ms();
-        let (event, sets, new) = match what {
-            Change::Password(hash) => (
-                "user.passwd",
-                "password_hash = ?3, generation = generation + 1",
-                Value::from((*hash).to_owned()),
-            ),
-            Change::Disable => {
-                ("user.disable", "disabled_at = ?3, generation = generation + 1", now.into())
-            }
-            Change::Enable => ("user.enable", "disabled_at = ?3", Value::Null),
-            Change::Quota(bytes) => ("user.quota", "quota_bytes = ?3", (*bytes).into()),
+        let (event, column, new): (_, _, &dyn ToSql) = match what {
+            Change::Password(hash) => ("user.passwd", "password_hash", hash),
+            Change::Disable => ("user.disable", "disabled_at", &now),
+            Change::Enable => ("user.enable", "disabled_at", &Null),
+            Change::Quota(bytes) => ("user.quota", "quota_bytes", bytes),
         };
+        let ends_jwts = !matches!(what, Change::Quota(_));
         self.write_with_reserve(|tx| {
-            let user = find(tx, email)?;
-            let sql = format!("UPDATE users SET updated_at = ?2, {sets} WHERE id = ?1");
-            execute(tx, &sql, params![user.id, now, new])?;
+            let sql = format!(
+                "UPDATE users SET {column} = ?2, generation = generation + ?3, updated_at = ?4
+                  WHERE email = ?1 RETURNING id, email, generation"
+            );
+            let values = params![email, new, ends_jwts, now];
+            let user = query_one(tx, "user", &sql, values, User::from_row)?;
             Event::of(&user, event).write(tx)
         })
     }
@@ -94,10 +92,7 @@ impl Store {
         show: impl FnOnce() -> std::io::Result<()>,
     ) -> Result<i64> {
         self.write(|tx| {
-            if new_user {
-                insert(tx, email, None)?;
-            }
-            let user = find(tx, email)?;
+            let user = if new_user { insert(tx, email, None)? } else { find(tx, email)? };
             let sql =
                 "INSERT INTO api_tokens (user_id, name, prefix, digest, created_at, expires_at)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6) RETURNING id";
@@ -115,11 +110,11 @@ impl Store {
     /// Revokes a token; repeating it changes nothing.
     pub fn revoke_token(&self, id: i64) -> Result<()> {
         self.write_with_reserve(|tx| {
-            let sql = "SELECT u.id, u.email FROM api_tokens t JOIN users u ON u.id = t.user_id
-                        WHERE t.id = ?1";
+            let sql = "SELECT u.id, u.email, u.generation
+                         FROM api_tokens t JOIN users u ON u.id = t.user_id WHERE t.id = ?1";
             let user = query_one(tx, "token", sql, [id], User::from_row)?;
             let sql = "UPDATE api_tokens SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1";
-            execute(tx, sql, params![id, now_ms()])?;
+            execute(tx, sql, [id, now_ms()])?;
             Event::of(&user, "token.revoke").subject(id).write(tx)
         })
     }
@@ -131,46 +126,41 @@ impl Store {
 
     /// Stores the first keypair; the same again changes nothing, another is refused.
     pub fn add_keypair(&self, user: &User, new: &KeypairBody) -> Result<()> {
+        let KeypairBody { public_key, encrypted_private_key, kek_salt, kek_iterations, .. } = new;
         let algorithm = new.key_algorithm.as_deref().unwrap_or("x25519");
-        let (public, private) = (&new.public_key, &new.encrypted_private_key);
-        let (salt, rounds) = (&new.kek_salt, new.kek_iterations);
         self.write_as(user, |tx| {
             let sql = "INSERT INTO keypairs (user_id, public_key, encrypted_private_key, kek_salt,
                                              kek_iterations, key_algorithm, created_at)
-                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
-            let row = params![user.id, public, private, salt, rounds, algorithm, now_ms()];
-            if execute(tx, sql, row)? == 1 {
-                return self.audit(tx, Event::of(user, "keypair.add"));
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                       ON CONFLICT DO UPDATE SET created_at = created_at
+                         WHERE (public_key, encrypted_private_key, kek_salt, kek_iterations,
+                                key_algorithm) = (?2, ?3, ?4, ?5, ?6)";
+            let (id, now) = (user.id, now_ms());
+            let row = params![
+                id, public_key, encrypted_private_key, kek_salt, kek_iterations, algorithm, now
+            ];
+            if execute(tx, sql, row)? == 0 {
+                return Err(StoreError::key_exists("keypair"));
             }
-            let sql = "SELECT EXISTS (SELECT 1 FROM keypairs WHERE user_id = ?1 AND public_key = ?2
-                         AND encrypted_private_key = ?3 AND kek_salt = ?4 AND kek_iterations = ?5
-                         AND key_algorithm = ?6)";
-            match query_scalar(tx, sql, params![user.id, public, private, salt, rounds, algorithm])?
-            {
-                true => Ok(()),
-                false => Err(StoreError::key_exists("keypair")),
-            }
+            self.audit(tx, Event::of(user, "keypair.add"))
         })
     }
 }
 
-/// Adds a user and returns the id.
-pub(super) fn insert(
-    connection: &Connection, email: &Email, password_hash: Option<&str>,
-) -> Result<i64> {
+fn insert(connection: &Connection, email: &Email, password_hash: Option<&str>) -> Result<User> {
     let sql = "INSERT INTO users (email, password_hash, created_at, updated_at)
-               VALUES (?1, ?2, ?3, ?3) ON CONFLICT DO NOTHING RETURNING id, email";
+               VALUES (?1, ?2, ?3, ?3) ON CONFLICT DO NOTHING RETURNING id, email, generation";
     let values = params![email, password_hash, now_ms()];
     let added = query_opt(connection, sql, values, User::from_row)?;
     let user = added.ok_or_else(|| {
         StoreError::new(ErrorKind::Exists, format!("the user {email} already exists"))
     })?;
     Event::of(&user, "user.add").write(connection)?;
-    Ok(user.id)
+    Ok(user)
 }
 
 /// A user by address, for the operator's commands.
 pub(super) fn find(connection: &Connection, email: &Email) -> Result<User> {
-    let sql = "SELECT id, email FROM users WHERE email = ?1";
+    let sql = "SELECT id, email, generation FROM users WHERE email = ?1";
     query_one(connection, "user", sql, [email], User::from_row)
 }

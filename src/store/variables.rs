@@ -42,7 +42,7 @@ impl Store {
             "personal" => format!("personal:{id}:{tier}:{}", project.user.id),
             _ => format!("shared:{id}:{tier}"),
         };
-        self.write_to(project, |tx, _| {
+        self.write_to(project, |tx| {
             let sql = "INSERT INTO variables (project_id, environment_tier, name, visibility,
                          value_source, encrypted_value, description, required, layer_key,
                          created_at, updated_at)
@@ -55,10 +55,11 @@ impl Store {
                          required = coalesce(?8, required), layer_key = excluded.layer_key,
                          updated_at = excluded.updated_at, current_version = current_version + 1
                        RETURNING id";
-            let VariableBody { value_source: source, description: about, required, .. } = new;
+            let VariableBody { value_source: source, description, required, .. } = new;
             let (value, now) = (&new.encrypted_value, now_ms());
-            let row =
-                params![id, tier, name, visibility, source, value, about, required, layer, now];
+            let row = params![
+                id, tier, name, visibility, source, value, description, required, layer, now
+            ];
             let id: i64 = query_scalar(tx, sql, row)?;
             query_scalar(tx, "SELECT row FROM variable_rows WHERE id = ?1", [id])
         })
@@ -82,7 +83,7 @@ impl Store {
         let sql = "DELETE FROM variables WHERE project_id = ?1 AND environment_tier = ?2
                       AND visibility = ?3 AND name = ?4";
         let values = params![project.id, tier, visibility, name];
-        self.write_to(project, |tx, _| execute_one(tx, "variable", sql, values))
+        self.write_to(project, |tx| execute_one(tx, "variable", sql, values))
     }
 
     /// Keeps a layer key beside those it has, and notes that it was uploaded last.
@@ -92,7 +93,7 @@ impl Store {
                                                  WHERE project_id = ?1 AND layer_id = ?2))
                    ON CONFLICT DO UPDATE SET upload = excluded.upload";
         let values = params![project.id, new.layer_id, new.wrapped_dek, now_ms()];
-        self.write_to(project, |tx, _| execute(tx, sql, values).map(drop))
+        self.write_to(project, |tx| execute(tx, sql, values).map(drop))
     }
 
     /// The keys of a project, of one layer if given; the one uploaded last comes first.

@@ -4,7 +4,9 @@ use std::fmt;
 use std::ops::{Deref, RangeInclusive};
 
 use base64::Engine as _;
-use serde::Deserialize;
+use rusqlite::ToSql;
+use rusqlite::types::ToSqlOutput;
+use serde::{Deserialize, Serialize};
 
 use crate::util::limits::{
     EMAIL_CHARS_MAX, KEY_CHARS_MAX, LONG_CHARS_MAX, MACHINE_ID_CHARS_MAX, MESSAGE_CHARS_MAX,
@@ -14,11 +16,11 @@ use crate::util::limits::{
 /// The rule that a value breaks: a sentence without its subject that begins with `must`.
 pub type Rule = String;
 
-/// Makes a checked text type of a rule.
-macro_rules! text {
-    ($(#[$doc:meta])* $name:ident, $check:expr) => {
+/// Makes checked text types, each of its rule. They go into statements as they are.
+macro_rules! texts {
+    ($($(#[$doc:meta])* $name:ident: $check:expr;)*) => {$(
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+        #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
         #[serde(try_from = "String")]
         pub struct $name(String);
 
@@ -42,62 +44,53 @@ macro_rules! text {
                 &self.0
             }
         }
-    };
+
+        impl ToSql for $name {
+            fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+                self.0.to_sql()
+            }
+        }
+    )*};
 }
 
-text!(
+texts! {
     /// At most 128 characters, none of them a control character.
-    Short,
-    |text| plain(text, SHORT_CHARS_MAX)
-);
-text!(
+    Short: |text| plain(text, SHORT_CHARS_MAX);
+
     /// A path or URL: at most 4096 characters, none of them a control character.
-    Long,
-    |text| plain(text, LONG_CHARS_MAX)
-);
-text!(
+    Long: |text| plain(text, LONG_CHARS_MAX);
+
     /// One to 255 characters, not only white space, no control characters.
-    Name,
-    |text| match text.trim().is_empty() {
+    Name: |text| match text.trim().is_empty() {
         true => Err("must not be empty".into()),
         false => plain(text, NAME_CHARS_MAX),
-    }
-);
-text!(
+    };
+
     /// A message or description: at most 4096 characters. It may have lines; other control
     /// characters could act on the terminal that shows it.
-    Message,
-    |text| plain(&text.replace(['\n', '\t'], " "), MESSAGE_CHARS_MAX)
-);
-text!(
+    Message: |text| plain(&text.replace(['\n', '\t'], " "), MESSAGE_CHARS_MAX);
+
     /// A wrapped key: canonical base64 of at most 4096 characters, not empty.
-    Key,
-    |text| match (1..=KEY_CHARS_MAX).contains(&text.len()) {
+    Key: |text| match (1..=KEY_CHARS_MAX).contains(&text.len()) {
         true => canonical(text),
         false => Err(format!("must be base64 of 1 to {KEY_CHARS_MAX} characters")),
-    }
-);
-text!(
+    };
+
     /// A value of any length: canonical base64.
-    Base64,
-    canonical
-);
-text!(
+    Base64: canonical;
+
     /// Who may see a variable: every user of the project, the user who wrote it, or as clients
     /// define it.
-    Visibility,
-    |text| match text {
+    Visibility: |text| match text {
         "shared" | "personal" | "restricted" => Ok(()),
         _ => Err("must be shared, personal or restricted".into()),
-    }
-);
-text!(
+    };
+
     /// The id that a client gives its machine; it is unique only together with the user.
-    MachineId,
-    |text| {
+    MachineId: |text| {
         let fits = (1..=MACHINE_ID_CHARS_MAX).contains(&text.len());
         let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b));
-        match fits && plain && !MachineId::is_reserved(text) {
+        match fits && plain && !MachineId::RESERVED.contains(&text) {
             true => Ok(()),
             false => Err(format!(
                 "must be a machine id: 1 to {MACHINE_ID_CHARS_MAX} of A-Z a-z 0-9 . _ : - and \
@@ -105,28 +98,22 @@ text!(
                 MachineId::RESERVED.join(" ")
             )),
         }
-    }
-);
-text!(
+    };
+
     /// A user's email address in lower case: addresses are matched without regard to case.
-    Email,
-    |text| {
+    Email: |text| {
         let (local, domain) = text.split_once('@').unwrap_or_default();
         let whole = !local.is_empty() && !domain.is_empty() && !domain.contains('@');
         match whole && !text.contains(char::is_whitespace) {
             true => plain(text, EMAIL_CHARS_MAX),
             false => Err("must be an address such as you@example.com".into()),
         }
-    }
-);
+    };
+}
 
 impl MachineId {
-    const RESERVED: [&str; 6] = [".", "..", "register", "latest", "history", "snapshot"];
-
-    /// True for a word that stands in the same place of a path as a machine id.
-    pub fn is_reserved(text: &str) -> bool {
-        MachineId::RESERVED.contains(&text)
-    }
+    /// Words that stand in the same place of a path as a machine id.
+    pub const RESERVED: [&str; 6] = [".", "..", "register", "latest", "history", "snapshot"];
 }
 
 impl Email {
