@@ -222,12 +222,12 @@ impl Database {
                 self.note(Some(ErrorKind::Corrupt));
             }
         }
-        match *lock(&self.failure) {
-            Some(ErrorKind::Corrupt) => Err(StoreError::unusable(
+        if *lock(&self.failure) == Some(ErrorKind::Corrupt) {
+            return Err(StoreError::unusable(
                 "the server cannot write its database any more: its operator must look at the log",
-            )),
-            _ => Ok(()),
+            ));
         }
+        Ok(())
     }
 
     /// From now on the writer waits no longer than this for another process.
