@@ -20,10 +20,9 @@ pub fn history(app: &App, request: &Request, user: &User) -> HandlerResult {
 
 /// At least 1; more than a page counts as a page, also a number too large to hold.
 fn limit(text: &str) -> Result<usize, Error> {
-    let digits = are_digits(text);
-    match text.parse::<usize>() {
-        Ok(rows) if digits && rows > 0 => Ok(rows.min(HISTORY_PAGE_ROWS_MAX)),
-        Err(_) if digits => Ok(HISTORY_PAGE_ROWS_MAX),
-        _ => Err(Error::malformed("limit must be a whole number of at least 1")),
+    let rows = if are_digits(text) { text.parse().unwrap_or(usize::MAX) } else { 0 };
+    match rows {
+        0 => Err(Error::malformed("limit must be a whole number of at least 1")),
+        rows => Ok(rows.min(HISTORY_PAGE_ROWS_MAX)),
     }
 }

@@ -6,8 +6,9 @@ use std::time::Instant;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::app::{App, Error, HandlerResult, Request, Response};
-use crate::auth::password::{self, Permit};
+use crate::app::request::parse_json;
+use crate::app::{App, Error, HandlerResult, Response};
+use crate::auth::password;
 use crate::auth::throttle::{Secret, Source, Throttle, Throttled};
 use crate::auth::token::ApiToken;
 use crate::store::audit::Event;
@@ -25,25 +26,11 @@ struct Login {
     token: Option<String>,
 }
 
-/// A permit to hash for a login by password. It is waited for on the connection's own thread, so
-/// that a flood of logins holds up neither workers nor the trade of tokens; an account that is
-/// throttled is refused before it waits.
-pub fn permit(app: &App, peer: IpAddr, body: &[u8]) -> Result<Option<Permit>, Error> {
-    match serde_json::from_slice(body) {
-        Ok(Login { email: Some(email), password: Some(_), token: None }) => {
-            unless_throttled(app, peer, Secret::Password, &email, Throttle::check)?;
-            let busy = || Error::overloaded("too many logins at once; try again");
-            password::permit().map(Some).ok_or_else(busy)
-        }
-        // What is malformed, the handler refuses.
-        _ => Ok(None),
-    }
-}
-
-/// Signs in.
-pub fn login(app: &App, request: &Request, permit: Option<&Permit>) -> HandlerResult {
-    match request.json()? {
-        Login { token: Some(token), .. } => by_token(app, request.peer, &token),
+/// Who signs in with this body. It is found out on the connection's own thread, so that a flood of
+/// logins, which wait for each other, holds up no worker.
+pub fn authenticate(app: &App, peer: IpAddr, body: &[u8]) -> Result<User, Error> {
+    let mut user = match parse_json(body)? {
+        Login { token: Some(token), .. } => by_token(app, peer, &token),
         Login { email: Some(email), password: Some(password), .. } => {
             let rule = |rule| Error::malformed(format!("email {rule}"));
             plain(&email, EMAIL_CHARS_MAX).map_err(rule)?;
@@ -51,19 +38,19 @@ pub fn login(app: &App, request: &Request, permit: Option<&Permit>) -> HandlerRe
                 let rule = format!("password must have 1 to {PASSWORD_BYTES_MAX} bytes");
                 return Err(Error::malformed(rule));
             }
-            let permit = permit.ok_or_else(Error::internal)?;
-            by_password(app, permit, request.peer, &email.to_lowercase(), &password)
+            by_password(app, peer, &email.to_lowercase(), &password)
         }
         _ => Err(Error::malformed("send email and password, or token")),
-    }
+    }?;
+    user.peer = Some(peer);
+    Ok(user)
 }
 
-fn by_token(app: &App, peer: IpAddr, token: &str) -> HandlerResult {
-    let find = |token: ApiToken| app.store.user_by_token(token.digest());
-    match ApiToken::parse(token).map(find).transpose() {
+fn by_token(app: &App, peer: IpAddr, token: &str) -> Result<User, Error> {
+    match ApiToken::parse(token).map(|token| app.store.user_by_token(token.digest())) {
         // A good one is never counted.
-        Ok(Some(user)) => welcome(app, peer, &user),
-        Err(error) if !matches!(error.kind, ErrorKind::Unauthorized(_)) => Err(error.into()),
+        Some(Ok(user)) => Ok(user),
+        Some(Err(error)) if !matches!(error.kind, ErrorKind::Unauthorized(_)) => Err(error.into()),
         _ => {
             unless_throttled(app, peer, Secret::Token, token, Throttle::attempt)?;
             Err(failed(app, peer, None))
@@ -71,19 +58,21 @@ fn by_token(app: &App, peer: IpAddr, token: &str) -> HandlerResult {
     }
 }
 
-fn by_password(
-    app: &App, permit: &Permit, peer: IpAddr, email: &str, password: &str,
-) -> HandlerResult {
+fn by_password(app: &App, peer: IpAddr, email: &str, password: &str) -> Result<User, Error> {
+    // An account that is throttled is refused before it waits.
+    unless_throttled(app, peer, Secret::Password, email, Throttle::check)?;
+    let busy = || Error::overloaded("too many logins at once; try again");
+    let permit = password::permit().ok_or_else(busy)?;
     let source = unless_throttled(app, peer, Secret::Password, email, Throttle::attempt)?;
     let (known, hash) = app.store.password_of(email)?.unzip();
     // For an unknown user, one without a password and a disabled one the same work is done.
-    let right = password::verify_with(permit, password.as_bytes(), hash.flatten().as_deref());
+    let right = password::verify_with(&permit, password.as_bytes(), hash.flatten().as_deref());
     let right =
         right.map_err(|error| Error::caused_by(format_args!("no password hash: {error}")))?;
     match known {
         Some(user) if right => {
             app.throttle.succeeded(source);
-            welcome(app, peer, &user)
+            Ok(user)
         }
         known => Err(failed(app, peer, known)),
     }
@@ -114,15 +103,15 @@ fn failed(app: &App, peer: IpAddr, user: Option<User>) -> Error {
         .with("WWW-Authenticate", "Bearer")
 }
 
-/// The response with a JWT.
-fn welcome(app: &App, peer: IpAddr, user: &User) -> HandlerResult {
+/// A JWT for who signed in.
+pub fn login(app: &App, user: &User) -> HandlerResult {
     let now_s = now_ms() / 1000;
     // A JWT never outlives the API token it was traded for.
     let token_ends_s = user.token_expires_at.map_or(i64::MAX, |ms| ms / 1000);
-    let expires_s = now_s.saturating_add(app.jwt_lifetime_s).min(token_ends_s);
+    let expires_s = now_s.saturating_add(app.settings.jwt_lifetime_s).min(token_ends_s);
     let jwt = app.jwt_key.issue(user.id, user.generation, user.token_id, now_s, expires_s);
     let jwt = jwt.map_err(|_| Error::internal())?;
-    app.store.audit_later(Event { peer: Some(peer), ..Event::of(user, "login.ok") });
+    app.store.audit_later(Event::of(user, "login.ok"));
     let body = json!({
         "token": jwt,
         "token_type": "Bearer",

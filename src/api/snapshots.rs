@@ -1,6 +1,6 @@
 //! POST and GET /api/machines/snapshot.
 
-use crate::app::representation::entity_tag;
+use crate::app::representation::wants_bytes;
 use crate::app::{App, Error, HandlerResult, Request, Response};
 use crate::store::audit::Event;
 use crate::store::snapshots::{PushBody, PushMode, Selector};
@@ -14,7 +14,7 @@ pub const METADATA: &str = "metadata";
 /// Stores a snapshot.
 pub fn push(app: &App, request: &Request, user: &User, upload: Upload) -> HandlerResult {
     let mode = PushMode::Idempotent(request.condition()?);
-    let body = if request.raw { from_query(request)? } else { request.json()? };
+    let body = if request.body.is_empty() { from_query(request)? } else { request.json()? };
     let machine = body.machine_id.as_ref();
     let machine = machine.ok_or_else(|| Error::malformed("machine_id is needed"))?;
     let (snapshot, stored) = app.store.push(user, machine, &body, &mode, upload)?;
@@ -49,7 +49,11 @@ pub fn pull_by_id(app: &App, request: &Request, user: &User) -> HandlerResult {
 fn send(app: &App, request: &Request, user: &User, which: &Selector) -> HandlerResult {
     let snapshot = app.store.snapshot(user.id, which)?;
     let (size, digest) = (snapshot.blob.size, snapshot.blob.digest.to_string());
-    let (etag, condition) = (entity_tag(&digest, request.wants_bytes()), request.condition()?);
+    let as_bytes = request.accept.as_deref().is_some_and(wants_bytes);
+    // A strong tag names the bytes. JSON has a weak one, since the name of the machine in it may
+    // change (RFC 9110, section 8.8.1).
+    let etag = format!("{}\"{digest}\"", if as_bytes { "" } else { "W/" });
+    let condition = request.condition()?;
     if condition.one_of.is_some_and(|digests| !digests.name(&digest)) {
         let other = "the snapshot is not the one in If-Match: pull without it to see which it is";
         return Err(Error::new(412, "precondition_failed", other));
@@ -63,7 +67,7 @@ fn send(app: &App, request: &Request, user: &User, which: &Selector) -> HandlerR
         app.store.audit_later(event.subject(snapshot.id));
         app.metrics.pulls.add(1);
     }
-    let response = match request.wants_bytes() {
+    let response = match as_bytes {
         true => Response::file(file, size)
             .with("X-Snapshot-Id", snapshot.id.to_string())
             .with("X-Machine-Id", snapshot.machine_id),

@@ -1,16 +1,14 @@
 //! What the gate asks before it reads a body: is there such a route, who asks, may the body be
 //! that large, is there room for it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::request::{Media, media_type};
 use super::routes::{self, Handler, Payload, Route};
 use super::{App, Error};
 use crate::api::login;
 use crate::api::snapshots::METADATA;
 use crate::auth::authenticate;
-use crate::auth::password::Permit;
 use crate::gate::access_log::AccessRecord;
 use crate::gate::head::Head;
 use crate::gate::spool::Spool;
@@ -41,13 +39,11 @@ pub struct Admission {
 pub struct Ticket {
     route: &'static Route,
     /// The client's address.
-    pub peer: IpAddr,
-    /// Who asks, on routes that are for users.
+    peer: IpAddr,
+    /// Who asks, on routes that are for users, or who signs in.
     pub user: Option<User>,
     /// The body, on routes that take a file.
     pub upload: Option<Upload>,
-    /// The permission to hash a password.
-    pub permit: Option<Permit>,
     /// The user's turn at the workers, until the handler has ended.
     _turn: Option<PoolGuard<()>>,
 }
@@ -74,9 +70,7 @@ impl gate::Admission for Admission {
         };
         record.user = user.as_ref().map(|user| user.id);
         let (spool, upload) = self.spool(route, head, user.as_ref())?;
-        let peer = client.address;
-        let ticket = Ticket { route, peer, user, upload, permit: None, _turn: None };
-        Ok((spool, ticket))
+        Ok((spool, Ticket { route, peer: client.address, user, upload, _turn: None }))
     }
 
     fn store(&self, ticket: &mut Ticket, bytes: &[u8]) -> Result<(), Error> {
@@ -85,12 +79,12 @@ impl gate::Admission for Admission {
     }
 
     fn prepare(&self, ticket: &mut Ticket, body: &[u8]) -> Result<(), Error> {
-        if matches!(ticket.route.handler, Handler::Login(_)) {
-            ticket.permit = login::permit(&self.app, ticket.peer, body)?;
-        }
         if let Some(user) = &ticket.user {
             let busy = || Error::overloaded("too many requests of yours at once; try again");
             ticket._turn = Some(self.app.turns.take(user.id).ok_or_else(busy)?);
+        }
+        if matches!(ticket.route.handler, Handler::Login(_)) {
+            ticket.user = Some(login::authenticate(&self.app, ticket.peer, body)?);
         }
         Ok(())
     }
@@ -103,7 +97,7 @@ impl Admission {
         let (route, _) = found.ok_or_else(|| nothing_here(head, client))?;
         let of_metrics = matches!(route.handler, Handler::Metrics(_));
         let here = match self.listener {
-            Listener::Main => !of_metrics && (self.app.page || route.pattern != "/"),
+            Listener::Main => !of_metrics && (self.app.settings.page || route.pattern != "/"),
             Listener::Metrics => of_metrics || route.pattern == "/healthz",
         };
         if !here {
@@ -120,21 +114,25 @@ impl Admission {
     fn spool(
         &self, route: &Route, head: &Head, user: Option<&User>,
     ) -> Result<(Spool, Option<Upload>), Error> {
-        let (length, max) = (head.content_length.unwrap_or(0), self.app.body_bytes_max);
-        let (spool, bound) = match (route.payload, media_type(head.field("content-type"))) {
-            (Payload::Nothing, _) | (Payload::Json, Media::Json) => {
-                (Spool::Memory, SMALL_BODY_BYTES_MAX as u64)
+        let (length, max) = (head.content_length.unwrap_or(0), self.app.settings.body_bytes_max);
+        let content_type = head.field("content-type").unwrap_or_default();
+        let (spool, bound) = match route.payload {
+            Payload::Nothing => (Spool::Memory, SMALL_BODY_BYTES_MAX as u64),
+            Payload::Upload { raw: true, .. } if is_bytes(content_type) => {
+                (Spool::Upload, u64::MAX)
             }
-            (Payload::LongJson, Media::Json) => (Spool::Memory, LONG_JSON_BYTES_MAX as u64),
-            (Payload::Upload { raw: true, .. }, Media::Bytes) => (Spool::Upload, u64::MAX),
-            (Payload::Upload { field, .. }, Media::Json) => {
-                (Spool::UploadJson { field, skip: METADATA }, u64::MAX)
-            }
-            (Payload::Upload { raw: true, .. }, _) => {
+            Payload::Upload { raw: true, .. } if !is_json(content_type) => {
                 let rule = "send application/json, or the bytes as application/octet-stream";
                 return Err(Error::unsupported(rule));
             }
-            _ => return Err(Error::unsupported("send the body as application/json")),
+            _ if !is_json(content_type) => {
+                return Err(Error::unsupported("send the body as application/json"));
+            }
+            Payload::Json => (Spool::Memory, SMALL_BODY_BYTES_MAX as u64),
+            Payload::LongJson => (Spool::Memory, LONG_JSON_BYTES_MAX as u64),
+            Payload::Upload { field, .. } => {
+                (Spool::UploadJson { field, skip: METADATA }, u64::MAX)
+            }
         };
         if length > max && max < bound {
             return Err(Error::too_large(max, " (--max-body)"));
@@ -190,6 +188,20 @@ fn check_fields(head: &Head) -> Result<(), Error> {
     Ok(())
 }
 
+/// True if a `Content-Type` field names JSON in UTF-8, or nothing.
+fn is_json(content_type: &str) -> bool {
+    let plain = content_type.to_ascii_lowercase().replace([' ', '"'], "");
+    let mut parts = plain.split(';');
+    let named = matches!(parts.next(), Some("" | "application/json"));
+    let charset = parts.find_map(|part| part.strip_prefix("charset="));
+    named && charset.is_none_or(|charset| charset == "utf-8")
+}
+
+fn is_bytes(content_type: &str) -> bool {
+    let (name, _) = content_type.split_once(';').unwrap_or((content_type, ""));
+    name.trim().eq_ignore_ascii_case("application/octet-stream")
+}
+
 /// 404 for a path that is no route, which is mostly a wrong base URL.
 fn nothing_here(head: &Head, client: Client) -> Error {
     let host = head.field("host").unwrap_or("HOST");
@@ -201,8 +213,8 @@ fn nothing_here(head: &Head, client: Client) -> Error {
 /// True for `127.0.0.1:9100`, `[::1]` and `localhost`: a page of another site that has its own
 /// name point here cannot send such a Host (DNS rebinding).
 fn names_an_address(host: &str) -> bool {
-    let is_port = |port: &str| port.bytes().all(|b| b.is_ascii_digit());
-    let (name, _) = host.rsplit_once(':').filter(|(_, port)| is_port(port)).unwrap_or((host, ""));
-    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
+    let (name, _) = host.split_once(':').unwrap_or((host, ""));
+    name.eq_ignore_ascii_case("localhost")
+        || host.parse::<SocketAddr>().is_ok()
+        || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok()
 }

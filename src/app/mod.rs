@@ -8,12 +8,14 @@ pub mod request;
 pub mod response;
 pub mod routes;
 pub mod server;
-mod spooled;
 pub mod turns;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 pub use error::Error;
 pub use request::Request;
@@ -21,14 +23,16 @@ pub use response::Response;
 
 use crate::auth::jwt::JwtKey;
 use crate::auth::throttle::Throttle;
-use crate::store::Store;
+use crate::gate::Config;
+use crate::store::{Policy, Store};
 use crate::util::metrics::Metrics;
+use crate::util::types::Email;
 use turns::Turns;
 
 /// What a handler returns.
 pub type HandlerResult = Result<Response, Error>;
 
-/// One server's state and settings, shared by all handlers.
+/// One server's state, shared by all handlers.
 pub struct App {
     /// The data folder.
     pub store: Store,
@@ -40,11 +44,27 @@ pub struct App {
     /// are not signed in.
     pub response_bytes: Mutex<HashMap<Option<i64>, Arc<AtomicU64>>>,
     pub turns: Turns,
-    /// Bytes of one request body (`--max-body`).
-    pub body_bytes_max: u64,
-    /// Lifetime of a JWT in seconds (`--token-hours`).
-    pub jwt_lifetime_s: i64,
     pub metrics: Arc<Metrics>,
-    /// The page at `/` is served (unless `--no-page`).
+    pub settings: Settings,
+}
+
+/// What `serve` was told.
+pub struct Settings {
+    pub data: PathBuf,
+    pub listen: SocketAddr,
+    /// Where metrics are served, if they are.
+    pub metrics: Option<SocketAddr>,
+    /// The user that a server without users begins with.
+    pub init_user: Option<Email>,
+    pub policy: Policy,
+    pub gate: Config,
+    /// Bytes of one request body.
+    pub body_bytes_max: u64,
+    pub jwt_lifetime_s: i64,
+    /// Days that audit rows are kept; 0 keeps all.
+    pub audit_days: u32,
+    pub stop_timeout: Duration,
+    /// The page at `/` is served.
     pub page: bool,
+    pub log_as_json: bool,
 }

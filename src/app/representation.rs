@@ -25,12 +25,6 @@ fn weight(parameters: &str) -> f32 {
     weight.map_or(1.0, |weight| weight.parse().ok().filter(valid).unwrap_or(0.0))
 }
 
-/// The entity tag of a snapshot: a strong one names the bytes. JSON has a weak one, since the name
-/// of the machine in it may change (RFC 9110, section 8.8.1).
-pub fn entity_tag(digest: &str, of_bytes: bool) -> String {
-    format!("{}\"{digest}\"", if of_bytes { "" } else { "W/" })
-}
-
 /// Reads `*` or a list of entity tags, in which commas may stand (RFC 9110, section 8.8.3). Where
 /// they are compared strongly, weak ones match nothing.
 pub fn parse_tags(field: &str, strongly: bool) -> Result<Digests, Error> {

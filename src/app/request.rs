@@ -1,11 +1,9 @@
 //! A request as handlers see it: its head was checked and its body received.
 
-use std::net::IpAddr;
-
 use serde::de::DeserializeOwned;
 
 use super::Error;
-use super::representation::{parse_tags, wants_bytes};
+use super::representation::parse_tags;
 use crate::gate::json::check_nesting;
 use crate::store::snapshots::Condition;
 use crate::util::types::Rule;
@@ -20,15 +18,11 @@ pub struct Request {
     pub head: bool,
     /// `Accept`, as sent.
     pub accept: Option<String>,
-    /// The body was an upload of raw bytes, without JSON around it.
-    pub raw: bool,
     /// `If-Match`, as sent.
     pub if_match: Option<String>,
     /// `If-None-Match`, as sent.
     pub if_none_match: Option<String>,
-    /// Address of the client.
-    pub peer: IpAddr,
-    /// The body; of an upload in JSON, what was beside the file.
+    /// The body; of an upload in JSON what was beside the file, of one of raw bytes nothing.
     pub body: Vec<u8>,
 }
 
@@ -36,11 +30,6 @@ impl Request {
     /// The body as JSON of this shape. Unknown members are ignored.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
         parse_json(&self.body)
-    }
-
-    /// `Accept` asks for raw bytes.
-    pub fn wants_bytes(&self) -> bool {
-        self.accept.as_deref().is_some_and(wants_bytes)
     }
 
     /// What the client wants to hold of the snapshot.
@@ -68,41 +57,13 @@ impl Request {
     }
 }
 
-/// The media type of a body.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Media {
-    /// `application/json` in UTF-8, or none named.
-    Json,
-    /// `application/octet-stream`.
-    Bytes,
-    /// Any other.
-    Other,
-}
-
-/// What a `Content-Type` field names.
-pub fn media_type(field: Option<&str>) -> Media {
-    let Some(field) = field.filter(|field| !field.is_empty()) else { return Media::Json };
-    let mut parts = field.split(';').map(str::trim);
-    let media_type = parts.next().unwrap_or_default();
-    let charset = parts.find_map(|part| {
-        let (name, value) = part.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))
-    });
-    let utf8 = charset.is_none_or(|charset| charset.eq_ignore_ascii_case("utf-8"));
-    match media_type {
-        json if json.eq_ignore_ascii_case("application/json") && utf8 => Media::Json,
-        bytes if bytes.eq_ignore_ascii_case("application/octet-stream") => Media::Bytes,
-        _ => Media::Other,
-    }
-}
-
 /// A text as a value of this type, or its rule after what the text is.
 fn checked<T: TryFrom<String, Error = Rule>>(what: &str, text: &str) -> Result<T, Error> {
     T::try_from(text.to_owned()).map_err(|rule| Error::malformed(format!("{what} {rule}")))
 }
 
 /// JSON of this shape, or a sentence that names the place and repeats nothing of what was sent.
-fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     // serde would take an array for an object, member by member, and skip over text that is no
     // UTF-8 where it is not wanted.
     let text = std::str::from_utf8(bytes).map_err(|_| Error::malformed("the body is not UTF-8"))?;
@@ -134,7 +95,6 @@ fn data_error(sentence: &str) -> String {
 }
 
 /// The decoded query of a target.
-#[derive(Default, Debug)]
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
@@ -150,11 +110,10 @@ impl Query {
 
     /// The value of a name; twice the same name is a mistake.
     pub fn one(&self, name: &str) -> Result<Option<&str>, Error> {
-        let mut found = self.0.iter().filter(|(key, _)| key == name);
-        let first = found.next().map(|(_, value)| value.as_str());
-        match found.next() {
-            None => Ok(first),
-            Some(_) => Err(Error::malformed(format!("{name} stands twice in the query"))),
+        let mut values = self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| &**value);
+        match (values.next(), values.next()) {
+            (value, None) => Ok(value),
+            _ => Err(Error::malformed(format!("{name} stands twice in the query"))),
         }
     }
 
@@ -183,21 +142,17 @@ pub fn are_digits(text: &str) -> bool {
 /// Decodes `%41` to `A` (RFC 3986, section 2.1). The result must be UTF-8 without NUL.
 pub fn percent_decode(text: &str) -> Result<String, Error> {
     let bad = || Error::malformed("the target has a bad percent-escape");
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let mut digit = || rest.next().and_then(|b| char::from(b).to_digit(16));
-        let (high, low) = (digit().ok_or_else(bad)?, digit().ok_or_else(bad)?);
-        bytes.push(u8::try_from(high * 16 + low).map_err(|_| bad())?);
+    let mut parts = text.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let (digits, rest) = part.split_at_checked(2).ok_or_else(bad)?;
+        // Rust's numbers take a sign too.
+        let digits = if digits.starts_with('+') { "" } else { digits };
+        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| bad())?);
+        bytes.extend(rest.bytes());
     }
-    match String::from_utf8(bytes) {
-        Ok(text) if !text.contains('\0') => Ok(text),
-        _ => Err(bad()),
-    }
+    let text = String::from_utf8(bytes).map_err(|_| bad())?;
+    if text.contains('\0') { Err(bad()) } else { Ok(text) }
 }
 
 #[cfg(test)]

@@ -1,12 +1,19 @@
-//! A response as handlers make it.
+//! A response as handlers make it. A body of any length: above 64 KiB it waits in an unlinked file
+//! for its reader, not in memory.
 
 use std::fmt::Display;
 use std::fs::File;
+use std::io::{self, ErrorKind, Seek, Write};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
-use super::spooled::BodyWriter;
+use rustix::fs::{MemfdFlags, memfd_create};
+
 use super::{App, HandlerResult};
 use crate::gate::response::Attachment;
-use crate::store::{self, RowSink, User};
+use crate::store::{self, RowSink, StoreError, User};
+use crate::util::limits::{RESPONSE_FILE_BYTES_PER_USER_MAX, RESPONSE_MEMORY_BYTES_MAX};
+use crate::util::sync::{Pool, PoolGuard, Share, lock};
 
 pub use crate::gate::response::Response;
 
@@ -41,12 +48,13 @@ impl Response {
     }
 
     /// A body that is too long to wait in memory goes to a file.
-    pub fn spool(mut self, app: &App, user_id: Option<i64>) -> HandlerResult {
-        if self.attachment.is_none() {
-            let body = std::mem::take(&mut self.body);
-            (self.body, self.attachment) = BodyWriter::write(app, user_id, |out| out.push(&body))?;
+    pub fn spool(self, app: &App, user_id: Option<i64>) -> HandlerResult {
+        if self.attachment.is_some() {
+            return Ok(self);
         }
-        Ok(self)
+        let mut out = BodyWriter::new(app, user_id);
+        out.push(&self.body)?;
+        out.finish(self)
     }
 }
 
@@ -63,21 +71,99 @@ impl App {
         &self, user: &User, member: &str, list: impl FnOnce(RowSink<'_>) -> store::Result<()>,
         more: &str,
     ) -> HandlerResult {
-        let (body, attachment) = BodyWriter::write(self, Some(user.id), |out| {
-            out.push(format!("{{\"{member}\":[").as_bytes())?;
-            let mut separator = "";
-            list(&mut |row| {
-                out.push(std::mem::replace(&mut separator, ",").as_bytes())?;
-                out.push(row.as_bytes())
-            })?;
-            out.push(format!("]{more}}}").as_bytes())
+        let mut out = BodyWriter::new(self, Some(user.id));
+        out.push(format!("{{\"{member}\":[").as_bytes())?;
+        let mut separator = "";
+        list(&mut |row| {
+            out.push(std::mem::replace(&mut separator, ",").as_bytes())?;
+            out.push(row.as_bytes())
         })?;
-        Ok(Response { body, attachment, ..Response::json(200, "") })
+        out.push(format!("]{more}}}").as_bytes())?;
+        out.finish(Response::json(200, ""))
     }
 }
 
 impl Attachment {
-    fn of(file: File, len: u64, base64: bool, offset: usize) -> Attachment {
+    /// All of a file, as base64 or as it is, after so many bytes of the body.
+    pub fn of(file: File, len: u64, base64: bool, offset: usize) -> Attachment {
         Attachment { file, len, base64, offset, _held: None }
+    }
+}
+
+/// The one place in memory, for a response that the disk refused.
+static MEMORY: LazyLock<Arc<Pool<()>>> = LazyLock::new(|| Pool::new([None]));
+
+/// A body while it is written.
+struct BodyWriter<'a> {
+    app: &'a App,
+    /// What is not in the file: all of a short body, else its newest piece.
+    buffer: Vec<u8>,
+    file: Option<File>,
+    /// Bytes in the file.
+    len: u64,
+    /// What the user's responses may take in files.
+    room: Share,
+    /// The file is in memory.
+    in_memory: Option<PoolGuard<()>>,
+}
+
+impl<'a> BodyWriter<'a> {
+    /// The body of a response to this user, or to somebody who is not signed in.
+    fn new(app: &'a App, user_id: Option<i64>) -> BodyWriter<'a> {
+        let room = Share::of(lock(&app.response_bytes).entry(user_id).or_default());
+        BodyWriter { app, room, buffer: Vec::new(), file: None, len: 0, in_memory: None }
+    }
+
+    /// The response with this body: a short one, or the file of a long one.
+    fn finish(mut self, response: Response) -> HandlerResult {
+        if self.file.is_some() {
+            self.flush()?;
+        }
+        let (body, len, held) = (self.buffer, self.len, Box::new((self.room, self.in_memory)));
+        let attachment = self
+            .file
+            .map(|file| Attachment { _held: Some(held), ..Attachment::of(file, len, false, 0) });
+        Ok(Response { body, attachment, ..response })
+    }
+
+    /// Appends bytes.
+    fn push(&mut self, bytes: &[u8]) -> store::Result<()> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() > RESPONSE_MEMORY_BYTES_MAX { self.flush() } else { Ok(()) }
+    }
+
+    /// Moves the buffer to the file, which moves to memory where the disk refuses it.
+    fn flush(&mut self) -> store::Result<()> {
+        let bytes = self.buffer.len() as u64;
+        let busy = |why| StoreError::new(store::ErrorKind::Busy, why);
+        if self.room.grow(bytes, RESPONSE_FILE_BYTES_PER_USER_MAX).is_err() {
+            let many =
+                "too many long responses of yours wait to be read; read them, then try again";
+            return Err(busy(many));
+        }
+        if self.file.is_none() {
+            self.file = self.app.store.response_file().ok();
+        }
+        let to_disk = self.file.as_mut().is_some_and(|file| file.write_all(&self.buffer).is_ok());
+        if !to_disk && self.move_to_memory().is_err() {
+            let full = "the disk is full, and so is the place for one long response; try again";
+            return Err(busy(full));
+        }
+        self.len = self.len.saturating_add(bytes);
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Writes the buffer, and what the file has before it, to a file in memory.
+    fn move_to_memory(&mut self) -> io::Result<()> {
+        let place = MEMORY.take(Duration::ZERO).ok_or(ErrorKind::WouldBlock)?;
+        let mut memory = File::from(memfd_create("response", MemfdFlags::CLOEXEC)?);
+        if let Some(mut file) = self.file.take() {
+            file.rewind()?;
+            io::copy(&mut io::Read::take(file, self.len), &mut memory)?;
+        }
+        memory.write_all(&self.buffer)?;
+        (self.file, self.in_memory) = (Some(memory), Some(place));
+        Ok(())
     }
 }

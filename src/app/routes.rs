@@ -5,7 +5,6 @@ use crate::api::snapshots::STATE;
 use crate::api::{health, history, login, machines, metrics, page, snapshots, usage};
 use crate::app::request::percent_decode;
 use crate::app::{App, Error, HandlerResult, Request};
-use crate::auth::password::Permit;
 use crate::dialect::entities::CIPHERTEXT;
 use crate::dialect::{entities, legacy, links, variables};
 use crate::store::entities::KINDS;
@@ -15,7 +14,6 @@ use Handler::{Anyone, Login, Metrics, SignedIn, SignedInUpload};
 use Payload::{Json, LongJson, Nothing};
 
 /// What a request to a route may carry.
-#[derive(Clone, Copy)]
 pub enum Payload {
     /// Nothing; a small body is read and ignored.
     Nothing,
@@ -38,13 +36,12 @@ pub enum Payload {
 
 /// A handler, and who may call it: one without a user in its signature cannot know one, and one with
 /// a user is never called without.
-#[derive(Clone, Copy)]
 pub enum Handler {
     Anyone(fn(&App, &Request) -> HandlerResult),
     /// Anyone, on the listener of `--metrics` alone.
     Metrics(fn(&App, &Request) -> HandlerResult),
-    /// Anyone, with the permit to hash a password if the body has one.
-    Login(fn(&App, &Request, Option<&Permit>) -> HandlerResult),
+    /// Whose password or API token is in the body.
+    Login(fn(&App, &User) -> HandlerResult),
     /// Who holds an API token or a JWT.
     SignedIn(fn(&App, &Request, &User) -> HandlerResult),
     /// The same, with the file that came in the body.

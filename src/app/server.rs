@@ -15,7 +15,7 @@
 //!   (`application::the_private_socket_serves_nothing_to_who_has_no_ticket`,
 //!   `application::thousands_of_requests_over_the_fixed_links_are_each_answered_with_their_own`).
 
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::thread::Builder;
 
 use super::admission::Ticket;
-use super::request::{Media, Query, media_type};
+use super::request::Query;
 use super::routes::{self, Handler};
 use super::{App, Error, HandlerResult, Request, Response};
 use crate::gate::response::{Attachment, printable};
@@ -81,36 +81,33 @@ fn dispatch(
 ) -> HandlerResult {
     // Without a ticket it did not come through admission.
     let ticket = id.and_then(|id| handoff.claim_ticket(id));
-    let Some(mut ticket) = ticket else { return Ok(Response::empty(204)) };
+    let Some(ticket) = ticket else { return Ok(Response::empty(204)) };
     let target = request.url().to_owned();
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let found = routes::find(request.method().as_str(), path)?;
     let (route, params) = found.ok_or_else(Error::internal)?;
-    let upload = ticket.upload.take();
-    let user_id = ticket.user.as_ref().map(|user| user.id);
+    let (user, upload) = (ticket.user.as_ref(), ticket.upload);
     let request = Request {
         params,
         query: Query::parse(query)?,
         head: *request.method() == tiny_http::Method::Head,
-        raw: media_type(field(request, "Content-Type").as_deref()) == Media::Bytes,
         accept: field(request, "Accept"),
         if_match: field(request, "If-Match"),
         if_none_match: field(request, "If-None-Match"),
-        peer: ticket.peer,
         body: body(request)?,
     };
-    let user = ticket.user.as_ref().ok_or_else(Error::internal);
+    let signed_in = user.ok_or_else(Error::internal);
     let response = match route.handler {
         Handler::Anyone(run) | Handler::Metrics(run) => run(app, &request),
-        Handler::Login(run) => run(app, &request, ticket.permit.as_ref()),
-        Handler::SignedIn(run) => run(app, &request, user?),
+        Handler::Login(run) => run(app, signed_in?),
+        Handler::SignedIn(run) => run(app, &request, signed_in?),
         Handler::SignedInUpload(run) => {
             let empty = || Error::malformed("the encrypted bytes are missing or empty");
             let upload = upload.filter(|upload| !upload.is_empty()).ok_or_else(empty)?;
-            run(app, &request, user?, upload)
+            run(app, &request, signed_in?, upload)
         }
     }?;
-    response.spool(app, user_id)
+    response.spool(app, user.map(|user| user.id))
 }
 
 /// The value of a field that the gate forwarded.
@@ -121,12 +118,10 @@ fn field(request: &tiny_http::Request, name: &'static str) -> Option<String> {
 
 /// The whole small body.
 fn body(request: &mut tiny_http::Request) -> Result<Vec<u8>, Error> {
-    let (length, mut bytes) = (request.body_length(), Vec::new());
-    let read = request.as_reader().take(LONG_JSON_BYTES_MAX as u64).read_to_end(&mut bytes);
-    read.map_err(|error| Error::caused_by(format_args!("a worker got no body: {error}")))?;
-    if length != Some(bytes.len()) {
-        return Err(Error::caused_by("a worker got a part of a body"));
-    }
+    let length = request.body_length().unwrap_or(0);
+    let mut bytes = vec![0; length.min(LONG_JSON_BYTES_MAX)];
+    let cut = |error| Error::caused_by(format_args!("a worker got no whole body: {error}"));
+    request.as_reader().read_exact(&mut bytes).map_err(cut)?;
     Ok(bytes)
 }
 

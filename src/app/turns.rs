@@ -15,10 +15,9 @@ pub struct Turns(Mutex<HashMap<i64, Arc<Pool<()>>>>);
 impl Turns {
     /// A turn of this user, until the value goes; None if none came free in time.
     pub fn take(&self, user_id: i64) -> Option<PoolGuard<()>> {
-        let mut users = lock(&self.0);
-        let turns = users.entry(user_id).or_insert_with(|| Pool::new([None; WORKERS_PER_USER_MAX]));
-        let turns = Arc::clone(turns);
-        drop(users);
+        let new = || Pool::new([None; WORKERS_PER_USER_MAX]);
+        // The lock is free again before this waits: other users do not wait with it.
+        let turns = Arc::clone(lock(&self.0).entry(user_id).or_insert_with(new));
         turns.take(Duration::from_secs(WORKER_WAIT_S))
     }
 }

@@ -1,6 +1,6 @@
 //! `environment …`: looks at environments and brings deleted ones back.
 
-use super::args::Args;
+use super::args::{Args, text};
 use super::output::{print, print_table};
 use super::{Done, open_store, open_to_read};
 use crate::util::types::visible;
@@ -15,7 +15,7 @@ pub fn list(mut args: Args) -> Done {
 /// `environment restore EMAIL NAME`.
 pub fn restore(mut args: Args) -> Done {
     let email = args.email()?;
-    let name = args.positional("NAME")?;
-    open_store(args)?.restore_environment(&email, &name.text)?;
-    print(format_args!("environment {} restored\n", visible(&name.text)))
+    let name = args.positional("NAME", text)?;
+    open_store(args)?.restore_environment(&email, &name)?;
+    print(format_args!("environment {} restored\n", visible(&name)))
 }

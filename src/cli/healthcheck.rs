@@ -1,29 +1,36 @@
 //! `healthcheck`: asks a running server how it is, for containers and timers without curl.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use super::args::Args;
 use super::output::print;
-use super::{CliError, Done, settings};
+use super::settings::{address, unless};
+use super::{CliError, Done};
 use crate::util::limits::HEALTHCHECK_TIMEOUT_S;
 use crate::util::net::reachable;
+use crate::util::types::Rule;
 
 pub fn run(mut args: Args) -> Done {
-    let url = args.setting("--url")?;
-    let listen: SocketAddr = args.setting("--listen")?.parse()?;
-    let here = format!("http://{}", reachable(listen));
+    let url = args.setting("--url", unless("", after_scheme))?;
+    let listen = args.setting("--listen", address)?;
     args.finish()?;
-    let text = if url.text.is_empty() { &here } else { &url.text };
-    let rest = text.strip_prefix("http://").map(|rest| rest.trim_end_matches('/'));
-    let rest = rest.filter(|rest| rest.bytes().all(|b| b.is_ascii_graphic()) && !rest.is_empty());
-    let rest = rest.ok_or_else(|| url.refuse(settings::takes("URL")))?;
-    let (host, prefix) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let url = url.unwrap_or_else(|| reachable(listen).to_string());
+    let (host, prefix) = url.split_at(url.find('/').unwrap_or(url.len()));
     let status = ask(host, &format!("{prefix}/healthz"));
     match status.map_err(|e| CliError::Failed(format!("{host} does not answer: {e}")))?.as_str() {
         "200" => print(format_args!("{host} is well\n")),
         status => Err(CliError::Failed(format!("{host} answers {status}"))),
+    }
+}
+
+/// Host, port and path of a URL.
+fn after_scheme(url: &str) -> Result<String, Rule> {
+    let rest = url.strip_prefix("http://").unwrap_or_default().trim_end_matches('/');
+    match rest.bytes().all(|b| b.is_ascii_graphic()) && !rest.is_empty() {
+        true => Ok(rest.to_owned()),
+        false => Err("an address such as http://127.0.0.1:8787".into()),
     }
 }
 
@@ -32,12 +39,8 @@ fn ask(host: &str, path: &str) -> std::io::Result<String> {
     let wait = Duration::from_secs(HEALTHCHECK_TIMEOUT_S);
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
     let named = if has_port { host.to_owned() } else { format!("{host}:80") };
-    let mut connected = Err(ErrorKind::NotFound.into());
-    for address in named.to_socket_addrs()? {
-        connected =
-            connected.or_else(|_: std::io::Error| TcpStream::connect_timeout(&address, wait));
-    }
-    let mut stream = connected?;
+    let connect = |address| TcpStream::connect_timeout(&address, wait).ok();
+    let mut stream = named.to_socket_addrs()?.find_map(connect).ok_or(ErrorKind::NotConnected)?;
     stream.set_read_timeout(Some(wait))?;
     let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes())?;

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use super::args::Args;
+use super::args::{Args, text};
 use super::output::{print, print_lines, progress};
+use super::settings::number;
 use super::{CliError, Done, open_to_read};
 use crate::store::Store;
 use crate::store::backup::{self, Copied};
@@ -17,36 +18,31 @@ pub fn check(args: Args) -> Done {
     let report = store.check(&mut progress("verified", total))?;
     let database = report.database.iter().map(|sentence| format!("database: {sentence}"));
     let orphans = report.orphans.iter().map(|path| format!("orphan without a row: {path}"));
-    let found = database.chain(report.damaged.iter().cloned()).chain(orphans);
-    print_lines(&found.collect::<Vec<_>>())?;
-    if report.clean() {
-        let (count, bytes) = (report.snapshots, report.bytes);
-        return print(format_args!("clean: {count} snapshots of {bytes} bytes verified\n"));
+    let found: Vec<_> = database.chain(report.damaged.iter().cloned()).chain(orphans).collect();
+    print_lines(&found)?;
+    let (count, bytes) = (report.snapshots, report.bytes);
+    match found.len() {
+        0 => print(format_args!("clean: {count} snapshots of {bytes} bytes verified\n")),
+        n => Err(CliError::Failed(format!("damage found: {n} things, among {count} snapshots"))),
     }
-    let (damaged, all, orphans) = (report.damaged.len(), report.snapshots, report.orphans.len());
-    Err(CliError::Failed(format!(
-        "damage found: {damaged} of {all} snapshots damaged, {orphans} orphans, {} findings in the \
-         database",
-        report.database.len()
-    )))
 }
 
 /// `backup DEST`: a verified copy of a data folder.
 pub fn backup(mut args: Args) -> Done {
     let hard_link = args.flag("--hard-link");
-    let older = args.value("--incremental-from", "OLD")?;
-    let dest = args.positional("DEST")?;
+    let older = args.value("--incremental-from", text)?;
+    let dest = args.positional("DEST", text)?;
     let store = open_to_read(args)?;
-    let older = older.as_ref().map(|older| Path::new(&older.text));
-    let (to, mut told) = (Path::new(&dest.text), progress("copied", store.totals()?.0));
-    let copied = store.backup(to, older, hard_link, &mut told)?;
-    report(&copied, &dest.text)
+    let mut told = progress("copied", store.totals()?.0);
+    let older = older.as_deref().map(Path::new);
+    let copied = store.backup(Path::new(&dest), older, hard_link, &mut told)?;
+    report(&copied, &dest)
 }
 
 /// `restore SRC`: back to `--data`.
 pub fn restore(mut args: Args) -> Done {
-    let (from, to) = (args.positional("SRC")?, args.finish()?);
-    let from = Path::new(&from.text);
+    let (from, to) = (args.positional("SRC", text)?, args.finish()?);
+    let from = Path::new(&from);
     let total = Store::open_to_read(from).and_then(|store| store.totals());
     let total = total.map_or(0, |(bytes, _)| bytes);
     let copied = backup::restore(from, &to, &mut progress("restored", total))?;
@@ -73,9 +69,8 @@ fn report(copied: &Copied, dest: &str) -> Done {
 
 /// `prune`: deletes what nobody needs any more.
 pub fn prune(mut args: Args) -> Done {
-    let keep = args.value("--keep", "N")?.map(|n| n.at_least(1).number()).transpose()?;
-    let older_than_days = args.value("--older-than-days", "N")?;
-    let older_than_days = older_than_days.map(|n| n.number()).transpose()?;
+    let keep = args.value("--keep", number("N", 1))?;
+    let older_than_days = args.value("--older-than-days", number("N", 0))?;
     let dry_run = args.flag("--dry-run");
     let data = args.finish()?;
     if keep.is_none() && older_than_days.is_none() {

@@ -2,13 +2,11 @@
 
 mod args;
 mod audit;
-mod background;
 mod environment;
 mod healthcheck;
 mod help;
 mod machine;
 mod maintenance;
-mod notify;
 mod output;
 mod process;
 mod serve;
@@ -24,7 +22,8 @@ use std::process::ExitCode;
 use crate::store::{Store, StoreError};
 use crate::util::log::{self, Level};
 use args::Args;
-use output::print;
+use output::{could_not, print};
+use settings::warn_of_unknown_variables;
 
 /// Why a command did not do its work.
 #[derive(Debug)]
@@ -80,50 +79,45 @@ pub fn main() -> ExitCode {
     // First of all: whatever is made from here on is for this user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     log::install_panic_hook();
-    if let Err(error) = process::ignore_file_size_signal() {
-        return fail(&format!("could not ignore SIGXFSZ: {error}"), 1);
-    }
-    match run(Args::from_env()) {
-        Ok(()) | Err(CliError::Closed) => ExitCode::SUCCESS,
-        Err(CliError::Attention) => ExitCode::FAILURE,
-        Err(CliError::Usage(message)) => fail(&message, 2),
-        Err(CliError::Failed(message)) => fail(&message, 1),
-    }
-}
-
-/// Reads the arguments of `serve`, and touches nothing: for fuzzing.
-pub fn read_serve_arguments(arguments: Vec<OsString>) -> Result<(), CliError> {
-    let mut args = Args::from_vec(arguments);
-    args.take_data()?;
-    serve::settings(args).map(drop)
-}
-
-fn fail(message: &str, code: u8) -> ExitCode {
+    let (message, code) = match run(std::env::args_os().skip(1).collect()) {
+        Ok(()) | Err(CliError::Closed) => return ExitCode::SUCCESS,
+        Err(CliError::Attention) => return ExitCode::FAILURE,
+        Err(CliError::Usage(message)) => (message, 2),
+        Err(CliError::Failed(message)) => (message, 1),
+    };
     log::flush();
-    let (priority, message) = (log::priority(Level::ERROR), log::escape(message));
+    let (priority, message) = (log::priority(Level::ERROR), log::escape(&message));
     let _ = writeln!(std::io::stderr(), "{priority}configsync-server: {message}");
     ExitCode::from(code)
 }
 
-fn run(mut args: Args) -> Done {
-    let help = args.flag("--help") | args.flag("-h");
+/// Reads the arguments of `serve`, and touches nothing: for fuzzing.
+pub fn read_serve_arguments(arguments: Vec<OsString>) -> Result<(), CliError> {
+    serve::settings(Args::new(arguments)?).map(drop)
+}
+
+fn run(arguments: Vec<OsString>) -> Done {
+    process::ignore_file_size_signal().map_err(could_not("ignore SIGXFSZ"))?;
+    let mut args = Args::new(arguments)?;
+    let mut help = args.flag("--help") | args.flag("-h");
     if args.flag("--version") || args.flag("-V") {
         args.finish()?;
         return print(format_args!("configsync-server {}\n", env!("CARGO_PKG_VERSION")));
     }
-    args.take_data()?;
-    let mut name = args.subcommand()?.unwrap_or_default();
-    let asked = help || name == "help";
-    if name == "help" {
-        name = args.subcommand()?.unwrap_or_default();
+    let mut name = String::new();
+    let find = |name: &str| COMMANDS.iter().find(|(known, _)| *known == name);
+    while find(&name).is_none()
+        && let Some(word) = args.subcommand()?
+    {
+        match &*word {
+            "help" if name.is_empty() => help = true,
+            word => name = format!("{name} {word}").trim_start().to_owned(),
+        }
     }
-    let is_group = COMMANDS.iter().any(|(known, _)| known.starts_with(&format!("{name} ")));
-    if is_group && let Some(second) = args.subcommand()? {
-        name = format!("{name} {second}");
-    }
-    let unfinished = name.is_empty() || is_group && !name.contains(' ');
-    match COMMANDS.iter().find(|(known, _)| *known == name) {
-        Some(_) if asked => print(help::command(&name)),
+    let group = format!("{name} ");
+    let is_group = name.is_empty() || COMMANDS.iter().any(|(name, _)| name.starts_with(&group));
+    match find(&name) {
+        Some(_) if help => print(help::command(&name)),
         Some((_, run)) => {
             // `serve` does it once its log has its format.
             if name != "serve" && name != "healthcheck" {
@@ -131,20 +125,12 @@ fn run(mut args: Args) -> Done {
             }
             run(args)
         }
-        None if asked && unfinished => print(help::list(&name)),
-        None if unfinished => {
+        None if help && is_group => print(help::list(&name)),
+        None => {
             // A flag that does not exist is the likelier mistake.
             args.finish()?;
-            Err(CliError::Usage(format!("{name} needs a command; see --help").trim_start().into()))
+            Err(CliError::Usage(format!("`{name}` is not a command; see --help")))
         }
-        None => Err(CliError::Usage(format!("unknown command {name}; see --help"))),
-    }
-}
-
-/// What is set and read by nothing is probably mistyped.
-fn warn_of_unknown_variables() {
-    for name in settings::unknown_variables() {
-        log::warn(&format!("the variable {name} is not a setting; see serve --help"));
     }
 }
 

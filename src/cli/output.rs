@@ -2,7 +2,7 @@
 //! gets tabs and bytes.
 
 use std::fmt::Display;
-use std::io::{BufWriter, ErrorKind, IsTerminal, Write, stderr, stdout};
+use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -12,11 +12,13 @@ use crate::store::status::Table;
 use crate::util::time::rfc3339;
 use crate::util::types::visible;
 
-const PRINT: &str = "write to standard output";
-
 /// Writes to standard output; a closed one is an error, not a panic.
 pub fn print(text: impl Display) -> Done {
-    write_out(text).map_err(not_printed)
+    write_out(text).map_err(|error| match error.kind() {
+        // A reader that has enough, such as `head`, is not an error.
+        ErrorKind::BrokenPipe => CliError::Closed,
+        _ => could_not("write to standard output")(error),
+    })
 }
 
 pub fn write_out(text: impl Display) -> std::io::Result<()> {
@@ -31,17 +33,7 @@ pub fn could_not(what: impl Display) -> impl FnOnce(std::io::Error) -> CliError 
 
 /// Prints each line.
 pub fn print_lines(lines: &[String]) -> Done {
-    let mut out = BufWriter::new(stdout().lock());
-    let written = lines.iter().try_for_each(|line| writeln!(out, "{line}"));
-    written.and_then(|()| out.flush()).map_err(not_printed)
-}
-
-/// A reader that has enough, such as `head`, is not an error.
-fn not_printed(error: std::io::Error) -> CliError {
-    match error.kind() {
-        ErrorKind::BrokenPipe => CliError::Closed,
-        _ => could_not(PRINT)(error),
-    }
+    print(lines.iter().flat_map(|line| [line, "\n"]).collect::<String>())
 }
 
 /// Prints a list: on a terminal in columns with a header.
@@ -74,18 +66,14 @@ pub fn lines(table: &Table, human: bool, now: Option<i64>) -> Vec<String> {
 
 /// A column's name ends with its unit: `stored_bytes` is a size, `created_at` a time.
 fn cell(column: &str, value: &Value, human: bool, now: Option<i64>) -> String {
-    match value {
-        Value::Null if column.ends_with("_at") => "never".into(),
-        Value::Null => "-".into(),
-        Value::Number(n) if column.ends_with("_at") => {
-            let at = n.as_i64().unwrap_or_default();
-            now.map_or_else(|| rfc3339(at), |now| ago(at, now))
-        }
-        Value::Number(n) if column.ends_with("_bytes") => {
-            size(n.as_u64().unwrap_or_default(), human)
-        }
-        Value::String(text) => visible(text),
-        other => other.to_string(),
+    let unit = column.rsplit_once('_').map_or("", |(_, unit)| unit);
+    match (unit, value, value.as_i64()) {
+        ("at", Value::Null, _) => "never".into(),
+        (_, Value::Null, _) => "-".into(),
+        ("at", _, Some(at)) => now.map_or_else(|| rfc3339(at), |now| ago(at, now)),
+        ("bytes", _, Some(bytes)) => size(bytes.unsigned_abs(), human),
+        (_, Value::String(text), _) => visible(text),
+        (_, other, _) => other.to_string(),
     }
 }
 
@@ -96,17 +84,17 @@ fn header(column: &str) -> String {
 
 /// A number of bytes, for a person with a unit.
 pub fn size(bytes: u64, human: bool) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut units = UNITS.into_iter();
-    let (mut number, mut unit) = (bytes as f64, units.next());
-    while number >= 1023.95 && units.len() > 0 {
-        number /= 1024.0;
-        unit = units.next();
+    let (mut number, mut unit) = (bytes as f64, "B");
+    let mut larger = ["KiB", "MiB", "GiB", "TiB"].into_iter();
+    while number >= 1023.95
+        && let Some(next) = larger.next()
+    {
+        (number, unit) = (number / 1024.0, next);
     }
     match unit {
-        Some(unit) if human && bytes >= 1024 => format!("{number:.1} {unit}"),
-        _ if human => format!("{bytes} B"),
-        _ => bytes.to_string(),
+        _ if !human => bytes.to_string(),
+        "B" => format!("{bytes} B"),
+        unit => format!("{number:.1} {unit}"),
     }
 }
 

@@ -1,8 +1,9 @@
-//! What the system gives a server and tells it: descriptors and signals.
+//! What the system gives a server, tells it and is told by it: threads, descriptors, signals, systemd.
 
+use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
-use std::thread::Builder;
+use std::thread::{Builder, scope};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
@@ -24,16 +25,13 @@ pub fn ignore_file_size_signal() -> std::io::Result<()> {
 /// Starts as many threads as a server needs at once, and ends them again: where the system refuses
 /// one, tiny_http would panic, or serve nothing without a word.
 pub fn probe_threads() -> std::io::Result<()> {
-    let gate = Arc::new(Mutex::new(()));
-    let closed = lock(&gate);
-    let wait = |_| {
-        let gate = Arc::clone(&gate);
-        Builder::new().spawn(move || drop(lock(&gate)))
-    };
-    let started: std::io::Result<Vec<_>> = (0..THREADS_AT_START).map(wait).collect();
-    drop(closed);
-    started?.into_iter().for_each(|thread| drop(thread.join()));
-    Ok(())
+    let gate = Mutex::new(());
+    scope(|threads| {
+        // They wait for it until all of them are there.
+        let _closed = lock(&gate);
+        (0..THREADS_AT_START)
+            .try_for_each(|_| Builder::new().spawn_scoped(threads, || drop(lock(&gate))).map(drop))
+    })
 }
 
 /// The first signal that stops the server is delivered through the iterator; a second one exits.
@@ -60,12 +58,9 @@ fn hangup_is_ignored() -> bool {
 
 /// Raises the soft descriptor limit to the hard one; returns how many connections it carries.
 pub fn connections_carried(wanted: usize) -> Result<usize, CliError> {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current != maximum
-        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
-    {
-        log::warn(&format!("the descriptor limit could not be raised: {error}"));
-    }
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    // One that the system does not let it raise counts as it is.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let fits = limit.saturating_sub(DESCRIPTORS_RESERVED) / DESCRIPTORS_PER_CONNECTION;
     let fits = usize::try_from(fits).unwrap_or(usize::MAX);
@@ -80,4 +75,13 @@ pub fn connections_carried(wanted: usize) -> Result<usize, CliError> {
         ));
     }
     Ok(wanted.min(fits))
+}
+
+/// Tells systemd a state such as `READY=1` (sd_notify(3)): a datagram to the socket that it names.
+/// Where nobody listens, nothing happens.
+pub fn notify(state: &str) {
+    if let (Ok(name), Ok(socket)) = (std::env::var("NOTIFY_SOCKET"), UnixDatagram::unbound()) {
+        let _ = socket.set_nonblocking(true);
+        let _ = socket.send_to(state.as_bytes(), name);
+    }
 }

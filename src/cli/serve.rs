@@ -1,56 +1,33 @@
 //! `serve`: runs the server until it is told to stop.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::thread::{Builder, sleep};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::args::{Args, Value};
-use super::notify::notify;
+use super::args::Args;
 use super::output::{could_not, write_out};
-use super::process::{connections_carried, probe_threads, watch_signals};
+use super::process::{connections_carried, notify, probe_threads, watch_signals};
+use super::settings::{address, networks, switch, unless, warn_of_unknown_variables};
 use super::token::new_token;
-use super::{CliError, Done, background, warn_of_unknown_variables};
+use super::{CliError, Done};
 use crate::app::admission::{Admission, Listener, Ticket};
 use crate::app::turns::Turns;
-use crate::app::{App, server};
+use crate::app::{App, Settings, server};
 use crate::auth::jwt::JwtKey;
 use crate::auth::throttle::Throttle;
 use crate::gate::upstream::Upstream;
 use crate::gate::{Config, Gate, Service};
 use crate::store::audit::Event;
-use crate::store::prune::Retention;
+use crate::store::prune::{Pruned, Retention};
 use crate::store::status::Fact;
 use crate::store::{Policy, Started, Store, provided_jwt_key};
 use crate::util::limits;
 use crate::util::log;
-use crate::util::metrics::Metrics;
 use crate::util::net::reachable;
 use crate::util::types::{Email, visible};
-
-pub struct Settings {
-    data: PathBuf,
-    listen: SocketAddr,
-    init_user: Option<Email>,
-    body_bytes_max: u64,
-    stop_timeout: Duration,
-    jwt_lifetime_s: i64,
-    policy: Policy,
-    gate: Config,
-    audit_days: u32,
-    metrics: Option<SocketAddr>,
-    page: bool,
-    log_as_json: bool,
-}
-
-/// The listening sockets, bound before the data folder is touched.
-struct Listeners {
-    main: TcpListener,
-    address: SocketAddr,
-    metrics: Option<TcpListener>,
-}
 
 pub fn run(args: Args) -> Done {
     let mut settings = settings(args)?;
@@ -59,7 +36,10 @@ pub fn run(args: Args) -> Done {
     probe_threads().map_err(could_not("start the threads of a server (a limit of the system?)"))?;
     settings.gate.connections_max = connections_carried(settings.gate.connections_max)?;
     let mut signals = watch_signals().map_err(could_not("watch for signals"))?;
-    let listeners = Listeners::bind(&settings)?;
+    // Before the data folder is touched.
+    let bind = |at| TcpListener::bind(at).map_err(could_not(format_args!("listen on {at}")));
+    let (main, metrics) = (bind(settings.listen)?, settings.metrics.map(bind).transpose()?);
+    let address = main.local_addr().map_err(could_not("read the listening address"))?;
     // A systemd credential, say.
     let key = std::env::var_os("CONFIGSYNC_JWT_KEY_FILE");
     let key = key.map(|path| provided_jwt_key(path.as_ref())).transpose()?;
@@ -67,24 +47,22 @@ pub fn run(args: Args) -> Done {
     let (socket_listener, socket) = store.listen_privately()?;
     let app = Arc::new(App {
         jwt_key: JwtKey::new(key.map_or_else(|| store.jwt_key(), Ok)?),
-        throttle: Throttle::default(),
         store,
-        body_bytes_max: settings.body_bytes_max,
-        jwt_lifetime_s: settings.jwt_lifetime_s,
-        metrics: Arc::new(Metrics::default()),
+        settings,
+        throttle: Throttle::default(),
         response_bytes: Mutex::default(),
         turns: Turns::default(),
-        page: settings.page,
+        metrics: Arc::default(),
     });
-    init_user(&app.store, settings.init_user.as_ref(), listeners.address)?;
-    tell(&app.store, &settings, &started)?;
+    init_user(&app, address)?;
+    tell(&app, &started)?;
     let handle = signals.handle();
     let upstream = server::start(&app, socket_listener, socket.path(), move || handle.close());
     let upstream = Arc::new(upstream.map_err(could_not("start the workers"))?);
-    background::spawn(&app, settings.policy.keep, settings.audit_days)
-        .map_err(could_not("start a thread"))?;
-    let address = listeners.address;
-    let gates = listeners.open(&app, &upstream, &settings.gate)?;
+    spawn_background_tasks(&app).map_err(could_not("start a thread"))?;
+    let open = |listener, socket| open_gate(listener, socket, &app, &upstream);
+    let mut gates = vec![open(Listener::Main, main)?];
+    gates.extend(metrics.map(|socket| open(Listener::Metrics, socket)).transpose()?);
     let ready = format!("configsync-server listening on http://{address}");
     if let Err(error) = write_out(format_args!("{ready}\n")) {
         log::error(&format!("this could not be printed ({error}): {ready}"));
@@ -94,7 +72,7 @@ pub fn run(args: Args) -> Done {
     // Until the first signal; the second one ends the process in its handler. Without a signal it
     // ends where tiny_http does.
     let stopped = signals.forever().next().is_some();
-    stop(&app, gates, settings.stop_timeout);
+    stop(&app, gates);
     drop(socket);
     log::flush();
     match stopped {
@@ -103,40 +81,25 @@ pub fn run(args: Args) -> Done {
     }
 }
 
-impl Listeners {
-    fn bind(settings: &Settings) -> Result<Listeners, CliError> {
-        let bind = |at| TcpListener::bind(at).map_err(could_not(format_args!("listen on {at}")));
-        let main = bind(settings.listen)?;
-        let address = main.local_addr().map_err(could_not("read the listening address"))?;
-        Ok(Listeners { main, address, metrics: settings.metrics.map(bind).transpose()? })
+/// Opens the gate of a listener.
+fn open_gate(
+    listener: Listener, socket: TcpListener, app: &Arc<App>, upstream: &Arc<Upstream<Ticket>>,
+) -> Result<Gate, CliError> {
+    let mut config = app.settings.gate.clone();
+    if listener == Listener::Metrics {
+        config.connections_max = limits::METRICS_CONNECTIONS_MAX;
+        let address = socket.local_addr().map_err(could_not("read the address of metrics"))?;
+        log::info(&format!("metrics on http://{address}/metrics"));
     }
-
-    /// Opens a gate behind each.
-    fn open(
-        self, app: &Arc<App>, upstream: &Arc<Upstream<Ticket>>, config: &Config,
-    ) -> Result<Vec<Gate>, CliError> {
-        let open = |socket, listener| {
-            let admission = Admission { app: Arc::clone(app), listener };
-            let service = Service { admission, upstream: Arc::clone(upstream) };
-            let mut config = config.clone();
-            if listener == Listener::Metrics {
-                config.connections_max = limits::METRICS_CONNECTIONS_MAX;
-            }
-            let gate = Gate::start(socket, service, Arc::clone(&app.metrics), config);
-            gate.map_err(could_not("start accepting"))
-        };
-        let mut gates = vec![open(self.main, Listener::Main)?];
-        if let Some(socket) = self.metrics {
-            let address = socket.local_addr().map_err(could_not("read the address of metrics"))?;
-            log::info(&format!("metrics on http://{address}/metrics"));
-            gates.push(open(socket, Listener::Metrics)?);
-        }
-        Ok(gates)
-    }
+    let admission = Admission { app: Arc::clone(app), listener };
+    let service = Service { admission, upstream: Arc::clone(upstream) };
+    let gate = Gate::start(socket, service, Arc::clone(&app.metrics), config);
+    gate.map_err(could_not("start accepting"))
 }
 
 /// Says what is served, and what somebody should look at; leaves a trace of the start.
-fn tell(store: &Store, settings: &Settings, started: &Started) -> Done {
+fn tell(app: &App, started: &Started) -> Done {
+    let App { store, settings, .. } = app;
     let data = visible(&settings.data.display().to_string());
     let (version, (users, machines)) = (env!("CARGO_PKG_VERSION"), store.counts()?);
     log::info(&format!(
@@ -152,19 +115,11 @@ fn tell(store: &Store, settings: &Settings, started: &Started) -> Done {
         ));
     }
     started.warnings.iter().for_each(|warning| log::warn(warning));
-    let Policy { keep, quota_bytes, free_bytes_min } = settings.policy;
+    let Policy { quota_bytes, free_bytes_min, .. } = settings.policy;
     let free = store.free_bytes()?;
     if free < free_bytes_min {
         log::warn(&format!(
             "--min-free {free_bytes_min} is above the free space of {free} bytes: pushes are refused"
-        ));
-    }
-    if keep > 0 {
-        let pruned = store.prune(Retention { keep, ..Retention::default() }, true)?;
-        log::info(&format!(
-            "--keep {keep}: {} snapshots beyond the newest {keep} of their machines are deleted now, \
-             and later ones as they come",
-            pruned.snapshots
         ));
     }
     store.audit_later(Event::new("server.start"));
@@ -175,11 +130,48 @@ fn tell(store: &Store, settings: &Settings, started: &Started) -> Done {
     Ok(())
 }
 
+/// Starts what a server does beside answering: at first and once an hour it deletes what retention
+/// says; twice a second it writes what no request waits for, and tells systemd's watchdog that the
+/// process lives.
+fn spawn_background_tasks(app: &Arc<App>) -> std::io::Result<()> {
+    let spawn = |name: &str, pause_ms, task: fn(&App)| {
+        let app = Arc::clone(app);
+        Builder::new().name(name.into()).spawn(move || {
+            loop {
+                task(&app);
+                sleep(Duration::from_millis(pause_ms));
+            }
+        })
+    };
+    spawn("retention", limits::RETENTION_MS, apply_retention)?;
+    spawn("housekeeper", limits::HOUSEKEEPING_MS, |app| {
+        app.store.write_pending();
+        // What cannot be kept back now is tried again; only a full disk needs it.
+        let _ = app.store.keep_reserve();
+        notify("WATCHDOG=1");
+    })?;
+    Ok(())
+}
+
+fn apply_retention(app: &App) {
+    let (keep, audit_days) = (app.settings.policy.keep, app.settings.audit_days);
+    let retention = Retention { keep, older_than_days: None, audit_days };
+    match app.store.prune(retention, false) {
+        Ok(Pruned { snapshots: 0, deleted: 0, orphans: 0, audit_rows: 0, .. }) => {}
+        Ok(Pruned { snapshots, deleted, orphans, audit_rows, bytes, .. }) => log::info(&format!(
+            "retention (--keep {keep}, --audit-days {audit_days}) deleted {snapshots} snapshots, \
+             {deleted} deleted entities and environments, {orphans} files of orphans/ and \
+             {audit_rows} audit rows; {bytes} bytes are free again"
+        )),
+        Err(error) => log::error(&format!("what is old was not deleted: {error}")),
+    }
+}
+
 /// Accepts nothing more, lets requests in flight end, and closes the database.
-fn stop(app: &Arc<App>, gates: Vec<Gate>, stop_timeout: Duration) {
+fn stop(app: &App, gates: Vec<Gate>) {
     notify("STOPPING=1");
     log::info("stopping: finishing the requests in flight");
-    let end = Instant::now() + stop_timeout;
+    let end = Instant::now() + app.settings.stop_timeout;
     let left = || end.saturating_duration_since(Instant::now());
     for gate in gates {
         if !gate.stop(left()) {
@@ -191,45 +183,48 @@ fn stop(app: &Arc<App>, gates: Vec<Gate>, stop_timeout: Duration) {
 }
 
 pub fn settings(mut args: Args) -> Result<Settings, CliError> {
-    let seconds = |args: &mut Args, flag| args.setting(flag)?.number().map(Duration::from_secs);
-    let (init_user, metrics) = (args.setting("--init-user")?, args.setting("--metrics")?);
+    let seconds = |args: &mut Args, flag| args.number(flag).map(Duration::from_secs);
     Ok(Settings {
-        listen: args.setting("--listen")?.parse()?,
-        init_user: init_user.given().map(Value::email).transpose()?,
-        body_bytes_max: args.setting("--max-body")?.number()?,
+        listen: args.setting("--listen", address)?,
+        init_user: args.setting("--init-user", unless("", Email::parse))?,
+        body_bytes_max: args.number("--max-body")?,
         stop_timeout: seconds(&mut args, "--stop-timeout")?,
-        jwt_lifetime_s: args.setting("--token-hours")?.number::<i64>()?.saturating_mul(3600),
+        jwt_lifetime_s: args.number::<i64>("--token-hours")?.saturating_mul(3600),
         policy: Policy {
-            quota_bytes: args.setting("--quota")?.number()?,
-            free_bytes_min: args.setting("--min-free")?.number()?,
-            keep: args.setting("--keep")?.number()?,
+            quota_bytes: args.number("--quota")?,
+            free_bytes_min: args.number("--min-free")?,
+            keep: args.number("--keep")?,
         },
         gate: Config {
-            connections_max: args.setting("--max-connections")?.number()?,
-            connections_per_peer_max: args.setting("--max-connections-per-ip")?.number()?,
+            connections_max: args.number("--max-connections")?,
+            connections_per_peer_max: args.number("--max-connections-per-ip")?,
             head_timeout: seconds(&mut args, "--head-timeout")?,
             idle_timeout: seconds(&mut args, "--idle-timeout")?,
             body_grace: seconds(&mut args, "--body-grace")?,
-            trusted_proxies: args.setting("--trusted-proxy")?.list()?,
+            trusted_proxies: args.setting("--trusted-proxy", networks)?,
             phrase: server::reason_phrase,
         },
-        audit_days: args.setting("--audit-days")?.number()?,
-        metrics: metrics.given().map(Value::parse).transpose()?,
-        page: !args.setting("--no-page")?.is_on()?,
-        log_as_json: args.setting("--log-format")?.one_of(["text", "json"])? == 1,
+        audit_days: args.number("--audit-days")?,
+        metrics: args.setting("--metrics", unless("", address))?,
+        page: !args.setting("--no-page", switch)?,
+        log_as_json: args.setting("--log-format", |format| match format {
+            "text" => Ok(false),
+            "json" => Ok(true),
+            _ => Err("text or json".into()),
+        })?,
         data: args.finish()?,
     })
 }
 
 /// On a folder without users: makes the first one and its token, and shows how to sign in.
-fn init_user(store: &Store, email: Option<&Email>, address: SocketAddr) -> Done {
-    let Some(email) = email else { return Ok(()) };
-    if store.counts()?.0 > 0 {
+fn init_user(app: &App, address: SocketAddr) -> Done {
+    let Some(email) = &app.settings.init_user else { return Ok(()) };
+    if app.store.counts()?.0 > 0 {
         log::info("--init-user did nothing: there are users already");
         return Ok(());
     }
     let reachable = reachable(address);
-    new_token(store, email, "first token", None, true, |token| {
+    new_token(&app.store, email, "first token", None, true, |token| {
         write_out(format_args!(
             "created user {email}; its API token, shown this once, is\n{token}\n\
              sign in on each machine (with this server's address as that machine sees it):\n\

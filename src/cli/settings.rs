@@ -1,6 +1,7 @@
-//! The settings of `serve`, each once: its flag, variable, check, default and line of help.
+//! The settings of `serve`, each once: flag, variable, default, bound and line of help. And what reads
+//! values of each kind.
 
-use std::str::FromStr;
+use std::net::SocketAddr;
 
 use super::CliError;
 use crate::util::limits::{
@@ -8,12 +9,15 @@ use crate::util::limits::{
     CONNECTIONS_PER_PEER_MAX as PER_PEER, FREE_BYTES_MIN, HEAD_TIMEOUT_S, IDLE_TIMEOUT_S,
     JWT_HOURS, STOP_TIMEOUT_S,
 };
+use crate::util::log;
+use crate::util::net::Network;
+use crate::util::types::Rule;
 
 /// One setting of `serve`.
 pub struct Setting {
     /// Its environment variable has the same name: `--max-body` is `CONFIGSYNC_MAX_BODY`.
     pub flag: &'static str,
-    /// Stands for the value in the help and says how one is read; empty for a switch.
+    /// Stands for the value in the help; empty for a switch.
     pub kind: &'static str,
     /// Empty if there is none.
     pub default: String,
@@ -79,71 +83,89 @@ pub fn variable(flag: &str) -> String {
     format!("CONFIGSYNC{}", flag.to_ascii_uppercase().replace("--", "_").replace('-', "_"))
 }
 
-/// Variables of this process that look like settings and are none: probably mistyped.
-pub fn unknown_variables() -> Vec<String> {
-    let mut known: Vec<String> = all().iter().map(|setting| variable(setting.flag)).collect();
-    known.push("CONFIGSYNC_JWT_KEY_FILE".into());
-    let names = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
-    names.filter(|name| name.starts_with("CONFIGSYNC_") && !known.contains(name)).collect()
-}
-
-/// What a value of this kind may be: a message ends with it.
-pub fn takes(kind: &str) -> &'static str {
-    match kind {
-        "BYTES" => "a size such as 500M or 5G",
-        "BYTES|default" => "a size such as 500M or 5G, or the word default",
-        "SECONDS" => "a number of seconds such as 30",
-        "N" | "ID" | "HOURS" | "DAYS" => "a whole number such as 10",
-        "ADDR:PORT" => "an address and port such as 127.0.0.1:8787 or [::1]:8787",
-        REPEATABLE => {
-            "an address such as 127.0.0.1, or a network without host bits such as 10.0.0.0/8"
+/// Warns of variables that look like settings and are none: they are probably mistyped.
+pub fn warn_of_unknown_variables() {
+    let known = all().map(|setting| variable(setting.flag));
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        let known = known.iter().any(|known| *known == name) || name == "CONFIGSYNC_JWT_KEY_FILE";
+        if name.starts_with("CONFIGSYNC_") && !known {
+            log::warn(&format!("the variable {name} is not a setting; see serve --help"));
         }
-        "RFC3339" => "a time such as 2026-11-23T16:08:00Z, or a date",
-        "text|json" => "text or json",
-        "URL" => "an address such as http://127.0.0.1:8787",
-        _ => "1 or 0, true or false, yes or no, on or off",
     }
 }
 
-/// The highest value of a number of this kind.
-pub fn most(kind: &str) -> u64 {
-    match kind {
+/// Reads an address to listen on.
+pub fn address(text: &str) -> Result<SocketAddr, Rule> {
+    let takes = "an address and port such as 127.0.0.1:8787 or [::1]:8787";
+    text.parse().map_err(|_| takes.into())
+}
+
+/// Reads a list with commas of addresses and networks.
+pub fn networks(text: &str) -> Result<Vec<Network>, Rule> {
+    let takes = "an address such as 127.0.0.1, or a network without host bits such as 10.0.0.0/8";
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts.map(|part| part.parse().map_err(|()| takes.into())).collect()
+}
+
+/// Reads a switch.
+pub fn switch(text: &str) -> Result<bool, Rule> {
+    match &*text.to_ascii_lowercase() {
+        "on" | "1" | "true" | "yes" => Ok(true),
+        "off" | "0" | "false" | "no" => Ok(false),
+        _ => Err("1 or 0, true or false, yes or no, on or off".into()),
+    }
+}
+
+/// Reads what may be this word instead, which stands for nothing.
+pub fn unless<T>(
+    word: &str, read: impl Fn(&str) -> Result<T, Rule>,
+) -> impl Fn(&str) -> Result<Option<T>, Rule> {
+    move |text| if text == word { Ok(None) } else { read(text).map(Some) }
+}
+
+/// Reads a number of this kind, at least so much.
+pub fn number<T: TryFrom<u64>>(kind: &str, least: u64) -> impl Fn(&str) -> Result<T, Rule> {
+    let (takes, most) = match kind {
         // SQLite's integers.
-        "BYTES" | "BYTES|default" => i64::MAX.unsigned_abs(),
+        "BYTES" => ("a size such as 500M or 5G", i64::MAX.unsigned_abs()),
+        "BYTES|default" => {
+            ("a size such as 500M or 5G, or the word default", i64::MAX.unsigned_abs())
+        }
         // A hundred years: RFC 3339 has four digits for a year.
-        "HOURS" => 876_000,
-        "DAYS" => 36_500,
-        _ => u64::from(u32::MAX),
+        "HOURS" => ("a whole number such as 10", 876_000),
+        "DAYS" => ("a whole number such as 10", 36_500),
+        "SECONDS" => ("a number of seconds such as 30", u64::from(u32::MAX)),
+        _ => ("a whole number such as 10", u64::from(u32::MAX)),
+    };
+    let read = if kind.starts_with("BYTES") { bytes } else { |text: &str| text.parse().ok() };
+    move |text| {
+        let number = read(text).ok_or(takes)?;
+        let found = T::try_from(number).ok().filter(|_| (least..=most).contains(&number));
+        found.ok_or_else(|| format!("from {least} to {most}"))
     }
 }
 
 /// A size: K, M, G and T (and KiB, MiB, …) are powers of 1024; KB, MB, … are powers of 1000.
-pub struct Bytes(pub u64);
-
-impl FromStr for Bytes {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Bytes, ()> {
-        let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-        let unit = text.strip_prefix(digits).unwrap_or_default().trim_start().to_ascii_uppercase();
-        let base: u64 = if unit.len() == 2 && unit.ends_with('B') { 1000 } else { 1024 };
-        let prefix = unit.strip_suffix("IB").or(unit.strip_suffix('B')).unwrap_or(&unit);
-        let power = match prefix {
-            "" if unit.len() < 2 => 0,
-            "K" => 1,
-            "M" => 2,
-            "G" => 3,
-            "T" => 4,
-            _ => return Err(()),
-        };
-        let number: u64 = digits.parse().map_err(drop)?;
-        number.checked_mul(base.pow(power)).map(Bytes).ok_or(())
-    }
+fn bytes(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = match &*text.strip_prefix(digits)?.trim_start().to_ascii_uppercase() {
+        "" | "B" => 1,
+        "K" | "KIB" => 1 << 10,
+        "M" | "MIB" => 1 << 20,
+        "G" | "GIB" => 1 << 30,
+        "T" | "TIB" => 1 << 40,
+        "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
 
     #[test]
     fn a_size_is_bytes_or_has_a_unit() {
@@ -159,13 +181,13 @@ mod tests {
             ("1KB", 1000),
             ("3mb", 3_000_000),
         ] {
-            assert_eq!(text.parse::<Bytes>().map(|b| b.0), Ok(bytes), "{text}");
+            assert_eq!(super::bytes(text), Some(bytes), "{text}");
         }
         for bad in [
             "", "M", "1X", "-1", "1.5G", "1MM", "1iB", "1BB", "1KiBB", "0x1", "1E", "16777216T",
             "1 2",
         ] {
-            assert!(bad.parse::<Bytes>().is_err(), "{bad}");
+            assert!(super::bytes(bad).is_none(), "{bad}");
         }
     }
 }

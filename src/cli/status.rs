@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::args::Args;
 use super::output::{ago, lines, print, print_lines, size, warning};
+use super::settings::number;
 use super::{CliError, Done};
 use crate::store::Store;
 use crate::store::status::Status;
@@ -15,19 +16,15 @@ use crate::util::types::visible;
 
 pub fn run(mut args: Args) -> Done {
     let as_json = args.flag("--json");
-    let stale_days = args.value("--stale-days", "N")?.map_or(Ok(0), |days| days.number())?;
+    let stale_days = args.value("--stale-days", number("N", 0))?.unwrap_or(0);
     let data = args.finish()?;
     let status = Store::open_to_read(&data)?.status(stale_days)?;
     let data = std::path::absolute(&data).unwrap_or(data);
-    let printed = match as_json {
-        true => print(format_args!("{}\n", json(&status, &data))),
-        false => print_lines(&text(&status, &data, stdout().is_terminal())),
-    };
-    match printed {
-        // Also where the reader had enough of it.
-        Ok(()) | Err(CliError::Closed) if !status.attention.is_empty() => Err(CliError::Attention),
-        printed => printed,
+    match as_json {
+        true => print(format_args!("{}\n", json(&status, &data)))?,
+        false => print_lines(&text(&status, &data, stdout().is_terminal()))?,
     }
+    if status.attention.is_empty() { Ok(()) } else { Err(CliError::Attention) }
 }
 
 fn text(status: &Status, data: &Path, human: bool) -> Vec<String> {

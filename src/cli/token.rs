@@ -2,6 +2,7 @@
 
 use super::args::Args;
 use super::output::{print, print_table, write_out};
+use super::settings::number;
 use super::{CliError, Done, open_store, open_to_read};
 use crate::auth::token::ApiToken;
 use crate::store::Store;
@@ -11,15 +12,12 @@ use crate::util::types::{Email, Name};
 
 /// `token create EMAIL`: prints the token, this once.
 pub fn create(mut args: Args) -> Done {
-    let name = args.value("--name", "NAME")?;
-    let expires_days = args.value("--expires-days", "DAYS")?;
-    let email = args.email()?;
-    let data = args.finish()?;
+    let name = args.value("--name", |name| Name::try_from(name.to_owned()))?;
     let name = name.ok_or_else(|| CliError::Usage("token create needs --name NAME".into()))?;
-    let name: Name = name.checked()?;
-    let days = expires_days.map(|days| days.at_least(1).number::<u32>()).transpose()?;
+    let days = args.value("--expires-days", number::<u32>("DAYS", 1))?;
+    let email = args.email()?;
     let expires_at = days.map(|days| now_ms().saturating_add(i64::from(days) * DAY_MS));
-    new_token(&Store::open(&data)?, &email, &name, expires_at, false, |token| {
+    new_token(&open_store(args)?, &email, &name, expires_at, false, |token| {
         write_out(format_args!("{token}\n"))
     })
 }
@@ -39,13 +37,13 @@ pub fn new_token(
 
 /// `token list`, of all users or of one.
 pub fn list(mut args: Args) -> Done {
-    let email = args.optional_email()?;
+    let email = args.optional("EMAIL", Email::parse)?;
     print_table(&open_to_read(args)?.token_table(email.as_ref())?)
 }
 
 /// `token revoke ID`.
 pub fn revoke(mut args: Args) -> Done {
-    let id: i64 = args.positional("ID")?.parse()?;
+    let id: i64 = args.positional("ID", number("ID", 0))?;
     open_store(args)?.revoke_token(id)?;
     print(format_args!("token {id} revoked\n"))
 }

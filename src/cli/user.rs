@@ -4,9 +4,9 @@ use std::io::{BufRead, Read};
 
 use super::args::Args;
 use super::output::{could_not, print, print_table};
+use super::settings::{number, unless};
 use super::{CliError, Done, open_store, open_to_read};
 use crate::auth::password;
-use crate::store::Store;
 use crate::store::users::Change;
 use crate::util::limits::PASSWORD_BYTES_MAX;
 
@@ -22,28 +22,23 @@ pub fn add(mut args: Args) -> Done {
 
 /// `user passwd EMAIL`.
 pub fn passwd(mut args: Args) -> Done {
-    let with_password = args.flag("--password-stdin");
-    let email = args.email()?;
-    let data = args.finish()?;
-    if !with_password {
+    if !args.flag("--password-stdin") {
         return Err(CliError::Usage("user passwd needs --password-stdin".into()));
     }
-    let store = Store::open(&data)?;
+    let email = args.email()?;
+    let store = open_store(args)?;
     store.change_user(&email, &Change::Password(&read_password()?))?;
     print(format_args!("password of {email} set; its JWTs are void\n"))
 }
 
 /// `user quota EMAIL BYTES`.
 pub fn quota(mut args: Args) -> Done {
+    const KIND: &str = "BYTES|default";
     let email = args.email()?;
-    let bytes = args.positional("BYTES|default")?;
-    let data = args.finish()?;
-    let quota = match bytes.text.as_str() {
-        "default" => None,
-        _ => Some(bytes.number()?),
-    };
-    Store::open(&data)?.change_user(&email, &Change::Quota(quota))?;
-    print(format_args!("quota of {email} is {}\n", bytes.text))
+    let quota = args.positional(KIND, unless("default", number(KIND, 0)))?;
+    open_store(args)?.change_user(&email, &Change::Quota(quota))?;
+    let quota = quota.map_or("default".to_owned(), |bytes: i64| bytes.to_string());
+    print(format_args!("quota of {email} is {quota}\n"))
 }
 
 /// `user disable EMAIL`.
@@ -64,15 +59,9 @@ fn change(mut args: Args, change: &Change<'_>, done: &str) -> Done {
 
 /// `user remove EMAIL`.
 pub fn remove(mut args: Args) -> Done {
-    let sure = args.flag("--yes");
+    args.confirmed()?;
     let email = args.email()?;
-    let data = args.finish()?;
-    if !sure {
-        return Err(CliError::Usage(format!(
-            "user remove deletes everything that {email} stored; add --yes to do it"
-        )));
-    }
-    let files = Store::open(&data)?.remove_user(&email)?;
+    let files = open_store(args)?.remove_user(&email)?;
     print(format_args!("{email} removed, with {files} stored files\n"))
 }
 
@@ -84,18 +73,17 @@ pub fn list(args: Args) -> Done {
 /// The hash of the password on the first line of standard input, which is read no further. A password
 /// is never an argument: other users of the host could read it.
 fn read_password() -> Result<String, CliError> {
-    let mut line = Vec::new();
+    let mut line = String::new();
     // Room for one byte too many and a line end, so that a longer one is noticed.
     let most = PASSWORD_BYTES_MAX as u64 + 3;
-    let read = std::io::stdin().lock().take(most).read_until(b'\n', &mut line);
+    let read = std::io::stdin().lock().take(most).read_line(&mut line);
     read.map_err(could_not("read the password"))?;
-    let password = line.strip_suffix(b"\n").unwrap_or(&line);
-    let password = password.strip_suffix(b"\r").unwrap_or(password);
-    let fits = (1..=PASSWORD_BYTES_MAX).contains(&password.len());
-    if !fits || std::str::from_utf8(password).is_err() {
+    let password = line.strip_suffix('\n').unwrap_or(&line);
+    let password = password.strip_suffix('\r').unwrap_or(password);
+    if !(1..=PASSWORD_BYTES_MAX).contains(&password.len()) {
         return Err(CliError::Failed(format!(
-            "the first line must be a password of 1 to {PASSWORD_BYTES_MAX} bytes of UTF-8"
+            "the first line must be a password of 1 to {PASSWORD_BYTES_MAX} bytes"
         )));
     }
-    password::hash(password).map_err(|e| CliError::Failed(e.to_string()))
+    password::hash(password.as_bytes()).map_err(|e| CliError::Failed(e.to_string()))
 }

@@ -30,7 +30,7 @@ pub const SENTENCE_FIELD: &str = "X-Gate-Sentence";
 pub const CODE_FIELD: &str = "X-Gate-Code";
 
 /// The fields of a request that the application reads.
-const FORWARDED: [&str; 4] = ["Content-Type", "Accept", "If-Match", "If-None-Match"];
+const FORWARDED: [&str; 3] = ["Accept", "If-Match", "If-None-Match"];
 
 /// What waits for its other half, one entry for each request under way.
 pub struct Handoff<T>(Mutex<HashMap<RandomId, Waiting<T>>>);

@@ -32,13 +32,6 @@ pub struct Report {
     pub orphans: Vec<String>,
 }
 
-impl Report {
-    /// True if nothing is wrong.
-    pub fn clean(&self) -> bool {
-        self.database.is_empty() && self.damaged.is_empty() && self.orphans.is_empty()
-    }
-}
-
 impl Store {
     /// Checks everything; a server may run, and may push and delete meanwhile. The outcome is kept
     /// for `status` and metrics.

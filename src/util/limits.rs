@@ -20,8 +20,8 @@ pub const DESCRIPTORS_RESERVED: u64 = 64;
 /// Descriptors of one request in flight: its socket, an upload or a download, a folder being
 /// synced.
 pub const DESCRIPTORS_PER_CONNECTION: u64 = 4;
-/// Stack of a connection thread in bytes: its buffers live on the heap, and authentication runs
-/// one prepared SQLite statement.
+/// Stack of a connection thread in bytes: its buffers and the memory of a password hash live on the
+/// heap, and authentication runs one prepared SQLite statement.
 pub const CONNECTION_STACK_BYTES: usize = 128 * 1024;
 /// Pause of the accept loop after an error such as "too many open files", in milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 50;

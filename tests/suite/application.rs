@@ -5,14 +5,15 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use serde_json::json;
 
-use crate::fixture::http::get;
-use crate::fixture::{HERE, Server, eventually, refused, serve, with_machine, with_user};
+use crate::fixture::http::request;
+use crate::fixture::{HERE, Server, eventually, names, refused, serve, with_machine, with_user};
 
 /// The private socket of a server.
 fn private_socket(server: &Server) -> PathBuf {
-    let run = std::fs::read_dir(server.data().join("run")).unwrap();
-    run.map(|entry| entry.unwrap().path()).next().unwrap()
+    let run = server.data().join("run");
+    run.join(names(&run).first().unwrap())
 }
 
 #[test]
@@ -31,18 +32,15 @@ fn what_would_stop_tiny_http_is_answered_and_the_connection_serves_on() {
         "Connection: te, keep-alive\r\n",
         "Proxy-Connection: close\r\n",
     ] {
-        client
-            .send(format!("GET /api/machines HTTP/1.1\r\nHost: t\r\n{fields}{}\r\n", user.auth()));
+        client.send(user.request("GET", "/api/machines", fields, b""));
         let response = client.response();
-        assert_eq!(response.status, 200, "{fields}");
-        assert_eq!(response.field("transfer-encoding"), None, "{fields}");
-        assert_eq!(response.field("upgrade"), None, "{fields}");
+        let bad = [response.field("transfer-encoding"), response.field("upgrade")];
+        assert_eq!((response.status, bad), (200, [None, None]), "{fields}");
         client.assert_reusable(fields);
     }
-    for (length, status) in [("18446744073709551615", 413), ("9223372036854775808", 413)] {
-        let head = format!("GET /healthz HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n\r\n");
-        assert_eq!(server.send(HERE, &head, b"", false).status, status, "{length}");
-    }
+    // One that it would take for a negative length.
+    let head = request("GET", "/healthz", "Content-Length: 9223372036854775808\r\n");
+    assert_eq!(server.send(HERE, &head, b"", false).status, 413);
     server.assert_serves(HERE);
 }
 
@@ -57,28 +55,14 @@ fn a_body_at_the_bound_of_its_route_arrives_whole_and_its_response_too() {
         assert!([200, 201].contains(&response.status), "{bytes}: {response:?}");
     }
     let value = "A".repeat(1024 * 1024 - 100);
-    let project = user.post("/api/projects", &serde_json::json!({ "slug": "p", "name": "p" }));
-    let id = project.json()["project"]["id"].as_i64().unwrap();
-    let body = serde_json::json!({ "environment_tier": "dev", "encrypted_value": value });
-    user.put(&format!("/api/projects/{id}/env/A"), &body).is(200);
-    let list = user.read(&format!("/api/projects/{id}/env"));
-    assert_eq!(list["variables"][0]["encrypted_value"], value);
+    user.add("project", "p");
+    user.put_variable("A", &value).is(200);
+    assert_eq!(user.read("/api/projects/1/env")["variables"][0]["encrypted_value"], value);
 }
 
 #[test]
 fn no_value_that_a_client_chose_begins_another_line_of_a_response() {
     let (_server, user) = with_machine(&[]);
-    let slug = "é\u{202e}x";
-    for expected in [201, 201, 409] {
-        // Without a version the first one is replaced, so give it one.
-        let made = user.post("/api/projects", &serde_json::json!({ "slug": slug, "name": "n" }));
-        if expected == 409 || made.status == 409 {
-            continue;
-        }
-        let id = made.json()["project"]["id"].as_i64().unwrap();
-        let version = serde_json::json!({ "ciphertext": "AAAA" });
-        user.post(&format!("/api/projects/{id}/versions"), &version);
-    }
     for path in [
         "/api/machines/snapshot?machine_id=%0d%0aX-Evil:%201",
         "/api/machines/%0d%0aX-Evil:1/push",
@@ -91,8 +75,11 @@ fn no_value_that_a_client_chose_begins_another_line_of_a_response() {
         assert_eq!(response.field("x-evil"), None, "{path}");
         assert!(response.status >= 200 && !response.body.is_empty(), "{path}");
     }
-    let taken = user.post("/api/projects", &serde_json::json!({ "slug": slug, "name": "n" }));
-    assert_eq!(taken.status, 409);
+    let slug = "é\u{202e}x";
+    let id = user.add("project", slug);
+    user.push_version("project", id, b"x");
+    let taken = user.post("/api/projects", &json!({ "slug": slug, "name": "n" }));
+    refused(&taken, 409, "conflict");
     assert!(taken.reason.bytes().all(|b| (b' '..=b'~').contains(&b)), "{}", taken.reason);
 }
 
@@ -100,13 +87,8 @@ fn no_value_that_a_client_chose_begins_another_line_of_a_response() {
 fn the_private_socket_serves_nothing_to_who_has_no_ticket() {
     let (server, user) = with_machine(&[]);
     let mut socket = UnixStream::connect(private_socket(&server)).unwrap();
-    let head = format!(
-        "GET /api/machines HTTP/1.1\r\nTE: identity\r\nConnection: close\r\n{}\
-         X-Request-Id: {:032x}\r\n\r\n",
-        user.auth(),
-        7
-    );
-    socket.write_all(head.as_bytes()).unwrap();
+    let id = format!("TE: identity\r\nConnection: close\r\nX-Request-Id: {:032x}\r\n", 7);
+    socket.write_all(&user.request("GET", "/api/machines", &id, b"")).unwrap();
     let mut text = String::new();
     socket.read_to_string(&mut text).unwrap();
     assert!(text.starts_with("HTTP/1.1 204 "), "{text}");
@@ -121,15 +103,12 @@ fn a_server_whose_workers_get_no_more_requests_ends_with_exit_code_1() {
     let socket = private_socket(&server);
     // tiny_http ends its accept loop for good at the first error, such as no free descriptor. Both
     // listeners hold one for their next connection already; the next one is for this one's copy.
-    let open = std::fs::read_dir(format!("/proc/{}/fd", server.id())).unwrap();
-    let open: Vec<u64> =
-        open.map(|fd| fd.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
-    let limit = (0..).filter(|fd| !open.contains(fd)).nth(2).map(|fd| fd + 1);
+    let open = names(server.proc("fd"));
+    let limit = (0..).filter(|fd: &u64| !open.contains(&fd.to_string())).nth(2).map(|fd| fd + 1);
     let pid = Pid::from_raw(server.id().cast_signed()).unwrap();
     prlimit(Some(pid), Resource::Nofile, Rlimit { current: limit, maximum: limit }).unwrap();
     let _knocks = UnixStream::connect(socket);
     assert_eq!(server.wait().code(), Some(1));
-    // Its last lines may still be in the pipe.
     server.wait_for_log("tiny_http accepts nothing any more");
 }
 
@@ -144,10 +123,8 @@ fn thousands_of_requests_over_the_fixed_links_are_each_answered_with_their_own()
                 scope.spawn(|| {
                     let mut client = server.connect();
                     for n in 0..250 {
-                        client.send(format!(
-                            "GET /api/machines?n={n} HTTP/1.1\r\nHost: t\r\n{}\r\n",
-                            user.auth()
-                        ));
+                        let path = format!("/api/machines?n={n}");
+                        client.send(user.request("GET", &path, "", b""));
                         let machines = client.response().json();
                         let id = &machines["machines"][0]["machine_id"];
                         assert_eq!(*id, user.email.replace('@', "-"));
@@ -156,8 +133,6 @@ fn thousands_of_requests_over_the_fixed_links_are_each_answered_with_their_own()
             }
         }
     });
-    let mut client = server.connect();
-    client.send(get("/nowhere"));
-    refused(&client.response(), 404, "not_found");
+    refused(&server.ask("GET", "/nowhere", "", b""), 404, "not_found");
     eventually("nothing waits", || server.uploads() == 0);
 }

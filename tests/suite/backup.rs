@@ -1,6 +1,6 @@
 //! backup and restore: the drill, under load, and what may go wrong.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -11,21 +11,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::crash::push_until_the_end;
 use crate::fixture::{
-    BINARY, HERE, Ran, Server, Setup, User, eventually, files, noise, pruned_beside_a_backup, run,
-    serve, with_machine, with_user,
+    BINARY, NAME, SERVE, Server, Setup, eventually, files, names, noise, on,
+    pruned_beside_a_backup, serve, with_machine, with_user,
 };
-
-/// Runs a command on a folder.
-fn on(data: &str, args: &[&str]) -> Ran {
-    run(&[args, &["--data", data]].concat(), "")
-}
-
-#[track_caller]
-fn is_clean(data: &str) {
-    let ran = on(data, &["check"]);
-    assert_eq!(ran.code, 0, "{ran:?}");
-}
 
 fn serve_copy(server: &Server, data: &str) -> Server {
     Setup::on(Arc::clone(&server.scratch)).data(data).flags(&[]).start()
@@ -42,28 +32,20 @@ fn a_backup_under_load_restores_every_push_acknowledged_before_it_began() {
     let backup = server.beside("backup");
     let before: HashMap<i64, Vec<u8>> = std::thread::scope(|scope| {
         for machine in ["m0", "m1", "m2"] {
-            let (user, acknowledged, stop) = (&user, &acknowledged, &stop);
-            scope.spawn(move || {
-                while !stop.load(Ordering::SeqCst) {
-                    let bytes = noise(20_000);
-                    let id = user.stored(machine, &bytes);
-                    acknowledged.lock().unwrap().insert(id, bytes);
-                }
-            });
+            scope.spawn(|| push_until_the_end(&user, machine, &acknowledged, &stop));
         }
         eventually("there is something to back up", || acknowledged.lock().unwrap().len() > 40);
         // Pruned meanwhile is only what has 60 newer ones of its machine.
         let before = acknowledged.lock().unwrap().clone();
         let ran = server.cli(&["backup", &backup]);
         stop.store(true, Ordering::SeqCst);
-        assert_eq!(ran.code, 0, "{ran:?}");
+        ran.ok();
         before
     });
-    is_clean(&backup);
+    on(&backup, &["check"]).ok();
 
     let restored = server.beside("restored");
-    let ran = on(&restored, &["restore", &backup]);
-    assert_eq!(ran.code, 0, "{ran:?}");
+    on(&restored, &["restore", &backup]).ok();
     let copy = serve_copy(&server, &restored);
     let user = user.on(&copy);
     let kept = user.history();
@@ -80,28 +62,25 @@ fn a_backup_under_load_restores_every_push_acknowledged_before_it_began() {
 fn a_backup_is_a_data_folder_itself_that_accepts_tokens_and_no_jwt_from_before() {
     let (server, user) = with_machine(&[]);
     user.stored("m", b"state");
-    let login = server.login_from(HERE, &json!({ "token": user.bearer })).is(200);
-    let backup = server.beside("backup");
+    let by_jwt = user.by_jwt(&server);
+    let (backup, restored) = (server.beside("backup"), server.beside("restored"));
     let printed = server.ok(&["backup", &backup]);
     assert!(printed.contains("1 files of 5 bytes"), "{printed}");
-    let names = fs::read_dir(&backup).unwrap().map(|entry| entry.unwrap().file_name());
-    let names: BTreeSet<_> = names.map(|name| name.into_string().unwrap()).collect();
-    assert_eq!(names, ["configsync.db", "snapshots"].map(String::from).into());
+    assert_eq!(names(&backup), ["configsync.db", "snapshots"].map(String::from).into());
     for file in files(Path::new(&backup)) {
         let mode = file.symlink_metadata().unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600, "{file:?}");
     }
     // Not even with the key of before does a JWT of before count.
-    fs::copy(server.data().join("jwt.key"), Path::new(&backup).join("jwt.key")).unwrap();
-    let restored = server.beside("restored");
-    assert_eq!(on(&restored, &["restore", &backup]).code, 0);
-    assert!(!Path::new(&restored).join("jwt.key").exists());
-    fs::copy(server.data().join("jwt.key"), Path::new(&restored).join("jwt.key")).unwrap();
+    let key = server.data().join("jwt.key");
+    fs::copy(&key, Path::new(&backup).join("jwt.key")).unwrap();
+    on(&restored, &["restore", &backup]).ok();
+    assert!(!names(&restored).contains("jwt.key"));
+    fs::copy(&key, Path::new(&restored).join("jwt.key")).unwrap();
     for copy in [&backup, &restored] {
         let copy = serve_copy(&server, copy);
         assert_eq!(user.on(&copy).pull("").body, b"state");
-        let by_jwt = User::of(&copy, "a@example.org", login["token"].as_str().unwrap());
-        assert_eq!(by_jwt.pull("").status, 401);
+        assert_eq!(by_jwt.on(&copy).pull("").status, 401);
     }
 }
 
@@ -111,7 +90,7 @@ fn a_copy_gives_out_no_id_that_was_given_out_since() {
     a.stored("m", b"state");
     let (backup, restored) = (server.beside("backup"), server.beside("restored"));
     server.ok(&["backup", &backup]);
-    assert_eq!(on(&restored, &["restore", &backup]).code, 0);
+    on(&restored, &["restore", &backup]).ok();
     for (copy, least) in [(&backup, 1_000_001), (&restored, 2_000_001)] {
         let copy = serve_copy(&server, copy);
         let a = a.on(&copy);
@@ -124,29 +103,36 @@ fn a_copy_gives_out_no_id_that_was_given_out_since() {
 }
 
 #[test]
-fn a_destination_that_exists_or_lies_inside_is_refused_and_nothing_is_made() {
+fn a_destination_that_is_no_new_folder_is_refused_and_left_as_it_is() {
     let server = serve(&[]);
-    let there = server.beside("there");
-    fs::create_dir(&there).unwrap();
-    fs::write(format!("{there}/mine"), b"mine").unwrap();
+    let mine = ["there/mine", "like/configsync.db.partial-x", &format!("b/snapshots/00/{NAME}")]
+        .map(|name| server.beside(name));
+    for name in &mine {
+        fs::create_dir_all(Path::new(name).parent().unwrap()).unwrap();
+        fs::write(name, "mine").unwrap();
+    }
     let inside = server.data().join("backup");
-    let missing = server.beside("missing/at/all");
     for (dest, why) in [
-        (there.as_str(), "exists"),
+        (&*server.beside("there"), "exists"),
+        (&*server.beside("like"), "not an empty folder"),
+        (&*server.beside("b"), "not an empty folder"),
         (inside.to_str().unwrap(), "inside"),
-        (&*missing, "missing/at"),
+        (&*server.beside("missing/at/all"), "missing/at"),
         ("/proc/backup", "/proc"),
     ] {
-        let ran = server.cli(&["backup", dest]);
-        assert!(ran.code == 1 && ran.err.contains(why), "{dest} {ran:?}");
+        server.cli(&["backup", dest]).fails(1, why);
     }
-    assert_eq!(fs::read_dir(&there).unwrap().count(), 1);
-    assert!(!inside.exists());
-    assert!(!Path::new(&format!("{}.partial", inside.display())).exists());
+    server
+        .cli(&["backup", &server.beside("new"), "--incremental-from", "nowhere"])
+        .fails(1, "nowhere");
+    assert!(mine.iter().all(|name| fs::read(name).unwrap() == b"mine"));
+    assert_eq!((names(server.beside("there")).len(), names(server.beside("like")).len()), (1, 1));
+    let made = [inside.clone(), inside.with_extension("partial"), server.beside("new").into()];
+    assert!(!made.iter().any(|path| path.exists()));
 }
 
 #[test]
-fn links_save_the_bytes_that_an_older_backup_or_the_folder_has() {
+fn links_save_the_bytes_that_an_older_backup_or_the_folder_has_if_they_are_whole() {
     let (server, user) = with_machine(&[]);
     user.stored("m", &noise(50_000));
     let (one, two, three) = (server.beside("one"), server.beside("two"), server.beside("three"));
@@ -156,64 +142,48 @@ fn links_save_the_bytes_that_an_older_backup_or_the_folder_has() {
     assert!(printed.contains("2 files") && printed.contains("1 of them linked"), "{printed}");
     let printed = server.ok(&["backup", &three, "--hard-link"]);
     assert!(printed.contains("2 of them linked"), "{printed}");
-    for copy in [&two, &three] {
-        is_clean(copy);
+    // Rotted: another file, since the first one is linked into the copies.
+    let file = files(&Path::new(&one).join("snapshots")).remove(0);
+    fs::remove_file(&file).unwrap();
+    fs::write(file, vec![0; 50_000]).unwrap();
+    let four = server.beside("four");
+    let printed = server.ok(&["backup", &four, "--incremental-from", &one]);
+    assert!(printed.contains("0 of them linked"), "{printed}");
+    for copy in [&two, &three, &four] {
+        on(copy, &["check"]).ok();
     }
 }
 
 #[test]
-fn the_outcome_of_a_backup_and_of_a_check_is_kept() {
+fn what_is_damaged_is_left_out_and_said_and_each_outcome_is_kept() {
     let (server, user) = with_machine(&[]);
     user.stored("m", b"state");
+    user.stored("m", &noise(2000));
     let dest = server.beside("backup");
     server.ok(&["backup", &dest]);
     fs::write(Path::new(&dest).join("mine"), "mine").unwrap();
-    assert_eq!(server.cli(&["backup", &dest]).code, 1);
-    let events = server.ok(&["audit", "--event", "backup"]);
-    let outcomes: Vec<_> = events
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap()["outcome"].clone())
-        .collect();
-    assert_eq!(outcomes, ["ok", "failed"]);
+    server.cli(&["backup", &dest]).fails(1, "not an empty folder");
     let fact = |name: &str| -> Value {
         let sql = format!("SELECT value FROM server_state WHERE name = '{name}'");
         let text: String = server.database().query_row(&sql, [], |row| row.get(0)).unwrap();
         serde_json::from_str(&text).unwrap()
     };
-    assert_eq!(fact("last_backup"), json!({ "files": 1, "bytes": 5 }));
+    assert_eq!(fact("last_backup"), json!({ "files": 2, "bytes": 2005 }));
     assert!(fact("failed_backup")["reason"].as_str().unwrap().contains("not an empty folder"));
     server.ok(&["check"]);
     assert_eq!(fact("last_check")["damaged"], 0);
-    fs::write(&files(&server.data().join("snapshots"))[0], "wrong").unwrap();
+    fs::write(server.snapshot_file(1), "wrong").unwrap();
     assert_eq!(server.cli(&["check"]).code, 1);
     assert_eq!(fact("last_check")["damaged"], 1);
-}
-
-#[test]
-fn an_older_backup_that_rotted_is_not_linked() {
-    let (server, user) = with_machine(&[]);
-    user.stored("m", &noise(50_000));
-    let (one, two) = (server.beside("one"), server.beside("two"));
-    server.ok(&["backup", &one]);
-    let file = files(&Path::new(&one).join("snapshots")).remove(0);
-    fs::write(file, vec![0; 50_000]).unwrap();
-    let printed = server.ok(&["backup", &two, "--incremental-from", &one]);
-    assert!(printed.contains("0 of them linked"), "{printed}");
-    is_clean(&two);
-}
-
-#[test]
-fn what_is_damaged_is_left_out_and_said() {
-    let (server, user) = with_machine(&[]);
-    user.stored("m", &noise(1000));
-    user.stored("m", &noise(2000));
-    let is_first = |path: &std::path::PathBuf| path.metadata().unwrap().len() == 1000;
-    let first = files(&server.data().join("snapshots")).into_iter().find(is_first).unwrap();
-    fs::write(first, vec![0; 1000]).unwrap();
-    let ran = server.cli(&["backup", &server.beside("backup")]);
+    let ran = server.cli(&["backup", &server.beside("less")]);
     assert_eq!(ran.code, 1);
-    assert!(ran.out.contains("snapshot 1 is damaged"), "{ran:?}");
-    assert!(ran.out.contains("1 files of 2000 bytes"), "{ran:?}");
+    for said in ["snapshot 1 is damaged", "1 files of 2000 bytes"] {
+        assert!(ran.out.contains(said), "{ran:?}");
+    }
+    let events = server.ok(&["audit", "--event", "backup"]);
+    let outcome = |line: &str| serde_json::from_str::<Value>(line).unwrap()["outcome"].clone();
+    let outcomes: Vec<_> = events.lines().map(outcome).collect();
+    assert_eq!(outcomes, ["ok", "failed", "failed"]);
 }
 
 #[test]
@@ -231,89 +201,57 @@ fn a_backup_killed_at_any_moment_is_no_backup_and_the_next_one_is() {
         child.kill().unwrap();
         child.wait().unwrap();
         if Path::new(&dest).join("configsync.db").exists() {
-            is_clean(&dest);
+            on(&dest, &["check"]).ok();
             fs::remove_dir_all(&dest).unwrap();
             continue;
         }
         let begun = Path::new(&dest).join("configsync.db.partial").exists();
-        let serve = if begun { &["serve", "--listen", "127.0.0.1:0"][..] } else { &["check"] };
+        let serve = if begun { &SERVE[..] } else { &["check"] };
         for args in [serve, &["check"], &["user", "list"]] {
             let ran = on(&dest, args);
             assert_eq!(ran.code, 1, "after {wait_ms} ms {ran:?}");
         }
-        let to = server.beside("restored");
-        assert_eq!(on(&to, &["restore", &dest]).code, 1, "after {wait_ms} ms");
+        let restore = on(server.beside("restored"), &["restore", &dest]);
+        assert_eq!(restore.code, 1, "after {wait_ms} ms");
     }
     server.ok(&["backup", &dest]);
-    is_clean(&dest);
+    on(&dest, &["check"]).ok();
 }
 
 #[test]
-fn a_restore_takes_only_a_backup_and_only_an_empty_place() {
+fn a_restore_takes_only_a_backup_and_only_an_empty_place_and_completes_what_was_cut_off() {
     let (server, user) = with_machine(&[]);
     user.stored("m", b"state");
-    let backup = server.beside("backup");
-    server.ok(&["backup", &backup]);
-    let none = on(&server.beside("x"), &["restore", &server.beside("none")]);
-    assert!(none.code == 1 && none.err.contains("is not a data folder"), "{none:?}");
-    let over = on(server.data().to_str().unwrap(), &["restore", &backup]);
-    assert!(over.code == 1 && over.err.contains("exists"), "{over:?}");
-    let empty = server.beside("empty");
-    fs::create_dir(&empty).unwrap();
-    assert_eq!(on(&empty, &["restore", &backup]).code, 0);
-    is_clean(&empty);
-    let file = files(&Path::new(&backup).join("snapshots")).remove(0);
-    fs::write(file, b"wrong").unwrap();
-    let damaged = on(&server.beside("y"), &["restore", &backup]);
-    assert!(damaged.code == 1 && damaged.out.contains("snapshot 1"), "{damaged:?}");
-}
-
-#[test]
-fn a_restore_fills_an_empty_folder_and_completes_what_was_cut_off() {
-    let (server, user) = with_machine(&[]);
-    user.stored("m", b"state");
-    let scratch = tempfile::tempdir().unwrap();
-    let path = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
-    fs::create_dir(path("there")).unwrap();
-    server.ok(&["backup", &(path("copy") + "/")]);
+    let (backup, there) = (server.beside("backup"), server.beside("there"));
+    server.ok(&["backup", &(backup.clone() + "/")]);
+    on(server.beside("x"), &["restore", &server.beside("none")]).fails(1, "is not a data folder");
+    on(server.data(), &["restore", &backup]).fails(1, "exists");
     // As the root of a volume looks.
-    fs::create_dir(path("there/lost+found")).unwrap();
-    let restore = || on(&(path("there") + "/"), &["restore", &path("copy")]);
-    let held = fs::File::open(path("there")).unwrap();
+    fs::create_dir_all(there.clone() + "/lost+found").unwrap();
+    let restore = || on(there.clone() + "/", &["restore", &backup]);
+    let held = fs::File::open(&there).unwrap();
     held.lock().unwrap();
     assert_eq!(restore().code, 1, "not where a server starts");
     drop(held);
-    assert_eq!(restore().code, 0);
-    is_clean(&path("there"));
-    assert_eq!(fs::metadata(path("there")).unwrap().permissions().mode() & 0o777, 0o700);
+    restore().ok();
+    on(&there, &["check"]).ok();
+    assert_eq!(fs::metadata(&there).unwrap().permissions().mode() & 0o777, 0o700);
     assert_eq!(restore().code, 1, "not over a data folder");
-    assert_eq!(on(&path("new/folders/above"), &["restore", &path("copy")]).code, 0);
-    is_clean(&path("new/folders/above"));
     // Cut off before the database got its name: the next one begins anew.
-    let rename = |from: &str, to: &str| fs::rename(path(from), path(to)).unwrap();
-    rename("there/configsync.db", "there/configsync.db.partial");
-    let stale = path("there/snapshots/00");
-    fs::create_dir_all(&stale).unwrap();
-    fs::write(stale + "/00112233445566778899aabbccddeeff", "half a file").unwrap();
-    let again = restore();
-    assert_eq!(again.code, 0, "{again:?}");
-    is_clean(&path("there"));
-}
-
-#[test]
-fn a_folder_that_only_looks_like_an_unfinished_backup_is_left_alone() {
-    let server = serve(&[]);
-    let scratch = tempfile::tempdir().unwrap();
-    let path = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
-    for name in ["b/snapshots/00/00112233445566778899aabbccddeeff", "c/configsync.db.partial-x"] {
-        fs::create_dir_all(Path::new(&path(name)).parent().unwrap()).unwrap();
-        fs::write(path(name), "mine").unwrap();
-        let refused = server.cli(&["backup", &path(&name[..1])]);
-        assert!(refused.code == 1 && refused.err.contains("not an empty folder"), "{refused:?}");
-        assert!(fs::exists(path(name)).unwrap());
+    let database = there.clone() + "/configsync.db";
+    fs::rename(&database, database.clone() + ".partial").unwrap();
+    fs::create_dir_all(there.clone() + "/snapshots/00").unwrap();
+    fs::write(format!("{there}/snapshots/00/{NAME}"), "half a file").unwrap();
+    restore().ok();
+    on(&there, &["check"]).ok();
+    fs::create_dir(server.beside("empty")).unwrap();
+    for name in ["empty", "new/folders/above"] {
+        on(server.beside(name), &["restore", &backup]).ok();
+        on(server.beside(name), &["check"]).ok();
     }
-    let typo = server.cli(&["backup", &path("d"), "--incremental-from", &path("nowhere")]);
-    assert!(typo.code == 1 && typo.err.contains("nowhere"), "{typo:?}");
+    fs::write(files(&Path::new(&backup).join("snapshots")).remove(0), b"wrong").unwrap();
+    let damaged = on(server.beside("y"), &["restore", &backup]);
+    assert!(damaged.code == 1 && damaged.out.contains("snapshot 1"), "{damaged:?}");
 }
 
 #[test]
@@ -329,19 +267,16 @@ fn files_that_a_backup_kept_from_a_prune_are_no_orphans_at_the_next_start() {
 
 #[test]
 fn a_restore_says_what_is_valid_again_since_when_and_how_to_revoke_it() {
-    let server = serve(&[]);
-    let user = server.user("a@example.org");
-    let copy = server.beside("copy");
+    let (server, user) = with_user(&[]);
+    let (copy, there) = (server.beside("copy"), server.beside("there"));
     server.ok(&["backup", &copy]);
     server.ok(&["token", "revoke", "1"]);
-    let there = server.beside("there");
-    let ran = run(&["restore", &copy, "--data", &there], "");
+    let ran = on(&there, &["restore", &copy]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""), "no progress in a pipe");
     let sentence = ran.out.lines().find(|line| line.contains("API tokens and passwords")).unwrap();
     for wanted in ["token revoke ID", "token list", "user disable", "at the backup, of 20"] {
         assert!(sentence.contains(wanted), "{wanted} in {sentence}");
     }
-    let server = Setup::on(server.scratch.clone()).data(&there).flags(&[]).start();
-    let again = User::of(&server, "a@example.org", &user.bearer);
-    assert_eq!(again.read("/api/auth/verify")["email"], "a@example.org", "as it says");
+    let again = user.on(&serve_copy(&server, &there)).get("/api/auth/verify");
+    assert_eq!(again.is(200)["email"], "a@example.org", "as it says");
 }

@@ -3,56 +3,59 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::http::Response;
+use crate::access::furnish;
 use crate::fixture::{
-    Server, Setup, User, alone, at_once, noise, refused, serve, with_two_users, with_user,
+    Server, Setup, User, alone, at_once, eventually, noise, refused, with_two_users, with_user,
 };
 
 /// What the rows of one user may count.
 const TEXT_BYTES_MAX: i64 = 64 * 1024 * 1024;
 
-/// A request of every route that adds rows, and its effect if it may.
-fn additions(user: &User) -> Vec<(&'static str, Response)> {
-    let post = |path, body: Value| (path, user.post(path, &body));
-    let environments = json!({ "environments": [{ "name": "new", "tier": "custom" }] });
+/// Method, path and body of every route that adds rows or makes them longer.
+fn additions() -> Vec<(&'static str, &'static str, Value)> {
     let keypair = json!({ "public_key": "AAAA", "encrypted_private_key": "AAAA",
         "kek_salt": "AAAA", "kek_iterations": 1 });
+    let environments = json!({ "environments": [{ "name": "new", "tier": "custom" }] });
     let variable = json!({ "environment_tier": "dev", "encrypted_value": "BBBB" });
+    let key = json!({ "layer_id": "x", "wrapped_dek": "BBBB" });
     vec![
-        post("/api/machines", json!({ "machine_id": "new", "name": "new" })),
-        post("/api/machines/register", json!({ "machine_id": "new", "name": "new" })),
-        ("/api/machines/snapshot", user.push("m", &noise(9), "")),
-        post("/api/machines/m/push", json!({ "encrypted_state": "AAAA" })),
-        post("/api/auth/keypair", keypair),
-        post("/api/machines/new/projects", json!({ "project_id": 1 })),
-        ("profile mark", user.patch("/api/machines/m/profiles/3", &json!({ "active": true }))),
-        ("/api/environments/sync", user.put("/api/environments/sync", &environments)),
-        post("/api/profiles/3/workspaces", json!({ "workspace_id": 2 })),
-        post("/api/projects/1/env/keys", json!({ "layer_id": "x", "wrapped_dek": "BBBB" })),
-        ("variable", user.put("/api/projects/1/env/NEW", &variable)),
-        post("/api/configs", json!({ "slug": "new", "name": "new" })),
-        post("/api/projects/1/versions", json!({ "ciphertext": "BBBB" })),
-        post("/api/projects/1/keys", json!({ "wrapped_dek": "BBBB" })),
-        ("rename", user.patch("/api/projects/1", &json!({ "description": "longer" }))),
+        ("POST", "/api/machines", json!({ "machine_id": "new", "name": "new" })),
+        ("POST", "/api/machines/register", json!({ "machine_id": "new", "name": "new" })),
+        ("POST", "/api/machines/snapshot", json!({ "machine_id": "m", "encrypted_state": "BBBB" })),
+        ("POST", "/api/machines/m/push", json!({ "encrypted_state": "AAAA" })),
+        ("POST", "/api/auth/keypair", keypair),
+        ("POST", "/api/machines/new/projects", json!({ "project_id": 1 })),
+        ("PATCH", "/api/machines/m/profiles/5", json!({ "active": true })),
+        ("PUT", "/api/environments/sync", environments),
+        ("POST", "/api/profiles/5/workspaces", json!({ "workspace_id": 2 })),
+        ("POST", "/api/projects/1/env/keys", key),
+        ("PUT", "/api/projects/1/env/NEW", variable),
+        ("POST", "/api/configs", json!({ "slug": "new", "name": "new" })),
+        ("POST", "/api/projects/1/versions", json!({ "ciphertext": "BBBB" })),
+        ("POST", "/api/workspaces/6/keys", json!({ "wrapped_dek": "BBBB" })),
+        ("PATCH", "/api/projects/1", json!({ "description": "longer" })),
     ]
 }
 
-fn furnish(user: &User) {
-    user.register("m");
-    for (kind, slug) in [("project", "p"), ("workspace", "w"), ("profile", "f"), ("module", "gone")]
-    {
-        user.add(kind, slug);
+/// Nothing may be added, with this code and a sentence with these words; the rest stays allowed.
+fn assert_reads_and_deletes_alone(user: &User, code: &str, words: &str) {
+    for (method, path, body) in additions() {
+        let response = user.raw(method, path, "", body.to_string().as_bytes());
+        assert_eq!(
+            (response.status, response.field("retry-after")),
+            (507, None),
+            "{method} {path}"
+        );
+        let sentence = refused(&response, 507, code);
+        assert!(sentence.contains(words), "{method} {path}: {sentence}");
     }
-    user.stored("m", b"state");
-}
-
-/// What stays allowed where nothing may be added.
-fn assert_reads_and_deletes(user: &User) {
+    refused(&user.push("m", &noise(9), ""), 507, code);
     user.register("m");
     user.read("/api/machines");
-    assert_eq!(user.pull("").body, b"state");
-    user.push("m", b"state", "").is(200);
+    assert_eq!(user.pull("?id=1").body, b"state");
+    user.push("m", &[0; 3], "").is(200);
     user.patch("/api/projects/1", &json!({ "name": "q" })).is(200);
+    user.delete("/api/projects/1/env/1?env=dev&visibility=shared").is(200);
     user.delete("/api/modules/4").is(200);
     user.delete("/api/machines/m").is(200);
 }
@@ -61,18 +64,14 @@ fn assert_reads_and_deletes(user: &User) {
 fn no_route_adds_a_row_above_what_the_rows_of_a_user_may_take() {
     let (server, a, b) = with_two_users(&[]);
     furnish(&a);
+    a.add("workspace", "without a key");
     b.register("m");
     let fill = |left: i64| {
         let sql = "UPDATE users SET text_bytes = ?1 WHERE id = 1";
         server.database().execute(sql, [TEXT_BYTES_MAX - left]).unwrap();
     };
     fill(0);
-    for (what, response) in additions(&a) {
-        assert_eq!(response.status, 507, "{what}");
-        refused(&response, 507, "quota_exceeded");
-        assert!(response.json()["error"].to_string().contains("67108864"), "{what}");
-    }
-    assert_reads_and_deletes(&a);
+    assert_reads_and_deletes_alone(&a, "quota_exceeded", "67108864");
     b.stored("m", b"the other user has room");
     // One more row of one byte fits to the byte, and the next one does not.
     fill(1024 + 2);
@@ -85,29 +84,25 @@ fn no_route_adds_a_row_above_what_the_rows_of_a_user_may_take() {
 fn no_route_adds_a_row_over_quota() {
     let (server, a, b) = with_two_users(&[]);
     furnish(&a);
+    a.add("workspace", "without a key");
     b.register("m");
     // All that it allows is used: no version would fit that a new entity is made for.
-    server.ok(&["user", "quota", "a@example.org", "5"]);
-    for (what, response) in additions(&a) {
-        assert_eq!(response.status, 507, "{what}");
-        refused(&response, 507, "quota_exceeded");
-    }
-    assert_reads_and_deletes(&a);
+    server.ok(&["user", "quota", "a@example.org", "13"]);
+    assert_reads_and_deletes_alone(&a, "quota_exceeded", "13");
     b.stored("m", b"the other user has room");
 }
 
 #[test]
 fn no_route_adds_a_row_where_the_disk_is_short() {
-    let server = serve(&[]);
-    let a = server.user("a@example.org");
-    furnish(&a);
+    let (server, user) = with_user(&[]);
+    furnish(&user);
+    user.add("workspace", "without a key");
     let server = server.restarted(&["--min-free", "9223372036854775807"]);
-    let a = a.on(&server);
-    for (what, response) in additions(&a) {
-        assert_eq!(response.status, 507, "{what}");
-        refused(&response, 507, "disk_full");
-    }
-    assert_reads_and_deletes(&a);
+    let sentence = "9223372036854775807 are kept (--min-free)";
+    assert_reads_and_deletes_alone(&user, "disk_full", sentence);
+    user.delete("/api/projects/1").is(200);
+    assert_eq!(server.health(), (503, "disk_full".to_owned()));
+    assert_eq!(server.files("snapshots"), 7, "of before");
 }
 
 #[test]
@@ -115,7 +110,8 @@ fn a_request_may_have_ten_thousand_entries() {
     let (_server, user) = with_user(&[]);
     user.add("project", "p");
     let plan = |entries: usize| {
-        let entities = vec![json!({ "type": "project", "id": 1 }); entries];
+        let entity = json!({ "type": "project", "id": 1, "local_version": 0, "local_hash": "" });
+        let entities = vec![entity; entries];
         user.post("/api/sync/plan", &json!({ "machine_id": "m", "entities": entities }))
     };
     let commit = |entries: usize| {
@@ -124,8 +120,7 @@ fn a_request_may_have_ten_thousand_entries() {
         user.post("/api/sync/commit", &json!({ "machine_id": "m", "updates": updates }))
     };
     let environments = |entries: usize| {
-        let environments = vec![json!({ "name": "dev", "tier": "custom" }); entries];
-        user.put("/api/environments/sync", &json!({ "environments": environments }))
+        user.sync_environments(vec![json!({ "name": "dev", "tier": "custom" }); entries].into())
     };
     let planned = plan(10_000).is(200);
     let actions = planned["actions"].as_array().unwrap();
@@ -133,8 +128,7 @@ fn a_request_may_have_ten_thousand_entries() {
     commit(10_000).is(200);
     environments(10_000).is(200);
     for over in [plan(10_001), commit(10_001), environments(10_001)] {
-        refused(&over, 400, "bad_request");
-        assert!(over.json()["error"].to_string().contains("10000"), "{over:?}");
+        assert!(refused(&over, 400, "bad_request").contains("10000"), "{over:?}");
     }
 }
 
@@ -162,19 +156,13 @@ fn of_deleted_things_the_thousand_deleted_last_are_kept() {
     assert_eq!((deleted(1), deleted(2)), (1000, 1));
     assert_eq!(server.count("SELECT count(*) FROM entities WHERE slug = 'newest'"), 1);
     assert_eq!(server.files("snapshots"), 1, "the file of the oldest went with its row");
-    let sync = |names: std::ops::Range<usize>| {
+    for names in [0..1, 1..1001, 0..0] {
         let row = |n| json!({ "name": format!("e{n}"), "tier": "custom" });
-        let environments: Vec<_> = names.map(row).collect();
-        let body = json!({ "environments": environments, "delete_missing": true });
-        a.put("/api/environments/sync", &body).is(200);
-    };
-    sync(0..1);
-    sync(1..1001);
-    sync(0..0);
-    let environments = "SELECT count(*), min(id) FROM environments";
-    let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
-    let kept: (i64, i64) = server.database().query_row(environments, [], read).unwrap();
-    assert_eq!(kept, (1000, 2));
+        a.sync_environments(names.map(row).collect()).is(200);
+    }
+    let kept = ["count(*)", "min(id)"];
+    let kept = kept.map(|what| server.count(&format!("SELECT {what} FROM environments")));
+    assert_eq!(kept, [1000, 2]);
 }
 
 #[test]
@@ -187,14 +175,12 @@ fn registering_again_and_again_leaves_no_row_and_refused_pushes_leave_one() {
         user.register("m");
     }
     assert_eq!(events("machine.register"), 1);
-    user.post("/api/machines", &json!({ "machine_id": "m", "name": "renamed" })).is(200);
+    let renamed = json!({ "machine_id": "m", "name": "renamed" });
+    user.post("/api/machines", &renamed).is(200);
     user.delete("/api/machines/m").is(200);
-    user.post("/api/machines", &json!({ "machine_id": "m", "name": "renamed" })).is(200);
+    user.post("/api/machines", &renamed).is(200);
     assert_eq!(events("machine.register"), 3, "renamed, and back");
-    server
-        .user("b@example.org")
-        .post("/api/machines", &json!({ "machine_id": "m", "name": "renamed" }))
-        .is(201);
+    server.user("b@example.org").post("/api/machines", &renamed).is(201);
     assert_eq!(events("machine.register"), 4, "the same machine of another user is new");
     user.stored("m", b"state");
     user.add("project", "p");
@@ -204,28 +190,23 @@ fn registering_again_and_again_leaves_no_row_and_refused_pushes_leave_one() {
     refused(&user.post("/api/projects/1/versions", &version), 507, "quota_exceeded");
     let refusals = "SELECT count(*) FROM audit_log WHERE outcome = 'refused' AND user_id = 1
                       AND event IN ('snapshot.push', 'entity.push') AND detail = 'quota_exceeded'";
-    crate::fixture::eventually("both are noted", || server.count(refusals) == 2);
+    eventually("both are noted", || server.count(refusals) == 2);
 }
 
 #[test]
 fn a_sync_of_environments_notes_how_many_it_added_changed_and_deleted() {
     let (server, user) = with_user(&[]);
-    let sync = |rows: Value| {
-        let body = json!({ "environments": rows, "delete_missing": true });
-        user.put("/api/environments/sync", &body).is(200)
-    };
     let row = |name: &str, tier: &str| json!({ "name": name, "tier": tier });
-    sync(json!([row("a", "custom"), row("b", "custom"), row("c", "custom")]));
-    sync(json!([row("a", "custom"), row("b", "staging"), row("d", "custom")]));
-    let unchanged = sync(json!([row("a", "custom"), row("b", "staging"), row("d", "custom")]));
-    assert_eq!(unchanged["environments"].as_array().unwrap().len(), 3);
+    let first = json!([row("a", "custom"), row("b", "custom"), row("c", "custom")]);
+    let other = json!([row("a", "custom"), row("b", "staging"), row("d", "custom")]);
+    for rows in [&first, &other, &other] {
+        let synced = user.sync_environments(rows.clone()).is(200);
+        assert_eq!(synced["environments"].as_array().unwrap().len(), 3);
+    }
     let text = server.ok(&["audit", "--event", "environment.sync"]);
-    let details: Vec<String> = text
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap()["detail"].to_string())
-        .collect();
-    let expected = ["\"3 added, 0 changed, 0 deleted\"", "\"1 added, 1 changed, 1 deleted\""];
-    assert_eq!(details, expected);
+    let detail = |line| serde_json::from_str::<Value>(line).unwrap()["detail"].clone();
+    let details: Vec<Value> = text.lines().map(detail).collect();
+    assert_eq!(details, ["3 added, 0 changed, 0 deleted", "1 added, 1 changed, 1 deleted"]);
 }
 
 /// As much text as one user may have, in rows as long as they can be.
@@ -250,12 +231,12 @@ fn no_signed_in_user_ends_a_process_that_has_256_mib() {
     fill_with_text(&server);
     let entities = vec![json!({ "type": "project", "id": 1, "local_hash": "6" }); 10_000];
     let plan = json!({ "machine_id": "m", "entities": entities });
-    let value = json!({ "environment_tier": "dev", "encrypted_value": "A".repeat(1_000_000) });
+    let value = "A".repeat(1_000_000);
     for round in ["plans", "histories", "variables", "links", "lists and plans"] {
         let statuses = at_once(31, |n| match round {
             "plans" => a.post("/api/sync/plan", &plan).status,
             "histories" => a.get("/api/machines/history?limit=200").status,
-            "variables" => a.put(&format!("/api/projects/1/env/V{n}"), &value).status,
+            "variables" => a.put_variable(&format!("V{n}"), &value).status,
             "links" => a.post("/api/machines/m/projects", &json!({ "project_id": 1 })).status,
             _ if n % 2 == 0 => a.get("/api/configs").status,
             _ => a.post("/api/sync/plan", &plan).status,

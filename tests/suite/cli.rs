@@ -1,8 +1,6 @@
 //! The command line: what each command prints, its exit code, and the mistakes it names.
 
-use std::process::Command;
-
-use crate::fixture::{BINARY, Server, run, run_with, serve, with_user};
+use crate::fixture::{Setup, User, eventually, on, run, serve, with_user};
 
 const COMMANDS: [&str; 12] = [
     "serve", "user", "token", "machine", "status", "backup", "restore", "check", "prune", "audit",
@@ -10,33 +8,28 @@ const COMMANDS: [&str; 12] = [
 ];
 
 #[test]
-fn every_command_explains_itself() {
-    for command in COMMANDS {
-        let ran = run(&[command, "--help"], "");
-        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{command}");
-        assert!(ran.out.contains(&format!("configsync-server {command}")), "{}", ran.out);
-        assert!(run(&["--help"], "").out.contains(command), "{command} stands in the list");
-    }
+fn every_command_is_in_the_help_and_the_version_is_that_of_the_package() {
+    let help = run(&["--help"], "").ok();
+    assert!(COMMANDS.iter().all(|command| help.contains(&format!("\n  {command}"))), "{help}");
     let version = format!("configsync-server {}\n", env!("CARGO_PKG_VERSION"));
-    assert_eq!(run(&["--version"], "").out, version);
+    assert_eq!(run(&["--version"], "").ok(), version);
 }
 
 #[test]
-fn a_wrong_command_line_is_named_in_one_line_with_exit_code_2() {
-    let server = serve(&[]);
-    server.user("a@example.org");
+fn a_wrong_command_line_is_named_in_one_line_with_exit_code_2_before_anything_is_touched() {
+    let scratch = tempfile::tempdir().unwrap();
+    let data = scratch.path().join("data");
     for (args, named) in [
         (&["fly"][..], "fly"),
+        (&["fr\nob"], "fr"),
+        (&["--version", "--frob"], "--frob"),
         (&["serve", "--fly"], "--fly"),
         (&["serve", "stray"], "stray"),
-        (&["serve", "--max-body", "many"], "--max-body"),
-        (&["serve", "--max-body", "-1"], "--max-body"),
-        (&["serve", "--max-body"], "--max-body"),
-        (&["serve", "--listen", "nowhere"], "--listen"),
+        (&["serve", "--max-body", "--no-page"], "--max-body"),
         (&["serve", "--head-timeout", "0"], "--head-timeout"),
-        (&["serve", "--log-format", "xml"], "--log-format"),
         (&["serve", "--trusted-proxy", "10.0.0.1/8"], "--trusted-proxy"),
-        (&["serve", "--init-user", "nobody"], "--init-user"),
+        (&["serve", "--max-connections-per-ip", "0"], "--max-connections-per-ip"),
+        (&["serve", "--token-hours", "0"], "--token-hours"),
         (&["user"], "user"),
         (&["user", "fly"], "fly"),
         (&["user", "add"], "EMAIL"),
@@ -48,8 +41,10 @@ fn a_wrong_command_line_is_named_in_one_line_with_exit_code_2() {
         (&["user", "quota", "a@example.org", "much"], "much"),
         (&["token", "create", "a@example.org"], "--name"),
         (&["token", "create", "a@example.org", "--name", "x", "--expires-days", "0"], "0"),
+        (&["token", "create", "a@example.org", "--name", "--expires-days"], "--name"),
         (&["token", "revoke", "x"], "x"),
         (&["check", "--fly"], "--fly"),
+        (&["check", "fr\nob"], "fr"),
         (&["prune"], "--keep"),
         (&["prune", "--keep", "0"], "--keep"),
         (&["prune", "--keep", "x"], "--keep"),
@@ -58,18 +53,23 @@ fn a_wrong_command_line_is_named_in_one_line_with_exit_code_2() {
         (&["environment", "restore", "a@example.org"], "NAME"),
         (&["healthcheck", "--url", "ftp://x"], "ftp://x"),
     ] {
-        let ran = server.cli(args);
+        let ran = on(&data, args);
         assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{args:?} {ran:?}");
         assert_eq!(ran.err.lines().count(), 1, "{args:?} {ran:?}");
         assert!(ran.err.contains(named), "{args:?} {ran:?}");
     }
+    for args in [&["serve", "--max-body"][..], &["serve", "--data", "--no-page"]] {
+        let ran = run(args, "");
+        ran.fails(2, args[1]);
+        assert_eq!(ran.err.lines().count(), 1, "{args:?} {ran:?}");
+    }
+    assert!(!data.exists());
 }
 
 #[test]
 fn only_serve_and_restore_make_a_data_folder() {
     let scratch = tempfile::tempdir().unwrap();
-    let folder = scratch.path().join("none");
-    let folder = folder.to_str().unwrap();
+    let data = scratch.path().join("none");
     for args in [
         &["user", "list"][..],
         &["status"],
@@ -81,28 +81,26 @@ fn only_serve_and_restore_make_a_data_folder() {
         &["audit"],
         &["backup", "/nowhere/at/all"],
     ] {
-        let ran = run(&[args, &["--data", folder]].concat(), "");
-        assert_eq!(ran.code, 1, "{args:?} {ran:?}");
-        assert!(ran.err.contains(folder) && ran.err.contains("serve"), "{ran:?}");
+        let ran = on(&data, args);
+        ran.fails(1, data.to_str().unwrap());
+        ran.fails(1, "serve");
     }
-    assert!(!std::path::Path::new(folder).exists());
+    assert!(!data.exists());
 }
 
 #[test]
 fn flags_come_from_the_environment_too_and_the_flag_wins() {
-    let ran = run_with(Command::new(BINARY).arg("serve").env("CONFIGSYNC_MAX_BODY", "many"), "");
-    assert_eq!(ran.code, 2);
-    assert!(ran.err.contains("CONFIGSYNC_MAX_BODY"), "{ran:?}");
-
-    let scratch = std::sync::Arc::new(tempfile::tempdir().unwrap());
-    let mut command = Command::new(BINARY);
-    command.args(["serve", "--max-body", "200"]).env("CONFIGSYNC_MAX_BODY", "100");
-    command.env("CONFIGSYNC_DATA", scratch.path().join("data"));
-    command.env("CONFIGSYNC_LISTEN", "127.0.0.1:0").env("CONFIGSYNC_LOG_FORMAT", "json");
-    command
-        .env("CONFIGSYNC_METRICS", "127.0.0.1:0")
-        .env("CONFIGSYNC_TRUSTED_PROXY", "10.0.0.1, 10.0.0.2");
-    let server = Server::spawn(scratch, command);
+    let mut setup = Setup::new();
+    setup.command.args(["serve", "--max-body", "200"]);
+    let data = setup.data_folder().to_owned();
+    setup.command.env("CONFIGSYNC_DATA", data).envs([
+        ("CONFIGSYNC_MAX_BODY", "100"),
+        ("CONFIGSYNC_LISTEN", "127.0.0.1:0"),
+        ("CONFIGSYNC_LOG_FORMAT", "json"),
+        ("CONFIGSYNC_METRICS", "127.0.0.1:0"),
+        ("CONFIGSYNC_TRUSTED_PROXY", "10.0.0.1, 10.0.0.2"),
+    ]);
+    let server = setup.start();
     let user = server.user("a@example.org");
     user.register("m");
     assert_eq!(user.push("m", &[7; 201], "").status, 413);
@@ -117,7 +115,7 @@ fn the_first_start_makes_a_user_whose_token_works_and_later_ones_do_not() {
     let token = server.printed.iter().find(|line| line.starts_with("cs_")).unwrap().clone();
     let login = format!("configsync login --api-url http://127.0.0.1:{}", server.port);
     assert!(printed.contains(&format!("{login} --token {token}")), "{printed}");
-    let user = crate::fixture::User::of(&server, "you@example.org", &token);
+    let user = User::of(&server, "you@example.org", &token);
     assert_eq!(user.read("/api/auth/verify")["email"], "you@example.org");
     let server = server.restarted(&["--init-user", "other@example.org"]);
     assert!(server.printed.is_empty(), "{:?}", server.printed);
@@ -127,8 +125,7 @@ fn the_first_start_makes_a_user_whose_token_works_and_later_ones_do_not() {
 #[test]
 fn users_are_added_listed_and_removed_with_all_they_stored() {
     let (server, user) = with_user(&[]);
-    let again = server.cli(&["user", "add", "A@Example.org"]);
-    assert!(again.code == 1 && again.err.contains("exists"), "{again:?}");
+    server.cli(&["user", "add", "A@Example.org"]).fails(1, "exists");
     server.user("b@example.org").register("m");
     user.register("m");
     user.stored("m", b"state");
@@ -136,57 +133,59 @@ fn users_are_added_listed_and_removed_with_all_they_stored() {
     let rows: Vec<Vec<&str>> = list.lines().map(|line| line.split('\t').collect()).collect();
     assert_eq!(rows[0][..6], ["1", "a@example.org", "enabled", "token only", "5", "default"]);
     assert!(rows[0].len() == 7 && rows[0][6].ends_with('Z'), "{list}");
-    for gone in ["passwd", "disable", "enable", "remove", "quota"] {
-        let mut args = vec!["user", gone, "x@example.org"];
-        args.extend(match gone {
-            "passwd" => Some("--password-stdin"),
-            "remove" => Some("--yes"),
-            "quota" => Some("1"),
-            _ => None,
-        });
-        let ran = server.cli_with(&args, "password\n");
-        assert!(ran.code == 1 && ran.err.contains("no such user"), "{ran:?}");
+    for (change, more) in [
+        ("passwd", &["--password-stdin"][..]),
+        ("disable", &[]),
+        ("enable", &[]),
+        ("remove", &["--yes"]),
+        ("quota", &["1"]),
+    ] {
+        let args = [&["user", change, "x@example.org"], more].concat();
+        server.cli_with(&args, "password\n").fails(1, "no such user");
     }
     server.ok(&["user", "remove", "a@example.org", "--yes"]);
     assert_eq!(server.files("snapshots"), 0);
-    assert_eq!(server.count("SELECT count(*) FROM users"), 1);
-    assert_eq!(server.count("SELECT count(*) FROM machines"), 1);
+    let left = ["users", "machines"].map(|table| format!("SELECT count(*) FROM {table}"));
+    assert_eq!(left.map(|sql| server.count(&sql)), [1, 1]);
     assert_eq!(server.user("a@example.org").read("/api/auth/verify")["user_id"], 3);
 }
 
 #[test]
 fn a_password_is_the_first_line_of_standard_input() {
     let server = serve(&[]);
-    let add = ["user", "add", "a@example.org", "--password-stdin"];
-    assert_eq!(server.cli_with(&add, "the first line\nsecond line\n").code, 0);
+    let add =
+        |email, input: &str| server.cli_with(&["user", "add", email, "--password-stdin"], input);
+    add("a@example.org", "the first line\nsecond line\n").ok();
     for bad in ["", "\n", &"x".repeat(1025)] {
-        let ran = server.cli_with(&["user", "add", "c@example.org", "--password-stdin"], bad);
-        assert!(ran.code == 1 && ran.err.contains("1 to 1024"), "{ran:?}");
+        add("c@example.org", bad).fails(1, "1 to 1024");
     }
-    let body = br#"{"email":"a@example.org","password":"the first line"}"#;
-    server.ask("POST", "/api/auth/login", "", body).is(200);
+    server.login("a@example.org", "the first line").is(200);
     assert_eq!(server.ok(&["user", "list"]).lines().count(), 1);
 }
 
 #[test]
 fn a_token_is_printed_alone_and_only_once() {
     let server = serve(&[]);
-    server.ok(&["user", "add", "a@example.org"]);
-    server.ok(&["user", "add", "b@example.org"]);
+    for email in ["a@example.org", "b@example.org"] {
+        server.ok(&["user", "add", email]);
+    }
     let printed = server.ok(&["token", "create", "a@example.org", "--name", "the laptop"]);
     let token = printed.strip_suffix('\n').unwrap();
     assert!(token.starts_with("cs_") && token.len() >= 43 && !token.contains('\n'));
     server.token("b@example.org");
+    let of_a = || server.ok(&["token", "list", "a@example.org"]);
+    assert!(of_a().contains("never used"));
+    User::of(&server, "a@example.org", token).read("/api/machines");
+    eventually("its use is noted", || !of_a().contains("never used"));
     let list = server.ok(&["token", "list"]);
     assert_eq!(list.lines().count(), 2);
     let row: Vec<&str> = list.lines().next().unwrap().split('\t').collect();
     assert_eq!(row[..4], ["1", "a@example.org", "the laptop", &token[..9]]);
     assert!(!list.contains(token));
     assert_eq!(server.ok(&["token", "list", "b@example.org"]).lines().count(), 1);
-    let stored = std::fs::read(server.data().join("configsync.db")).unwrap();
-    let wal = std::fs::read(server.data().join("configsync.db-wal")).unwrap_or_default();
-    for bytes in [stored, wal] {
-        assert!(!bytes.windows(token.len()).any(|window| window == token.as_bytes()));
+    for name in ["configsync.db", "configsync.db-wal"] {
+        let bytes = std::fs::read(server.data().join(name)).unwrap_or_default();
+        assert!(!bytes.windows(token.len()).any(|window| window == token.as_bytes()), "{name}");
     }
     assert_eq!(server.cli(&["token", "revoke", "99"]).code, 1);
     server.ok(&["token", "revoke", "1"]);
@@ -195,43 +194,11 @@ fn a_token_is_printed_alone_and_only_once() {
 }
 
 #[test]
-fn the_last_use_of_a_token_is_noted() {
-    let (server, user) = with_user(&[]);
-    assert!(server.ok(&["token", "list"]).contains("never used"));
-    user.get("/api/machines");
-    crate::fixture::eventually("the use is noted", || {
-        !server.ok(&["token", "list"]).contains("never used")
-    });
-}
-
-#[test]
 fn healthcheck_tells_a_server_that_is_well_from_one_that_is_not_there() {
     let mut server = serve(&[]);
     let url = format!("http://127.0.0.1:{}", server.port);
-    assert_eq!(run(&["healthcheck", "--url", &url], "").code, 0);
-    let elsewhere = run(&["healthcheck", "--url", &format!("{url}/nowhere")], "");
-    assert!(elsewhere.code == 1 && elsewhere.err.contains("404"), "{elsewhere:?}");
+    run(&["healthcheck", "--url", &url], "").ok();
+    run(&["healthcheck", "--url", &format!("{url}/nowhere")], "").fails(1, "404");
     server.stop();
     assert_eq!(run(&["healthcheck", "--url", &url], "").code, 1);
-}
-
-#[test]
-fn a_flag_that_follows_is_no_value_and_an_error_is_one_line() {
-    let scratch = tempfile::tempdir().unwrap();
-    let data = scratch.path().join("data");
-    let data = data.to_str().unwrap();
-    for args in [
-        &["serve", "--data", "--no-page"][..],
-        &["token", "create", "a@example.org", "--name", "--expires-days"],
-        &["serve", "--data", data, "--max-connections-per-ip", "0"],
-        &["serve", "--data", data, "--token-hours", "0"],
-        &["serve", "--data", data, "--token-hours", "4294967295"],
-        &["check", "fr\nob"],
-        &["fr\nob"],
-        &["--version", "--frob"],
-    ] {
-        let ran = run(args, "");
-        assert_eq!((ran.code, ran.err.lines().count()), (2, 1), "{args:?} {ran:?}");
-    }
-    assert!(!scratch.path().join("data").exists());
 }

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::fixture::{User, assert_has, files, noise, refused, serve, with_user};
+use crate::fixture::{User, assert_has, files, noise, refused, with_two_users, with_user};
 
 const MID: &str = "16c78290597fde1e";
 
@@ -17,65 +17,36 @@ fn register(user: &User, machine: &str) -> Value {
 fn push(user: &User, machine: &str, bytes: &[u8]) -> i64 {
     let body = json!({ "machine_id": machine, "encrypted_state": STANDARD.encode(bytes),
         "timestamp": "2026-03-01T10:21:00.344Z", "version": "1.0",
-        "metadata": { "configs": [{ "source": "~/.zshrc" }], "machine_vars": { "K": "clear-1x9" } } });
+        "metadata": { "machine_vars": { "K": "clear-1x9" } } });
     let made = user.post(&format!("/api/machines/{machine}/push"), &body).is(200);
     assert_eq!(made["success"], true);
     made["snapshot_id"].as_i64().unwrap()
 }
 
 #[test]
-fn verify_tells_a_good_token_from_a_bad_one() {
-    let (server, _) = with_user(&[]);
-    let user = server.user("b@example.org");
+fn verify_tells_a_good_token_from_a_bad_one_and_nobody_signs_up() {
+    let (server, _, user) = with_two_users(&[]);
     let expected = json!({ "valid": true, "user_id": 2, "email": "b@example.org" });
     assert_eq!(user.read("/api/auth/verify"), expected);
     refused(&User::of(&server, "", "cs_x").get("/api/auth/verify"), 401, "unauthorized");
-}
-
-#[test]
-fn there_is_no_sign_up() {
-    let server = serve(&[]);
-    let response =
-        server.ask("POST", "/api/auth/register", "", br#"{"email":"x@y","password":"z"}"#);
-    refused(&response, 403, "registration_closed");
-    assert!(response.json()["error"].as_str().unwrap().contains("user add"));
-    assert_eq!(server.count("SELECT count(*) FROM users"), 0);
+    let body = br#"{"email":"x@y","password":"z"}"#;
+    let response = server.ask("POST", "/api/auth/register", "", body);
+    assert!(refused(&response, 403, "registration_closed").contains("user add"));
+    assert_eq!(server.count("SELECT count(*) FROM users"), 2);
 }
 
 #[test]
 fn a_login_for_the_first_time_and_again() {
     let (_server, user) = with_user(&[]);
-    user.read("/api/auth/verify");
     assert_has(&register(&user, MID), json!({ "machine_id": MID, "user_id": 1 }));
-    refused(&user.get("/api/auth/keypair"), 404, "not_found");
     let keypair = json!({ "public_key": STANDARD.encode(noise(32)),
         "encrypted_private_key": STANDARD.encode(noise(60)),
         "kek_salt": STANDARD.encode(noise(32)), "kek_iterations": 600_000, "key_algorithm": "x25519" });
-    user.post("/api/auth/keypair", &keypair).is(201);
-    let profile = json!({ "slug": "default", "name": "Default", "description": "Auto-created",
-        "is_default": true });
-    user.post("/api/profiles", &profile).is(201);
-
-    let stored = user.read("/api/auth/keypair");
-    assert_has(&stored, keypair.clone());
-    assert!(stored["created_at"].is_string() && stored["key_version"] == 1);
-    assert_eq!(user.post("/api/auth/keypair", &keypair).status, 201, "the same again");
-    for part in ["public_key", "encrypted_private_key", "kek_salt"] {
+    let with = |part: &str, value: Value| {
         let mut other = keypair.clone();
-        other[part] = json!(STANDARD.encode(noise(32)));
-        refused(&user.post("/api/auth/keypair", &other), 409, "key_exists");
-    }
-    assert_eq!(user.read("/api/auth/keypair"), stored);
-    assert_eq!(user.post("/api/profiles", &profile).is(201)["profile"]["id"], 1, "the same");
-    let profiles = user.read("/api/profiles");
-    assert_has(&profiles["profiles"][0], json!({ "slug": "default", "is_default": true }));
-}
-
-#[test]
-fn a_keypair_that_is_none_is_refused() {
-    let (_server, user) = with_user(&[]);
-    let good = json!({ "public_key": "AAAA", "encrypted_private_key": "AAAA", "kek_salt": "AAAA",
-        "kek_iterations": 1 });
+        other[part] = value;
+        user.post("/api/auth/keypair", &other)
+    };
     for (part, bad) in [
         ("public_key", json!("!")),
         ("public_key", json!("")),
@@ -84,11 +55,22 @@ fn a_keypair_that_is_none_is_refused() {
         ("kek_iterations", json!(-1)),
         ("kek_iterations", json!("many")),
     ] {
-        let mut keypair = good.clone();
-        keypair[part] = bad;
-        refused(&user.post("/api/auth/keypair", &keypair), 400, "bad_request");
+        refused(&with(part, bad), 400, "bad_request");
     }
     refused(&user.get("/api/auth/keypair"), 404, "not_found");
+    let profile = json!({ "slug": "default", "name": "Default", "is_default": true });
+    for time in ["for the first time", "the same again"] {
+        assert_eq!(user.post("/api/auth/keypair", &keypair).status, 201, "{time}");
+        assert_eq!(user.post("/api/profiles", &profile).is(201)["profile"]["id"], 1, "{time}");
+    }
+    let stored = user.read("/api/auth/keypair");
+    assert_has(&stored, keypair.clone());
+    assert!(stored["created_at"].is_string() && stored["key_version"] == 1);
+    for part in ["public_key", "encrypted_private_key", "kek_salt"] {
+        refused(&with(part, json!(STANDARD.encode(noise(32)))), 409, "key_exists");
+    }
+    assert_eq!(user.read("/api/auth/keypair"), stored);
+    assert_has(&user.read("/api/profiles")["profiles"][0], profile);
 }
 
 #[test]
@@ -100,19 +82,15 @@ fn a_push_is_always_a_new_snapshot_of_the_one_history() {
     let three = user.stored(MID, b"by the six endpoints");
     assert_eq!(user.history(), [three, two, one]);
 
-    let latest = user.read("/api/machines/latest");
-    assert_eq!(latest["id"], three);
-    let legacy = user.read(&format!("/api/machines/snapshot/{one}"));
-    assert_has(
-        &legacy,
-        json!({ "encrypted_state": STANDARD.encode(b"state"), "version": "1.0",
-        "timestamp": "2026-03-01T10:21:00.344Z", "machine_name": "laptop" }),
-    );
+    assert_eq!(user.read("/api/machines/latest")["id"], three);
+    let expected = json!({ "encrypted_state": STANDARD.encode(b"state"), "version": "1.0",
+        "timestamp": "2026-03-01T10:21:00.344Z", "machine_name": "laptop" });
+    assert_has(&user.read(&format!("/api/machines/snapshot/{one}")), expected);
     let page = user.read(&format!("/api/machines/history?limit=20&machine_id={MID}"));
     assert_eq!(page["snapshots"][0]["size_bytes"], 20);
-    refused(&user.get("/api/machines/snapshot/99"), 404, "no_snapshot");
-    refused(&user.get("/api/machines/snapshot/x"), 404, "no_snapshot");
-    refused(&user.get("/api/machines/latest?machine_id=other"), 404, "no_snapshot");
+    for none in ["snapshot/99", "snapshot/x", "latest?machine_id=other"] {
+        refused(&user.get(&format!("/api/machines/{none}")), 404, "no_snapshot");
+    }
 }
 
 #[test]
@@ -133,12 +111,12 @@ fn a_push_from_an_unknown_machine_registers_it_and_a_hidden_one_comes_back() {
 }
 
 #[test]
-fn a_push_whose_body_names_another_machine_is_refused() {
+fn a_push_whose_body_names_another_machine_or_nothing_is_refused() {
     let (server, user) = with_user(&[]);
-    let body = json!({ "machine_id": "other", "encrypted_state": "AAAA" });
-    refused(&user.post("/api/machines/one/push", &body), 400, "bad_request");
-    let empty = json!({ "machine_id": "one", "encrypted_state": "" });
-    refused(&user.post("/api/machines/one/push", &empty), 400, "bad_request");
+    for (machine, state) in [("other", "AAAA"), ("one", "")] {
+        let body = json!({ "machine_id": machine, "encrypted_state": state });
+        refused(&user.post("/api/machines/one/push", &body), 400, "bad_request");
+    }
     for word in ["latest", "history", "snapshot", "register"] {
         let path = format!("/api/machines/{word}/push");
         let response = user.post(&path, &json!({ "encrypted_state": "AAAA" }));
@@ -152,17 +130,20 @@ fn a_push_whose_body_names_another_machine_is_refused() {
 fn metadata_is_found_nowhere_afterwards() {
     let (server, user) = with_user(&[]);
     push(&user, MID, b"state");
-    for file in files(&server.data()).into_iter().filter(|file| file.is_file()) {
-        let bytes = std::fs::read(&file).unwrap();
+    for file in files(&server.data()).iter().filter(|file| file.is_file()) {
+        let bytes = std::fs::read(file).unwrap();
         assert!(!bytes.windows(9).any(|window| window == b"clear-1x9"), "{}", file.display());
     }
 }
 
 #[test]
-fn no_action_is_ever_queued() {
+fn no_action_is_ever_queued_and_what_no_command_reads_is_empty() {
     let (_server, user) = with_user(&[]);
+    for list in ["actions", "configs", "modules"] {
+        let path = format!("/api/machines/{MID}/{list}");
+        assert_eq!(user.read(&path), json!({ list: [] }), "of a machine never registered");
+    }
     let path = format!("/api/machines/{MID}/actions");
-    assert_eq!(user.read(&path), json!({ "actions": [] }), "a machine never registered");
     assert_eq!(user.delete(&path).json(), json!({ "ok": true }));
 }
 
@@ -172,20 +153,19 @@ fn environments_are_replaced_as_a_whole_and_the_operator_brings_them_back() {
     assert_eq!(user.read("/api/environments"), json!({ "environments": [] }));
     let dev = json!({ "name": "dev", "tier": "development", "color": "#22c55e", "protect": false });
     let prod = json!({ "name": "prod", "tier": "production", "color": null, "protect": true });
-    let sync = |list: Value, delete_missing: bool| {
-        let body = json!({ "environments": list, "delete_missing": delete_missing });
-        user.put("/api/environments/sync", &body).json()["environments"].clone()
-    };
     let names = |list: &Value| -> Vec<String> {
         list.as_array().unwrap().iter().map(|e| e["name"].as_str().unwrap().to_owned()).collect()
     };
-    let both = sync(json!([dev, prod]), true);
+    let both = user.sync_environments(json!([dev, prod])).json()["environments"].clone();
     assert_has(&both[0], dev);
     assert_has(&both[1], prod);
     let changed = json!({ "name": "dev", "tier": "custom", "color": null, "protect": true });
-    assert_eq!(sync(json!([changed]), false)[0]["tier"], "custom");
+    let body = json!({ "environments": [changed], "delete_missing": false });
+    let changed = user.put("/api/environments/sync", &body).json();
+    assert_eq!(changed["environments"][0]["tier"], "custom");
     assert_eq!(names(&user.read("/api/environments")["environments"]), ["dev", "prod"]);
-    assert!(names(&sync(json!([]), true)).is_empty(), "a sync on a fresh machine");
+    let none = user.sync_environments(json!([])).json();
+    assert_eq!(none["environments"], json!([]), "a sync on a fresh machine");
     let list =
         |args: &[&str]| server.ok(&[&["environment", "list", "a@example.org"], args].concat());
     assert_eq!(list(&[]), "");
@@ -193,18 +173,9 @@ fn environments_are_replaced_as_a_whole_and_the_operator_brings_them_back() {
     server.ok(&["environment", "restore", "a@example.org", "prod"]);
     let back = user.read("/api/environments")["environments"].clone();
     assert_eq!((names(&back), &back[0]["protect"]), (vec!["prod".to_owned()], &json!(true)));
-    let unknown = server.cli(&["environment", "restore", "a@example.org", "prod"]);
-    assert!(unknown.code == 1 && unknown.err.contains("no such"), "{unknown:?}");
+    server.cli(&["environment", "restore", "a@example.org", "prod"]).fails(1, "no such");
     for bad in [json!([{ "name": "" , "tier": "x" }]), json!([{ "tier": "x" }]), json!([7])] {
-        let body = json!({ "environments": bad, "delete_missing": true });
-        refused(&user.put("/api/environments/sync", &body), 400, "bad_request");
+        refused(&user.sync_environments(bad), 400, "bad_request");
     }
     assert_eq!(names(&user.read("/api/environments")["environments"]), ["prod"]);
-}
-
-#[test]
-fn routes_that_no_command_reads_answer_empty_lists() {
-    let (_server, user) = with_user(&[]);
-    assert_eq!(user.read("/api/machines/m/configs"), json!({ "configs": [] }));
-    assert_eq!(user.read("/api/machines/m/modules"), json!({ "modules": [] }));
 }

@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::fixture::http::try_ask;
-use crate::fixture::{User, eventually, files, noise, serve, with_machine};
+use crate::fixture::{NAME, User, eventually, files, noise, with_machine, with_user};
 
 const OCTETS: &str = "Content-Type: application/octet-stream\r\n";
 
-/// Pushes until the server is gone, and notes what was acknowledged.
-fn push_until_the_end(
+/// Pushes until it shall stop or the server is gone, and notes what was acknowledged.
+pub fn push_until_the_end(
     user: &User, machine: &str, acknowledged: &Mutex<HashMap<i64, Vec<u8>>>, stop: &AtomicBool,
 ) {
     let path = format!("/api/machines/snapshot?machine_id={machine}");
@@ -20,7 +20,7 @@ fn push_until_the_end(
         let bytes = noise(1 + usize::from(noise(1)[0]) * 700);
         let request =
             user.request("POST", &path, &format!("{OCTETS}Connection: close\r\n"), &bytes);
-        let Some(response) = try_ask(user.address, &request) else { return };
+        let Some(response) = try_ask(user.address(), &request) else { return };
         let id = response.is(201)["snapshot"]["id"].as_i64().unwrap();
         let known = acknowledged.lock().unwrap().insert(id, bytes);
         assert!(known.is_none(), "id {id} was given twice");
@@ -30,8 +30,7 @@ fn push_until_the_end(
 #[test]
 fn no_acknowledged_push_is_lost_in_twenty_rounds_of_kill_9() {
     let machines = ["m0", "m1", "m2", "m3"];
-    let mut server = serve(&[]);
-    let mut user = server.user("a@example.org");
+    let (mut server, user) = with_user(&[]);
     machines.iter().for_each(|machine| user.register(machine));
     let acknowledged = Mutex::new(HashMap::new());
     for round in 0..20_u64 {
@@ -48,7 +47,6 @@ fn no_acknowledged_push_is_lost_in_twenty_rounds_of_kill_9() {
             stop.store(true, Ordering::SeqCst);
         });
         server = server.restarted(&[]);
-        user = user.on(&server);
         assert_eq!(server.files("tmp"), 0, "uploads under way are gone");
         for (id, bytes) in acknowledged.lock().unwrap().iter().take(50) {
             let pulled = user.pull(&format!("?id={id}"));
@@ -58,8 +56,7 @@ fn no_acknowledged_push_is_lost_in_twenty_rounds_of_kill_9() {
     for (id, bytes) in acknowledged.lock().unwrap().iter() {
         assert!(&user.pull(&format!("?id={id}")).body == bytes, "snapshot {id} at the end");
     }
-    let clean = server.ok(&["check"]);
-    assert!(clean.starts_with("clean"), "{clean}");
+    assert!(server.ok(&["check"]).starts_with("clean"));
 }
 
 #[test]
@@ -68,21 +65,19 @@ fn a_file_without_a_row_is_moved_to_orphans_before_the_server_is_ready() {
     user.stored("m", b"state");
     server.stop();
     // What a crash between rename and commit leaves, and what somebody else might.
-    let name = "00112233445566778899aabbccddeeff";
-    let put = |folder: &str, name: &str, bytes: &str| {
-        fs::write(server.data().join(folder).join(name), bytes).unwrap();
-    };
-    put("snapshots/00", name, "whole, but nobody's");
-    put("snapshots/ff", name, "in the wrong place");
-    put("tmp", "ffeeddccbbaa99887766554433221100", "half");
+    for (folder, bytes) in [
+        ("snapshots/00", "whole, but nobody's"),
+        ("snapshots/ff", "in the wrong place"),
+        ("tmp", "half"),
+    ] {
+        fs::write(server.data().join(folder).join(NAME), bytes).unwrap();
+    }
     let server = server.restarted(&[]);
-    assert_eq!(
-        (server.files("orphans"), server.files("tmp"), server.files("snapshots")),
-        (2, 0, 1)
-    );
-    assert_eq!(fs::read(server.data().join("orphans").join(name)).unwrap().len(), 19);
+    let files = ["orphans", "tmp", "snapshots"].map(|folder| server.files(folder));
+    assert_eq!(files, [2, 0, 1]);
+    assert_eq!(fs::read(server.data().join("orphans").join(NAME)).unwrap().len(), 19);
     server.wait_for_log("2 files without a row");
-    assert_eq!(user.on(&server).pull("").body, b"state");
+    assert_eq!(user.pull("").body, b"state");
 }
 
 #[test]
@@ -93,27 +88,13 @@ fn a_newer_folder_with_an_older_database_loses_no_file() {
     let database = server.data().join("configsync.db");
     let older = fs::read(&database).unwrap();
     let mut server = server.restarted(&[]);
-    user.on(&server).stored("m", b"new");
+    user.stored("m", b"new");
     server.stop();
     fs::write(&database, older).unwrap();
     let wal = server.data().join("configsync.db-wal");
     assert_eq!(wal.metadata().map_or(0, |m| m.len()), 0, "a clean stop leaves one whole file");
     let server = server.restarted(&[]);
-    let user = user.on(&server);
     assert_eq!((user.history(), user.pull("").body), (vec![1], b"old".to_vec()));
     let lost = files(&server.data().join("orphans"));
     assert_eq!(lost.iter().map(|file| fs::read(file).unwrap()).collect::<Vec<_>>(), [b"new"]);
-}
-
-#[test]
-fn a_push_cut_short_leaves_nothing() {
-    let (server, user) = with_machine(&[]);
-    let path = "/api/machines/snapshot?machine_id=m";
-    let whole = user.request("POST", path, OCTETS, &noise(300_000));
-    for cut in [100_000, 299_000, whole.len() - 1] {
-        server.connect().send(&whole[..cut]);
-    }
-    server.assert_no_upload_left();
-    assert_eq!(server.files("snapshots"), 0);
-    assert!(user.history().is_empty());
 }

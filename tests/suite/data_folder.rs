@@ -1,45 +1,41 @@
 //! The data folder is ours only if we made it: what else lies there is left alone, no link in it is
 //! followed, and one server at a time, of one user, works in it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rustix::process::geteuid;
-use tempfile::TempDir;
 
 use crate::fixture::mount::{Mount, fill};
 use crate::fixture::{
-    BINARY, Ran, Setup, eventually, files, noise, refused, run, serve, with_machine,
+    BINARY, NAME, SERVE, Setup, eventually, names, noise, on, refused, run, run_until_ready, serve,
+    with_machine,
 };
 
-fn start(data: &Path) -> Ran {
-    run(&["serve", "--listen", "127.0.0.1:0", "--data", data.to_str().unwrap()], "")
-}
-
-/// A folder with all that is in it, which no start may change.
-fn tree(root: &Path) -> Vec<(PathBuf, u32, Vec<u8>)> {
-    let mut found: Vec<_> = walk(root);
-    found.sort();
-    found
-}
-
-fn walk(root: &Path) -> Vec<(PathBuf, u32, Vec<u8>)> {
+/// A folder with all that is in it, which no start may change: modes and contents.
+fn tree(root: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
     let metadata = root.symlink_metadata().unwrap();
-    let mode = metadata.permissions().mode();
-    match (metadata.is_dir(), metadata.is_file()) {
-        (true, _) => {
-            let entries = fs::read_dir(root).unwrap().map(|entry| walk(&entry.unwrap().path()));
-            let inside = entries.flatten();
-            [(root.to_owned(), mode, Vec::new())].into_iter().chain(inside).collect()
+    let content = if metadata.is_file() { fs::read(root).unwrap() } else { Vec::new() };
+    let own = (root.to_owned(), (metadata.permissions().mode(), content));
+    let entries = metadata.is_dir().then(|| fs::read_dir(root).unwrap());
+    let inside = entries.into_iter().flatten().flat_map(|entry| tree(&entry.unwrap().path()));
+    inside.chain([own]).collect()
+}
+
+/// Starts a server, which may be refused, and runs what writes or reads, which may fail.
+fn tried(data: &Path) {
+    let mut command = Command::new(BINARY);
+    command.args(SERVE).args(["--keep", "1", "--min-free", "0", "--data"]).arg(data);
+    run_until_ready(&mut command, || {
+        for args in [&["prune", "--keep", "1"][..], &["check"], &["user", "list"]] {
+            on(data, args);
         }
-        (_, true) => vec![(root.to_owned(), mode, fs::read(root).unwrap())],
-        _ => vec![(root.to_owned(), mode, Vec::new())],
-    }
+    });
 }
 
 #[test]
@@ -48,17 +44,15 @@ fn a_folder_that_is_not_a_data_folder_is_refused_and_nothing_in_it_is_touched() 
     let data = scratch.path().join("home");
     for name in ["tmp", "snapshots/00", "lost+found"] {
         fs::create_dir_all(data.join(name)).unwrap();
+        fs::write(data.join(name).join(NAME), "mine").unwrap();
     }
-    fs::write(data.join("tmp/00112233445566778899aabbccddeeff"), "mine").unwrap();
-    fs::write(data.join("snapshots/00/00112233445566778899aabbccddeeff"), "mine").unwrap();
     fs::set_permissions(&data, Permissions::from_mode(0o755)).unwrap();
     let before = tree(&data);
-    let refused = start(&data);
-    assert!(refused.code == 1 && refused.err.contains("is not empty and has no"), "{refused:?}");
+    let refused = on(&data, &SERVE);
+    refused.fails(1, "is not empty and has no");
     assert_eq!(refused.err.lines().count(), 1, "{refused:?}");
     for args in [&["check"][..], &["user", "list"], &["user", "add", "a@example.org"], &["audit"]] {
-        let ran = run(&[args, &["--data", data.to_str().unwrap()]].concat(), "");
-        assert!(ran.code == 1 && ran.err.contains("is not a data folder"), "{ran:?}");
+        on(&data, args).fails(1, "is not a data folder");
     }
     assert_eq!(tree(&data), before);
 }
@@ -68,9 +62,9 @@ fn the_lost_and_found_of_a_volume_does_not_count_and_is_not_looked_into() {
     let scratch = Arc::new(tempfile::tempdir().unwrap());
     let lost = scratch.path().join("data/lost+found");
     fs::create_dir_all(&lost).unwrap();
-    let theirs = lost.join("00112233445566778899aabbccddeeff");
+    let theirs = lost.join(NAME);
     fs::write(&theirs, "recovered by fsck").unwrap();
-    let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(40 * 86_400);
+    let long_ago = SystemTime::now() - Duration::from_secs(40 * 86_400);
     fs::File::open(&theirs).unwrap().set_modified(long_ago).unwrap();
     fs::set_permissions(&lost, Permissions::from_mode(0o755)).unwrap();
     let server = Setup::on(scratch).flags(&["--keep", "1"]).start();
@@ -78,10 +72,7 @@ fn the_lost_and_found_of_a_volume_does_not_count_and_is_not_looked_into() {
     server.ok(&["check"]);
     let mut server = server.restarted(&[]);
     assert!(theirs.exists() && lost.metadata().unwrap().permissions().mode() & 0o777 == 0o755);
-    // The last line: what stands before it was read too.
-    server.terminate();
-    server.wait_for_log("stopping");
-    server.wait();
+    server.stop();
     assert!(!server.log_lines().iter().any(|line| line.contains("lost+found")));
 }
 
@@ -93,8 +84,7 @@ fn no_link_in_the_folder_is_followed() {
     let data = server.data();
     let outside = PathBuf::from(server.beside("outside"));
     fs::create_dir_all(outside.join("inner")).unwrap();
-    let name = "00112233445566778899aabbccddeeff";
-    for path in [name, "keep.txt", "inner/deep", "http.sock"] {
+    for path in [NAME, "keep.txt", "inner/deep", "http.sock"] {
         fs::write(outside.join(path), "theirs").unwrap();
     }
     fs::set_permissions(&outside, Permissions::from_mode(0o755)).unwrap();
@@ -114,9 +104,9 @@ fn no_link_in_the_folder_is_followed() {
         "server.lock",
         "run/http.sock",
         "run/elsewhere",
-        &format!("tmp/{name}"),
-        &format!("orphans/{name}"),
-        &format!("snapshots/00/{name}"),
+        &format!("tmp/{NAME}"),
+        &format!("orphans/{NAME}"),
+        &format!("snapshots/00/{NAME}"),
     ] {
         let (link, aside) = (data.join(link), data.parent().unwrap().join("aside"));
         let moved = fs::rename(&link, &aside).is_ok();
@@ -131,24 +121,8 @@ fn no_link_in_the_folder_is_followed() {
             fs::rename(&aside, &link).unwrap();
         }
     }
-    let server = server.restarted(&[]);
-    assert_eq!(user.on(&server).pull("").body, b"state");
-}
-
-/// Starts a server, which may be refused, and runs what writes or reads, which may fail.
-fn tried(data: &Path) {
-    let mut command = Command::new(BINARY);
-    command.args(["serve", "--keep", "1", "--min-free", "0", "--listen", "127.0.0.1:0"]);
-    command.arg("--data").arg(data);
-    command.stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = command.spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    for args in [&["prune", "--keep", "1"][..], &["check"], &["user", "list"]] {
-        run(&[args, &["--data", data.to_str().unwrap()]].concat(), "");
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let _server = server.restarted(&[]);
+    assert_eq!(user.pull("").body, b"state");
 }
 
 #[test]
@@ -163,9 +137,9 @@ fn what_is_not_ours_stays_and_is_named_in_one_warning() {
     for name in foreign {
         fs::write(data.join(name), "mine").unwrap();
     }
-    let folder = data.join("snapshots/00/00112233445566778899aabbccddeeff");
+    let folder = data.join("snapshots/00").join(NAME);
     fs::create_dir(&folder).unwrap();
-    fs::create_dir(data.join("tmp/00112233445566778899aabbccddeeff")).unwrap();
+    fs::create_dir(data.join("tmp").join(NAME)).unwrap();
     for lock in ["server.lock", "upgrade.lock"] {
         fs::write(data.join(lock), "").unwrap();
     }
@@ -184,25 +158,17 @@ fn the_names_in_a_data_folder_are_these() {
     let (server, user) = with_machine(&[]);
     user.stored("m", b"state");
     server.ok(&["backup", &server.beside("backup")]);
-    let names = fs::read_dir(server.data()).unwrap().map(|entry| entry.unwrap().file_name());
-    let names: BTreeSet<_> = names.map(|name| name.into_string().unwrap()).collect();
     let known = [
         "backup.lock", "configsync.db", "configsync.db-shm", "configsync.db-wal", "jwt.key",
         "orphans", "reserve", "run", "snapshots", "tmp",
     ];
-    assert_eq!(names, known.map(String::from).into());
+    assert_eq!(names(server.data()), known.map(String::from).into());
     assert_eq!(server.data().join("reserve").metadata().unwrap().len(), 1024 * 1024);
-    let shards: BTreeSet<_> = fs::read_dir(server.data().join("snapshots"))
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
-    assert_eq!(shards, (0..256).map(|n| format!("{n:02x}")).collect());
+    let shards: BTreeSet<_> = (0..256).map(|n| format!("{n:02x}")).collect();
+    assert_eq!(names(server.data().join("snapshots")), shards);
     fs::write(server.data().join("offsite.last"), "2026-11-23T16:08:00Z").unwrap();
     let mut server = server.restarted(&[]);
-    // The last line: what stands before it was read too.
-    server.terminate();
-    server.wait_for_log("stopping");
-    server.wait();
+    server.stop();
     assert!(!server.log_lines().iter().any(|line| line.contains("left alone")));
 }
 
@@ -211,34 +177,29 @@ fn uploads_must_be_on_the_file_system_of_the_snapshots() {
     let mut server = serve(&[]);
     server.stop();
     let Some(_mount) = Mount::tmpfs(&server.data().join("tmp"), "1m") else { return };
-    let refused = start(&server.data());
-    assert!(refused.code == 1 && refused.err.contains("must be on one file system"), "{refused:?}");
+    server.cli(&SERVE).fails(1, "must be on one file system");
 }
 
 #[test]
 fn a_second_server_is_refused_whatever_is_removed_and_a_look_keeps_none_from_starting() {
-    let (server, user) = with_machine(&[]);
-    let second = server.cli(&["serve", "--listen", "127.0.0.1:0"]);
-    assert!(second.code == 1 && second.err.contains("another configsync-server"), "{second:?}");
-    for entry in fs::read_dir(server.data()).unwrap().map(|entry| entry.unwrap().path()) {
-        if entry.to_string_lossy().ends_with(".lock") {
-            fs::remove_file(entry).unwrap();
-        }
+    let (mut server, user) = with_machine(&[]);
+    server.cli(&SERVE).fails(1, "another configsync-server");
+    for name in names(server.data()).iter().filter(|name| name.ends_with(".lock")) {
+        fs::remove_file(server.data().join(name)).unwrap();
     }
-    assert_eq!(server.cli(&["serve", "--listen", "127.0.0.1:0"]).code, 1);
+    server.cli(&SERVE).fails(1, "another configsync-server");
     user.stored("m", b"state");
     // As `status` and `check` do it, for a moment.
-    let mut server = server;
     server.stop();
     let look = fs::File::open(server.data()).unwrap();
     look.lock_shared().unwrap();
     let asked = std::thread::spawn(move || {
-        std::thread::sleep(std::time::Duration::from_millis(500));
+        std::thread::sleep(Duration::from_millis(500));
         drop(look);
     });
-    let server = server.restarted(&[]);
+    let _server = server.restarted(&[]);
     asked.join().unwrap();
-    assert_eq!(user.on(&server).pull("").body, b"state");
+    assert_eq!(user.pull("").body, b"state");
 }
 
 /// Run as root, where the folder belongs to somebody else.
@@ -257,7 +218,7 @@ fn root_in_another_users_folder_is_told_to_become_that_user() {
         chown(&data, Some(owner), None).unwrap();
         let before = tree(&data);
         for args in [
-            &["serve", "--listen", "127.0.0.1:0"][..],
+            &SERVE[..],
             &["status"],
             &["check"],
             &["user", "list"],
@@ -267,23 +228,19 @@ fn root_in_another_users_folder_is_told_to_become_that_user() {
             &["backup", &server.beside("backup")],
             &["token", "revoke", "1"],
         ] {
-            let ran = server.cli(args);
-            assert!(ran.code == 1 && ran.err.contains(name), "{args:?} {ran:?}");
+            server.cli(args).fails(1, name);
         }
         assert!(!Path::new(&server.beside("backup")).exists());
         assert_eq!(tree(&data), before);
         let into = server.beside("mine");
         fs::create_dir_all(&into).unwrap();
         chown(&into, Some(owner), None).unwrap();
-        for args in
-            [&["serve", "--listen", "127.0.0.1:0"][..], &["restore", data.to_str().unwrap()]]
-        {
-            let ran = run(&[args, &["--data", &into]].concat(), "");
-            assert!(ran.code == 1 && ran.err.contains(name), "{args:?} {ran:?}");
-            assert_eq!(fs::read_dir(&into).unwrap().count(), 0);
+        for args in [&SERVE[..], &["restore", data.to_str().unwrap()]] {
+            on(&into, args).fails(1, name);
+            assert!(names(&into).is_empty());
         }
         for args in [&["help"][..], &["--version"], &["user", "add", "--help"]] {
-            assert_eq!(run(args, "").code, 0, "{args:?}");
+            run(args, "").ok();
         }
     }
 }
@@ -315,27 +272,20 @@ fn a_database_that_is_moved_or_replaced_is_written_no_more_and_health_is_red() {
         fs::copy(data.join("configsync.db"), data.with_extension("older")).unwrap();
         let mut server = server.restarted(&[]);
         server.errors_expected = true;
-        let user = user.on(&server);
         user.stored("m", b"one");
         fault(&data);
         assert_eq!(user.push("m", b"two", "").status, 500, "{what}");
-        eventually("health is red", || {
-            let health = server.ask("GET", "/healthz", "", b"");
-            health.status == 503 && health.json()["code"] == "database"
-        });
+        eventually("health is red", || server.health() == (503, "database".to_owned()));
         server.wait_for_log("restore a backup");
     }
 }
 
 #[test]
 fn a_database_that_is_found_damaged_is_written_no_more() {
-    let (mut server, user) = with_machine(&[]);
-    server.errors_expected = true;
-    let many: Vec<_> = (0..300).map(|n| format!("machine-{n}")).collect();
-    many.iter().for_each(|name| user.register(name));
+    let (server, user) = with_machine(&[]);
+    (0..300).for_each(|n| user.register(&format!("machine-{n}")));
     let mut server = server.restarted(&[]);
     server.errors_expected = true;
-    let user = user.on(&server);
     server.ok(&["check"]);
     let database = server.data().join("configsync.db");
     let whole = fs::read(&database).unwrap();
@@ -345,7 +295,7 @@ fn a_database_that_is_found_damaged_is_written_no_more() {
     eventually("the damage is met", || user.get("/api/machines").status == 500);
     fs::write(&database, whole).unwrap();
     assert_eq!(user.push("m", b"state", "").status, 500, "what was met once is not trusted again");
-    eventually("health is red", || server.ask("GET", "/healthz", "", b"").status == 503);
+    eventually("health is red", || server.health().0 == 503);
 }
 
 #[test]
@@ -354,20 +304,17 @@ fn commands_that_read_work_on_a_read_only_medium_and_change_nothing_there() {
     let Some(mount) = Mount::tmpfs(scratch.path(), "64m") else { return };
     let (mut server, user) = with_machine(&[]);
     user.stored("m", b"state");
-    let copy = scratch.path().join("copy").to_str().unwrap().to_owned();
-    server.ok(&["backup", &copy]);
+    let (copy, killed) = (scratch.path().join("copy"), scratch.path().join("killed"));
+    server.ok(&["backup", copy.to_str().unwrap()]);
     // A folder whose server was killed has a log, without which its database is of long ago.
     user.stored("m", b"in the log alone");
     server.kill();
-    let killed = scratch.path().join("killed").to_str().unwrap().to_owned();
-    assert!(
-        Command::new("cp").arg("-r").arg(server.data()).arg(&killed).status().unwrap().success()
-    );
-    let log = Path::new(&killed).join("configsync.db-wal");
-    assert!(log.metadata().unwrap().len() > 0);
+    let copied = Command::new("cp").arg("-r").args([server.data(), killed.clone()]).status();
+    assert!(copied.unwrap().success());
+    assert!(killed.join("configsync.db-wal").metadata().unwrap().len() > 0);
     mount.read_only();
     for (folder, snapshots) in [(&copy, 1), (&killed, 2)] {
-        let before = tree(Path::new(folder));
+        let before = tree(folder);
         for args in [
             &["user", "list"][..],
             &["token", "list"],
@@ -375,49 +322,41 @@ fn commands_that_read_work_on_a_read_only_medium_and_change_nothing_there() {
             &["audit"],
             &["environment", "list", "a@example.org"],
         ] {
-            let ran = run(&[args, &["--data", folder]].concat(), "");
-            assert_eq!(ran.code, 0, "{args:?} {ran:?}");
+            on(folder, args).ok();
         }
-        let check = run(&["check", "--data", folder], "");
+        let check = on(folder, &["check"]);
         assert!(check.out.contains(&format!("clean: {snapshots} snapshots")), "{check:?}");
-        let again = tempfile::tempdir().unwrap();
-        let again = again.path().join("again").to_str().unwrap().to_owned();
-        let backup = run(&["backup", &again, "--data", folder], "");
+        let backup = on(folder, &["backup", &server.beside(&format!("again-{snapshots}"))]);
         assert!(backup.out.contains(&format!("{snapshots} files")), "{backup:?}");
-        let changed = run(&["user", "add", "b@example.org", "--data", folder], "");
-        assert!(changed.code == 1 && changed.err.contains("can only be read"), "{changed:?}");
-        assert!(tree(Path::new(folder)) == before);
+        on(folder, &["user", "add", "b@example.org"]).fails(1, "can only be read");
+        assert!(tree(folder) == before);
     }
 }
 
 #[test]
 fn what_only_reads_upgrades_no_schema() {
     let scratch = tempfile::tempdir().unwrap();
-    let old = rusqlite::Connection::open(scratch.path().join("configsync.db")).unwrap();
-    old.execute_batch(include_str!("../data/schema-v1.sql")).unwrap();
+    let [data, copy] = ["data", "copy"].map(|name| scratch.path().join(name));
+    fs::create_dir(&data).unwrap();
+    let old = rusqlite::Connection::open(data.join("configsync.db")).unwrap();
+    let schema = include_str!("../../schema.sql");
+    old.execute_batch(schema.split_once("-- version 2 --").unwrap().0).unwrap();
     old.pragma_update(None, "user_version", 1).unwrap();
-    drop(old);
-    let data = scratch.path().to_str().unwrap();
     for args in [&["user", "list"][..], &["audit"], &["check"], &["status"]] {
-        let ran = run(&[args, &["--data", data]].concat(), "");
-        assert!(ran.code == 1 && ran.err.contains("schema version 1"), "{ran:?}");
+        on(&data, args).fails(1, "schema version 1");
     }
-    let old = rusqlite::Connection::open(scratch.path().join("configsync.db")).unwrap();
     let version: i64 = old.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
     assert_eq!(version, 1);
     drop(old);
     // A copy is brought up to date, and so can an old backup be restored.
-    let copy = scratch.path().join("../").join(format!("{}-copy", std::process::id()));
-    let restored = run(&["restore", data, "--data", copy.to_str().unwrap()], "");
-    assert_eq!(restored.code, 0, "{restored:?}");
-    assert_eq!(run(&["user", "list", "--data", copy.to_str().unwrap()], "").code, 0);
-    fs::remove_dir_all(copy).unwrap();
+    on(&copy, &["restore", data.to_str().unwrap()]).ok();
+    on(&copy, &["user", "list"]).ok();
 }
 
 #[test]
 fn a_disk_full_to_the_last_byte_has_a_way_out() {
     for running in [true, false] {
-        let scratch = Arc::new(TempDir::new().unwrap());
+        let scratch = Arc::new(tempfile::tempdir().unwrap());
         let Some(_mount) = Mount::tmpfs(scratch.path(), "12m") else { return };
         let mut server = Setup::on(Arc::clone(&scratch)).flags(&["--min-free", "0"]).start();
         server.errors_expected = true;
@@ -447,8 +386,7 @@ fn a_disk_full_to_the_last_byte_has_a_way_out() {
                 eventually("health is red, whatever --min-free says", || {
                     // What the server still gave back after the last command is taken too.
                     fill(&filler);
-                    let health = server.ask("GET", "/healthz", "", b"");
-                    health.status == 503 && health.json()["code"] == "disk_full"
+                    server.health() == (503, "disk_full".to_owned())
                 });
             }
             server.ok(args);
@@ -460,7 +398,7 @@ fn a_disk_full_to_the_last_byte_has_a_way_out() {
         }
         let server = server.restarted(&["--min-free", "0"]);
         assert_eq!(server.count("SELECT count(*) FROM state_snapshots"), 3);
-        assert_eq!(other.on(&server).get("/api/machines").status, 401);
+        assert_eq!(other.get("/api/machines").status, 401);
         server.ok(&["check"]);
     }
 }
@@ -471,10 +409,7 @@ fn one_file_that_cannot_be_unlinked_does_not_keep_the_others() {
     for n in 0..5 {
         user.stored("m", &[n]);
     }
-    let first = files(&server.data().join("snapshots"))
-        .into_iter()
-        .find(|path| fs::read(path).unwrap() == [0])
-        .unwrap();
+    let first = server.snapshot_file(1);
     fs::remove_file(&first).unwrap();
     fs::create_dir(&first).unwrap();
     let pruned = server.ok(&["prune", "--keep", "1"]);
@@ -505,7 +440,7 @@ fn what_shall_be_linked_is_not_copied_to_another_file_system() {
     let Some(_mount) = Mount::tmpfs(elsewhere.path(), "8m") else { return };
     let dest = elsewhere.path().join("copy");
     let refused = server.cli(&["backup", dest.to_str().unwrap(), "--hard-link"]);
-    assert!(refused.code == 1 && refused.err.contains("on another file system"), "{refused:?}");
+    refused.fails(1, "on another file system");
     assert!(!dest.exists());
     // What only saves room is copied where it cannot be linked.
     let older = server.beside("older");

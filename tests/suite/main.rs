@@ -28,7 +28,6 @@ mod fixture;
 mod folder;
 mod gate;
 mod house;
-mod json_escapes;
 mod login;
 mod machines;
 mod one_over;

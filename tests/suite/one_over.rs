@@ -1,7 +1,8 @@
 //! Bounds that no other file tries, each one over, and what they must not touch.
 
-use std::fs::{self, File, FileTimes};
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddrV4;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 use std::time::SystemTime;
@@ -9,10 +10,10 @@ use std::time::SystemTime;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::fixture::http::{Client, PATIENCE, get, request};
+use crate::fixture::http::{Client, PATIENCE, connect, get, request};
 use crate::fixture::{
-    BINARY, HERE, at_once, eventually, files, noise, refused, serve, with_machine, with_two_users,
-    with_user, within,
+    BINARY, HERE, Server, at_once, eventually, files, noise, refused, serve, with_machine,
+    with_two_users, with_user, within,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -20,17 +21,13 @@ const MIB: usize = 1024 * 1024;
 #[test]
 fn a_long_json_body_is_bounded_too() {
     let (server, user) = with_user(&[]);
-    let announce = |path: &str, length: usize| {
-        let fields = format!("{}Content-Length: {length}\r\nExpect: 100-continue\r\n", user.auth());
-        let mut client = server.connect();
-        client.send(request("POST", path, &fields));
-        let mut status = [0; 12];
-        client.stream.read_exact(&mut status).unwrap();
-        String::from_utf8_lossy(&status[9..]).into_owned()
-    };
-    for (path, bytes) in [("/api/sync/plan", MIB), ("/api/machines", 64 * 1024)] {
-        assert_eq!(announce(path, bytes), "100", "{path}");
-        assert_eq!(announce(path, bytes + 1), "413", "{path}");
+    for (path, max) in [("/api/sync/plan", MIB), ("/api/machines", 64 * 1024)] {
+        for (length, status) in [(max, 100), (max + 1, 413)] {
+            let fields = format!("Content-Length: {length}\r\nExpect: 100-continue\r\n");
+            let mut client = server.connect();
+            client.send(request("POST", path, &(user.auth() + &fields)));
+            assert_eq!(client.response().status, status, "{path} {length}");
+        }
     }
 }
 
@@ -44,7 +41,7 @@ fn the_listener_of_metrics_has_few_connections_of_its_own() {
 }
 
 /// A client whose request was refused, and that has its response.
-fn refused_client(server: &crate::fixture::Server) -> Client {
+fn refused_client(server: &Server) -> Client {
     let mut client = server.connect();
     client.send(request("POST", "/nowhere", "Content-Length: 1000000000000\r\n"));
     refused(&client.response(), 404, "not_found");
@@ -74,9 +71,8 @@ fn an_unauthenticated_client_that_goes_on_sending_slowly_is_closed() {
 fn the_log_holds_the_beginning_of_a_long_path() {
     let server = serve(&[]);
     let path = format!("/{}", "a".repeat(4000));
-    assert_eq!(server.send(HERE, &get(&path), b"", false).status, 404);
-    let logged = &server.wait_for_requests(1)[0].path;
-    assert_eq!(logged, &path[..256]);
+    server.ask("GET", &path, "", b"").is(404);
+    assert_eq!(server.wait_for_requests(1)[0].path, path[..256]);
 }
 
 #[test]
@@ -88,8 +84,7 @@ fn a_log_that_nobody_reads_delays_no_request_and_is_bounded() {
     let mut line = String::new();
     BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let port = line.trim().rsplit(':').next().unwrap().parse().unwrap();
-    let address = std::net::SocketAddrV4::new(HERE.into(), port);
-    let mut client = crate::fixture::http::connect(HERE, address, None);
+    let mut client = connect(HERE, SocketAddrV4::new(HERE.into(), port), None);
     let asked = get(&format!("/{}", "a".repeat(255)));
     for _ in 0..3000 {
         client.send(&asked);
@@ -135,9 +130,8 @@ fn a_file_changed_after_it_was_verified_is_not_served_whatever_its_dates_say() {
     let dates = file.metadata().unwrap();
     bytes[0] ^= 1;
     fs::write(&file, &bytes).unwrap();
-    let times = FileTimes::new().set_modified(dates.modified().unwrap());
     let opened = File::options().write(true).open(&file).unwrap();
-    opened.set_times(times.set_accessed(dates.accessed().unwrap())).unwrap();
+    opened.set_modified(dates.modified().unwrap()).unwrap();
     assert_eq!(file.metadata().unwrap().mtime_nsec(), dates.mtime_nsec());
     refused(&user.pull(""), 500, "snapshot_damaged");
 }
@@ -145,23 +139,22 @@ fn a_file_changed_after_it_was_verified_is_not_served_whatever_its_dates_say() {
 #[test]
 fn what_one_user_changes_of_many_rows_at_once_are_their_own() {
     let (_server, a, b) = with_two_users(&[]);
-    let list = |path: &str| a.read(path);
     // The mark of the default profile moves among one's own.
     let profile = json!({ "slug": "p", "name": "p", "is_default": true });
     for user in [&a, &b] {
         user.post("/api/profiles", &profile).is(201);
     }
-    assert_eq!(list("/api/profiles")["profiles"][0]["is_default"], true);
+    assert_eq!(a.read("/api/profiles")["profiles"][0]["is_default"], true);
     // An abandoned slug is given up for a new one of the same user.
     let id = a.add("project", "p");
     a.post(&format!("/api/projects/{id}/keys"), &json!({ "wrapped_dek": "AAAA" })).is(201);
     b.add("project", "p");
-    assert_eq!(list("/api/projects")["projects"][0]["id"], id);
+    assert_eq!(a.read("/api/projects")["projects"][0]["id"], id);
     // Missing environments are one's own.
     let one = json!({ "environments": [{ "name": "e", "tier": "custom" }] });
     a.put("/api/environments/sync", &one).is(200);
     b.put("/api/environments/sync", &json!({ "environments": [], "delete_missing": true })).is(200);
-    assert_eq!(list("/api/environments")["environments"][0]["name"], "e");
+    assert_eq!(a.read("/api/environments")["environments"][0]["name"], "e");
 }
 
 #[test]
@@ -185,7 +178,7 @@ fn what_has_no_number_in_its_path_is_ones_own_too() {
     let commit = json!({ "machine_id": "m", "updates": [update] });
     b.post("/api/sync/commit", &commit).is(200);
     refused(&b.patch(&format!("/api/machines/m/projects/{id}"), &link), 404, "not_found");
-    let links = a.read("/api/machines/m/projects");
-    assert_eq!(links["projects"][0]["last_synced_version"], 0);
-    assert_eq!(b.read("/api/machines/m/projects")["projects"], json!([]));
+    let path = "/api/machines/m/projects";
+    assert_eq!(a.read(path)["projects"][0]["last_synced_version"], 0);
+    assert_eq!(b.read(path)["projects"], json!([]));
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use crate::fixture::{
-    Server, eventually, pruned_beside_a_backup, refused, serve, with_machine, with_two_users,
-    with_user,
+    Server, assert_has, eventually, noise, pruned_beside_a_backup, refused, serve, with_machine,
+    with_two_users, with_user,
 };
 
 fn audit(server: &Server, args: &[&str]) -> Vec<Value> {
@@ -46,7 +46,7 @@ fn prune_deletes_what_fails_every_rule_and_never_a_machines_newest() {
     refused(&a.pull("?id=1"), 404, "no_snapshot");
     let pruned = audit(&server, &["--event", "snapshot.prune"]);
     assert_eq!(pruned.len(), 6);
-    assert_eq!((&pruned[0]["user"], &pruned[0]["machine"]), (&json!("a@example.org"), &json!("m")));
+    assert_has(&pruned[0], json!({ "user": "a@example.org", "machine": "m" }));
 }
 
 #[test]
@@ -80,12 +80,13 @@ fn a_running_backup_keeps_the_files_of_what_is_pruned() {
 #[test]
 fn what_was_soft_deleted_and_what_was_set_aside_goes_after_thirty_days() {
     let (server, user) = with_user(&[]);
-    user.post("/api/projects", &json!({ "slug": "app", "name": "App" }));
-    user.post("/api/projects/1/versions", &json!({ "ciphertext": "AAAA" }));
-    user.delete("/api/projects/1");
-    let dev = json!([{ "name": "dev", "tier": "custom", "color": null, "protect": false }]);
-    user.put("/api/environments/sync", &json!({ "environments": dev, "delete_missing": true }));
-    user.put("/api/environments/sync", &json!({ "environments": [], "delete_missing": true }));
+    let project = user.add("project", "app");
+    user.push_version("project", project, b"x");
+    user.delete("/api/projects/1").is(200);
+    for environments in [json!([{ "name": "dev", "tier": "custom" }]), json!([])] {
+        let body = json!({ "environments": environments, "delete_missing": true });
+        user.put("/api/environments/sync", &body).is(200);
+    }
     let orphan = |name: &str, days: u64| {
         let path = server.data().join("orphans").join(name);
         fs::write(&path, b"xyz").unwrap();
@@ -113,10 +114,8 @@ fn what_was_soft_deleted_and_what_was_set_aside_goes_after_thirty_days() {
 #[test]
 fn two_prunes_at_once_and_pulls_beside_them_end_well() {
     let (server, user) = with_machine(&[]);
-    let bytes: Vec<Vec<u8>> = (0..40).map(|_| crate::fixture::noise(100_000)).collect();
-    for state in &bytes {
-        user.stored("m", state);
-    }
+    let bytes: Vec<Vec<u8>> = (0..40).map(|_| noise(100_000)).collect();
+    bytes.iter().for_each(|state| _ = user.stored("m", state));
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| server.ok(&["prune", "--keep", "1"]));
@@ -137,12 +136,9 @@ fn two_prunes_at_once_and_pulls_beside_them_end_well() {
 fn the_audit_log_tells_who_did_what_and_when() {
     let (server, user) = with_user(&[]);
     server.cli_with(&["user", "passwd", "a@example.org", "--password-stdin"], "right\n");
-    for (password, status) in [("wrong", 401), ("right", 200)] {
-        let body = json!({ "email": "a@example.org", "password": password }).to_string();
-        assert_eq!(server.ask("POST", "/api/auth/login", "", body.as_bytes()).status, status);
-    }
-    let unknown = json!({ "email": "typed@example.org", "password": "x" }).to_string();
-    server.ask("POST", "/api/auth/login", "", unknown.as_bytes());
+    server.login("a@example.org", "wrong").is(401);
+    server.login("a@example.org", "right").is(200);
+    server.login("typed@example.org", "x").is(401);
     user.register("m");
     user.stored("m", b"state");
     user.pull("");
@@ -159,9 +155,9 @@ fn the_audit_log_tells_who_did_what_and_when() {
         assert!(row["time"].as_str().unwrap().ends_with('Z'), "{row}");
         assert_eq!(row["outcome"], if event == "login.failed" { "failed" } else { "ok" });
     }
-    let push = find("snapshot.push");
-    assert_eq!((&push["user"], &push["machine"]), (&json!("a@example.org"), &json!("m")));
-    assert_eq!((&push["peer"], &push["subject_id"]), (&json!("127.0.0.1"), &json!(1)));
+    let push = json!({ "user": "a@example.org", "machine": "m", "peer": "127.0.0.1",
+        "subject_id": 1 });
+    assert_has(&find("snapshot.push"), push);
     let failed: Vec<_> = rows.iter().filter(|row| row["event"] == "login.failed").collect();
     assert_eq!(failed.len(), 2);
     assert!(failed[0]["user"] == "a@example.org" && failed[1]["user"].is_null());
@@ -178,96 +174,88 @@ fn the_audit_log_is_filtered_by_time_user_and_event() {
     server.user("b@example.org");
     assert_eq!(audit(&server, &["--user", "B@example.org"]).len(), 2);
     assert_eq!(audit(&server, &["--event", "user.add"]).len(), 2);
-    let first = audit(&server, &["--event", "user.add"])[1]["time"].as_str().unwrap().to_owned();
-    let since = audit(&server, &["--since", &first]);
-    assert!(since.iter().all(|row| row["time"].as_str().unwrap() >= first.as_str()));
+    let at = audit(&server, &["--event", "user.add"])[1]["time"].as_str().unwrap().to_owned();
+    let since = audit(&server, &["--since", &at]);
+    assert!(since.iter().all(|row| row["time"].as_str().unwrap() >= at.as_str()));
     assert!(audit(&server, &["--since", "2999-01-01"]).is_empty());
+    let events = |until: &str| audit(&server, &["--until", until, "--event", "token.create"]).len();
+    let later = "UPDATE audit_log SET created_at = created_at + 60000 WHERE event = 'token.create'";
+    server.database().execute(later, []).unwrap();
+    assert_eq!((events(&at), events("2999-01-01")), (0, 2));
+    assert!(audit(&server, &["--until", &at]).contains(&since[0]), "the moment itself counts");
+    assert!(audit(&server, &["--since", &at, "--until", "1970-01-01"]).is_empty());
+    assert_eq!(server.cli(&["audit", "--until", "tomorrow"]).code, 2);
     server.ok(&["user", "remove", "b@example.org", "--yes"]);
     assert_eq!(audit(&server, &["--user", "b@example.org"]).len(), 3, "rows outlive the user");
 }
 
 #[test]
-fn throttled_logins_are_noted_once_and_old_rows_go() {
+fn a_hundred_guesses_from_an_address_are_enough_and_their_audit_rows_are_bounded() {
     let server = serve(&[]);
-    let body = json!({ "email": "a@example.org", "password": "x" }).to_string();
-    for _ in 0..15 {
-        server.ask("POST", "/api/auth/login", "", body.as_bytes());
-    }
-    eventually("the batch is written", || events(&server).contains(&"login.throttled".to_owned()));
-    let throttled = events(&server).iter().filter(|event| *event == "login.throttled").count();
-    assert_eq!(throttled, 1);
-    let all_but_the_newest = "UPDATE audit_log SET created_at = 1
-                               WHERE id < (SELECT max(id) FROM audit_log)";
-    server.database().execute(all_but_the_newest, []).unwrap();
-    let server = server.restarted(&["--audit-days", "1"]);
-    eventually("old rows are gone", || !events(&server).contains(&"login.failed".to_owned()));
-}
-
-#[test]
-fn strangers_cannot_make_the_audit_log_grow_without_bound() {
-    let server = serve(&[]);
-    let added = server.cli_with(&["user", "add", "a@example.org", "--password-stdin"], "right");
-    assert_eq!(added.code, 0);
-    let login = |from: u8, body: &Value| {
-        let body = body.to_string();
-        let length = body.len();
-        let head =
-            format!("POST /api/auth/login HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n\r\n");
-        server.send([127, 0, 1, from], &head, body.as_bytes(), false).status
-    };
+    server.user_with_password("a@example.org", "right");
     for from in 1..=13 {
-        for n in 0..100 {
-            let token = format!("cs_{from:020}{n:020}");
-            assert_eq!(login(from, &json!({ "token": token })), 401);
+        for n in 0..103 {
+            let token = json!({ "token": format!("cs_{from:020}{n:020}") });
+            let status = server.login_from([127, 0, 1, from], &token).status;
+            assert_eq!(status, if n < 100 { 401 } else { 429 }, "100 for one address");
         }
-        assert_eq!(login(from, &json!({ "token": "another" })), 429, "100 for one address");
     }
-    let wrong = json!({ "email": "a@example.org", "password": "wrong" });
-    assert_eq!(login(99, &wrong), 401);
+    // A good token is not a guess, and passwords are counted apart.
+    let good = json!({ "token": server.token("a@example.org") });
+    let right = json!({ "email": "a@example.org", "password": "right" });
+    for body in [good, right] {
+        server.login_from([127, 0, 1, 1], &body).is(200);
+    }
+    server.login("a@example.org", "wrong").is(401);
     eventually("the failure at a real account is not drowned", || {
         !audit(&server, &["--event", "login.failed", "--user", "a@example.org"]).is_empty()
     });
     let failed = audit(&server, &["--event", "login.failed"]).len();
     assert!((900..=1020).contains(&failed), "{failed}");
-}
-
-#[test]
-fn start_and_stop_are_noted() {
-    let mut server = serve(&[]);
-    server.stop();
-    assert_eq!(events(&server), ["server.start", "server.stop"]);
+    let throttled = audit(&server, &["--event", "login.throttled"]);
+    let of_first = throttled.iter().filter(|row| row["peer"] == "127.0.1.1");
+    assert_eq!(of_first.count(), 1, "noted once");
+    let all_but_the_newest = "UPDATE audit_log SET created_at = 1
+                               WHERE id < (SELECT max(id) FROM audit_log)";
+    server.database().execute(all_but_the_newest, []).unwrap();
+    let server = server.restarted(&["--audit-days", "1"]);
+    eventually("old rows are gone", || !events(&server).contains(&"login.throttled".to_owned()));
 }
 
 #[test]
 fn metrics_have_a_listener_of_their_own_that_serves_an_address_or_localhost() {
     let (server, user) = with_machine(&["--metrics", "127.0.0.1:0"]);
+    let metrics = || {
+        let response = server.ask_metrics("/metrics", "Host: localhost\r\n");
+        assert_eq!(response.status, 200);
+        assert!(response.field("content-type").unwrap().starts_with("text/plain; version=0.0.4"));
+        String::from_utf8(response.body).unwrap()
+    };
     user.stored("m", &[7; 1000]);
     user.register("never");
     user.pull("");
     user.get("/api/projects/7");
     server.ask("BREW", "/%3Cscript%3E", "", b"");
-    server.ask("POST", "/api/auth/login", "", br#"{"token": "x"}"#);
-    let response = server.ask_metrics("/metrics", "Host: 127.0.0.1:9100\r\n");
-    assert_eq!(response.status, 200);
-    assert!(response.field("content-type").unwrap().starts_with("text/plain; version=0.0.4"));
-    let text = String::from_utf8(response.body).unwrap();
-    for line in [
-        "configsync_pushes_total 1",
-        "configsync_pulls_total 1",
-        "configsync_login_failures_total 1",
-        "configsync_snapshots 1",
-        "configsync_stored_bytes 1000",
-        "configsync_user_stored_bytes{user=\"a@example.org\"} 1000",
-        "configsync_last_push_timestamp_seconds{user=\"a@example.org\",machine=\"never\"} 0",
-        "configsync_last_backup_timestamp_seconds 0",
-        "configsync_last_check_timestamp_seconds 0",
-        "configsync_last_offsite_timestamp_seconds 0",
-        "configsync_damaged_snapshots 0",
-        "configsync_http_requests_total{route=\"/api/{kinds}/{}\",method=\"GET\",status=\"404\"} 1",
-        "configsync_http_requests_total{route=\"none\",method=\"other\",status=\"404\"} 1",
-        "configsync_http_request_duration_seconds_count{route=\"/api/machines/snapshot\"} 2",
-    ] {
-        assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+    server.login("x@example.org", "x");
+    let text = metrics();
+    let whole_lines = [
+        "pushes_total 1",
+        "pulls_total 1",
+        "login_failures_total 1",
+        "snapshots 1",
+        "stored_bytes 1000",
+        "user_stored_bytes{user=\"a@example.org\"} 1000",
+        "last_backup_timestamp_seconds 0",
+        "last_check_timestamp_seconds 0",
+        "last_offsite_timestamp_seconds 0",
+        "damaged_snapshots 0",
+        "last_push_timestamp_seconds{user=\"a@example.org\",machine=\"never\"} 0",
+        "http_requests_total{route=\"/api/{kinds}/{}\",method=\"GET\",status=\"404\"} 1",
+        "http_requests_total{route=\"none\",method=\"other\",status=\"404\"} 1",
+        "http_request_duration_seconds_count{route=\"/api/machines/snapshot\"} 2",
+    ];
+    for line in whole_lines {
+        assert!(text.contains(&format!("\nconfigsync_{line}\n")), "{line} in\n{text}");
     }
     for name in [
         "configsync_connections_open", "configsync_connections_refused_total",
@@ -285,22 +273,19 @@ fn metrics_have_a_listener_of_their_own_that_serves_an_address_or_localhost() {
                  ('last_check', '{\"damaged\": 2}', 2000)";
     server.database().execute(facts, []).unwrap();
     fs::write(server.data().join("offsite.last"), "1970-01-01T00:00:03Z").unwrap();
-    let response = server.ask_metrics("/metrics", "Host: localhost\r\n");
-    let text = String::from_utf8(response.body).unwrap();
+    let text = metrics();
     for line in [
-        "configsync_last_backup_timestamp_seconds 1.5",
-        "configsync_last_check_timestamp_seconds 2",
-        "configsync_last_offsite_timestamp_seconds 3",
-        "configsync_damaged_snapshots 2",
+        "last_backup_timestamp_seconds 1.5", "last_check_timestamp_seconds 2",
+        "last_offsite_timestamp_seconds 3", "damaged_snapshots 2",
     ] {
-        assert!(text.lines().any(|found| found == line), "{line} in\n{text}");
+        assert!(text.contains(&format!("\nconfigsync_{line}\n")), "{line} in\n{text}");
     }
     for host in ["evil.example", "evil.example:9100", "localhost.evil.example", "", "127.0.0.1.x"] {
         let response = server.ask_metrics("/metrics", &format!("Host: {host}\r\n"));
         refused(&response, 403, "forbidden_host");
     }
-    assert_eq!(server.ask_metrics("/metrics", "Host: localhost\r\n").status, 200);
-    assert_eq!(server.ask_metrics("/healthz", "Host: x\r\n").status, 200);
+    server.ask_metrics("/metrics", "Host: 127.0.0.1:9100\r\n").is(200);
+    server.ask_metrics("/healthz", "Host: x\r\n").is(200);
     refused(&server.ask_metrics("/api/machines", "Host: [::1]\r\n"), 404, "not_found");
     refused(&server.ask("GET", "/metrics", "", b""), 404, "not_found");
 }

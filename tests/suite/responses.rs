@@ -4,17 +4,16 @@ use std::io::Read;
 
 use serde_json::json;
 
-use crate::fixture::http::{Client, connect};
-use crate::fixture::{HERE, Server, User, alone, refused, serve, with_user, within};
+use crate::fixture::http::{Client, request};
+use crate::fixture::{HERE, Server, User, alone, eventually, refused, with_two_users, with_user};
 
 const MIB: usize = 1024 * 1024;
 
 /// A project of this user whose list of variables is so many MiB long; the list's path.
 pub fn long_list(user: &User, mib: usize) -> String {
-    let project = user.post("/api/projects", &json!({ "slug": "p", "name": "p" }));
-    let id = project.json()["project"]["id"].as_i64().unwrap();
+    let id = user.add("project", "p");
+    let value = "A".repeat(MIB / 2 - 1024);
     for n in 0..mib * 2 {
-        let value = "A".repeat(MIB / 2 - 1024);
         let body = json!({ "environment_tier": "dev", "encrypted_value": value });
         user.put(&format!("/api/projects/{id}/env/V{n}"), &body).is(200);
     }
@@ -23,9 +22,18 @@ pub fn long_list(user: &User, mib: usize) -> String {
 
 /// Asks for a path and reads nothing.
 pub fn ask(server: &Server, user: &User, path: &str, from: [u8; 4]) -> Client {
-    let mut client = connect(from, server.address(), Some(8 * 1024));
-    client.send(format!("GET {path} HTTP/1.1\r\nHost: t\r\n{}\r\n", user.auth()));
+    let mut client = server.connect_narrow(from);
+    client.send(request("GET", path, &user.auth()));
     client
+}
+
+/// So many readers that have the beginning of their response, for which all of it was made.
+fn readers(server: &Server, user: &User, path: &str, count: usize) -> Vec<Client> {
+    let mut readers: Vec<_> = (0..count).map(|_| ask(server, user, path, HERE)).collect();
+    for reader in &mut readers {
+        reader.stream.read_exact(&mut [0; 12]).unwrap();
+    }
+    readers
 }
 
 #[test]
@@ -36,11 +44,7 @@ fn many_readers_of_a_long_list_that_do_not_read_hold_no_memory() {
     let whole = user.get(&path).body.len();
     assert!(whole > 2 * MIB, "{whole}");
     let before = server.usage_at_rest();
-    let mut readers: Vec<Client> = (0..31).map(|_| ask(&server, &user, &path, HERE)).collect();
-    // Each has its head, and so all of its list is made.
-    for reader in &mut readers {
-        reader.stream.read_exact(&mut [0; 12]).unwrap();
-    }
+    let readers = readers(&server, &user, &path, 31);
     let grown = server.peak_kib().saturating_sub(before.resident_kib);
     println!("31 readers of {whole} bytes: {grown} KiB");
     assert!(grown < 48 * 1024, "{grown} KiB");
@@ -52,26 +56,19 @@ fn many_readers_of_a_long_list_that_do_not_read_hold_no_memory() {
 #[test]
 fn the_long_responses_that_wait_for_one_user_are_bounded_and_another_user_is_served() {
     let _alone = alone();
-    let server = serve(&["--max-connections-per-ip", "200", "--body-grace", "60"]);
-    let (user, other) = (server.user("a@example.org"), server.user("b@example.org"));
+    let flags = ["--max-connections-per-ip", "200", "--body-grace", "60"];
+    let (server, user, other) = with_two_users(&flags);
     // More than the kernel buffers for a reader that does not read.
     let (path, of_other) = (long_list(&user, 12), long_list(&other, 1));
     let whole = user.get(&path).body.len();
-    let fit = 128 * MIB / whole;
-    let mut readers = Vec::new();
-    for _ in 0..fit {
-        let mut reader = ask(&server, &user, &path, HERE);
-        reader.stream.read_exact(&mut [0; 12]).unwrap();
-        readers.push(reader);
-    }
+    let readers = readers(&server, &user, &path, 128 * MIB / whole);
     let refusal = user.get(&path);
     refused(&refusal, 503, "overloaded");
     assert_eq!(refusal.field("retry-after"), Some("2"));
     other.get(&of_other).is(200);
     user.get("/api/machines").is(200);
     drop(readers);
-    let patience = std::time::Duration::from_secs(20);
-    within(patience, "the room is given back", || user.get(&path).status == 200);
+    eventually("the room is given back", || user.get(&path).status == 200);
 }
 
 #[test]
@@ -80,23 +77,18 @@ fn a_list_of_any_length_is_the_same_as_its_rows() {
     let mut seen = Vec::new();
     for n in 0..400 {
         let name = format!("{n:04}-{}", "n".repeat(240));
-        let body = json!({ "machine_id": format!("m{n}"), "name": name });
-        user.post("/api/machines", &body);
+        user.post("/api/machines", &json!({ "machine_id": format!("m{n}"), "name": name }));
         seen.push(name);
         // Around the bound of 64 KiB, where a file takes over, and far above it.
         if [1, 120, 125, 130, 135, 140, 145, 150, 399].contains(&n) {
             let list = user.read("/api/machines");
-            let mut names: Vec<String> = list["machines"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|machine| machine["name"].as_str().unwrap().to_owned())
-                .collect();
+            let machines = list["machines"].as_array().unwrap().iter();
+            let mut names: Vec<_> = machines.map(|one| one["name"].as_str().unwrap()).collect();
             names.sort();
             assert_eq!(names, seen, "{n}");
             assert_eq!(list["user"]["email"], "a@example.org");
-            let head = user.raw("HEAD", "/api/machines", "", b"");
-            let whole = user.get("/api/machines");
+            let [head, whole] =
+                ["HEAD", "GET"].map(|method| user.raw(method, "/api/machines", "", b""));
             assert_eq!(head.field("content-length"), whole.field("content-length"), "{n}");
         }
     }

@@ -3,7 +3,8 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::{Held, Server, User, refused, serve, with_two_users};
+use crate::access::furnish;
+use crate::fixture::{HERE, Held, Server, User, refused, with_two_users, with_user};
 
 /// Every table whose rows a user's request can write, by a query that shows all of each row.
 const TABLES: [&str; 11] = [
@@ -32,37 +33,20 @@ fn writes() -> Vec<(&'static str, &'static str, Value)> {
         ("POST", "/api/auth/keypair", keypair),
         ("POST", "/api/machines/other/projects", link.clone()),
         ("PATCH", "/api/machines/m/projects/1", link),
-        ("PATCH", "/api/machines/m/profiles/3", json!({ "active": true })),
+        ("PATCH", "/api/machines/m/profiles/5", json!({ "active": true })),
         ("POST", "/api/sync/commit", commit),
         ("PUT", "/api/environments/sync", environments),
-        ("POST", "/api/profiles/3/workspaces", json!({ "workspace_id": 4 })),
-        ("DELETE", "/api/profiles/3/workspaces/2", json!(0)),
+        ("POST", "/api/profiles/5/workspaces", json!({ "workspace_id": 6 })),
+        ("DELETE", "/api/profiles/5/workspaces/2", json!(0)),
         ("POST", "/api/projects/1/env/keys", json!({ "layer_id": "x", "wrapped_dek": "BBBB" })),
         ("PUT", "/api/projects/1/env/NEW", variable),
-        ("DELETE", "/api/projects/1/env/OLD?env=dev&visibility=shared", json!(0)),
+        ("DELETE", "/api/projects/1/env/1?env=dev&visibility=shared", json!(0)),
         ("POST", "/api/configs", new.clone()),
         ("PATCH", "/api/projects/1", new),
         ("DELETE", "/api/projects/1", json!(0)),
         ("POST", "/api/projects/1/versions", json!({ "ciphertext": "BBBB" })),
-        ("POST", "/api/projects/1/keys", json!({ "wrapped_dek": "BBBB" })),
+        ("POST", "/api/workspaces/6/keys", json!({ "wrapped_dek": "BBBB" })),
     ]
-}
-
-/// What the requests above find.
-fn furnish(user: &User) {
-    user.register("m");
-    user.stored("m", b"state");
-    for (kind, slug) in [("project", "p"), ("workspace", "w"), ("profile", "f"), ("workspace", "v")]
-    {
-        user.add(kind, slug);
-    }
-    user.push_version("project", 1, b"version");
-    user.post("/api/machines/m/projects", &json!({ "project_id": 1 })).is(201);
-    user.post("/api/profiles/3/workspaces", &json!({ "workspace_id": 2 })).is(201);
-    let variable = json!({ "environment_tier": "dev", "encrypted_value": "AAAA" });
-    user.put("/api/projects/1/env/OLD", &variable).is(200);
-    let old = json!({ "environments": [{ "name": "old", "tier": "custom" }] });
-    user.put("/api/environments/sync", &old).is(200);
 }
 
 /// All rows that requests write, and how many audit rows they caused.
@@ -72,11 +56,10 @@ fn rows(server: &Server) -> (Vec<String>, i64) {
     for table in TABLES {
         let mut statement = database.prepare(&format!("SELECT * FROM {table}")).unwrap();
         let columns = statement.column_count();
-        let mut rows = statement.query([]).unwrap();
-        while let Some(row) = rows.next().unwrap() {
-            let cells = (0..columns).map(|n| row.get::<_, rusqlite::types::Value>(n).unwrap());
-            found.push(format!("{table} {:?}", cells.collect::<Vec<_>>()));
-        }
+        let cell = |row: &rusqlite::Row<'_>, n| row.get::<_, rusqlite::types::Value>(n);
+        let cells = |row: &rusqlite::Row<'_>| (0..columns).map(|n| cell(row, n)).collect();
+        let rows: rusqlite::Result<Vec<Vec<_>>> = statement.query_map([], cells).unwrap().collect();
+        found.push(format!("{table} {:?}", rows.unwrap()));
     }
     // Logins and starts are noted a little later, and commands are not requests.
     let audit = "SELECT count(*) FROM audit_log
@@ -89,75 +72,62 @@ fn held(user: &User, (method, path, body): &(&str, &str, Value)) -> Held {
     user.hold(method, path, "Content-Type: application/json\r\n", body.to_string().as_bytes())
 }
 
-/// Holds every request that writes, does something to the credential, and lets them go on: all get
-/// 401, and nothing was written.
-fn nothing_is_written_after(bearer_of: impl Fn(&Server, &User) -> User, end: impl Fn(&Server)) {
-    let (server, a, b) = with_two_users(&[]);
-    furnish(&a);
-    b.register("m");
-    let user = bearer_of(&server, &a);
-    let waiting: Vec<_> = writes().iter().map(|write| held(&user, write)).collect();
-    let files = server.files("snapshots");
-    end(&server);
-    let before = rows(&server);
-    for (held, (method, path, _)) in waiting.into_iter().zip(writes()) {
-        let response = held.release();
-        assert_eq!(response.status, 401, "{method} {path}");
-        refused(&response, 401, "unauthorized");
-    }
-    assert_eq!(rows(&server), before);
-    assert!(server.files("snapshots") <= files);
-    server.assert_no_upload_left();
-    b.stored("m", b"the other user goes on");
+/// The same user with a JWT for the token.
+fn with_jwt(server: &Server, user: &User) -> User {
+    let jwt = server.login_from(HERE, &json!({ "token": user.bearer })).is(200);
+    User::of(server, &user.email, jwt["token"].as_str().unwrap())
 }
 
-#[test]
-fn a_token_that_is_revoked_while_a_body_comes_writes_nothing() {
-    nothing_is_written_after(|_, a| a.clone(), |server| drop(server.ok(&["token", "revoke", "1"])));
-}
+/// What ends a credential.
+type End = fn(&Server);
 
+/// Holds every request that writes, ends the credential, and lets them go on: all get 401, and
+/// nothing was written.
 #[test]
-fn a_token_that_expires_while_a_body_comes_writes_nothing() {
-    let expire = "UPDATE api_tokens SET expires_at = 1 WHERE id = 1";
-    nothing_is_written_after(
-        |_, a| a.clone(),
-        |server| assert_eq!(server.database().execute(expire, []).unwrap(), 1),
-    );
-}
-
-#[test]
-fn a_user_who_is_disabled_while_a_body_comes_writes_nothing() {
-    let disable = ["user", "disable", "a@example.org"];
-    nothing_is_written_after(|_, a| a.clone(), |server| drop(server.ok(&disable)));
-}
-
-#[test]
-fn a_user_who_is_removed_while_a_body_comes_gets_401_and_no_error_of_the_database() {
-    let remove = ["user", "remove", "a@example.org", "--yes"];
-    nothing_is_written_after(|_, a| a.clone(), |server| drop(server.ok(&remove)));
-}
-
-#[test]
-fn a_jwt_whose_token_is_revoked_while_a_body_comes_writes_nothing() {
-    let trade = |server: &Server, a: &User| {
-        let jwt = server.login_from([127, 0, 0, 1], &json!({ "token": a.bearer })).is(200);
-        User::of(server, &a.email, jwt["token"].as_str().unwrap())
+fn a_credential_that_ends_while_a_body_comes_writes_nothing() {
+    let revoke: End = |server| drop(server.ok(&["token", "revoke", "1"]));
+    let expire: End = |server| {
+        let sql = "UPDATE api_tokens SET expires_at = 1 WHERE id = 1";
+        assert_eq!(server.database().execute(sql, []).unwrap(), 1);
     };
-    nothing_is_written_after(trade, |server| drop(server.ok(&["token", "revoke", "1"])));
+    let disable: End = |server| drop(server.ok(&["user", "disable", "a@example.org"]));
+    let remove: End = |server| drop(server.ok(&["user", "remove", "a@example.org", "--yes"]));
+    for (what, by_jwt, end) in [
+        ("a revoked token", false, revoke),
+        ("an expired token", false, expire),
+        ("a disabled user", false, disable),
+        ("a removed user", false, remove),
+        ("the JWT of a revoked token", true, revoke),
+    ] {
+        let (server, a, b) = with_two_users(&[]);
+        furnish(&a);
+        a.add("workspace", "another");
+        a.post("/api/profiles/5/workspaces", &json!({ "workspace_id": 2 })).is(201);
+        b.register("m");
+        let user = if by_jwt { with_jwt(&server, &a) } else { a };
+        let waiting: Vec<_> = writes().iter().map(|write| held(&user, write)).collect();
+        let files = server.files("snapshots");
+        end(&server);
+        let before = rows(&server);
+        for (held, (method, path, _)) in waiting.into_iter().zip(writes()) {
+            let response = held.release();
+            assert_eq!(response.status, 401, "{what}: {method} {path}");
+            refused(&response, 401, "unauthorized");
+        }
+        assert_eq!(rows(&server), before, "{what}");
+        assert!(server.files("snapshots") <= files, "{what}");
+        server.assert_no_upload_left();
+        b.stored("m", b"the other user goes on");
+    }
 }
 
 #[test]
 fn a_new_password_ends_the_jwt_of_a_push_under_way_and_leaves_the_api_token() {
-    let server = serve(&[]);
-    let a = server.user("a@example.org");
-    furnish(&a);
-    let jwt = server.login_from([127, 0, 0, 1], &json!({ "token": a.bearer })).is(200);
-    let by_jwt = User::of(&server, "a@example.org", jwt["token"].as_str().unwrap());
-    let push =
-        ("POST", "/api/machines/snapshot", json!({ "machine_id": "m", "encrypted_state": "BBBB" }));
-    let waiting = [held(&by_jwt, &push), held(&a, &push)];
+    let (server, user) = with_user(&[]);
+    furnish(&user);
+    let push = &writes()[2];
+    let waiting = [held(&with_jwt(&server, &user), push), held(&user, push)];
     let passwd = ["user", "passwd", "a@example.org", "--password-stdin"];
     assert_eq!(server.cli_with(&passwd, "correct horse\n").code, 0);
-    let statuses = waiting.map(|held| held.release().status);
-    assert_eq!(statuses, [401, 201]);
+    assert_eq!(waiting.map(|held| held.release().status), [401, 201]);
 }

@@ -1,8 +1,9 @@
 //! Settings from flags and environment, and the help that is made from the same table.
 
+use std::path::Path;
 use std::process::Command;
 
-use crate::fixture::{BINARY, Ran, Setup, run, run_with, serve, with_two_users};
+use crate::fixture::{BINARY, Ran, Server, Setup, files, run, run_with, serve, with_two_users};
 
 /// Runs `serve` with settings that must be refused.
 fn refused(args: &[&str], env: &[(&str, &str)]) -> Ran {
@@ -19,31 +20,29 @@ fn refused(args: &[&str], env: &[(&str, &str)]) -> Ran {
 
 #[test]
 fn a_refused_value_says_what_would_be_taken() {
+    let size = "a size such as 500M or 5G\n";
+    let address = "an address and port such as 127.0.0.1:8787 or [::1]:8787\n";
     for (flag, value, takes) in [
-        ("--max-body", "1X", "a size such as 500M or 5G"),
-        ("--quota", "-1", "a size such as 500M or 5G"),
-        ("--head-timeout", "1m", "a number of seconds such as 30"),
-        ("--keep", "all", "a whole number such as 10"),
-        ("--listen", "8787", "an address and port such as 127.0.0.1:8787 or [::1]:8787"),
-        ("--metrics", "yes", "an address and port such as 127.0.0.1:8787 or [::1]:8787"),
-        ("--log-format", "xml", "text or json"),
-        ("--init-user", "nobody", "must be an address such as you@example.com"),
-        ("--max-connections", "0", "from 1 to 4294967295"),
-        ("--token-hours", "876001", "from 1 to 876000"),
-        ("--quota", "9T9", "a size such as 500M or 5G"),
-        ("--max-body", "16777216T", "a size such as 500M or 5G"),
-        ("--max-body", "8388608T", "from 1 to 9223372036854775807"),
+        ("--max-body", "1X", size),
+        ("--quota", "-1", size),
+        ("--quota", "9T9", size),
+        ("--max-body", "16777216T", size),
+        ("--max-body", "8388608T", "from 1 to 9223372036854775807\n"),
+        ("--head-timeout", "1m", "a number of seconds such as 30\n"),
+        ("--keep", "all", "a whole number such as 10\n"),
+        ("--listen", "8787", address),
+        ("--metrics", "yes", address),
+        ("--trusted-proxy", "home", "an address"),
+        ("--log-format", "xml", "text or json\n"),
+        ("--init-user", "nobody", "must be an address such as you@example.com\n"),
+        ("--max-connections", "0", "from 1 to 4294967295\n"),
+        ("--token-hours", "876001", "from 1 to 876000\n"),
     ] {
         let ran = refused(&[flag, value], &[]);
-        let wanted = format!("configsync-server: {flag}: invalid value `{value}`: {takes}\n");
-        assert_eq!(ran.err, wanted);
+        let wanted = format!("configsync-server: {flag}: invalid value `{value}`: {takes}");
+        assert!(ran.err.starts_with(&wanted), "{wanted}: {ran:?}");
     }
-    let ran = refused(&["--trusted-proxy", "home"], &[]);
-    assert!(ran.err.contains("--trusted-proxy: invalid value `home`: an address"), "{ran:?}");
-}
-
-#[test]
-fn a_variable_is_named_where_its_value_is_refused() {
+    // A variable is named as a flag is.
     for (name, value) in [
         ("CONFIGSYNC_MAX_BODY", "1X"),
         ("CONFIGSYNC_NO_PAGE", "maybe"),
@@ -53,6 +52,13 @@ fn a_variable_is_named_where_its_value_is_refused() {
         let ran = refused(&[], &[(name, value)]);
         assert!(ran.err.starts_with(&format!("configsync-server: {name}: ")), "{ran:?}");
     }
+}
+
+/// Lists the users with a variable of the environment.
+fn list_users(server: &Server, name: &str, value: &str) -> Ran {
+    let mut command = Command::new(BINARY);
+    command.args(["user", "list", "--data"]).arg(server.data()).env(name, value);
+    run_with(&mut command, "")
 }
 
 #[test]
@@ -70,14 +76,9 @@ fn an_empty_data_folder_is_refused_and_the_flag_wins_over_the_variable() {
         assert!(refused(args, env).err.contains("--data"));
     }
     let server = serve(&[]);
-    let list = |name, value| {
-        let data = server.data();
-        let mut command = Command::new(BINARY);
-        command.args(["user", "list", "--data"]).arg(data).env(name, value);
-        run_with(&mut command, "")
-    };
-    assert_eq!(list("CONFIGSYNC_DATA", "").code, 0);
-    assert_eq!(list("CONFIGSYNC_DATA", "/nowhere").code, 0);
+    for value in ["", "/nowhere"] {
+        assert_eq!(list_users(&server, "CONFIGSYNC_DATA", value).code, 0);
+    }
     for command in [&["status"][..], &["user", "list"], &["backup", "x"], &["restore", "x"]] {
         assert_eq!(run(&[command, &["--data", ""]].concat(), "").code, 2, "{command:?}");
     }
@@ -102,6 +103,12 @@ fn sizes_and_switches_have_the_usual_spellings() {
     user.register("m");
     user.push("m", &[7; 1024], "").is(201);
     user.push("m", &[7; 1025], "").is(413);
+    // A lower bound than the one of a route holds for it too.
+    for method in ["GET", "POST"] {
+        let refused =
+            user.raw(method, "/api/machines", "", &[b' '; 1025]).is(413)["error"].to_string();
+        assert!(refused.contains("1024") && refused.contains("--max-body"), "{refused}");
+    }
     assert_eq!(user.read("/api/usage")["quota_bytes"], 1 << 30);
 }
 
@@ -109,16 +116,12 @@ fn sizes_and_switches_have_the_usual_spellings() {
 fn a_variable_that_is_not_a_setting_is_warned_of_by_name() {
     let setup = Setup::new().flags(&[]).env("CONFIGSYNC_MAX_BODDY", "1").env("CONFIGSYNC_URL", "");
     let server = setup.env("CONFIGSYNC_KEEP", "").start();
-    crate::fixture::eventually("the warning is logged", || {
-        let lines = server.log_lines();
-        lines.iter().any(|l| l.contains(r#""level":"warn""#) && l.contains("CONFIGSYNC_MAX_BODDY"))
-    });
+    let warning = server.wait_for_log("CONFIGSYNC_MAX_BODDY").remove(0);
+    assert!(warning.contains(r#""level":"warn""#), "{warning}");
     for known in ["CONFIGSYNC_URL", "CONFIGSYNC_KEEP"] {
         assert!(!server.log_lines().iter().any(|line| line.contains(known)));
     }
-    let mut command = Command::new(BINARY);
-    command.args(["user", "list", "--data"]).arg(server.data()).env("CONFIGSYNC_KEEPS", "1");
-    let ran = run_with(&mut command, "");
+    let ran = list_users(&server, "CONFIGSYNC_KEEPS", "1");
     assert!(ran.code == 0 && ran.err.contains("CONFIGSYNC_KEEPS"), "{ran:?}");
 }
 
@@ -214,45 +217,21 @@ fn an_unknown_event_is_refused_with_the_list_and_every_event_of_the_code_is_in_i
     for name in ["login.ok", "user.remove", "snapshot.push", "machine.remove", "backup"] {
         assert!(listed(name), "{name}: {ran:?}");
     }
-    for file in crate::fixture::files(std::path::Path::new("src")) {
-        let code = std::fs::read_to_string(&file).unwrap();
-        for text in code.split(['"', '\'']).filter(|text| is_event(text)) {
-            assert!(listed(text), "{text} of {}", file.display());
-        }
-    }
-}
-
-/// True for a text that looks like the name of an event.
-fn is_event(text: &str) -> bool {
+    // What looks like the name of an event.
     const AREAS: [&str; 9] = [
         "login", "user", "token", "machine", "snapshot", "entity", "keypair", "environment",
         "audit",
     ];
-    text.split_once('.').is_some_and(|(area, what)| {
+    let is_event = |text: &&str| {
+        let (area, what) = text.split_once('.').unwrap_or_default();
         AREAS.contains(&area) && !what.is_empty() && what.bytes().all(|b| b.is_ascii_lowercase())
-    })
-}
-
-#[test]
-fn the_audit_log_ends_where_until_says() {
-    let server = serve(&[]);
-    server.user("a@example.org");
-    let rows = server.ok(&["audit", "--event", "token.create"]);
-    let row: serde_json::Value = serde_json::from_str(&rows).unwrap();
-    let time = row["time"].as_str().unwrap();
-    let until = server.ok(&["audit", "--until", time]);
-    assert!(until.contains("user.add") && until.contains("token.create"), "{until}");
-    server
-        .database()
-        .execute(
-            "UPDATE audit_log SET created_at = created_at + 60000 WHERE event = 'token.create'",
-            [],
-        )
-        .unwrap();
-    let until = server.ok(&["audit", "--until", time]);
-    assert!(until.contains("user.add") && !until.contains("token.create"), "{until}");
-    assert_eq!(server.ok(&["audit", "--since", time, "--until", "1970-01-01"]), "");
-    assert_eq!(server.cli(&["audit", "--until", "tomorrow"]).code, 2);
+    };
+    for file in files(Path::new("src")) {
+        let code = std::fs::read_to_string(&file).unwrap();
+        for text in code.split(['"', '\'']).filter(is_event) {
+            assert!(listed(text), "{text} of {}", file.display());
+        }
+    }
 }
 
 #[test]
@@ -272,7 +251,6 @@ fn machines_are_listed_and_removed_with_all_they_stored() {
     assert_eq!(rows[1][..], ["a@example.org", "quiet", "quiet", "-", "0", "0", "never", "hidden"]);
     assert_eq!(server.ok(&["machine", "list", "b@example.org"]).lines().count(), 1);
     assert_eq!(server.cli(&["machine", "list", "x@example.org"]).code, 1);
-
     let sure = server.cli(&["machine", "remove", "a@example.org", "m"]);
     assert!(sure.code == 2 && sure.err.contains("--yes"), "{sure:?}");
     let said = server.ok(&["machine", "remove", "a@example.org", "m", "--yes"]);

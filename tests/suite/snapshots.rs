@@ -6,12 +6,11 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::fixture::http::Response;
-use crate::fixture::{
-    User, assert_has, eventually, files, noise, refused, with_machine, with_user,
-};
+use crate::fixture::{User, assert_has, eventually, files, noise, refused, with_machine};
 
 const SNAPSHOT: &str = "/api/machines/snapshot";
 const BYTES: &str = "Accept: application/octet-stream\r\n";
+const JSON: &str = "application/json";
 
 fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
@@ -39,7 +38,8 @@ fn what_was_pushed_raw_is_pulled_raw_and_as_json() {
     ];
     assert_eq!(members, expected);
     assert!(snapshot["created_at"].as_str().unwrap().ends_with('Z'));
-
+    let usage = json!({ "stored_bytes": 5_000_000, "snapshots": 1, "quota_bytes": null });
+    assert_eq!(user.read("/api/usage"), usage);
     let raw = user.pull("");
     assert!(raw.status == 200 && raw.body == bytes);
     for (name, value) in [
@@ -50,6 +50,13 @@ fn what_was_pushed_raw_is_pulled_raw_and_as_json() {
     ] {
         assert_eq!(raw.field(name), Some(value));
     }
+    // JSON where octets are not named, or are wanted less.
+    let octets_less = "Accept: application/octet-stream;q=0.5, application/json;q=0.6\r\n";
+    for accept in ["Accept: */*\r\n", octets_less] {
+        assert_eq!(user.raw("GET", SNAPSHOT, accept, b"").field("content-type"), Some(JSON));
+    }
+    let both = "Accept: application/json\r\nAccept: application/octet-stream\r\n";
+    assert!(user.raw("GET", SNAPSHOT, both, b"").body == bytes);
     let pulled = user.read(SNAPSHOT);
     assert!(STANDARD.decode(pulled["encrypted_state"].as_str().unwrap()).unwrap() == bytes);
     assert_has(&pulled, snapshot);
@@ -58,15 +65,15 @@ fn what_was_pushed_raw_is_pulled_raw_and_as_json() {
 #[test]
 fn what_was_pushed_as_json_is_pulled_raw_whatever_stands_around_it() {
     let (server, user) = with_machine(&[]);
-    for (n, len) in (1..).zip([1, 2, 3, 64, 100_000, 1_000_001]) {
+    for len in [1, 2, 3, 64, 100_000, 1_000_001] {
         let bytes = noise(len);
         let state = STANDARD.encode(&bytes);
         let body = json!({ "metadata": { "machine_vars": { "KEY": "in-clear-51" }, "x": [[], "}"] },
             "message": "é\nline", "encrypted_state": state, "machine_id": "m", "extra": null });
         assert_eq!(user.post(SNAPSHOT, &body).is(201)["snapshot"]["message"], "é\nline");
         assert!(user.pull("").body == bytes, "{len}");
-        assert_eq!(user.history().len(), n);
     }
+    assert_eq!(user.history().len(), 6);
     for file in files(&server.data()).into_iter().filter(|file| file.is_file()) {
         let bytes = std::fs::read(&file).unwrap();
         let clear = bytes.windows(11).any(|window| window == b"in-clear-51");
@@ -75,13 +82,37 @@ fn what_was_pushed_as_json_is_pulled_raw_whatever_stands_around_it() {
 }
 
 #[test]
+fn an_upload_may_spell_names_and_base64_with_any_escape() {
+    let (_server, user) = with_machine(&[]);
+    for (name, base64) in [
+        ("encrypted_state", r"+/8B"),
+        ("encrypted_state", r"\u002B\/8C"),
+        ("encrypted_state", r"\u002b\u002f\u0038D"),
+        (r"encrypted\u005fstate", r"+\u002FA\u003D"),
+        (r"\u0065ncrypted_state", r"\u0041\u0041\u003d\u003D"),
+    ] {
+        let body =
+            format!(r#"{{"machine\u005fid":"\u006d","meta\u0064ata":0,"{name}":"{base64}"}}"#);
+        assert_eq!(user.raw("POST", SNAPSHOT, "", body.as_bytes()).status, 201, "{body}");
+        let meant: Value = serde_json::from_str(&format!("\"{base64}\"")).unwrap();
+        assert_eq!(user.read(SNAPSHOT)["encrypted_state"], meant, "{base64}");
+    }
+}
+
+#[test]
 fn the_same_bytes_again_are_a_retry_and_store_nothing() {
-    let (server, user) = with_machine(&[]);
+    let (server, user) = with_machine(&["--quota", "15"]);
     let first = user.push("m", b"state", "").is(201);
     assert_eq!(user.push("m", b"state", "If-None-Match: *\r\n").is(200), first);
     assert_eq!(push_json(&user, b"state").is(200), first);
     user.stored("m", b"other");
-    user.push("m", b"state", "").is(201);
+    // No longer the newest.
+    user.stored("m", b"state");
+    // A retry needs no room.
+    user.push("m", b"state", "").is(200);
+    push_json(&user, b"state").is(200);
+    refused(&user.push("m", b"newer", ""), 507, "quota_exceeded");
+    refused(&push_json(&user, b"newer"), 507, "quota_exceeded");
     assert_eq!((server.files("snapshots"), server.files("tmp")), (3, 0));
 }
 
@@ -90,9 +121,9 @@ fn two_identical_pushes_at_once_are_stored_once_whatever_the_timing() {
     let (server, user) = with_machine(&[]);
     for round in 0..3_u8 {
         let files = server.files("snapshots");
-        let fields = "Content-Type: application/octet-stream\r\n";
         let path = "/api/machines/snapshot?machine_id=m";
-        let held = [(); 2].map(|()| user.hold("POST", path, fields, &[round; 1000]));
+        let octets = "Content-Type: application/octet-stream\r\n";
+        let held = [(); 2].map(|()| user.hold("POST", path, octets, &[round; 1000]));
         // The test has the lock of the database until both have looked at the newest snapshot and
         // their files lie in place.
         let database = server.database();
@@ -108,22 +139,6 @@ fn two_identical_pushes_at_once_are_stored_once_whatever_the_timing() {
         assert_eq!(server.files("snapshots"), files + 1);
     }
     assert_eq!(user.history().len(), 3);
-    // The older route stores each push.
-    let push = json!({ "encrypted_state": "AAAA" });
-    for _ in 0..2 {
-        user.post("/api/machines/m/push", &push).is(200);
-    }
-    assert_eq!(user.history().len(), 5);
-}
-
-#[test]
-fn a_retry_of_a_push_that_another_one_followed_is_a_new_snapshot() {
-    let (_server, user) = with_machine(&[]);
-    user.stored("m", b"one");
-    user.stored("m", b"two");
-    user.stored("m", b"one");
-    user.push("m", b"one", "").is(200);
-    assert_eq!(user.history().len(), 3);
 }
 
 #[test]
@@ -135,17 +150,6 @@ fn ids_grow_and_are_never_used_twice() {
     user.register("m");
     let server = server.restarted(&[]);
     assert_eq!(user.on(&server).stored("m", b"two"), 3);
-}
-
-#[test]
-fn a_retry_needs_no_room() {
-    let (server, user) = with_machine(&["--quota", "10"]);
-    user.stored("m", b"0123456789");
-    user.push("m", b"0123456789", "").is(200);
-    push_json(&user, b"0123456789").is(200);
-    refused(&user.push("m", b"1123456789", ""), 507, "quota_exceeded");
-    refused(&push_json(&user, b"1123456789"), 507, "quota_exceeded");
-    assert_eq!(server.files("snapshots"), 1);
 }
 
 #[test]
@@ -171,40 +175,35 @@ fn a_conditional_push_depends_on_the_users_newest_snapshot() {
 }
 
 #[test]
-fn a_client_that_has_the_bytes_is_told_so() {
+fn a_pull_may_depend_on_what_the_client_has() {
     let (_server, user) = with_machine(&[]);
     user.stored("m", b"state");
     let strong = format!("\"{}\"", hex(b"state"));
     let weak = format!("W/{strong}");
     for (accept, etag) in [("", &weak), (BYTES, &strong)] {
-        let whole = user.raw("GET", SNAPSHOT, accept, b"");
-        assert_eq!(whole.field("etag"), Some(etag.as_str()));
-        for tag in [&weak, &strong, &"*".to_owned(), &format!("\"a,b\", {weak}")] {
-            let fields = format!("If-None-Match: {tag}\r\n{accept}");
-            let response = user.raw("GET", SNAPSHOT, &fields, b"");
-            assert_eq!((response.status, response.body.len()), (304, 0), "{tag}");
-            assert_eq!(
-                (response.field("etag"), response.field("content-length")),
-                (Some(etag.as_str()), None)
-            );
+        for (status, condition) in [
+            (304, format!("If-None-Match: {weak}")),
+            (304, format!("If-None-Match: {strong}")),
+            (304, "If-None-Match: *".into()),
+            (304, format!("If-None-Match: \"a,b\", {weak}")),
+            (200, "If-None-Match: \"b\"".into()),
+            (200, "If-Match: *".into()),
+            (200, format!("If-Match: \"a,b\", {strong}")),
+            (412, "If-Match: \"a,b\"".into()),
+            (412, format!("If-Match: {weak}")),
+            (400, "If-Match: a".into()),
+        ] {
+            let found = user.raw("GET", SNAPSHOT, &format!("{condition}\r\n{accept}"), b"");
+            assert_eq!(found.status, status, "{condition}");
+            match status {
+                200 | 304 => assert_eq!(found.field("etag"), Some(&**etag), "{condition}"),
+                412 => assert_eq!(found.json()["code"], "precondition_failed"),
+                _ => assert_eq!(found.json()["code"], "bad_request"),
+            }
+            if status == 304 {
+                assert_eq!((found.body.len(), found.field("content-length")), (0, None));
+            }
         }
-    }
-    user.raw("GET", SNAPSHOT, "If-None-Match: \"b\"\r\n", b"").is(200);
-}
-
-#[test]
-fn a_pull_may_depend_on_the_snapshot_it_finds() {
-    let (_server, user) = with_machine(&[]);
-    user.stored("m", b"state");
-    let tag = format!("\"{}\"", hex(b"state"));
-    for accept in ["", BYTES] {
-        let pull =
-            |tag: &str| user.raw("GET", SNAPSHOT, &format!("If-Match: {tag}\r\n{accept}"), b"");
-        pull("*").is(200);
-        pull(&format!("\"a,b\", {tag}")).is(200);
-        refused(&pull("\"a,b\""), 412, "precondition_failed");
-        refused(&pull(&format!("W/{tag}")), 412, "precondition_failed");
-        refused(&pull("a"), 400, "bad_request");
     }
 }
 
@@ -227,24 +226,10 @@ fn a_snapshot_is_found_by_id_by_machine_and_by_both() {
 }
 
 #[test]
-fn raw_bytes_come_back_only_where_accept_names_them() {
-    let (_server, user) = with_machine(&[]);
-    user.stored("m", b"state");
-    for (accept, raw) in [
-        ("Accept: */*\r\n", false),
-        ("Accept: application/json\r\nAccept: application/octet-stream\r\n", true),
-        ("Accept: application/octet-stream;q=0.5, application/json;q=0.6\r\n", false),
-    ] {
-        let response = user.raw("GET", SNAPSHOT, accept, b"");
-        assert_eq!(response.body == b"state", raw, "{accept}");
-    }
-}
-
-#[test]
-fn history_comes_in_pages_newest_first() {
+fn history_comes_in_pages_newest_first_of_at_most_200() {
     let (_server, user) = with_machine(&[]);
     user.register("n");
-    for n in 0..25_u8 {
+    for n in 0..201_u8 {
         user.stored(if n % 5 == 0 { "n" } else { "m" }, &[n]);
     }
     let page = |query: &str| -> (Vec<i64>, Value) {
@@ -252,38 +237,18 @@ fn history_comes_in_pages_newest_first() {
         let rows = page["snapshots"].as_array().unwrap();
         (rows.iter().map(|row| row["id"].as_i64().unwrap()).collect(), page["next_before"].clone())
     };
-    assert_eq!(page(""), ((6..=25).rev().collect(), json!(6)));
+    assert_eq!(page(""), ((182..=201).rev().collect(), json!(182)));
     assert_eq!(page("?before=6"), (vec![5, 4, 3, 2, 1], Value::Null));
-    assert_eq!(page("?limit=25"), ((1..=25).rev().collect(), Value::Null));
-    assert_eq!(page("?machine_id=n&limit=2"), (vec![21, 16], json!(16)));
+    assert_eq!(page("?before=6&limit=5"), (vec![5, 4, 3, 2, 1], Value::Null));
+    assert_eq!(page("?machine_id=n&limit=2"), (vec![201, 196], json!(196)));
     assert_eq!(page("?machine_id=unknown"), (vec![], Value::Null));
-    assert_eq!(page("?limit=99999999999999999999").0.len(), 25);
+    for most in ["?limit=200", "?limit=1000", "?limit=99999999999999999999"] {
+        assert_eq!(page(most), ((2..=201).rev().collect(), json!(2)), "{most}");
+    }
     for bad in [
         "limit=0", "limit=-1", "limit=x", "limit=", "limit=1.5", "limit=+1", "before=x",
         "limit=1&limit=2",
     ] {
         refused(&user.get(&format!("/api/machines/history?{bad}")), 400, "bad_request");
-    }
-}
-
-#[test]
-fn more_than_200_rows_count_as_200() {
-    let (_server, user) = with_machine(&[]);
-    (0..201_u16).for_each(|n| drop(user.push("m", &n.to_be_bytes(), "").is(201)));
-    let page = user.read("/api/machines/history?limit=1000");
-    assert_eq!(page["snapshots"].as_array().unwrap().len(), 200);
-    assert_eq!(page["next_before"], 2);
-}
-
-#[test]
-fn a_user_sees_what_is_used_and_null_where_there_is_no_limit() {
-    for (flags, quota) in [(&["--quota", "5000"][..], json!(5000)), (&[], Value::Null)] {
-        let (_server, user) = with_user(flags);
-        let usage = |bytes: u64, snapshots: u64| json!({ "stored_bytes": bytes, "snapshots": snapshots, "quota_bytes": quota });
-        assert_eq!(user.read("/api/usage"), usage(0, 0));
-        ["m", "n"].iter().for_each(|machine| user.register(machine));
-        user.stored("m", &[7; 100]);
-        user.stored("n", &[7; 10]);
-        assert_eq!(user.read("/api/usage"), usage(110, 2));
     }
 }

@@ -154,7 +154,8 @@ fn a_request_line_has_one_spelling() {
         "GET / x HTTP/1.1", "OPTIONS * HTTP/1.1", "GET /a#b HTTP/1.1", "CONNECT h:443 HTTP/1.1",
         "GET ?a HTTP/1.1", "GET / http/1.1", "GET / HTTP/1", "GET / HTTP/1.10", "GET / HTTP/11.1",
         "GET / HTTPS/1.1", "GET / HTTP/1,1", "GET / HTTP/ 1.1", "G(T / HTTP/1.1",
-        "ABCDEFGHIJKLMNOPQ / HTTP/1.1",
+        "ABCDEFGHIJKLMNOPQ / HTTP/1.1", "GET a HTTP/1.1", "GET: / HTTP/1.1", "GET\t/ HTTP/1.1",
+        "GET / RTSP/1.0",
     ] {
         assert!(is_malformed(&line(bad)), "{bad}");
     }
@@ -194,7 +195,10 @@ fn an_absolute_target_has_the_host_of_the_host_header() {
 
 #[test]
 fn another_version_is_named_before_its_target_is_looked_at() {
-    for other in ["PRI * HTTP/2.0", "GET / HTTP/0.9", "GET http://h HTTP/3.0", "GET / HTTP/1.2"] {
+    for other in [
+        "PRI * HTTP/2.0", "GET / HTTP/0.9", "GET http://h HTTP/3.0", "GET / HTTP/1.2",
+        "GET / HTTP/9.9",
+    ] {
         assert_eq!(status(&line(other)), Some(505), "{other}");
     }
     assert_eq!(status(&read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")), Some(505));
@@ -217,7 +221,8 @@ fn a_content_length_is_one_line_of_digits() {
         assert_eq!(head.content_length, Some(length));
     }
     let over = ["18446744073709551616", "9999999999999999999999999"];
-    for bad in ["", "-1", "+1", "1 2", "5, 5", "5,5", "0x5", "5.0", "a"].iter().chain(&over) {
+    let bad = ["", "-1", "+1", "1 2", "5, 5", "5,5", "0x5", "5.0", "a", "1e3", "\"5\""];
+    for bad in bad.iter().chain(&over) {
         assert!(is_malformed(&get(&format!("Content-Length: {bad}\r\n"))), "{bad}");
     }
     assert!(is_malformed(&get("Content-Length: 5\r\ncontent-length: 5\r\n")));
@@ -229,6 +234,9 @@ fn every_transfer_encoding_is_refused_with_411() {
         "Transfer-Encoding: chunked\r\n",
         "transfer-encoding:\r\n",
         "Transfer-Encoding: identity\r\nTransfer-Encoding: gzip, chunked\r\n",
+        "Transfer-Encoding: chunked, identity\r\n",
+        "tRANSFER-eNCODING: Chunked\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
         "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
         "Expect: other\r\nTransfer-Encoding: x\r\n",
     ] {

@@ -3,6 +3,7 @@
 use crate::fixture::http::{request, responses};
 use crate::fixture::random::Random;
 use crate::fixture::target::{Target, serve};
+use crate::fixture::{ELSEWHERE, at_once};
 
 const CONNECTIONS: usize = 4000;
 
@@ -11,12 +12,8 @@ fn mutated_requests_get_complete_responses_or_the_end_and_the_server_lives() {
     let server = serve(&["--head-timeout", "5", "--body-grace", "5"]);
     server.store(b"state");
     let before = server.usage_at_rest();
-    let half = |seed| attack(&server, Random::new(seed), CONNECTIONS / 2);
-    let half = &half;
-    let statuses = std::thread::scope(|scope| {
-        let halves = [1, 2].map(|seed| scope.spawn(move || half(seed)));
-        halves.map(|half| half.join().unwrap()).concat()
-    });
+    let half = |seed| attack(&server, Random::new(seed as u64), CONNECTIONS / 2);
+    let statuses = at_once(2, half).concat();
     let count = |status| statuses.iter().filter(|s| **s == status).count();
     let (good, malformed) = (count(200), count(400));
     println!("{CONNECTIONS} mutated: {} responses, {good} good, {malformed} bad", statuses.len());
@@ -24,7 +21,7 @@ fn mutated_requests_get_complete_responses_or_the_end_and_the_server_lives() {
     assert_eq!(count(500), 0);
     server.assert_settles(before);
     server.assert_no_upload_left();
-    server.assert_serves(crate::fixture::ELSEWHERE);
+    server.assert_serves(ELSEWHERE);
 }
 
 /// Sends mutated requests, one connection each; the statuses of all responses.

@@ -1,65 +1,76 @@
 //! The end: what is in flight is finished, what idles does not delay it.
 
+use std::fs;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::fixture::eventually;
+use rustix::process::Signal;
+
+use super::half_a_push;
 use crate::fixture::http::get;
 use crate::fixture::target::serve;
+use crate::fixture::{ELSEWHERE, eventually};
 
 #[test]
-fn a_push_that_is_half_sent_at_the_signal_is_finished_and_durable() {
-    let mut server = serve(&["--stop-timeout", "20"]);
-    server.register();
-    let state: Vec<u8> = (0..600_000_u32).map(|n| (n % 251) as u8).collect();
-    let (first, second) = state.split_at(250_000);
-    let mut idle = server.connect();
-    idle.assert_reusable("before");
-    let mut client = server.connect();
-    client.send(server.push_head(state.len() as u64, ""));
-    client.send(first);
-    eventually("the upload is under way", || server.uploads() == 1);
-    server.terminate();
-    idle.assert_closed("idle at the stop");
-    eventually("nothing more is accepted", || TcpStream::connect(server.address()).is_err());
-    client.send(second);
-    let response = client.response();
-    assert_eq!(response.status, 201, "{response:?}");
-    assert!(response.closes());
-    client.assert_closed("the last response");
-    assert_eq!(server.wait().code(), Some(0));
-    let again = server.again();
-    assert_eq!(again.ask(again.pull(true)).body, state);
+fn each_stopping_signal_lets_an_upload_in_flight_end_and_nothing_else_delay_it() {
+    // Where the tests run under nohup, so does the server.
+    let hangup = (!hangup_is_ignored()).then_some(Signal::HUP);
+    for signal in [Signal::TERM, Signal::INT].into_iter().chain(hangup) {
+        // The fixture's patience is far below a minute.
+        let minute = ["--stop-timeout", "60", "--head-timeout", "60", "--idle-timeout", "60"];
+        let mut server = serve(&minute);
+        server.register();
+        let mut clients: Vec<_> = (0..15).map(|_| server.connect()).collect();
+        for (n, client) in clients.iter_mut().enumerate() {
+            match n % 3 {
+                0 => client.assert_reusable("before"),
+                1 => client.send(&get("/healthz")[..20]),
+                _ => {}
+            }
+        }
+        let mut client = half_a_push(&server);
+        // A half head is in the server's hands once a later one was answered; then some.
+        server.assert_serves(ELSEWHERE);
+        std::thread::sleep(Duration::from_millis(100));
+        server.signal(signal);
+        clients.iter_mut().for_each(|client| client.assert_closed("idle or dripping"));
+        eventually("nothing more is accepted", || TcpStream::connect(server.address()).is_err());
+        client.send([b'x'; 50_000]);
+        let response = client.response();
+        assert!(response.status == 201 && response.closes(), "{signal:?}: {response:?}");
+        client.assert_closed("the last response");
+        assert_eq!(server.wait().code(), Some(0), "{signal:?}");
+        for event in ["server.start", "server.stop"] {
+            assert_eq!(server.ok(&["audit", "--event", event]).lines().count(), 1, "{event}");
+        }
+        assert_eq!(server.files("run"), 0);
+        let again = server.again();
+        assert_eq!(again.ask(again.pull(true)).body, [b'x'; 100_000]);
+    }
+}
+
+fn hangup_is_ignored() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    u64::from_str_radix(ignored.trim(), 16).unwrap() & 1 == 1
 }
 
 #[test]
-fn idle_and_dripping_connections_do_not_delay_the_stop() {
-    let mut server =
-        serve(&["--stop-timeout", "60", "--head-timeout", "60", "--idle-timeout", "60"]);
-    let mut clients: Vec<_> = (0..15).map(|_| server.connect()).collect();
-    for (n, client) in clients.iter_mut().enumerate() {
-        match n % 3 {
-            0 => client.assert_reusable("before"),
-            1 => client.send(&get("/healthz")[..20]),
-            _ => {}
-        }
-    }
-    // A half head is in the server's hands once a later one was answered; then some.
-    server.assert_serves(crate::fixture::ELSEWHERE);
-    std::thread::sleep(Duration::from_millis(100));
+fn a_second_signal_exits_at_once() {
+    let mut server = serve(&["--stop-timeout", "3600", "--body-grace", "3600"]);
+    server.register();
+    let _pushing = half_a_push(&server);
     server.terminate();
-    // The fixture's patience is far below a minute.
-    assert_eq!(server.wait().code(), Some(0));
-    clients.iter_mut().for_each(|client| client.assert_closed("stopped"));
+    server.wait_for_log("stopping");
+    server.signal(Signal::INT);
+    assert_eq!(server.wait().code(), Some(1));
 }
 
 #[test]
 fn a_body_that_never_comes_delays_the_stop_only_for_its_timeout() {
     let mut server = serve(&["--stop-timeout", "1", "--body-grace", "60"]);
     server.register();
-    let mut client = server.connect();
-    client.send(server.push_head(1000, ""));
-    eventually("the upload waits for its body", || server.uploads() == 1);
+    let mut client = half_a_push(&server);
     server.terminate();
     assert_eq!(server.wait().code(), Some(0));
     client.assert_closed("cut off");
