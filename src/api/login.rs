@@ -123,6 +123,7 @@ pub fn login(app: &App, user: &User) -> HandlerResult {
 
 /// An audit row, and a line in the log for those who watch it.
 fn report(app: &App, peer: IpAddr, event: &'static str, outcome: &'static str, user: Option<User>) {
-    app.store.audit_later(Event::new(event, outcome).peer(peer).user(user.as_ref()));
+    let event = user.map_or_else(|| Event::new(event), |user| Event::of(&user, event));
+    app.store.audit_later(Event { outcome, peer: Some(peer), ..event });
     log::event(Level::WARN, &format!("login {outcome}"), &[("peer", peer.to_string().into())]);
 }

@@ -4,23 +4,50 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::app::{App, Error, HandlerResult, Request, Response};
+use crate::app::{App, HandlerResult, Request, Response};
 use crate::store::status::Fact;
 use crate::util::metrics::Exposition;
 
 /// Prometheus text, on the listener of `--metrics` alone.
 pub fn metrics(app: &App, _request: &Request) -> HandlerResult {
-    let mut out = Exposition::default();
+    let (mut out, store) = (Exposition::default(), &app.store);
     app.metrics.write(&mut out);
-    let store = &app.store;
     let (stored_bytes, snapshots) = store.totals()?;
     out.gauge("configsync_stored_bytes", "Bytes of all stored files.", stored_bytes);
     out.gauge("configsync_snapshots", "Snapshots stored.", snapshots);
     let bytes = store.database_bytes()?;
     out.gauge("configsync_database_bytes", "Bytes of the database with its log.", bytes);
     out.gauge("configsync_disk_free_bytes", "Free bytes of the disk.", store.free_bytes()?);
-    users(app, &mut out)?;
-    facts(app, &mut out)?;
+
+    let name = "configsync_user_stored_bytes";
+    out.describe(name, "gauge", "Bytes that a user stores.");
+    for row in &store.stored_table()?.rows {
+        if let [Value::String(user), _, bytes, _] = row.as_slice() {
+            out.sample(name, &[("user", user)], bytes);
+        }
+    }
+    let name = "configsync_last_push_timestamp_seconds";
+    out.describe(name, "gauge", "When a machine last pushed; 0: never.");
+    for row in &store.push_table()?.rows {
+        if let [Value::String(user), Value::String(machine), at] = row.as_slice() {
+            let seconds = at.as_f64().unwrap_or(0.0) / 1000.0;
+            out.sample(name, &[("user", user), ("machine", machine)], seconds);
+        }
+    }
+
+    // What commands left behind; 0: never.
+    for (name, help, moment) in [
+        ("backup", "When the last good backup was made.", store.noted(Fact::GOOD_BACKUP, "at")?),
+        ("check", "When the last check ended.", store.noted(Fact::CHECK, "at")?),
+        ("offsite", "When the last off-site copy was made.", store.last_offsite()?),
+    ] {
+        let name = format!("configsync_last_{name}_timestamp_seconds");
+        out.gauge(&name, help, moment.unwrap_or(0) as f64 / 1000.0);
+    }
+    let found = store.noted(Fact::CHECK, "damaged")?.unwrap_or(0);
+    let help = "Snapshots that the last check found damaged.";
+    out.gauge("configsync_damaged_snapshots", help, found);
+
     out.gauge("process_resident_memory_bytes", "Resident memory.", resident_bytes());
     let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     out.gauge("process_open_fds", "Open files and sockets.", open);
@@ -28,44 +55,6 @@ pub fn metrics(app: &App, _request: &Request) -> HandlerResult {
     out.describe(name, "gauge", "The version that runs.");
     out.sample(name, &[("version", env!("CARGO_PKG_VERSION"))], 1);
     Ok(Response::text(200, "text/plain; version=0.0.4; charset=utf-8", out.0))
-}
-
-/// What each user stores, and when each machine pushed.
-fn users(app: &App, out: &mut Exposition) -> Result<(), Error> {
-    let name = "configsync_user_stored_bytes";
-    out.describe(name, "gauge", "Bytes that a user stores.");
-    for row in &app.store.stored_table()?.rows {
-        if let [Value::String(user), _, bytes, _] = row.as_slice() {
-            out.sample(name, &[("user", user)], bytes);
-        }
-    }
-    let name = "configsync_last_push_timestamp_seconds";
-    out.describe(name, "gauge", "When a machine last pushed; 0: never.");
-    for row in &app.store.push_table()?.rows {
-        if let [Value::String(user), Value::String(machine), at] = row.as_slice() {
-            let seconds = at.as_f64().unwrap_or(0.0) / 1000.0;
-            out.sample(name, &[("user", user), ("machine", machine)], seconds);
-        }
-    }
-    Ok(())
-}
-
-/// What commands left behind; 0: never.
-fn facts(app: &App, out: &mut Exposition) -> Result<(), Error> {
-    let (backup, check) = (app.store.noted(Fact::GOOD_BACKUP)?, app.store.noted(Fact::CHECK)?);
-    let found = check.as_ref().and_then(|(fact, _)| fact.get("damaged")?.as_u64());
-    let at = |fact: Option<(Value, i64)>| fact.map(|(_, at)| at);
-    for (name, help, moment) in [
-        ("backup", "When the last good backup was made.", at(backup)),
-        ("check", "When the last check ended.", at(check)),
-        ("offsite", "When the last off-site copy was made.", app.store.last_offsite()?),
-    ] {
-        let name = format!("configsync_last_{name}_timestamp_seconds");
-        out.gauge(&name, help, moment.unwrap_or(0) as f64 / 1000.0);
-    }
-    let help = "Snapshots that the last check found damaged.";
-    out.gauge("configsync_damaged_snapshots", help, found.unwrap_or(0));
-    Ok(())
 }
 
 /// Resident memory, or 0 where the system does not tell.

@@ -4,7 +4,7 @@ use super::Done;
 use super::args::Args;
 use super::output::print_lines;
 use crate::store::Store;
-use crate::store::audit::{EVENTS, Filter, moment};
+use crate::store::audit::{EVENTS, moment};
 use crate::util::types::Email;
 
 pub fn run(mut args: Args) -> Done {
@@ -18,10 +18,5 @@ pub fn run(mut args: Args) -> Done {
         false => Err(format!("one of {}", EVENTS.join(", "))),
     })?;
     let store = Store::open_to_read(&args.finish()?)?;
-    let mut printed = Ok(());
-    store.each_audit_row(&Filter { since, until, user, event }, |rows| {
-        printed = print_lines(rows);
-        printed.is_ok()
-    })?;
-    printed
+    store.each_audit_row(since..=until, user.as_ref(), event.as_deref(), print_lines)
 }

@@ -77,7 +77,7 @@ pub fn prune(mut args: Args) -> Done {
         let rule = "prune needs --keep N or --older-than-days N; see prune --help";
         return Err(CliError::Usage(rule.into()));
     }
-    let retention = Retention { keep, older_than_days };
+    let retention = Retention { keep: keep.unwrap_or(0), older_than_days, audit_days: 0 };
     let store = if dry_run { Store::open_to_read(&data)? } else { Store::open(&data)? };
     let Pruned { snapshots, deleted, orphans, bytes, waiting, clock_in_doubt, .. } =
         store.prune(retention, dry_run)?;

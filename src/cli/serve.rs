@@ -21,7 +21,7 @@ use crate::auth::throttle::Throttle;
 use crate::gate::upstream::Upstream;
 use crate::gate::{Config, Gate, Service};
 use crate::store::audit::Event;
-use crate::store::prune::Pruned;
+use crate::store::prune::{Pruned, Retention};
 use crate::store::status::Fact;
 use crate::store::{Policy, Started, Store, provided_jwt_key};
 use crate::util::limits;
@@ -122,7 +122,7 @@ fn tell(app: &App, started: &Started) -> Done {
             "--min-free {free_bytes_min} is above the free space of {free} bytes: pushes are refused"
         ));
     }
-    store.audit_later(Event::new("server.start", "ok"));
+    store.audit_later(Event::new("server.start"));
     let start = json!({ "quota_bytes": quota_bytes, "min_free_bytes": free_bytes_min });
     if let Err(error) = store.note(Fact::START, &start) {
         log::warn(&format!("`status` will show settings of an earlier start: {error}"));
@@ -155,7 +155,8 @@ fn spawn_background_tasks(app: &Arc<App>) -> std::io::Result<()> {
 
 fn apply_retention(app: &App) {
     let (keep, audit_days) = (app.settings.policy.keep, app.settings.audit_days);
-    match app.store.apply_retention(keep, audit_days) {
+    let retention = Retention { keep, older_than_days: None, audit_days };
+    match app.store.prune(retention, false) {
         Ok(Pruned { snapshots: 0, deleted: 0, orphans: 0, audit_rows: 0, .. }) => {}
         Ok(Pruned { snapshots, deleted, orphans, audit_rows, bytes, .. }) => log::info(&format!(
             "retention (--keep {keep}, --audit-days {audit_days}) deleted {snapshots} snapshots, \
@@ -177,7 +178,7 @@ fn stop(app: &App, gates: Vec<Arc<Gate>>) {
             log::warn("--stop-timeout reached: some requests were cut off");
         }
     }
-    app.store.audit_later(Event::new("server.stop", "ok"));
+    app.store.audit_later(Event::new("server.stop"));
     app.store.settle(left().max(Duration::from_millis(limits::SETTLE_MS)));
 }
 

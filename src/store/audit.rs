@@ -1,145 +1,100 @@
 //! The audit log: what happened, by whom, from where, with what outcome; never content.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use rusqlite::{Connection, Row, params};
 
 use super::db::{execute, query_rows};
-use super::error::Result;
+use super::error::{Result, StoreError};
 use super::{Store, User};
 use crate::util::time::now_ms;
 use crate::util::types::Email;
 
 /// Every event that there is.
-pub const EVENTS: [&str; 32] = [
-    "audit.limited", "backup", "check", "entity.add", "entity.change", "entity.key", "entity.pull",
+pub const EVENTS: [&str; 30] = [
+    "audit.limited", "backup", "entity.add", "entity.change", "entity.key", "entity.pull",
     "entity.push", "entity.remove", "environment.restore", "environment.sync", "keypair.add",
     "login.failed", "login.ok", "login.throttled", "machine.register", "machine.remove", "prune",
-    "restore", "server.start", "server.stop", "snapshot.prune", "snapshot.pull", "snapshot.push",
+    "server.start", "server.stop", "snapshot.prune", "snapshot.pull", "snapshot.push",
     "token.create", "token.revoke", "user.add", "user.disable", "user.enable", "user.passwd",
     "user.quota", "user.remove",
 ];
 
-/// One row of the audit log, timed when it is made.
-#[derive(Debug, Clone)]
+/// One row of the audit log.
+#[derive(Debug, Clone, Default)]
 pub struct Event {
-    at: i64,
-    name: &'static str,
-    pub(super) outcome: &'static str,
-    user: Option<(i64, String)>,
-    machine: Option<String>,
-    peer: Option<IpAddr>,
-    subject: Option<i64>,
-    detail: Option<String>,
+    /// Milliseconds since 1970.
+    pub at: i64,
+    pub name: &'static str,
+    /// `ok`, `failed`, `throttled`, `refused` or `limited`.
+    pub outcome: &'static str,
+    /// Whom it concerns, if that is known.
+    pub user_id: Option<i64>,
+    pub email: Option<String>,
+    /// The client's id of the machine that it concerns.
+    pub machine: Option<String>,
+    /// Where it came from; None for the operator's commands.
+    pub peer: Option<IpAddr>,
+    /// The id of the row that it concerns.
+    pub subject: Option<i64>,
+    /// How many, or why.
+    pub detail: Option<String>,
 }
 
 impl Event {
-    /// Something that happened, with its outcome.
-    pub fn new(name: &'static str, outcome: &'static str) -> Event {
+    /// Something that happened now, and went well.
+    pub fn new(name: &'static str) -> Event {
         debug_assert!(EVENTS.contains(&name), "{name} is not in the list");
-        let (user, machine, peer) = (None, None, None);
-        Event { at: now_ms(), name, outcome, user, machine, peer, subject: None, detail: None }
+        Event { at: now_ms(), name, outcome: "ok", ..Event::default() }
     }
 
-    /// Something that this caller did.
+    /// The same of what this user did.
     pub fn of(user: &User, name: &'static str) -> Event {
-        Event { peer: user.peer, ..Event::new(name, "ok").user(Some(user)) }
+        let (user_id, email, peer) = (Some(user.id), Some(user.email.clone()), user.peer);
+        Event { user_id, email, peer, ..Event::new(name) }
     }
 
-    /// Whom it concerns, if it is known.
-    pub fn user(mut self, user: Option<&User>) -> Event {
-        self.user = user.map(|user| (user.id, user.email.clone()));
-        self
+    pub fn machine(self, machine_id: &str) -> Event {
+        Event { machine: Some(machine_id.to_owned()), ..self }
     }
 
-    /// Which machine it concerns.
-    pub fn machine(mut self, machine_id: &str) -> Event {
-        self.machine = Some(machine_id.to_owned());
-        self
-    }
-
-    /// Where it came from.
-    pub fn peer(mut self, peer: IpAddr) -> Event {
-        self.peer = Some(peer);
-        self
-    }
-
-    /// The id of the row it concerns.
-    pub fn subject(mut self, id: i64) -> Event {
-        self.subject = Some(id);
-        self
-    }
-
-    /// How many, or why.
-    pub fn detail(mut self, detail: impl Into<String>) -> Event {
-        self.detail = Some(detail.into());
-        self
-    }
-
-    /// The same that was not done.
-    pub(super) fn refused(self, why: &str) -> Event {
-        Event { outcome: "refused", ..self.detail(why) }
-    }
-
-    /// What stands in place of the first row too many of a user and day.
-    pub(super) fn limited(self, rows_max: u32) -> Event {
-        let (name, outcome) = ("audit.limited", "limited");
-        let detail = format!("{rows_max} rows are kept of one day");
-        Event { name, outcome, machine: None, subject: None, ..self.detail(detail) }
-    }
-
-    /// The id of the user that it concerns.
-    pub(super) fn user_id(&self) -> Option<i64> {
-        self.user.as_ref().map(|(id, _)| *id)
+    pub fn subject(self, id: i64) -> Event {
+        Event { subject: Some(id), ..self }
     }
 
     /// Writes the row with the transaction of what it speaks of.
     pub(super) fn write(&self, connection: &Connection) -> Result<()> {
-        let (id, email) = self.user.as_ref().map_or((None, None), |(id, e)| (Some(id), Some(e)));
-        let peer = self.peer.map(|peer| peer.to_string());
         let sql = "INSERT INTO audit_log (created_at, event, user_id, user_email, machine, peer,
                      outcome, subject_id, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-        let Event { at, name, outcome, machine, subject, detail, .. } = self;
-        let row = params![at, name, id, email, machine, peer, outcome, subject, detail];
+        let Event { at, name, outcome, user_id, email, machine, subject, detail, .. } = self;
+        let peer = self.peer.map(|peer| peer.to_string());
+        let row = params![at, name, user_id, email, machine, peer, outcome, subject, detail];
         execute(connection, sql, row).map(drop)
     }
 }
 
-/// Which rows of the audit log to read: those that match every part given.
-#[derive(Debug)]
-pub struct Filter {
-    /// Not before this moment, milliseconds since 1970.
-    pub since: i64,
-    /// Not after this moment.
-    pub until: i64,
-    /// Of the user of this address, removed or not.
-    pub user: Option<Email>,
-    /// Of this event.
-    pub event: Option<String>,
-}
-
 impl Store {
-    /// Hands every matching row to `work`, a page at a time until it returns false, oldest first:
-    /// rows of reads and logins are written later than they happened, so their ids do not tell.
-    pub fn each_audit_row(
-        &self, filter: &Filter, mut work: impl FnMut(&[String]) -> bool,
-    ) -> Result<()> {
+    /// Hands every row of these times (milliseconds since 1970) to `work`, a page at a time until that
+    /// fails, oldest first: rows of reads and logins are written later than they happened, so their
+    /// ids do not tell. With `user` or `event` only those of it; a user may be removed by now.
+    pub fn each_audit_row<E: From<StoreError>>(
+        &self, times: RangeInclusive<i64>, user: Option<&Email>, event: Option<&str>,
+        mut work: impl FnMut(&[String]) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
         let sql = "SELECT row, created_at, id FROM audit_rows
                     WHERE (created_at, id) > (?1, ?2) AND created_at <= ?3
                       AND (?4 IS NULL OR user_email = ?4) AND (?5 IS NULL OR event = ?5)
                     ORDER BY created_at, id LIMIT 1000";
-        let (user, event) = (filter.user.as_deref(), filter.event.as_deref());
-        let mut after = (filter.since, i64::MIN);
+        let (mut since, mut after) = (*times.start(), i64::MIN);
         loop {
-            let values = params![after.0, after.1, filter.until, user, event];
-            let read = |row: &Row<'_>| Ok((row.get(0)?, (row.get(1)?, row.get(2)?)));
-            let found = self.db.read(|c| query_rows(c, sql, values, read))?;
-            let (lines, keys): (Vec<String>, Vec<_>) = found.into_iter().unzip();
-            let Some(last) = keys.last() else { return Ok(()) };
-            after = *last;
-            if !work(&lines) {
-                return Ok(());
-            }
+            let values = params![since, after, times.end(), user, event];
+            let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+            let page: Vec<(String, i64, i64)> =
+                self.db.read(|c| query_rows(c, sql, values, read))?;
+            let Some((_, last_at, last_id)) = page.last() else { return Ok(()) };
+            (since, after) = (*last_at, *last_id);
+            work(&page.into_iter().map(|(line, ..)| line).collect::<Vec<_>>())?;
         }
     }
 }
@@ -149,15 +104,14 @@ pub fn moment(text: &str) -> Option<i64> {
     // SQLite reads more forms of time than these: day numbers, 24:00, the 30th of February.
     let text = text.to_ascii_uppercase();
     let form: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-    let (second, zone) = form.get(19..).map_or((false, "Z"), |rest| {
-        let zone = rest.trim_start_matches(['.', '0']);
-        (form.starts_with("0000-00-00T00:00:00"), zone)
-    });
-    let dated = second || form == "0000-00-00";
-    let zoned = matches!(zone, "Z" | "+00:00" | "-00:00") && text.get(11..13) != Some("24");
+    let after_seconds = form.strip_prefix("0000-00-00T00:00:00");
+    let zone = after_seconds.map(|rest| rest.trim_start_matches(['.', '0']));
+    if form != "0000-00-00" && !matches!(zone, Some("Z" | "+00:00" | "-00:00")) {
+        return None;
+    }
     let sql = "SELECT CAST(round(unixepoch(?1, 'subsec') * 1000) AS INTEGER)
-                WHERE date(substr(?1, 1, 10)) = substr(?1, 1, 10)";
-    let parser = Connection::open_in_memory().ok().filter(|_| dated && zoned)?;
+                WHERE date(substr(?1, 1, 10)) = substr(?1, 1, 10) AND substr(?1, 12, 2) <> '24'";
+    let parser = Connection::open_in_memory().ok()?;
     parser.query_row(sql, [text], |row| row.get(0)).ok().flatten()
 }
 

@@ -5,7 +5,6 @@
 //! `backup.lock` is held none of them vanishes. The copied database gets its name last, once all is
 //! on disk: without it, no command takes a folder for a copy.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -30,10 +29,7 @@ use super::{Progress, Store, migrations};
 
 /// The database of a copy until all of it is there, and what SQLite makes beside it.
 const PARTIAL: &str = "configsync.db.partial";
-const PARTIAL_FILES: [&str; 4] = [
-    "configsync.db.partial-journal", "configsync.db.partial-wal", "configsync.db.partial-shm",
-    PARTIAL,
-];
+const PARTIAL_FILES: [&str; 2] = ["configsync.db.partial-journal", PARTIAL];
 
 /// What was copied.
 #[derive(Debug, Default)]
@@ -57,26 +53,20 @@ impl Store {
     pub fn backup(
         &self, dest: &Path, older: Option<&Path>, hard_link: bool, progress: Progress<'_>,
     ) -> Result<Copied> {
-        let copied = self.copy_to(dest, older, hard_link, progress);
-        let (fact, value) = match &copied {
+        let copied = older.map(DataDir::of_backup).transpose().and_then(|older| {
+            let _lock = self.data.lock_for_backup()?;
+            copy(&self.data, &self.db, dest, older.as_ref(), hard_link, progress)
+        });
+        let failed = |reason: &str| (Fact::FAILED_BACKUP, "failed", json!({ "reason": reason }));
+        let (fact, outcome, value) = match &copied {
             Ok(Copied { files, bytes, damaged, .. }) if damaged.is_empty() => {
-                (Fact::GOOD_BACKUP, json!({ "files": files, "bytes": bytes }))
+                (Fact::GOOD_BACKUP, "ok", json!({ "files": files, "bytes": bytes }))
             }
-            Ok(_) => (Fact::FAILED_BACKUP, json!({ "reason": "damaged files were left out" })),
-            Err(error) => (Fact::FAILED_BACKUP, json!({ "reason": error.to_string() })),
+            Ok(_) => failed("damaged files were left out"),
+            Err(error) => failed(&error.to_string()),
         };
-        let outcome = if fact == Fact::GOOD_BACKUP { "ok" } else { "failed" };
-        self.leave(fact, &value, Some(Event::new("backup", outcome)));
+        self.leave(fact, &value, Some(Event { outcome, ..Event::new("backup") }));
         copied
-    }
-
-    fn copy_to(
-        &self, dest: &Path, older: Option<&Path>, hard_link: bool, progress: Progress<'_>,
-    ) -> Result<Copied> {
-        let older = older.map(DataDir::of_backup).transpose()?;
-        let links = older.iter().chain(hard_link.then_some(&*self.data)).collect();
-        let _lock = self.data.lock_for_backup()?;
-        copy(&self.data, &self.db, dest, links, hard_link, progress)
     }
 }
 
@@ -84,17 +74,15 @@ impl Store {
 pub fn restore(from: &Path, dest: &Path, progress: Progress<'_>) -> Result<Copied> {
     let from = DataDir::of_backup(from)?;
     let database = Database::open_to_read(&from)?;
-    if let Some(parent) = dest.parent() {
-        refuse_inside(&from, dest)?;
-        make_folders(parent)?;
-    }
-    copy(&from, &database, dest, Vec::new(), false, progress)
+    refuse_inside(&from, dest)?;
+    make_folders(dest.parent().unwrap_or(dest))?;
+    copy(&from, &database, dest, None, false, progress)
 }
 
 /// Copies into a folder that is new, empty or what a copy left that was cut off. If that fails, what
-/// was written is removed.
+/// was written is removed. Files are linked that `older` has, and with `hard_link` those of `from`.
 fn copy(
-    from: &DataDir, database: &Database, dest: &Path, links: Vec<&DataDir>, all_linked: bool,
+    from: &DataDir, database: &Database, dest: &Path, older: Option<&DataDir>, hard_link: bool,
     progress: Progress<'_>,
 ) -> Result<Copied> {
     // Without a slash at its end, which a shell may have put there.
@@ -103,9 +91,22 @@ fn copy(
     let made = make_folder(&dest)?;
     let copied = DataDir::at(&dest).and_then(|to| {
         to.refuse_foreign_root()?;
-        begin(&to)?;
-        let copy = Copy { from, to: &to, links, all_linked };
-        copy.run(database, progress).inspect_err(|_| {
+        refuse_other_things(&to)?;
+        // No server may begin anew in it meanwhile, nor another copy.
+        to.lock_server(Duration::ZERO)?;
+        // Once more, now that nobody else can begin in it.
+        refuse_other_things(&to)?;
+        close_to_others(to.root())?;
+        clear(&to)?;
+        let device = |dir: &Dir| Ok::<_, StoreError>(dir.metadata()?.dev());
+        if hard_link && device(to.root())? != device(&from.snapshots()?)? {
+            return Err(StoreError::unusable(format!(
+                "{} is on another file system, so nothing can be linked: leave out --hard-link",
+                to.path().display()
+            )));
+        }
+        let links: Vec<_> = older.into_iter().chain(hard_link.then_some(from)).collect();
+        fill(from, &to, &links, database, progress).inspect_err(|_| {
             let _ = clear(&to);
         })
     });
@@ -128,28 +129,17 @@ fn refuse_inside(from: &DataDir, dest: &Path) -> Result<()> {
     }
 }
 
-/// Takes a folder for a copy: no server may begin anew in it meanwhile, nor another copy.
-fn begin(to: &DataDir) -> Result<()> {
-    refuse_other_things(to)?;
-    to.lock_server(Duration::ZERO)?;
-    // Once more, now that nobody else can begin in it.
-    refuse_other_things(to)?;
-    close_to_others(to.root())?;
-    clear(to)
-}
-
 /// There may be nothing but what a copy left that was cut off, or a volume brings along.
 fn refuse_other_things(to: &DataDir) -> Result<()> {
-    let mut names = to.root().names()?;
-    let unfinished = names.iter().any(|name| name == PARTIAL);
-    let of_copy = |name: &str| PARTIAL_FILES.contains(&name) || name == SNAPSHOTS;
-    names.retain(|name| name != LOST_AND_FOUND && !(unfinished && of_copy(name)));
-    if names.is_empty() {
-        Ok(())
-    } else {
-        let path = to.path().display();
-        let why = format!("{path} exists and is not an empty folder: name a new one");
-        Err(StoreError::unusable(why))
+    let unfinished = to.root().look(PARTIAL)?.is_some();
+    let of_copy = |name: &str| name == SNAPSHOTS || PARTIAL_FILES.contains(&name);
+    let known = |name: &String| name == LOST_AND_FOUND || (unfinished && of_copy(name));
+    match to.root().names()?.iter().all(known) {
+        true => Ok(()),
+        false => Err(StoreError::unusable(format!(
+            "{} exists and is not an empty folder: name a new one",
+            to.path().display()
+        ))),
     }
 }
 
@@ -160,88 +150,68 @@ fn clear(to: &DataDir) -> Result<()> {
     PARTIAL_FILES.iter().try_for_each(|name| to.root().unlink(name).map(drop))
 }
 
-/// One copy at work.
-struct Copy<'a> {
-    from: &'a DataDir,
-    to: &'a DataDir,
-    /// Folders whose files are linked if they are good.
-    links: Vec<&'a DataDir>,
-    /// Nothing may be copied that could be linked.
-    all_linked: bool,
+/// Copies the database and all files that the copy names, and makes it a data folder.
+fn fill(
+    from: &DataDir, to: &DataDir, links: &[&DataDir], database: &Database, progress: Progress<'_>,
+) -> Result<Copied> {
+    let (root, mut copied) = (to.root(), Copied::default());
+    let partial = to.path().join(PARTIAL);
+    database.read(|c| Ok(c.execute("VACUUM INTO ?1", [utf8(&partial)?]).map(|_| ())?))?;
+    let mut connection = connect(&partial)?;
+    copied.backup_time = make_it_a_copy(&mut connection)?;
+    root.make_dir(SNAPSHOTS)?;
+    for (what, blob) in stored_files(&connection)? {
+        transfer(from, to, links, what, blob, &mut copied)?;
+        progress(copied.files, copied.bytes);
+    }
+    connection.close().map_err(|(_, e)| e)?;
+    // One call for all files: a sync of each would wait for the disk a thousand times.
+    syncfs(root.file()).map_err(|e| root.error("sync", "", e.into()))?;
+    root.rename(PARTIAL, root, DATABASE)?;
+    root.sync()?;
+    Ok(copied)
 }
 
-impl Copy<'_> {
-    fn run(&self, database: &Database, progress: Progress<'_>) -> Result<Copied> {
-        let (root, mut copied) = (self.to.root(), Copied::default());
-        let device = |dir: &Dir| Ok::<_, StoreError>(dir.metadata()?.dev());
-        if self.all_linked && device(root)? != device(&self.from.snapshots()?)? {
-            return Err(StoreError::unusable(format!(
-                "{} is on another file system, so nothing can be linked: leave out --hard-link",
-                self.to.path().display()
-            )));
-        }
-        let partial = self.to.path().join(PARTIAL);
-        database.read(|c| Ok(c.execute("VACUUM INTO ?1", [utf8(&partial)?]).map(|_| ())?))?;
-        let mut connection = connect(&partial)?;
-        copied.backup_time = make_it_a_copy(&mut connection)?;
-        root.make_dir(SNAPSHOTS)?;
-        for (what, blob) in stored_files(&connection)? {
-            match self.transfer(blob)? {
-                Ok(linked) => {
-                    copied.files += 1;
-                    copied.linked += u64::from(linked);
-                    copied.bytes = copied.bytes.saturating_add(blob.size);
-                }
-                Err(flaw) => copied.damaged.push((what, reason(&flaw))),
-            }
-            progress(copied.files, copied.bytes);
-        }
-        connection.close().map_err(|(_, e)| e)?;
-        // One call for all files: a sync of each would wait for the disk a thousand times.
-        syncfs(root.file()).map_err(|e| root.error("sync", "", e.into()))?;
-        root.rename(PARTIAL, root, DATABASE)?;
-        root.sync()?;
-        Ok(copied)
+/// Links a file that one of `links` has, or copies it where it cannot be linked. One that is damaged
+/// is left out.
+fn transfer(
+    from: &DataDir, to: &DataDir, links: &[&DataDir], what: String, blob: Blob, copied: &mut Copied,
+) -> Result<()> {
+    let name = blob.file.to_string();
+    let shard = to.snapshots()?.make_dir(&shard_of(blob.file))?;
+    let link = |folder: &&DataDir| {
+        open_verified(folder, blob, None).ok()?;
+        let source = folder.shard(blob.file).ok()?;
+        linkat(source.file(), &*name, shard.file(), &*name, AtFlags::empty()).ok()
+    };
+    if links.iter().find_map(link).is_some() {
+        copied.linked += 1;
+    } else if let Some(flaw) = copy_file(from, blob, &shard, &name)? {
+        copied.damaged.push((what, reason(&flaw)));
+        return Ok(());
     }
-
-    /// Whether a file was linked, or what is wrong with the source.
-    fn transfer(&self, blob: Blob) -> Result<io::Result<bool>> {
-        let (name, shard_name) = (blob.file.to_string(), shard_of(blob.file));
-        let shard = self.to.snapshots()?.make_dir(&shard_name)?;
-        for folder in &self.links {
-            if open_verified(folder, blob, None).is_err() {
-                continue;
-            }
-            let source = folder.shard(blob.file)?;
-            match linkat(source.file(), &*name, shard.file(), &*name, AtFlags::empty()) {
-                Ok(()) => return Ok(Ok(true)),
-                // Another file system, or as many links as a file may have.
-                Err(rustix::io::Errno::XDEV | rustix::io::Errno::MLINK) => {}
-                Err(e) => return Err(shard.error("link", &name, e.into())),
-            }
-        }
-        match self.from.open_stored(blob.file) {
-            Ok(source) => copy_file(source, &shard, &name, blob),
-            Err(flaw) => Ok(Err(flaw)),
-        }
-    }
+    copied.files += 1;
+    copied.bytes = copied.bytes.saturating_add(blob.size);
+    Ok(())
 }
 
-fn copy_file(mut source: File, shard: &Dir, name: &str, blob: Blob) -> Result<io::Result<bool>> {
+/// Copies a file, hashed on the way. Returns what is wrong with it: then there is no copy.
+fn copy_file(from: &DataDir, blob: Blob, shard: &Dir, name: &str) -> Result<Option<io::Error>> {
     let mut out = shard.create(name)?;
     let mut written = Ok(());
-    let read = hash_pieces(&mut source, |piece| {
+    let mut take = |piece: &[u8]| {
         written = out.write_all(piece);
         written.is_ok()
-    });
+    };
+    let read = from.open_stored(blob.file).and_then(|mut file| hash_pieces(&mut file, &mut take));
     written.map_err(|e| shard.error("write", name, e))?;
     let flaw = match read {
-        Ok(found) if found == (blob.size, blob.digest) => return Ok(Ok(false)),
+        Ok(found) if found == (blob.size, blob.digest) => return Ok(None),
         Ok(_) => differs("its length or SHA-256 differs"),
         Err(error) => error,
     };
     shard.unlink(name)?;
-    Ok(Err(flaw))
+    Ok(Some(flaw))
 }
 
 /// Makes a copied database one that accepts no JWT from before and gives out no id that was given

@@ -83,8 +83,7 @@ impl Store {
                      SELECT max(id), created_at FROM audit_log UNION ALL
                      SELECT max(id), created_at FROM state_snapshots)";
         let newest: Option<i64> = self.db.read(|c| query_scalar(c, sql, []))?;
-        let left =
-            self.noted(Fact::CLOCK_WAIT)?.and_then(|(left, _)| left.get("wait_ms")?.as_i64());
+        let left = self.noted(Fact::CLOCK_WAIT, "wait_ms")?;
         match newest.is_some_and(|newest| (wall_ms - newest).saturating_abs() > CLOCK_LEAD_MS) {
             true => Ok(CLOCK_WAIT_MS),
             false => Ok(left.unwrap_or(0)),

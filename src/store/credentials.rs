@@ -54,7 +54,7 @@ impl Store {
             let found = query_opt(c, sql, [digest.0], read)?;
             let (id, token, last_used_at) = found.ok_or_else(unknown)?;
             let user = find(c, id, None, Some(token))?;
-            self.pending.token_used(token, last_used_at, now_ms());
+            self.token_used(token, last_used_at);
             Ok(user)
         })
     }

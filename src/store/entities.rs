@@ -9,7 +9,7 @@ use super::audit::Event;
 use super::blobs::Blob;
 use super::db::{execute, query_each, query_one, query_opt, query_scalar};
 use super::error::{ErrorKind, Result, StoreError};
-use super::upload::{Placed, Upload};
+use super::upload::Upload;
 use super::{RowSink, Store, User};
 use crate::util::limits::DELETED_ROWS_MAX;
 use crate::util::time::now_ms;
@@ -148,7 +148,7 @@ impl Store {
         &self, target: Target<'_>, body: &VersionBody, upload: Upload,
     ) -> Result<String> {
         let push = || Event::of(target.user, "entity.push").subject(target.id);
-        let done = self.store_blob(target.user, upload, |tx, blob| {
+        let (row, _) = self.store_blob(target.user, upload, push(), |tx, blob| {
             find(tx, target)?;
             self.check_room(tx, target.user.id, blob.size)?;
             let sql = "INSERT INTO entity_versions (entity_id, user_id, version, file, size_bytes,
@@ -161,9 +161,8 @@ impl Store {
             let id: i64 = query_scalar(tx, sql, row)?;
             self.audit(tx, push())?;
             let row = query_scalar(tx, "SELECT row FROM version_rows WHERE id = ?1", [id])?;
-            Ok((row, Placed::Named))
-        });
-        let (row, _) = done.inspect_err(|error| self.audit_refusal(push(), error))?;
+            Ok((row, true))
+        })?;
         Ok(row)
     }
 

@@ -59,7 +59,8 @@ impl Store {
                 return Ok(());
             }
             let detail = format!("{added} added, {changed} changed, {deleted} deleted");
-            self.audit(tx, Event::of(user, "environment.sync").detail(detail))
+            let event = Event::of(user, "environment.sync");
+            self.audit(tx, Event { detail: Some(detail), ..event })
         })
     }
 

@@ -6,7 +6,6 @@ use serde::Deserialize;
 use super::audit::Event;
 use super::db::{execute_one, query_each, query_one, query_opt, query_scalar};
 use super::error::Result;
-use super::prune::Pruned;
 use super::{RowSink, Store, User, users};
 use crate::util::time::now_ms;
 use crate::util::types::{Email, MachineId, Name, Short};
@@ -94,7 +93,7 @@ impl Store {
             Event::of(&user, "machine.remove").machine(machine).subject(id).write(tx)?;
             Ok(snapshots)
         })?;
-        self.unlink_deleted(&mut Pruned::default())?;
+        self.unlink_deleted(None)?;
         Ok(snapshots)
     }
 

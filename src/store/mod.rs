@@ -84,7 +84,7 @@ pub struct Store {
     data: Arc<DataDir>,
     db: Database,
     verified: VerifiedCache,
-    pending: Pending,
+    pending: Mutex<Pending>,
     policy: Policy,
     /// Bytes that uploads under way may still write.
     promised: Arc<AtomicU64>,
@@ -126,7 +126,7 @@ impl Store {
             db,
             policy,
             verified: VerifiedCache::default(),
-            pending: Pending::default(),
+            pending: Mutex::default(),
             promised: Arc::default(),
             in_doubt: Mutex::default(),
             clock: Mutex::default(),

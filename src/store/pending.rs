@@ -3,7 +3,7 @@
 //! many audit rows there may be.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::mem::take;
 
 use rusqlite::{Connection, params};
 
@@ -19,126 +19,108 @@ use crate::util::log;
 use crate::util::sync::lock;
 use crate::util::time::{DAY_MS, now_ms};
 
-/// What waits for the next batch, and how much was written already.
+/// What waits for the next batch, and how many audit rows there were since midnight (UTC) or the
+/// start of this process.
 #[derive(Default)]
 pub struct Pending {
-    queue: Mutex<Queue>,
-    today: Mutex<Today>,
-}
-
-#[derive(Default)]
-struct Queue {
     /// Last use by token, milliseconds since 1970.
     uses: HashMap<i64, i64>,
     events: Vec<Event>,
     dropped: u64,
-}
-
-/// What audit rows are counted as, each apart from the others.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Count {
-    /// Reads, logins and refused pushes of a user.
-    Reads(i64),
-    /// Changes of a user.
-    Changes(i64),
-    /// Failed logins: at accounts that there are, or at made-up ones, which drown no others.
-    Failures { known: bool },
-}
-
-impl Count {
-    fn rows_max(self) -> u32 {
-        match self {
-            Count::Reads(_) => AUDIT_READS_PER_DAY_MAX,
-            Count::Changes(_) => AUDIT_CHANGES_PER_DAY_MAX,
-            Count::Failures { .. } => AUDIT_FAILURES_PER_DAY_MAX,
-        }
-    }
-}
-
-/// How many audit rows there were since midnight (UTC) or the start of this process.
-#[derive(Default)]
-struct Today {
     day: i64,
     rows: HashMap<Count, u32>,
 }
 
-impl Today {
+/// What audit rows are counted as, each apart from the others.
+#[derive(PartialEq, Eq, Hash)]
+enum Count {
+    /// Reads, logins and refused pushes of a user; starts and stops are nobody's.
+    Reads(Option<i64>),
+    /// Changes of a user.
+    Changes(Option<i64>),
+    /// Failed logins: at accounts that there are, or at made-up ones, which drown no others.
+    Failures { known: bool },
+}
+
+impl Pending {
     /// The row; in place of the first one too many, a row that says so; then nothing.
-    fn admit(&mut self, event: Event, count: Count) -> Option<Event> {
+    fn admit(&mut self, event: Event, count: Count, rows_max: u32) -> Option<Event> {
         let day = now_ms() / DAY_MS;
         if self.day != day {
-            *self = Today { day, rows: HashMap::new() };
+            self.day = day;
+            self.rows.clear();
         }
-        let (rows, rows_max) = (self.rows.entry(count).or_default(), count.rows_max());
+        let rows = self.rows.entry(count).or_default();
         *rows = rows.saturating_add(1);
         match (*rows).checked_sub(rows_max) {
             None | Some(0) => Some(event),
             Some(1) => {
                 log::warn("so many audit rows of one kind that the rest of today has none");
-                Some(event.limited(rows_max))
+                let detail = Some(format!("{rows_max} rows are kept of one day"));
+                let (name, outcome) = ("audit.limited", "limited");
+                Some(Event { name, outcome, detail, machine: None, subject: None, ..event })
             }
             _ => None,
         }
     }
 }
 
-impl Pending {
+impl Store {
     /// Notes the use of a token, unless one was written within the last minute.
-    pub fn token_used(&self, token: i64, last_used_at: Option<i64>, now: i64) {
+    pub(super) fn token_used(&self, token: i64, last_used_at: Option<i64>) {
+        let now = now_ms();
         // The absolute difference: a clock that jumped back must not silence the column.
         if last_used_at.is_some_and(|last| (now - last).abs() < TOKEN_USE_INTERVAL_MS) {
             return;
         }
-        let mut queue = lock(&self.queue);
-        if queue.uses.len() < PENDING_ROWS_MAX {
-            queue.uses.insert(token, now);
+        let mut pending = lock(&self.pending);
+        if pending.uses.len() < PENDING_ROWS_MAX {
+            pending.uses.insert(token, now);
         }
     }
-}
 
-impl Store {
     /// Writes an audit row with the change that a user makes.
     pub(super) fn audit(&self, connection: &Connection, event: Event) -> Result<()> {
-        let count = event.user_id().map(Count::Changes);
-        self.admit(event, count).map_or(Ok(()), |event| event.write(connection))
+        let count = Count::Changes(event.user_id);
+        let event = lock(&self.pending).admit(event, count, AUDIT_CHANGES_PER_DAY_MAX);
+        event.map_or(Ok(()), |event| event.write(connection))
     }
 
     /// Hands over an audit row for the next batch.
     pub fn audit_later(&self, event: Event) {
-        let count = match event.outcome {
+        let (count, rows_max) = match event.outcome {
             // Anybody can cause these without credentials.
-            "failed" | "throttled" => Some(Count::Failures { known: event.user_id().is_some() }),
-            _ => event.user_id().map(Count::Reads),
+            "failed" | "throttled" => {
+                (Count::Failures { known: event.user_id.is_some() }, AUDIT_FAILURES_PER_DAY_MAX)
+            }
+            _ => (Count::Reads(event.user_id), AUDIT_READS_PER_DAY_MAX),
         };
-        let Some(event) = self.admit(event, count) else { return };
-        let mut queue = lock(&self.pending.queue);
-        if queue.events.len() < PENDING_ROWS_MAX {
-            queue.events.push(event);
+        let mut pending = lock(&self.pending);
+        let Some(event) = pending.admit(event, count, rows_max) else { return };
+        if pending.events.len() < PENDING_ROWS_MAX {
+            pending.events.push(event);
         } else {
-            queue.dropped += 1;
-        }
-    }
-
-    fn admit(&self, event: Event, count: Option<Count>) -> Option<Event> {
-        match count {
-            Some(count) => lock(&self.pending.today).admit(event, count),
-            None => Some(event),
+            pending.dropped += 1;
         }
     }
 
     /// Notes a push that found no room; other failures of it are no events.
     pub fn audit_refusal(&self, push: Event, error: &StoreError) {
-        match error.kind {
-            ErrorKind::QuotaExceeded => self.audit_later(push.refused("quota_exceeded")),
-            ErrorKind::DiskFull | ErrorKind::LowDisk => self.audit_later(push.refused("disk_full")),
-            _ => {}
-        }
+        let why = match error.kind {
+            ErrorKind::QuotaExceeded => "quota_exceeded",
+            ErrorKind::DiskFull | ErrorKind::LowDisk => "disk_full",
+            _ => return,
+        };
+        self.audit_later(Event { outcome: "refused", detail: Some(why.into()), ..push });
     }
 
     /// Writes what waits. On failure it is logged and dropped: nobody waits for these rows, and
     /// a full disk must not fill the memory.
     pub fn write_pending(&self) {
-        let Queue { uses, events, dropped } = std::mem::take(&mut *lock(&self.pending.queue));
+        let (uses, events, dropped) = {
+            let mut pending = lock(&self.pending);
+            (take(&mut pending.uses), take(&mut pending.events), take(&mut pending.dropped))
+        };
         if dropped > 0 {
             log::warn(&format!("{dropped} audit rows dropped: too many in one second"));
         }
@@ -170,10 +152,10 @@ mod tests {
         let (store, _) = Store::start(scratch.path(), Policy::default()).unwrap();
         let more = PENDING_ROWS_MAX + 10;
         for n in 0..more {
-            store.audit_later(Event::new("server.start", "ok"));
-            store.pending.token_used(n as i64, None, 0);
+            store.audit_later(Event::new("server.start"));
+            store.token_used(n as i64, None);
         }
-        let queue = lock(&store.pending.queue);
+        let queue = lock(&store.pending);
         assert_eq!((queue.events.len(), queue.dropped), (PENDING_ROWS_MAX, 10));
         assert_eq!(queue.uses.len(), PENDING_ROWS_MAX);
     }

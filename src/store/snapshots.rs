@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use rusqlite::{Connection, Row, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 use serde::Deserialize;
 
 use super::audit::Event;
@@ -10,11 +10,11 @@ use super::blobs::Blob;
 use super::db::{query_rows, query_scalar};
 use super::error::{ErrorKind, Result, StoreError};
 use super::machines::machine_ref;
-use super::upload::{Placed, Upload};
+use super::upload::Upload;
 use super::{Store, User};
 use crate::util::limits::KEEP_ROWS;
 use crate::util::time::now_ms;
-use crate::util::types::{Digest, MachineId, Message, Short};
+use crate::util::types::{MachineId, Message, Short};
 
 /// A snapshot's row, as the API shows it and as the store needs it.
 #[derive(Debug)]
@@ -87,28 +87,36 @@ impl Store {
         &self, user: &User, machine: &MachineId, body: &PushBody, mode: &PushMode, upload: Upload,
     ) -> Result<(Snapshot, bool)> {
         let of_machine = Selector { machine: Some(machine.clone()), ..Selector::default() };
-        let damaged = match mode {
-            PushMode::Idempotent(_) => {
-                self.damaged_newest(user.id, &of_machine, upload.digest())?
-            }
-            PushMode::Append => None,
-        };
-        let done = self.store_blob(user, upload, |tx, blob| {
-            let machine_ref = target_machine(self, tx, user, machine, mode)?;
-            if let PushMode::Idempotent(condition) = mode {
-                // The order of these questions is part of the contract.
-                if let Some(newest) = newest(tx, user.id, &of_machine)?
-                    && newest.blob.digest == blob.digest
-                    && damaged != Some(newest.id)
-                {
-                    return Ok((newest, Placed::Unused));
+        // Bytes are stored once more where the newest file of the same ones is damaged, not
+        // acknowledged as they are. Looked at before the transaction, which must not wait for a file
+        // to be read. A snapshot that becomes the newest between the two was synced by another push
+        // a moment ago: it is taken as whole.
+        let before = self.db.read(|c| newest(c, user.id, &of_machine))?;
+        let same = before.filter(|newest| newest.blob.digest == upload.digest());
+        let damaged = same.filter(|same| self.open_snapshot(same).is_err()).map(|same| same.id);
+        let event = || Event::of(user, "snapshot.push").machine(machine);
+        let done = self.store_blob(user, upload, event(), |tx, blob| {
+            let machine_ref = match mode {
+                PushMode::Append => self.upsert_machine(tx, user, machine, None)?,
+                PushMode::Idempotent(condition) => {
+                    let known = machine_ref(tx, user.id, machine)?;
+                    let (machine_ref, _) =
+                        known.filter(|(_, hidden)| !hidden).ok_or_else(not_registered)?;
+                    // The order of these questions is part of the contract.
+                    if let Some(newest) = newest(tx, user.id, &of_machine)?
+                        && newest.blob.digest == blob.digest
+                        && damaged != Some(newest.id)
+                    {
+                        return Ok((newest, false));
+                    }
+                    let newest = newest(tx, user.id, &Selector::default())?;
+                    let newest = newest.map(|newest| newest.blob.digest.to_string());
+                    if !condition.holds(newest.as_deref()) {
+                        return Err(precondition_failed());
+                    }
+                    machine_ref
                 }
-                let newest = newest(tx, user.id, &Selector::default())?;
-                let newest = newest.map(|newest| newest.blob.digest.to_string());
-                if !condition.holds(newest.as_deref()) {
-                    return Err(precondition_failed());
-                }
-            }
+            };
             self.check_room(tx, user.id, blob.size)?;
             let sql = "INSERT INTO state_snapshots (user_id, machine_ref, file, size_bytes, sha256,
                          version, message, client_timestamp, created_at)
@@ -119,19 +127,17 @@ impl Store {
             let (id, on, now) = (user.id, machine_ref, now_ms());
             let row = params![id, on, file, blob.size, digest, version, message, timestamp, now];
             let id = query_scalar(tx, sql, row)?;
-            self.audit(tx, Event::of(user, "snapshot.push").machine(machine).subject(id))?;
+            self.audit(tx, event().subject(id))?;
             if self.policy.keep > 0 {
                 self.delete_older(tx, user, machine, machine_ref)?;
             }
             let stored = newest(tx, user.id, &of_machine)?;
-            Ok((stored.ok_or_else(StoreError::no_snapshot)?, Placed::Named))
-        });
-        let push = || Event::of(user, "snapshot.push").machine(machine);
-        let (snapshot, placed) = done.inspect_err(|error| self.audit_refusal(push(), error))?;
+            Ok((stored.ok_or_else(StoreError::no_snapshot)?, true))
+        })?;
         if self.policy.keep > 0 {
             self.unlink_a_few();
         }
-        Ok((snapshot, placed == Placed::Named))
+        Ok(done)
     }
 
     /// Deletes what is beyond the newest `--keep` of a machine; of many only some, so that no push
@@ -149,18 +155,6 @@ impl Store {
         Ok(())
     }
 
-    /// The id of a machine's newest snapshot if it has this digest and its file is damaged: then
-    /// the same bytes are stored once more, not acknowledged as they are. Looked at before the
-    /// transaction, which must not wait for a file to be read. A snapshot that becomes the newest
-    /// between the two was synced by another push a moment ago: it is taken as whole.
-    fn damaged_newest(
-        &self, user: i64, of_machine: &Selector, digest: Digest,
-    ) -> Result<Option<i64>> {
-        let newest = self.db.read(|c| newest(c, user, of_machine))?;
-        let same = newest.filter(|newest| newest.blob.digest == digest);
-        Ok(same.filter(|same| self.open_snapshot(same).is_err()).map(|same| same.id))
-    }
-
     /// Finds the newest snapshot that matches; Missing also for another user's.
     pub fn snapshot(&self, user: i64, which: &Selector) -> Result<Snapshot> {
         let found = self.db.read(|c| newest(c, user, which))?;
@@ -174,33 +168,22 @@ impl Store {
         })
     }
 
-    /// At most `limit` rows of the history, newest first, and below which id the next page is.
+    /// At most `limit` snapshots of the history, newest first, and below which id the next page is.
     pub fn history(
         &self, user: i64, which: &Selector, limit: usize,
-    ) -> Result<(Vec<String>, Option<i64>)> {
+    ) -> Result<(Vec<Snapshot>, Option<i64>)> {
         // One more than asked for tells whether there is a next page.
-        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-        let page = |c: &Connection| select(c, user, which, limit + 1, "row, id", read);
-        let mut found: Vec<(String, i64)> = self.db.read(page)?;
+        let mut found = self.db.read(|c| select(c, user, which, limit + 1))?;
         let more = found.len() > limit;
         found.truncate(limit);
-        let next = found.last().filter(|_| more).map(|(_, id)| *id);
-        Ok((found.into_iter().map(|(row, _)| row).collect(), next))
+        let next = found.last().filter(|_| more).map(|last| last.id);
+        Ok((found, next))
     }
 }
 
-/// The machine that a push comes from, as its mode allows.
-fn target_machine(
-    store: &Store, tx: &Transaction<'_>, user: &User, machine: &MachineId, mode: &PushMode,
-) -> Result<i64> {
-    match (machine_ref(tx, user.id, machine)?, mode) {
-        (Some((machine_ref, false)), _) => Ok(machine_ref),
-        (_, PushMode::Idempotent(_)) => Err(StoreError::new(
-            ErrorKind::MachineNotRegistered,
-            "this machine is not registered: register it with POST /api/machines first",
-        )),
-        (_, PushMode::Append) => store.upsert_machine(tx, user, machine, None),
-    }
+fn not_registered() -> StoreError {
+    let sentence = "this machine is not registered: register it with POST /api/machines first";
+    StoreError::new(ErrorKind::MachineNotRegistered, sentence)
 }
 
 fn precondition_failed() -> StoreError {
@@ -210,36 +193,30 @@ fn precondition_failed() -> StoreError {
 
 /// The newest of a user's snapshots that match.
 fn newest(connection: &Connection, user: i64, which: &Selector) -> Result<Option<Snapshot>> {
-    let columns = "id, machine_id, file, size_bytes, sha256, row";
-    let read = |row: &Row<'_>| {
-        let (id, machine_id, json) = (row.get(0)?, row.get(1)?, row.get(5)?);
-        Ok(Snapshot { id, machine_id, blob: Blob::from_row(row, 2)?, row: json })
-    };
-    Ok(select(connection, user, which, 1, columns, read)?.pop())
+    Ok(select(connection, user, which, 1)?.pop())
 }
 
-/// These columns of a user's snapshots that match, newest first, at most `limit`.
-fn select<T>(
-    connection: &Connection, user: i64, which: &Selector, limit: usize, columns: &str,
-    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
-) -> Result<Vec<T>> {
-    // The indexed column and key to begin with.
-    let (column, key) = match &which.machine {
-        None => ("user_id", user),
-        Some(machine) => match machine_ref(connection, user, machine)? {
-            Some((machine_ref, _)) => ("machine_ref", machine_ref),
-            None => return Ok(Vec::new()),
-        },
+/// A user's snapshots that match, newest first, at most `limit`.
+fn select(
+    connection: &Connection, user: i64, which: &Selector, limit: usize,
+) -> Result<Vec<Snapshot>> {
+    // The indexed column first. The `+` keeps SQLite from choosing the larger index.
+    let machine = match which.machine {
+        None => "user_id = ?1 AND ?2 IS NULL",
+        Some(_) => "machine_ref = (SELECT id FROM machines WHERE user_id = ?1 AND machine_id = ?2)",
     };
-    // The `+` keeps SQLite from choosing the larger index.
     let sql = format!(
-        "SELECT {columns} FROM snapshot_rows
-          WHERE {column} = ?1 AND +user_id = ?2 AND id BETWEEN ?3 AND ?4
-          ORDER BY id DESC LIMIT ?5"
+        "SELECT id, machine_id, file, size_bytes, sha256, row FROM snapshot_rows
+          WHERE {machine} AND +user_id = ?1
+            AND id BETWEEN coalesce(?3, 0) AND coalesce(?3, ?4 - 1, {})
+          ORDER BY id DESC LIMIT ?5",
+        i64::MAX
     );
-    let high = which.before.map_or(i64::MAX, |before| before.saturating_sub(1));
-    let (low, high) = which.id.map_or((i64::MIN, high), |id| (id, id.min(high)));
-    query_rows(connection, &sql, params![key, user, low, high, limit], read)
+    let values = params![user, which.machine, which.id, which.before, limit];
+    query_rows(connection, &sql, values, |row| {
+        let (id, machine_id, json) = (row.get(0)?, row.get(1)?, row.get(5)?);
+        Ok(Snapshot { id, machine_id, blob: Blob::from_row(row, 2)?, row: json })
+    })
 }
 
 impl Condition {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::audit::moment;
 use super::data_dir::OFFSITE_LAST;
 use super::db::{execute, query_one, query_opt, query_rows, query_strings};
-use super::error::{Result, StoreError};
+use super::error::Result;
 use super::{Store, users};
 use crate::util::limits::FREE_BYTES_MIN;
 use crate::util::time::{DAY_MS, now_ms};
@@ -89,34 +89,29 @@ impl Store {
         let sql = "SELECT email, state, stored_bytes, nullif(iif(quota_bytes = 'default', ?1,
                           iif(quota_bytes = 'none', 0, quota_bytes)), 0) AS quota_bytes
                      FROM user_list";
-        self.table(sql, [self.of_last_start("quota_bytes")?.unwrap_or(0)])
+        self.table(sql, [self.noted(Fact::START, "quota_bytes")?.unwrap_or(0)])
     }
 
     /// All that `status` shows; a machine is silent after so many days, and never after 0.
     pub fn status(&self, stale_days: u32) -> Result<Status> {
         let (free_bytes, last_offsite) = (self.free_bytes()?, self.last_offsite()?);
-        let least = self.of_last_start("min_free_bytes")?;
+        let least = self.noted(Fact::START, "min_free_bytes")?;
         let min_free_bytes = least.map_or(FREE_BYTES_MIN, i64::unsigned_abs);
-        let quota = self.of_last_start("quota_bytes")?.unwrap_or(0);
+        let quota = self.noted(Fact::START, "quota_bytes")?.unwrap_or(0);
         let stale_ms = i64::from(stale_days) * DAY_MS;
         let values = params![now_ms(), free_bytes, min_free_bytes, quota, stale_ms, last_offsite];
-        let at = |fact| Ok::<_, StoreError>(self.noted(fact)?.map(|(_, at)| at));
         Ok(Status {
             running: self.data.server_runs()?,
             free_bytes,
             min_free_bytes,
             users: self.stored_table()?,
             machines: self.machine_table(None)?,
-            last_backup: at(Fact::GOOD_BACKUP)?,
-            failed_backup: at(Fact::FAILED_BACKUP)?,
-            last_check: at(Fact::CHECK)?,
+            last_backup: self.noted(Fact::GOOD_BACKUP, "at")?,
+            failed_backup: self.noted(Fact::FAILED_BACKUP, "at")?,
+            last_check: self.noted(Fact::CHECK, "at")?,
             last_offsite,
             attention: self.db.read(|c| query_strings(c, ATTENTION, values))?,
         })
-    }
-
-    fn of_last_start(&self, what: &str) -> Result<Option<i64>> {
-        Ok(self.noted(Fact::START)?.and_then(|(fact, _)| fact.get(what)?.as_i64()))
     }
 
     /// When the last off-site copy was made, in milliseconds since 1970, by the file that its script
@@ -132,12 +127,11 @@ impl Store {
         }
     }
 
-    /// A fact that was left, and when, in milliseconds since 1970.
-    pub fn noted(&self, fact: Fact) -> Result<Option<(Value, i64)>> {
-        let sql = "SELECT value, updated_at FROM server_state WHERE name = ?1";
-        let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get(1)?));
-        let found = self.db.read(|c| query_opt(c, sql, [fact.0], read))?;
-        Ok(found.map(|(text, at)| (serde_json::from_str(&text).unwrap_or_default(), at)))
+    /// A number of a fact that was left, or, as `at`, when that was, in milliseconds since 1970.
+    pub fn noted(&self, fact: Fact, what: &str) -> Result<Option<i64>> {
+        let sql = "SELECT iif(?2 = 'at', updated_at, value ->> ?2) FROM server_state
+                    WHERE name = ?1";
+        Ok(self.db.read(|c| query_opt(c, sql, [fact.0, what], |row| row.get(0)))?.flatten())
     }
 
     /// Leaves a fact in a transaction of its own.
@@ -176,6 +170,8 @@ impl Fact {
     pub const FAILED_BACKUP: Fact = Fact("failed_backup");
     /// How long deletion by age still waits, since the clock seemed wrong: `wait_ms`.
     pub const CLOCK_WAIT: Fact = Fact("clock_wait");
+    /// The last good commit after some in doubt, so that it writes the log: `files`.
+    pub const IN_DOUBT: Fact = Fact("in_doubt");
     /// The last check: `damaged`, `orphans`, `database`, each a number of findings.
     pub const CHECK: Fact = Fact("last_check");
 }

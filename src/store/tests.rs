@@ -12,7 +12,9 @@ use super::data_dir::DATABASE;
 use super::db::{connect_immutable, query_one, query_rows, query_scalar};
 use super::entities::Target;
 use super::error::ErrorKind;
+use super::prune::Retention;
 use super::snapshots::{Condition, PushBody, PushMode, Selector};
+use super::status::Fact;
 use super::users::NewToken;
 use super::{Policy, RowSink, Store, User};
 use crate::util::limits::{AUDIT_CHANGES_PER_DAY_MAX, AUDIT_READS_PER_DAY_MAX, IN_DOUBT_MAX};
@@ -276,7 +278,20 @@ fn no_more_files_of_commits_in_doubt_are_taken_than_are_remembered() {
     assert!(push().is_err());
     // A good commit settles them.
     store.write(|_| Ok(())).unwrap();
+    let settled = i64::try_from(IN_DOUBT_MAX).unwrap();
+    assert_eq!(store.noted(Fact::IN_DOUBT, "files").unwrap(), Some(settled), "it wrote something");
     push().unwrap();
+}
+
+#[test]
+fn without_a_rule_no_snapshot_is_old() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = started(scratch.path());
+    do_everything(&store);
+    for (keep, gone) in [(0, 0), (3, 0), (1, 2)] {
+        let retention = Retention { keep, ..Retention::default() };
+        assert_eq!(store.prune(retention, true).unwrap().snapshots, gone, "keep {keep}");
+    }
 }
 
 #[test]

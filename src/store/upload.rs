@@ -11,11 +11,14 @@ use std::sync::Arc;
 
 use rusqlite::Transaction;
 use rustix::fs::{Advice, fadvise};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+use super::audit::Event;
 use super::blobs::Blob;
 use super::data_dir::DataDir;
 use super::error::{Result, StoreError};
+use super::status::{Fact, note};
 use super::{Store, User};
 use crate::util::limits::{IN_DOUBT_MAX, RETRY_FREE_BYTES_MIN, WRITEBACK_BYTES};
 use crate::util::log;
@@ -30,7 +33,6 @@ pub struct Upload {
     name: RandomId,
     hash: Sha256,
     len: u64,
-    written_back: u64,
     /// The room on the disk that it has not taken yet.
     promised: Share,
 }
@@ -58,7 +60,7 @@ impl Store {
         let name = RandomId::draw()?;
         let file = self.data.tmp()?.create(&name.to_string())?;
         let data = Arc::clone(&self.data);
-        Ok(Upload { data, file, name, hash: Sha256::new(), len: 0, written_back: 0, promised })
+        Ok(Upload { data, file, name, hash: Sha256::new(), len: 0, promised })
     }
 
     /// A file without a name, for a response that is too long to wait in memory.
@@ -68,45 +70,43 @@ impl Store {
         tmp.unlink(&name)?;
         Ok(file)
     }
-}
 
-/// What became of a file that was put into its place.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Placed {
-    /// A row names it.
-    Named,
-    /// No row does: it is removed.
-    Unused,
-}
-
-impl Store {
-    /// Makes an upload durable, then runs the transaction that names it. If that fails or does not
-    /// name it, the file is removed.
+    /// Makes an upload durable, then runs the transaction that names it, or returns false and does
+    /// not: then the file is removed, as where it fails. `push` is noted where there is no room.
     pub(super) fn store_blob<T>(
-        &self, user: &User, upload: Upload,
-        work: impl FnOnce(&Transaction<'_>, Blob) -> Result<(T, Placed)>,
-    ) -> Result<(T, Placed)> {
+        &self, user: &User, upload: Upload, push: Event,
+        work: impl FnOnce(&Transaction<'_>, Blob) -> Result<(T, bool)>,
+    ) -> Result<(T, bool)> {
         if lock(&self.in_doubt).len() >= IN_DOUBT_MAX {
             return Err(StoreError::unusable(
                 "no push is taken until the database can be written again",
             ));
         }
-        let blob = upload.place()?;
-        let done = self.write(|tx| self.work_as(user, tx, |tx| work(tx, blob)));
-        match &done {
-            Ok((_, Placed::Named)) => {}
-            // Its row may be read from the log after a crash.
-            Err(error) if error.in_doubt => lock(&self.in_doubt).push(blob.file),
-            Ok((_, Placed::Unused)) | Err(_) => self.unlink_placed(blob.file),
-        }
-        done
+        let done = upload.place().and_then(|blob| {
+            let done = self.write_as(user, |tx| work(tx, blob));
+            match &done {
+                Ok((_, true)) => {}
+                // Its row may be read from the log after a crash.
+                Err(error) if error.in_doubt => lock(&self.in_doubt).push(blob.file),
+                Ok((_, false)) | Err(_) => self.unlink_placed(blob.file),
+            }
+            done
+        });
+        done.inspect_err(|error| self.audit_refusal(push, error))
     }
 
     /// Runs `work` in a transaction; when this returns Ok, it is on disk.
     pub(super) fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         self.notice_clock();
         let in_doubt = lock(&self.in_doubt).clone();
-        let value = self.db.write(work)?;
+        let value = self.db.write(|tx| {
+            let value = work(tx)?;
+            if !in_doubt.is_empty() {
+                // A transaction that changed nothing would write no log.
+                note(tx, Fact::IN_DOUBT, &json!({ "files": in_doubt.len() }))?;
+            }
+            Ok(value)
+        })?;
         // This good commit has overwritten in the log what earlier failed ones left there: now the
         // database itself tells whether their rows are there.
         for file in in_doubt {
@@ -122,8 +122,7 @@ impl Store {
 
     /// What cannot be removed is moved aside by the next start.
     fn unlink_placed(&self, file: RandomId) {
-        let unlinked = self.data.shard(file).and_then(|shard| shard.unlink(&file.to_string()));
-        if let Err(error) = unlinked {
+        if let Err(error) = self.unlink_stored(file) {
             log::warn(&format!("a file without a row stays until the next start: {error}"));
         }
     }
@@ -134,13 +133,13 @@ impl Upload {
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes).or_else(|e| Err(self.data.tmp()?.error("write", "", e)))?;
         self.hash.update(bytes);
+        let part = self.len / WRITEBACK_BYTES;
         self.len += bytes.len() as u64;
         self.promised.shrink(bytes.len() as u64);
-        if self.len - self.written_back >= WRITEBACK_BYTES {
+        if self.len / WRITEBACK_BYTES > part {
             // Dropping the pages makes the kernel write them now, so that the fsync at the end
             // finds little to do. A hint only: its failure changes nothing.
-            let _ = fadvise(&self.file, self.written_back, None, Advice::DontNeed);
-            self.written_back = self.len;
+            let _ = fadvise(&self.file, part * WRITEBACK_BYTES, None, Advice::DontNeed);
         }
         Ok(())
     }

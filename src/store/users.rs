@@ -8,7 +8,6 @@ use serde::Deserialize;
 use super::audit::Event;
 use super::db::{execute, query_one, query_opt, query_scalar};
 use super::error::{ErrorKind, Result, StoreError};
-use super::prune::Pruned;
 use super::{Store, User};
 use crate::util::time::now_ms;
 use crate::util::types::{Digest, Email, Key, Short};
@@ -82,7 +81,7 @@ impl Store {
             Event::of(&user, "user.remove").write(tx)?;
             Ok(files)
         })?;
-        self.unlink_deleted(&mut Pruned::default())?;
+        self.unlink_deleted(None)?;
         Ok(files)
     }
 

@@ -38,7 +38,7 @@ pub struct Metrics {
 struct Route {
     /// By method and status.
     counts: BTreeMap<(&'static str, u16), u64>,
-    /// How many took at most as long as the bound of this place, and longer than the one before.
+    /// How many took at most as long as the bound of this place.
     buckets: [u64; LATENCY_BUCKETS_S.len()],
     sum_s: f64,
 }
@@ -66,9 +66,8 @@ impl Metrics {
         let route = routes.entry(if route.is_empty() { "none" } else { route }).or_default();
         *route.counts.entry((method, status)).or_default() += 1;
         let seconds = took.as_secs_f64();
-        let bounds = LATENCY_BUCKETS_S.iter().zip(&mut route.buckets);
-        if let Some((_, bucket)) = bounds.into_iter().find(|(bound, _)| seconds <= **bound) {
-            *bucket += 1;
+        for (bound, bucket) in LATENCY_BUCKETS_S.iter().zip(&mut route.buckets) {
+            *bucket += u64::from(seconds <= *bound);
         }
         route.sum_s += seconds;
     }
@@ -101,10 +100,9 @@ impl Metrics {
         let name = "configsync_http_request_duration_seconds";
         out.describe(name, "histogram", "Time from the head to the end of the response.");
         for (route, Route { counts, buckets, sum_s }) in routes.iter() {
-            let (bucket, mut so_far) = (format!("{name}_bucket"), 0);
+            let bucket = format!("{name}_bucket");
             for (bound, n) in LATENCY_BUCKETS_S.iter().zip(buckets) {
-                so_far += n;
-                out.sample(&bucket, &[("route", route), ("le", &bound.to_string())], so_far);
+                out.sample(&bucket, &[("route", route), ("le", &bound.to_string())], n);
             }
             let count: u64 = counts.values().sum();
             out.sample(&bucket, &[("route", route), ("le", "+Inf")], count);
