@@ -190,11 +190,11 @@ fn check_fields(head: &Head) -> Result<(), Error> {
 
 /// True if a `Content-Type` field names JSON in UTF-8, or nothing.
 fn is_json(content_type: &str) -> bool {
-    let plain = content_type.to_ascii_lowercase().replace([' ', '"'], "");
-    let mut parts = plain.split(';');
-    let named = matches!(parts.next(), Some("" | "application/json"));
+    let lower = content_type.to_ascii_lowercase();
+    let mut parts = lower.split(';').map(str::trim);
+    let named = lower.is_empty() || parts.next() == Some("application/json");
     let charset = parts.find_map(|part| part.strip_prefix("charset="));
-    named && charset.is_none_or(|charset| charset == "utf-8")
+    named && charset.is_none_or(|charset| charset.trim_matches('"') == "utf-8")
 }
 
 fn is_bytes(content_type: &str) -> bool {

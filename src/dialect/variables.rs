@@ -31,7 +31,8 @@ pub fn set(app: &App, request: &Request, user: &User) -> HandlerResult {
 
 /// GET /api/projects/{id}/env.
 pub fn list(app: &App, request: &Request, user: &User) -> HandlerResult {
-    let (tier, visibility) = (request.query.one("env")?, request.query.parsed("visibility")?);
+    let tier = request.query.one("env")?.filter(|tier| !tier.is_empty());
+    let visibility = visibility(request)?;
     let project = project(request, user)?;
     app.rows(user, "variables", |rows| {
         app.store.variables(project, tier, visibility.as_ref(), rows)
@@ -41,10 +42,17 @@ pub fn list(app: &App, request: &Request, user: &User) -> HandlerResult {
 /// DELETE /api/projects/{id}/env/{name}?env=…&visibility=….
 pub fn remove(app: &App, request: &Request, user: &User) -> HandlerResult {
     let tier = request.query.one("env")?.ok_or_else(|| Error::malformed("env is needed"))?;
-    let visibility: Option<Visibility> = request.query.parsed("visibility")?;
+    let visibility = visibility(request)?;
     let visibility = visibility.as_deref().unwrap_or("shared");
     app.store.delete_variable(project(request, user)?, tier, visibility, request.param(1))?;
     Ok(Response::done(200))
+}
+
+fn visibility(request: &Request) -> Result<Option<Visibility>, Error> {
+    match request.query.one("visibility")? {
+        Some("") => Ok(None),
+        _ => request.query.parsed("visibility"),
+    }
 }
 
 fn project<'a>(request: &Request, user: &'a User) -> Result<Target<'a>, Error> {

@@ -135,13 +135,19 @@ impl<A: Admission> Connection<'_, A> {
     /// Ends a connection after its last response: closing it with something unread would reset it, and the reset
     /// could overtake the response (RFC 9112, section 9.6).
     fn linger(&mut self, user: bool) {
-        // While it is idle a stop ends it; at a stop nobody is waited for long.
-        let (bytes, ms) = match self.slot.mark_idle() && user {
-            true => (LINGER_USER_BYTES, LINGER_USER_MS),
-            false => (LINGER_BYTES, LINGER_MS),
-        };
+        let bytes = if user { LINGER_USER_BYTES } else { LINGER_BYTES };
+        let (begin, brief) = (Instant::now(), Duration::from_millis(LINGER_MS));
         let _ = self.slot.stream.shutdown(Shutdown::Write);
-        self.incoming.get_mut().allow(Duration::from_millis(ms), Duration::ZERO);
-        let _ = io::copy(&mut self.incoming.by_ref().take(bytes), &mut io::sink());
+        let (mut unread, mut piece) = (self.incoming.by_ref().take(bytes), [0; 4096]);
+        loop {
+            let patient = user && !self.slot.stopping();
+            let limit = if patient { Duration::from_millis(LINGER_USER_MS) } else { brief };
+            // A silent peer is waited for no longer than one who may not send much.
+            let left = limit.saturating_sub(begin.elapsed()).min(brief);
+            unread.get_mut().get_mut().allow(left, Duration::ZERO);
+            if !unread.read(&mut piece).is_ok_and(|n| n > 0) {
+                return;
+            }
+        }
     }
 }

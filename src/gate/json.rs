@@ -83,7 +83,7 @@ struct Splitter<'a, S, T> {
 
 impl<'a, S: BufRead, T: FnMut(&[u8]) -> Result<(), Error>> Splitter<'a, S, T> {
     fn run(mut self) -> Result<Vec<u8>, Error> {
-        let (mut name_at, mut found) = (0, Vec::new());
+        let (mut name_at, mut found) = (None, Vec::new());
         while let Some(byte) = self.peek()? {
             if self.place.depth == 0 && !b"{ \t\r\n".contains(&byte) {
                 return refuse("the body must be one JSON object");
@@ -91,12 +91,14 @@ impl<'a, S: BufRead, T: FnMut(&[u8]) -> Result<(), Error>> Splitter<'a, S, T> {
             self.next()?;
             self.keep(&[byte])?;
             if b"{,".contains(&byte) && self.place.is_top_level() {
-                name_at = self.rest.len();
+                name_at = Some(self.rest.len());
             }
             if byte != b':' || !self.place.is_top_level() {
                 continue;
             }
-            let Some(member) = self.member(name_at) else { continue };
+            // Taken: a second colon has no name, and must not have the same one read again.
+            let member = name_at.take().and_then(|at| self.member(at));
+            let Some(member) = member else { continue };
             if found.contains(&member) {
                 return refuse(&format!("{member} appears twice in the body"));
             }

@@ -7,7 +7,7 @@ use super::db::{execute, query_each, query_one, query_opt, query_scalar};
 use super::entities::Target;
 use super::error::Result;
 use super::{RowSink, Store, User};
-use crate::util::types::{Long, MachineId};
+use crate::util::types::{Long, MachineId, Short};
 
 /// What changes of a link; what is None keeps.
 #[derive(Deserialize)]
@@ -24,10 +24,10 @@ fn present<'de, D: Deserializer<'de>>(
     Deserialize::deserialize(value).map(Some)
 }
 
-/// A version of a project that a machine has now. (An id is of one kind alone, so the kind that
-/// clients send too says nothing.)
+/// A version of a project that a machine has now; of other kinds nothing is kept.
 #[derive(Deserialize)]
 pub struct Synced {
+    entity_type: Short,
     entity_id: i64,
     new_last_synced_version: u32,
 }
@@ -110,8 +110,10 @@ impl Store {
                     WHERE project_id = ?2 AND machine_ref =
                       (SELECT id FROM machines WHERE user_id = ?1 AND machine_id = ?4)";
         self.write_as(user, |tx| {
-            for Synced { entity_id, new_last_synced_version } in synced {
-                execute(tx, sql, params![user.id, entity_id, new_last_synced_version, machine])?;
+            for Synced { entity_id, new_last_synced_version: version, .. } in
+                synced.iter().filter(|synced| &*synced.entity_type == "project")
+            {
+                execute(tx, sql, params![user.id, entity_id, version, machine])?;
             }
             Ok(())
         })

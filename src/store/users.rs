@@ -59,7 +59,7 @@ impl Store {
             Change::Enable => ("user.enable", "disabled_at", &Null),
             Change::Quota(bytes) => ("user.quota", "quota_bytes", bytes),
         };
-        let ends_jwts = !matches!(what, Change::Quota(_));
+        let ends_jwts = matches!(what, Change::Password(_) | Change::Disable);
         self.write_with_reserve(|tx| {
             let sql = format!(
                 "UPDATE users SET {column} = ?2, generation = generation + ?3, updated_at = ?4

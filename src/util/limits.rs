@@ -76,7 +76,7 @@ pub const SENDFILE_BYTES: usize = 1024 * 1024;
 pub const LINGER_BYTES: u64 = 256 * 1024;
 /// The same for a signed-in user: clients that send all before they read would see no response.
 pub const LINGER_USER_BYTES: u64 = 256 * 1024 * 1024;
-/// Milliseconds that such a close may take.
+/// Milliseconds that such a close may take, and how long nothing may arrive.
 pub const LINGER_MS: u64 = 1000;
 /// Milliseconds that it may take for a signed-in user.
 pub const LINGER_USER_MS: u64 = 10_000;

@@ -234,6 +234,15 @@ fn the_rest_is_bounded_with_its_white_space() {
 }
 
 #[test]
+fn a_name_is_read_once_however_many_colons_follow() {
+    let document = format!("{{\"{}\"{}}}", "\\n".repeat(30_000), ":".repeat(60_000));
+    let begin = std::time::Instant::now();
+    let split = split_pieces(REST_MAX, [document.as_bytes()]);
+    assert!(split.is_ok(), "serde_json judges the syntax later");
+    assert!(begin.elapsed() < std::time::Duration::from_secs(5), "{:?}", begin.elapsed());
+}
+
+#[test]
 fn a_large_state_in_odd_pieces_is_decoded_whole() {
     let bytes: Vec<u8> =
         (0..100_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
