@@ -15,6 +15,7 @@ use crate::util::sync::lock;
 
 /// Counts failed logins of an account from an address, and of an address over all accounts, in a
 /// sliding window. The account alone is never refused: nobody elsewhere can lock its owner out.
+/// An API token stands for its account.
 #[derive(Default)]
 pub struct Throttle {
     /// What was typed as an account is kept as a keyed hash only.
@@ -22,20 +23,9 @@ pub struct Throttle {
     failures: Mutex<Failures>,
 }
 
-/// What somebody tries to sign in with. Each is counted apart: garbage tokens from an address do
-/// not hold up its passwords.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Secret {
-    /// Of the account that an email address names.
-    Password,
-    /// An API token, which stands for its account.
-    Token,
-}
-
 /// Who tries to sign in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Source {
-    secret: Secret,
     from: Network,
     /// None for the address over all accounts.
     account: Option<u64>,
@@ -51,10 +41,10 @@ pub struct Throttled {
 }
 
 impl Throttle {
-    /// Who tries this secret for this account from there.
-    pub fn source(&self, secret: Secret, account: &str, peer: IpAddr) -> Source {
+    /// Who tries this account from there.
+    pub fn source(&self, account: &str, peer: IpAddr) -> Source {
         let account = Some(self.account_key.hash_one(account.to_lowercase()));
-        Source { secret, from: Network::of_login(peer), account }
+        Source { from: Network::of_login(peer), account }
     }
 
     /// Refuses an attempt that would be one too many. A refusal counts nowhere, so that trying
