@@ -1,19 +1,16 @@
-//! The command line: one file a command, and what they share.
+//! The command line: a file for each command or group of them, and what they share.
 
+mod accounts;
 mod args;
 mod audit;
-mod environment;
 mod healthcheck;
 mod help;
-mod machine;
 mod maintenance;
 mod output;
 mod process;
 mod serve;
 mod settings;
 mod status;
-mod token;
-mod user;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -51,26 +48,26 @@ type Command = (&'static str, fn(Args) -> Done);
 
 const COMMANDS: [Command; 22] = [
     ("serve", serve::run),
-    ("user add", user::add),
-    ("user passwd", user::passwd),
-    ("user quota", user::quota),
-    ("user list", user::list),
-    ("user disable", user::disable),
-    ("user enable", user::enable),
-    ("user remove", user::remove),
-    ("token create", token::create),
-    ("token list", token::list),
-    ("token revoke", token::revoke),
-    ("machine list", machine::list),
-    ("machine remove", machine::remove),
+    ("user add", accounts::add_user),
+    ("user passwd", accounts::set_password),
+    ("user quota", accounts::set_quota),
+    ("user list", accounts::list_users),
+    ("user disable", accounts::disable_user),
+    ("user enable", accounts::enable_user),
+    ("user remove", accounts::remove_user),
+    ("token create", accounts::create_token),
+    ("token list", accounts::list_tokens),
+    ("token revoke", accounts::revoke_token),
+    ("machine list", accounts::list_machines),
+    ("machine remove", accounts::remove_machine),
     ("status", status::run),
     ("check", maintenance::check),
     ("backup", maintenance::backup),
     ("restore", maintenance::restore),
     ("prune", maintenance::prune),
     ("audit", audit::run),
-    ("environment list", environment::list),
-    ("environment restore", environment::restore),
+    ("environment list", accounts::list_environments),
+    ("environment restore", accounts::restore_environment),
     ("healthcheck", healthcheck::run),
 ];
 

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::accounts::new_token;
 use super::args::Args;
 use super::output::{could_not, write_out};
 use super::process::{connections_carried, notify, probe_threads, watch_signals};
 use super::settings::{address, networks, switch, unless, warn_of_unknown_variables};
-use super::token::new_token;
 use super::{CliError, Done};
 use crate::app::admission::{Admission, Listener, Ticket};
 use crate::app::turns::Turns;
