@@ -87,7 +87,7 @@ impl Store {
                 }
             }
             report.snapshots += 1;
-            progress(report.snapshots, report.bytes);
+            progress(report.bytes);
         }
         Ok(())
     }
