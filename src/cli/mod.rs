@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use crate::store::{Store, StoreError};
 use crate::util::log::{self, Level};
+use crate::util::types::visible;
 use args::Args;
 use output::{could_not, print};
 use settings::warn_of_unknown_variables;
@@ -83,7 +84,7 @@ pub fn main() -> ExitCode {
         Err(CliError::Failed(message)) => (message, 1),
     };
     log::flush();
-    let (priority, message) = (log::priority(Level::ERROR), log::escape(&message));
+    let (priority, message) = (log::priority(Level::ERROR), visible(&message));
     let _ = writeln!(std::io::stderr(), "{priority}configsync-server: {message}");
     ExitCode::from(code)
 }

@@ -27,7 +27,7 @@ use crate::store::{Policy, Started, Store, provided_jwt_key};
 use crate::util::limits;
 use crate::util::log;
 use crate::util::net::reachable;
-use crate::util::types::{Email, visible};
+use crate::util::types::Email;
 
 pub fn run(args: Args) -> Done {
     let mut settings = settings(args)?;
@@ -101,7 +101,7 @@ fn open_gate(
 /// Says what is served, and what somebody should look at; leaves a trace of the start.
 fn tell(app: &App, started: &Started) -> Done {
     let App { store, settings, .. } = app;
-    let data = visible(&settings.data.display().to_string());
+    let data = settings.data.display();
     let (version, (users, machines)) = (env!("CARGO_PKG_VERSION"), store.counts()?);
     log::info(&format!(
         "configsync-server {version} on {data}: {users} users, {machines} machines"

@@ -13,7 +13,7 @@ use super::dir::{Dir, is_file};
 use super::error::{Result, StoreError};
 use super::{Policy, Store};
 use crate::util::limits::{NAMES_SHOWN_MAX, RESERVE_BYTES};
-use crate::util::types::{RandomId, visible};
+use crate::util::types::RandomId;
 
 /// What a start found, for the log.
 pub struct Started {
@@ -43,7 +43,7 @@ impl Store {
             warnings.push(format!("{orphans} {what}"));
         }
         if !foreign.is_empty() {
-            let shown: Vec<_> = foreign.iter().take(NAMES_SHOWN_MAX).map(|n| visible(n)).collect();
+            let shown: Vec<_> = foreign.iter().take(NAMES_SHOWN_MAX).cloned().collect();
             let more = foreign.len() - shown.len();
             let (path, shown) = (store.data.path().display(), shown.join(", "));
             warnings.push(format!("left alone in {path}, not made here: {shown} ({more} more)"));
