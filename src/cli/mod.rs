@@ -32,8 +32,6 @@ pub enum CliError {
     Failed(String),
     /// `status` found what needs attention, and said so: exit code 1.
     Attention,
-    /// Whoever read a list, such as `head`, has enough: exit code 0.
-    Closed,
 }
 
 type Done = Result<(), CliError>;
@@ -78,7 +76,7 @@ pub fn main() -> ExitCode {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     log::install_panic_hook();
     let (message, code) = match run(std::env::args_os().skip(1).collect()) {
-        Ok(()) | Err(CliError::Closed) => return ExitCode::SUCCESS,
+        Ok(()) => return ExitCode::SUCCESS,
         Err(CliError::Attention) => return ExitCode::FAILURE,
         Err(CliError::Usage(message)) => (message, 2),
         Err(CliError::Failed(message)) => (message, 1),

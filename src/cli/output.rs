@@ -14,11 +14,11 @@ use crate::util::types::visible;
 
 /// Writes to standard output; a closed one is an error, not a panic.
 pub fn print(text: impl Display) -> Done {
-    write_out(text).map_err(|error| match error.kind() {
+    match write_out(text) {
         // A reader that has enough, such as `head`, is not an error.
-        ErrorKind::BrokenPipe => CliError::Closed,
-        _ => could_not("write to standard output")(error),
-    })
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(could_not("write to standard output")),
+    }
 }
 
 pub fn write_out(text: impl Display) -> std::io::Result<()> {
