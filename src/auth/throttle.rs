@@ -8,7 +8,8 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::util::limits::{
-    LOGIN_FAILURES_PER_ACCOUNT, LOGIN_FAILURES_PER_ADDRESS, LOGIN_WINDOW_S, THROTTLE_ENTRIES_MAX,
+    LOGIN_FAILURES_PER_ACCOUNT, LOGIN_FAILURES_PER_ADDRESS, LOGIN_NETWORK_BITS, LOGIN_WINDOW_S,
+    THROTTLE_ENTRIES_MAX,
 };
 use crate::util::net::Network;
 use crate::util::sync::lock;
@@ -44,7 +45,7 @@ impl Throttle {
     /// Who tries this account from there.
     pub fn source(&self, account: &str, peer: IpAddr) -> Source {
         let account = Some(self.account_key.hash_one(account.to_lowercase()));
-        Source { from: Network::of_login(peer), account }
+        Source { from: Network::of(peer, LOGIN_NETWORK_BITS), account }
     }
 
     /// Refuses an attempt that would be one too many. A refusal counts nowhere, so that trying
