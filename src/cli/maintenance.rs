@@ -1,4 +1,4 @@
-//! `check`, `backup`, `restore` and `prune`.
+//! `check`, `backup`, `restore`, `prune` and `audit`: what is asked of a whole data folder.
 
 use std::path::Path;
 
@@ -7,9 +7,11 @@ use super::output::{print, print_lines, progress};
 use super::settings::number;
 use super::{CliError, Done, open_to_read};
 use crate::store::Store;
+use crate::store::audit::{EVENTS, moment};
 use crate::store::backup::{self, Copied};
 use crate::store::prune::{Pruned, Retention};
 use crate::util::time::rfc3339;
+use crate::util::types::Email;
 
 /// `check`: verifies a data folder.
 pub fn check(args: Args) -> Done {
@@ -94,4 +96,19 @@ pub fn prune(mut args: Args) -> Done {
             "{n} files stay until the next prune: a backup or another prune is at work\n"
         )),
     }
+}
+
+/// `audit`: prints the audit log.
+pub fn audit(mut args: Args) -> Done {
+    let takes = "a time such as 2026-11-23T16:08:00Z, or a date";
+    let time = |text: &str| moment(text).ok_or_else(|| takes.to_owned());
+    let since = args.value("--since", time)?.unwrap_or(i64::MIN);
+    let until = args.value("--until", time)?.unwrap_or(i64::MAX);
+    let user = args.value("--user", Email::parse)?;
+    let event = args.value("--event", |name| match EVENTS.contains(&name) {
+        true => Ok(name.to_owned()),
+        false => Err(format!("one of {}", EVENTS.join(", "))),
+    })?;
+    let store = open_to_read(args)?;
+    store.each_audit_row(since..=until, user.as_ref(), event.as_deref(), print_lines)
 }

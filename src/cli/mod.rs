@@ -2,7 +2,6 @@
 
 mod accounts;
 mod args;
-mod audit;
 mod healthcheck;
 mod help;
 mod maintenance;
@@ -64,7 +63,7 @@ const COMMANDS: [Command; 22] = [
     ("backup", maintenance::backup),
     ("restore", maintenance::restore),
     ("prune", maintenance::prune),
-    ("audit", audit::run),
+    ("audit", maintenance::audit),
     ("environment list", accounts::list_environments),
     ("environment restore", accounts::restore_environment),
     ("healthcheck", healthcheck::run),
