@@ -5,8 +5,7 @@ use std::path::Path;
 use super::args::{Args, text};
 use super::output::{print, print_lines, progress};
 use super::settings::number;
-use super::{CliError, Done, open_to_read};
-use crate::store::Store;
+use super::{CliError, Done, open_store, open_to_read};
 use crate::store::audit::{EVENTS, moment};
 use crate::store::backup::{self, Copied};
 use crate::store::prune::{Pruned, Retention};
@@ -68,13 +67,12 @@ pub fn prune(mut args: Args) -> Done {
     let keep = args.value("--keep", number("N", 1))?;
     let older_than_days = args.value("--older-than-days", number("N", 0))?;
     let dry_run = args.flag("--dry-run");
-    let data = args.finish()?;
     if keep.is_none() && older_than_days.is_none() {
         let rule = "prune needs --keep N or --older-than-days N; see prune --help";
         return Err(CliError::Usage(rule.into()));
     }
     let retention = Retention { keep: keep.unwrap_or(0), older_than_days, audit_days: 0 };
-    let store = if dry_run { Store::open_to_read(&data)? } else { Store::open(&data)? };
+    let store = if dry_run { open_to_read(args)? } else { open_store(args)? };
     let Pruned { snapshots, deleted, orphans, bytes, waiting, clock_in_doubt, .. } =
         store.prune(retention, dry_run)?;
     let what = format!(
