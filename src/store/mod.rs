@@ -135,7 +135,7 @@ impl Store {
 
     /// Leaves a fact for `status` and metrics, and a row in the audit log, unless the folder can only
     /// be read.
-    fn leave(&self, fact: Fact, value: &Value, event: Option<Event>) {
+    pub fn leave(&self, fact: Fact, value: &Value, event: Option<Event>) {
         if !self.db.is_in_place() {
             return;
         }
@@ -144,7 +144,7 @@ impl Store {
             event.iter().try_for_each(|event| event.write(tx))
         });
         if let Err(error) = left {
-            log::warn(&format!("`status` will not show this outcome: {error}"));
+            log::warn(&format!("`status` will show an earlier state: {error}"));
         }
     }
 
