@@ -17,7 +17,7 @@
 //! Rooms, from the top down; each uses only those below it:
 //!
 //! ```text
-//! cli       one file a command
+//! cli       the command line: serve, and what administers a data folder
 //! app       tiny_http and its workers, the table of routes, admission, request and response
 //! api       the six endpoints          dialect: the routes of the released command line
 //! auth      passwords, API tokens, JWTs, throttle

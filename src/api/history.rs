@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
-use crate::app::request::are_digits;
 use crate::app::{App, Error, HandlerResult, Request};
 use crate::store::snapshots::Selector;
 use crate::store::{RowSink, User};
 use crate::util::limits::{HISTORY_PAGE_ROWS, HISTORY_PAGE_ROWS_MAX};
+use crate::util::types::are_digits;
 
 /// A page of the user's snapshots, newest first.
 pub fn history(app: &App, request: &Request, user: &User) -> HandlerResult {

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::app::request::parse_json;
 use crate::app::{App, Error, HandlerResult, Response};
 use crate::auth::password;
-use crate::auth::throttle::{Secret, Source, Throttle, Throttled};
+use crate::auth::throttle::{Source, Throttle, Throttled};
 use crate::auth::token::ApiToken;
 use crate::store::audit::Event;
 use crate::store::{ErrorKind, User};
@@ -51,7 +51,7 @@ fn by_token(app: &App, peer: IpAddr, token: &str) -> Result<User, Error> {
         Some(Ok(user)) => Ok(user),
         Some(Err(error)) if !matches!(error.kind, ErrorKind::Unauthorized(_)) => Err(error.into()),
         _ => {
-            unless_throttled(app, peer, Secret::Token, token, Throttle::attempt)?;
+            unless_throttled(app, &app.token_throttle, peer, token, Throttle::attempt)?;
             Err(failed(app, peer, None))
         }
     }
@@ -59,10 +59,10 @@ fn by_token(app: &App, peer: IpAddr, token: &str) -> Result<User, Error> {
 
 fn by_password(app: &App, peer: IpAddr, email: &str, password: &str) -> Result<User, Error> {
     // An account that is throttled is refused before it waits.
-    unless_throttled(app, peer, Secret::Password, email, Throttle::check)?;
+    unless_throttled(app, &app.password_throttle, peer, email, Throttle::check)?;
     let busy = || Error::overloaded("too many logins at once; try again");
     let permit = password::permit().ok_or_else(busy)?;
-    let source = unless_throttled(app, peer, Secret::Password, email, Throttle::attempt)?;
+    let source = unless_throttled(app, &app.password_throttle, peer, email, Throttle::attempt)?;
     let (known, hash) = app.store.password_of(email)?.unzip();
     // For an unknown user, one without a password and a disabled one the same work is done.
     let right = password::verify_with(&permit, password.as_bytes(), hash.flatten().as_deref());
@@ -70,7 +70,7 @@ fn by_password(app: &App, peer: IpAddr, email: &str, password: &str) -> Result<U
         right.map_err(|error| Error::caused_by(format_args!("no password hash: {error}")))?;
     match known {
         Some(user) if right => {
-            app.throttle.succeeded(source);
+            app.password_throttle.succeeded(source);
             Ok(user)
         }
         known => Err(failed(app, peer, known)),
@@ -79,11 +79,11 @@ fn by_password(app: &App, peer: IpAddr, email: &str, password: &str) -> Result<U
 
 /// Refuses one attempt too many; `ask` only looks, or counts the attempt.
 fn unless_throttled(
-    app: &App, peer: IpAddr, secret: Secret, account: &str,
+    app: &App, throttle: &Throttle, peer: IpAddr, account: &str,
     ask: fn(&Throttle, Source, Instant) -> Result<(), Throttled>,
 ) -> Result<Source, Error> {
-    let source = app.throttle.source(secret, account, peer);
-    let Err(throttled) = ask(&app.throttle, source, Instant::now()) else { return Ok(source) };
+    let source = throttle.source(account, peer);
+    let Err(throttled) = ask(throttle, source, Instant::now()) else { return Ok(source) };
     app.metrics.login_failures.add(1);
     if throttled.first {
         let known = app.store.password_of(&account.to_lowercase()).ok().flatten();

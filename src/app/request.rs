@@ -6,7 +6,7 @@ use super::Error;
 use super::representation::parse_tags;
 use crate::gate::json::check_nesting;
 use crate::store::snapshots::Condition;
-use crate::util::types::Rule;
+use crate::util::types::{Rule, digits};
 
 /// A request, received whole.
 pub struct Request {
@@ -130,13 +130,7 @@ impl Query {
 
 /// A row id: decimal digits that fit into 63 bits.
 pub fn parse_id(field: &str, text: &str) -> Result<i64, Error> {
-    let id = are_digits(text).then(|| text.parse().ok()).flatten();
-    id.ok_or_else(|| Error::malformed(format!("{field} must be a whole number")))
-}
-
-/// True for decimal digits alone, at least one: Rust's numbers take a sign too.
-pub fn are_digits(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+    digits(text).ok_or_else(|| Error::malformed(format!("{field} must be a whole number")))
 }
 
 /// Decodes `%41` to `A` (RFC 3986, section 2.1). The result must be UTF-8 without NUL.

@@ -26,8 +26,8 @@ use super::admission::Ticket;
 use super::request::Query;
 use super::routes::{self, Handler};
 use super::{App, Error, HandlerResult, Request, Response};
-use crate::gate::response::{Attachment, printable};
-use crate::gate::upstream::{CODE_FIELD, Handoff, ID_FIELD, SENTENCE_FIELD, Upstream};
+use crate::gate::response::printable;
+use crate::gate::upstream::{Handoff, ID_FIELD, Upstream};
 use crate::util::limits::{LONG_JSON_BYTES_MAX, WORKERS};
 use crate::util::log;
 use crate::util::sync::lock;
@@ -67,16 +67,15 @@ fn respond(app: &App, handoff: &Handoff<Ticket>, mut request: tiny_http::Request
     // A panic is logged by its hook, without what was given to it.
     let run = || dispatch(app, handoff, id, &mut request).unwrap_or_else(Response::from);
     let response = catch_unwind(AssertUnwindSafe(run));
-    let response = response.unwrap_or_else(|_| Error::internal().into());
-    let (response, attachment) = into_tiny(response);
+    let mut response = response.unwrap_or_else(|_| Error::internal().into());
     // Where the entry is gone, the gate has given up on this request.
     if let Some(id) = id
         && let Some(waiting) = lock(handoff).get_mut(&id)
     {
-        waiting.file = attachment;
+        (waiting.refusal, waiting.file) = (response.refusal.take(), response.attachment.take());
     }
     // Its only reader is the gate, which logs what it does not get.
-    let _ = request.respond(response);
+    let _ = request.respond(into_tiny(response));
 }
 
 /// Finds the handler and calls it.
@@ -129,17 +128,15 @@ fn body(request: &mut tiny_http::Request) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// The response for tiny_http, and the file that goes another way.
-fn into_tiny(response: Response) -> (tiny_http::Response<io::Cursor<Vec<u8>>>, Option<Attachment>) {
+/// What of a response goes through tiny_http.
+fn into_tiny(response: Response) -> tiny_http::Response<io::Cursor<Vec<u8>>> {
     let mut tiny = tiny_http::Response::from_data(response.body).with_status_code(response.status);
-    let code = response.code.map(|code| (CODE_FIELD.to_owned(), code));
-    let sentence = (SENTENCE_FIELD.to_owned(), response.sentence);
-    for (name, value) in response.fields.into_iter().chain(code).chain([sentence]) {
+    for (name, value) in response.fields {
         // Printable ASCII alone: no value can begin a second line, whoever wrote it.
         let value: String = printable(&value).collect();
         if let Ok(header) = tiny_http::Header::from_bytes(name, value) {
             tiny.add_header(header);
         }
     }
-    (tiny, response.attachment)
+    tiny
 }

@@ -10,6 +10,7 @@ use sha2::Sha256;
 
 use crate::util::limits::JWT_BYTES_MAX;
 use crate::util::time::now_ms;
+use crate::util::types::digits;
 
 /// What a JWT of this server says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -105,9 +106,7 @@ impl JwtKey {
         if jwt.claims.iat > now_ms() / 1000 + IAT_AHEAD_S {
             return Err("unknown");
         }
-        // The number parser alone would take a sign.
-        let digits = jwt.claims.sub.bytes().all(|b| b.is_ascii_digit());
-        let user_id = jwt.claims.sub.parse().ok().filter(|_| digits).ok_or("unknown")?;
+        let user_id = digits(&jwt.claims.sub).ok_or("unknown")?;
         Ok(Verified { user_id, generation: jwt.claims.generation, token_id: jwt.claims.tid })
     }
 }

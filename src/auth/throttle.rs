@@ -2,19 +2,21 @@
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::util::limits::{
-    LOGIN_FAILURES_PER_ACCOUNT, LOGIN_FAILURES_PER_ADDRESS, LOGIN_WINDOW_S, THROTTLE_ENTRIES_MAX,
+    LOGIN_FAILURES_PER_ACCOUNT, LOGIN_FAILURES_PER_ADDRESS, LOGIN_NETWORK_BITS, LOGIN_WINDOW_S,
+    THROTTLE_ENTRIES_MAX,
 };
 use crate::util::net::Network;
 use crate::util::sync::lock;
 
 /// Counts failed logins of an account from an address, and of an address over all accounts, in a
 /// sliding window. The account alone is never refused: nobody elsewhere can lock its owner out.
+/// An API token stands for its account.
 #[derive(Default)]
 pub struct Throttle {
     /// What was typed as an account is kept as a keyed hash only.
@@ -22,23 +24,11 @@ pub struct Throttle {
     failures: Mutex<Failures>,
 }
 
-/// What somebody tries to sign in with. Each is counted apart: garbage tokens from an address do
-/// not hold up its passwords.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Secret {
-    /// Of the account that an email address names.
-    Password,
-    /// An API token, which stands for its account.
-    Token,
-}
-
 /// Who tries to sign in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Source {
-    secret: Secret,
     from: Network,
-    /// None for the address over all accounts.
-    account: Option<u64>,
+    account: u64,
 }
 
 /// A login that is not even tried.
@@ -51,10 +41,10 @@ pub struct Throttled {
 }
 
 impl Throttle {
-    /// Who tries this secret for this account from there.
-    pub fn source(&self, secret: Secret, account: &str, peer: IpAddr) -> Source {
-        let account = Some(self.account_key.hash_one(account.to_lowercase()));
-        Source { secret, from: Network::of_login(peer), account }
+    /// Who tries this account from there.
+    pub fn source(&self, account: &str, peer: IpAddr) -> Source {
+        let account = self.account_key.hash_one(account.to_lowercase());
+        Source { from: Network::of(peer, LOGIN_NETWORK_BITS), account }
     }
 
     /// Refuses an attempt that would be one too many. A refusal counts nowhere, so that trying
@@ -68,8 +58,8 @@ impl Throttle {
     pub fn attempt(&self, source: Source, now: Instant) -> Result<(), Throttled> {
         let mut failures = lock(&self.failures);
         failures.check(source, now)?;
-        add(&mut failures.accounts, source, now);
-        add(&mut failures.addresses, source.address(), now);
+        add(&mut failures.accounts, source, LOGIN_FAILURES_PER_ACCOUNT, now);
+        add(&mut failures.addresses, source.from, LOGIN_FAILURES_PER_ADDRESS, now);
         Ok(())
     }
 
@@ -78,21 +68,8 @@ impl Throttle {
     pub fn succeeded(&self, source: Source) {
         let mut failures = lock(&self.failures);
         failures.accounts.remove(&source);
-        if let Some(entry) = failures.addresses.get_mut(&source.address()) {
+        if let Some(entry) = failures.addresses.get_mut(&source.from) {
             entry.failures.pop_back();
-        }
-    }
-}
-
-impl Source {
-    fn address(self) -> Source {
-        Source { account: None, ..self }
-    }
-
-    fn failures_max(self) -> usize {
-        match self.account {
-            Some(_) => LOGIN_FAILURES_PER_ACCOUNT,
-            None => LOGIN_FAILURES_PER_ADDRESS,
         }
     }
 }
@@ -107,7 +84,7 @@ impl Source {
 #[derive(Default)]
 struct Failures {
     accounts: HashMap<Source, Entry>,
-    addresses: HashMap<Source, Entry>,
+    addresses: HashMap<Network, Entry>,
 }
 
 #[derive(Default)]
@@ -119,15 +96,15 @@ struct Entry {
 
 impl Failures {
     fn check(&mut self, source: Source, now: Instant) -> Result<(), Throttled> {
-        let of_account = wait(&self.accounts, source, now);
-        let of_address = wait(&self.addresses, source.address(), now);
+        let of_account = wait(&self.accounts, source, LOGIN_FAILURES_PER_ACCOUNT, now);
+        let of_address = wait(&self.addresses, source.from, LOGIN_FAILURES_PER_ADDRESS, now);
         let Some(retry_after) = of_account.max(of_address) else { return Ok(()) };
         // An address that is refused as a whole is reported once, whatever accounts it makes up.
         let entry = match of_account {
-            Some(_) => self.accounts.entry(source),
-            None => self.addresses.entry(source.address()),
+            Some(_) => self.accounts.entry(source).or_default(),
+            None => self.addresses.entry(source.from).or_default(),
         };
-        let reported = &mut entry.or_default().reported;
+        let reported = &mut entry.reported;
         let first = reported.is_none_or(|at| now.saturating_duration_since(at) >= WINDOW);
         if first {
             *reported = Some(now);
@@ -137,14 +114,16 @@ impl Failures {
 }
 
 /// How long the window still holds as many failures of this source as it may.
-fn wait(log: &HashMap<Source, Entry>, source: Source, now: Instant) -> Option<Duration> {
+fn wait<S: Eq + Hash>(
+    log: &HashMap<S, Entry>, source: S, max: usize, now: Instant,
+) -> Option<Duration> {
     let failures = &log.get(&source)?.failures;
-    let oldest = failures.front().filter(|_| failures.len() >= source.failures_max())?;
+    let oldest = failures.front().filter(|_| failures.len() >= max)?;
     let age = now.saturating_duration_since(*oldest);
     WINDOW.checked_sub(age).filter(|wait| !wait.is_zero())
 }
 
-fn add(log: &mut HashMap<Source, Entry>, source: Source, now: Instant) {
+fn add<S: Eq + Hash + Copy>(log: &mut HashMap<S, Entry>, source: S, max: usize, now: Instant) {
     if log.len() >= THROTTLE_ENTRIES_MAX && !log.contains_key(&source) {
         let quietest = log.iter().min_by_key(|(_, entry)| entry.failures.back());
         if let Some(quietest) = quietest.map(|(source, _)| *source) {
@@ -152,7 +131,7 @@ fn add(log: &mut HashMap<Source, Entry>, source: Source, now: Instant) {
         }
     }
     let failures = &mut log.entry(source).or_default().failures;
-    if failures.len() >= source.failures_max() {
+    if failures.len() >= max {
         failures.pop_front();
     }
     failures.push_back(now);

@@ -133,8 +133,7 @@ pub fn text(text: &str) -> Result<String, Rule> {
 }
 
 fn parse<T>(name: &str, text: &str, read: impl Fn(&str) -> Result<T, Rule>) -> Result<T, CliError> {
-    let shown = text.escape_debug();
-    read(text).map_err(|rule| CliError::Usage(format!("{name}: invalid value `{shown}`: {rule}")))
+    read(text).map_err(|rule| CliError::Usage(format!("{name}: invalid value `{text}`: {rule}")))
 }
 
 fn usage(error: pico_args::Error) -> CliError {

@@ -1,21 +1,20 @@
-//! `check`, `backup`, `restore` and `prune`.
+//! `check`, `backup`, `restore`, `prune` and `audit`: what is asked of a whole data folder.
 
 use std::path::Path;
 
 use super::args::{Args, text};
 use super::output::{print, print_lines, progress};
 use super::settings::number;
-use super::{CliError, Done, open_to_read};
-use crate::store::Store;
+use super::{CliError, Done, open_store, open_to_read};
+use crate::store::audit::{EVENTS, moment};
 use crate::store::backup::{self, Copied};
 use crate::store::prune::{Pruned, Retention};
 use crate::util::time::rfc3339;
+use crate::util::types::Email;
 
 /// `check`: verifies a data folder.
 pub fn check(args: Args) -> Done {
-    let store = open_to_read(args)?;
-    let total = store.totals().map_or(0, |(bytes, _)| bytes);
-    let report = store.check(&mut progress("verified", total))?;
+    let report = open_to_read(args)?.check(&mut progress("verified"))?;
     let database = report.database.iter().map(|sentence| format!("database: {sentence}"));
     let orphans = report.orphans.iter().map(|path| format!("orphan without a row: {path}"));
     let found: Vec<_> = database.chain(report.damaged.iter().cloned()).chain(orphans).collect();
@@ -33,19 +32,15 @@ pub fn backup(mut args: Args) -> Done {
     let older = args.value("--incremental-from", text)?;
     let dest = args.positional("DEST", text)?;
     let store = open_to_read(args)?;
-    let mut told = progress("copied", store.totals()?.0);
     let older = older.as_deref().map(Path::new);
-    let copied = store.backup(Path::new(&dest), older, hard_link, &mut told)?;
+    let copied = store.backup(Path::new(&dest), older, hard_link, &mut progress("copied"))?;
     report(&copied, &dest)
 }
 
 /// `restore SRC`: back to `--data`.
 pub fn restore(mut args: Args) -> Done {
     let (from, to) = (args.positional("SRC", text)?, args.finish()?);
-    let from = Path::new(&from);
-    let total = Store::open_to_read(from).and_then(|store| store.totals());
-    let total = total.map_or(0, |(bytes, _)| bytes);
-    let copied = backup::restore(from, &to, &mut progress("restored", total))?;
+    let copied = backup::restore(Path::new(&from), &to, &mut progress("restored"))?;
     let at = copied.backup_time.map_or("an unknown time".into(), rfc3339);
     print(format_args!(
         "API tokens and passwords are again as they were at the backup, of {at}: what was revoked since \
@@ -72,13 +67,12 @@ pub fn prune(mut args: Args) -> Done {
     let keep = args.value("--keep", number("N", 1))?;
     let older_than_days = args.value("--older-than-days", number("N", 0))?;
     let dry_run = args.flag("--dry-run");
-    let data = args.finish()?;
     if keep.is_none() && older_than_days.is_none() {
         let rule = "prune needs --keep N or --older-than-days N; see prune --help";
         return Err(CliError::Usage(rule.into()));
     }
     let retention = Retention { keep: keep.unwrap_or(0), older_than_days, audit_days: 0 };
-    let store = if dry_run { Store::open_to_read(&data)? } else { Store::open(&data)? };
+    let store = if dry_run { open_to_read(args)? } else { open_store(args)? };
     let Pruned { snapshots, deleted, orphans, bytes, waiting, clock_in_doubt, .. } =
         store.prune(retention, dry_run)?;
     let what = format!(
@@ -100,4 +94,19 @@ pub fn prune(mut args: Args) -> Done {
             "{n} files stay until the next prune: a backup or another prune is at work\n"
         )),
     }
+}
+
+/// `audit`: prints the audit log.
+pub fn audit(mut args: Args) -> Done {
+    let takes = "a time such as 2026-11-23T16:08:00Z, or a date";
+    let time = |text: &str| moment(text).ok_or_else(|| takes.to_owned());
+    let since = args.value("--since", time)?.unwrap_or(i64::MIN);
+    let until = args.value("--until", time)?.unwrap_or(i64::MAX);
+    let user = args.value("--user", Email::parse)?;
+    let event = args.value("--event", |name| match EVENTS.contains(&name) {
+        true => Ok(name.to_owned()),
+        false => Err(format!("one of {}", EVENTS.join(", "))),
+    })?;
+    let store = open_to_read(args)?;
+    store.each_audit_row(since..=until, user.as_ref(), event.as_deref(), print_lines)
 }

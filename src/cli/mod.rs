@@ -1,19 +1,15 @@
-//! The command line: one file a command, and what they share.
+//! The command line: a file for each command or group of them, and what they share.
 
+mod accounts;
 mod args;
-mod audit;
-mod environment;
 mod healthcheck;
 mod help;
-mod machine;
 mod maintenance;
 mod output;
 mod process;
 mod serve;
 mod settings;
 mod status;
-mod token;
-mod user;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -21,6 +17,7 @@ use std::process::ExitCode;
 
 use crate::store::{Store, StoreError};
 use crate::util::log::{self, Level};
+use crate::util::types::visible;
 use args::Args;
 use output::{could_not, print};
 use settings::warn_of_unknown_variables;
@@ -34,8 +31,6 @@ pub enum CliError {
     Failed(String),
     /// `status` found what needs attention, and said so: exit code 1.
     Attention,
-    /// Whoever read a list, such as `head`, has enough: exit code 0.
-    Closed,
 }
 
 type Done = Result<(), CliError>;
@@ -51,26 +46,26 @@ type Command = (&'static str, fn(Args) -> Done);
 
 const COMMANDS: [Command; 22] = [
     ("serve", serve::run),
-    ("user add", user::add),
-    ("user passwd", user::passwd),
-    ("user quota", user::quota),
-    ("user list", user::list),
-    ("user disable", user::disable),
-    ("user enable", user::enable),
-    ("user remove", user::remove),
-    ("token create", token::create),
-    ("token list", token::list),
-    ("token revoke", token::revoke),
-    ("machine list", machine::list),
-    ("machine remove", machine::remove),
+    ("user add", accounts::add_user),
+    ("user passwd", accounts::set_password),
+    ("user quota", accounts::set_quota),
+    ("user list", accounts::list_users),
+    ("user disable", accounts::disable_user),
+    ("user enable", accounts::enable_user),
+    ("user remove", accounts::remove_user),
+    ("token create", accounts::create_token),
+    ("token list", accounts::list_tokens),
+    ("token revoke", accounts::revoke_token),
+    ("machine list", accounts::list_machines),
+    ("machine remove", accounts::remove_machine),
     ("status", status::run),
     ("check", maintenance::check),
     ("backup", maintenance::backup),
     ("restore", maintenance::restore),
     ("prune", maintenance::prune),
-    ("audit", audit::run),
-    ("environment list", environment::list),
-    ("environment restore", environment::restore),
+    ("audit", maintenance::audit),
+    ("environment list", accounts::list_environments),
+    ("environment restore", accounts::restore_environment),
     ("healthcheck", healthcheck::run),
 ];
 
@@ -80,13 +75,13 @@ pub fn main() -> ExitCode {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     log::install_panic_hook();
     let (message, code) = match run(std::env::args_os().skip(1).collect()) {
-        Ok(()) | Err(CliError::Closed) => return ExitCode::SUCCESS,
+        Ok(()) => return ExitCode::SUCCESS,
         Err(CliError::Attention) => return ExitCode::FAILURE,
         Err(CliError::Usage(message)) => (message, 2),
         Err(CliError::Failed(message)) => (message, 1),
     };
     log::flush();
-    let (priority, message) = (log::priority(Level::ERROR), log::escape(&message));
+    let (priority, message) = (log::priority(Level::ERROR), visible(&message));
     let _ = writeln!(std::io::stderr(), "{priority}configsync-server: {message}");
     ExitCode::from(code)
 }

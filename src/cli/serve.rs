@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::accounts::new_token;
 use super::args::Args;
 use super::output::{could_not, write_out};
 use super::process::{connections_carried, notify, probe_threads, watch_signals};
 use super::settings::{address, networks, switch, unless, warn_of_unknown_variables};
-use super::token::new_token;
 use super::{CliError, Done};
 use crate::app::admission::{Admission, Listener, Ticket};
 use crate::app::turns::Turns;
@@ -23,11 +23,11 @@ use crate::gate::{Config, Gate, Service};
 use crate::store::audit::Event;
 use crate::store::prune::{Pruned, Retention};
 use crate::store::status::Fact;
-use crate::store::{Policy, Started, Store, provided_jwt_key};
+use crate::store::{Policy, Store, provided_jwt_key};
 use crate::util::limits;
 use crate::util::log;
 use crate::util::net::reachable;
-use crate::util::types::{Email, visible};
+use crate::util::types::Email;
 
 pub fn run(args: Args) -> Done {
     let mut settings = settings(args)?;
@@ -43,19 +43,20 @@ pub fn run(args: Args) -> Done {
     // A systemd credential, say.
     let key = std::env::var_os("CONFIGSYNC_JWT_KEY_FILE");
     let key = key.map(|path| provided_jwt_key(path.as_ref())).transpose()?;
-    let (store, started) = Store::start(&settings.data, settings.policy)?;
+    let (store, warnings) = Store::start(&settings.data, settings.policy)?;
     let (socket_listener, socket) = store.listen_privately()?;
     let app = Arc::new(App {
         jwt_key: JwtKey::new(key.map_or_else(|| store.jwt_key(), Ok)?),
         store,
         settings,
-        throttle: Throttle::default(),
+        password_throttle: Throttle::default(),
+        token_throttle: Throttle::default(),
         response_bytes: Mutex::default(),
         turns: Turns::default(),
         metrics: Arc::default(),
     });
     init_user(&app, address)?;
-    tell(&app, &started)?;
+    tell(&app, &warnings)?;
     let handle = signals.handle();
     let upstream = server::start(&app, socket_listener, socket.path(), move || handle.close());
     let upstream = Arc::new(upstream.map_err(could_not("start the workers"))?);
@@ -98,23 +99,20 @@ fn open_gate(
 }
 
 /// Says what is served, and what somebody should look at; leaves a trace of the start.
-fn tell(app: &App, started: &Started) -> Done {
+fn tell(app: &App, warnings: &[String]) -> Done {
     let App { store, settings, .. } = app;
-    let data = visible(&settings.data.display().to_string());
+    let data = settings.data.display();
     let (version, (users, machines)) = (env!("CARGO_PKG_VERSION"), store.counts()?);
     log::info(&format!(
         "configsync-server {version} on {data}: {users} users, {machines} machines"
     ));
-    if started.new {
-        log::warn(&format!("the data folder {data} was made new"));
-    }
     if users == 0 {
         log::warn(&format!(
             "no users: make one with `configsync-server user add you@example.com --data {data}`, and \
              a token with `configsync-server token create`"
         ));
     }
-    started.warnings.iter().for_each(|warning| log::warn(warning));
+    warnings.iter().for_each(|warning| log::warn(warning));
     let Policy { quota_bytes, free_bytes_min, .. } = settings.policy;
     let free = store.free_bytes()?;
     if free < free_bytes_min {
@@ -122,11 +120,8 @@ fn tell(app: &App, started: &Started) -> Done {
             "--min-free {free_bytes_min} is above the free space of {free} bytes: pushes are refused"
         ));
     }
-    store.audit_later(Event::new("server.start"));
     let start = json!({ "quota_bytes": quota_bytes, "min_free_bytes": free_bytes_min });
-    if let Err(error) = store.note(Fact::START, &start) {
-        log::warn(&format!("`status` will show settings of an earlier start: {error}"));
-    }
+    store.leave(Fact::START, &start, Some(Event::new("server.start")));
     Ok(())
 }
 

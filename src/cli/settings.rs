@@ -129,9 +129,7 @@ pub fn number<T: TryFrom<u64>>(kind: &str, least: u64) -> impl Fn(&str) -> Resul
     let (takes, most) = match kind {
         // SQLite's integers.
         "BYTES" => ("a size such as 500M or 5G", i64::MAX.unsigned_abs()),
-        "BYTES|default" => {
-            ("a size such as 500M or 5G, or the word default", i64::MAX.unsigned_abs())
-        }
+        "BYTES|default" => ("a size such as 500M, or default", i64::MAX.unsigned_abs()),
         // A hundred years: RFC 3339 has four digits for a year.
         "HOURS" => ("a whole number such as 10", 876_000),
         "DAYS" => ("a whole number such as 10", 36_500),

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
-use super::error::CLIENT_LEFT;
 use super::head::Head;
 use super::response::Response;
 use crate::util::limits::LOG_PATH_CHARS_MAX;
@@ -18,8 +17,8 @@ pub struct AccessRecord<'a> {
     pub head: Option<&'a Head>,
     /// The route's pattern; empty if there is none.
     pub route: &'static str,
-    /// None where the client left before it.
-    pub response: Option<Response>,
+    /// Until there is one, it is as if the client had left.
+    pub response: Response,
     pub bytes_in: u64,
     pub bytes_out: u64,
     /// When its head had come.
@@ -32,12 +31,10 @@ pub struct AccessRecord<'a> {
 impl Drop for AccessRecord<'_> {
     fn drop(&mut self) {
         let took = self.started.elapsed();
-        let (status, code, reason) = match &self.response {
-            Some(response) => (response.status, response.code.clone(), response.reason),
-            None => (CLIENT_LEFT, None, None),
-        };
+        let Response { status, refusal, .. } = &self.response;
+        let (code, reason) = refusal.as_ref().map(|error| (error.code, error.reason)).unzip();
         let (method, path) = self.head.map_or(("-", "-"), |head| (&head.method, head.path()));
-        self.metrics.request(self.route, method, status, took);
+        self.metrics.request(self.route, method, *status, took);
         self.metrics.bytes_in.add(self.bytes_in);
         self.metrics.bytes_out.add(self.bytes_out);
         let path = without_secrets(path);
@@ -48,7 +45,7 @@ impl Drop for AccessRecord<'_> {
             &[
                 ("method", method.into()),
                 ("path", path.into()),
-                ("status", status.into()),
+                ("status", (*status).into()),
                 ("bytes_in", self.bytes_in.into()),
                 ("bytes_out", self.bytes_out.into()),
                 ("ms", (took.as_micros() as f64 / 1000.0).into()),
@@ -56,7 +53,7 @@ impl Drop for AccessRecord<'_> {
                 ("peer", self.peer.to_string().into()),
                 ("request_id", self.id.to_string().into()),
                 ("code", code.into()),
-                ("reason", reason.into()),
+                ("reason", reason.flatten().into()),
             ],
         );
     }

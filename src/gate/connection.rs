@@ -51,7 +51,7 @@ impl<A: Admission> Connection<'_, A> {
             id,
             head: parsed,
             route: "",
-            response: None,
+            response: Response::empty(CLIENT_LEFT),
             bytes_in: 0,
             bytes_out: 0,
             started: Instant::now(),
@@ -59,18 +59,16 @@ impl<A: Admission> Connection<'_, A> {
             peer: slot.peer,
             metrics: &gate.metrics,
         };
-        let response = match &head {
-            Ok(head) => self.respond(head, &mut record),
-            Err(error) => Err(error.clone()),
-        };
+        let response = head.as_ref().map_err(Error::clone);
+        let response = response.and_then(|head| self.respond(head, &mut record));
         // What is unread of a body cannot be told from the next request.
         let whole = |head: &Head| head.keep_alive() && record.bytes_in == head.body_bytes();
         let keep = parsed.is_some_and(whole) && !slot.stopping();
-        let response = match response {
+        record.response = match response {
             Err(error) if error.status == CLIENT_LEFT => return None,
             response => response.unwrap_or_else(Response::from),
         };
-        let response = &*record.response.insert(response);
+        let response = &record.response;
         let of_head = parsed.is_some_and(|head| head.method == "HEAD");
         let head_bytes = response.head(id, (gate.config.phrase)(response.status), !keep);
         let grace = gate.config.body_grace;

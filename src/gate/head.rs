@@ -3,6 +3,7 @@
 
 use super::error::Error;
 use crate::util::limits::{HEAD_BYTES_MAX, HEAD_FIELDS_MAX, METHOD_CHARS_MAX};
+use crate::util::types::digits;
 
 /// One request head that passed every rule. It may hold credentials and is not `Debug`.
 pub struct Head {
@@ -134,7 +135,9 @@ impl Head {
             let rule = "the Host header must be one host, and that of an absolute target";
             return Err(Error::malformed(rule));
         }
-        self.content_length = self.field("Content-Length").map(length).transpose()?;
+        let bad = || Error::malformed("the Content-Length header is not a number of bytes");
+        let length = self.field("Content-Length").map(|value| digits(value).ok_or_else(bad));
+        self.content_length = length.transpose()?;
         if self.field("Transfer-Encoding").is_some() {
             let only = "send the body with a Content-Length; Transfer-Encoding is not accepted";
             return Err(Error::new(411, "length_required", only));
@@ -207,13 +210,6 @@ fn field_line(line: &[u8]) -> Result<Option<(&'static str, String)>, Error> {
 /// The characters of a host and port (RFC 3986, section 3.2.2) but the comma, which makes a list.
 fn is_host(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(&byte))
-}
-
-/// Digits only: `parse` alone would take a sign (RFC 9110, section 8.6).
-fn length(value: &str) -> Result<u64, Error> {
-    let digits = value.bytes().all(|byte| byte.is_ascii_digit());
-    let length = value.parse().ok().filter(|_| digits);
-    length.ok_or_else(|| Error::malformed("the Content-Length header is not a number of bytes"))
 }
 
 /// A character of a token (RFC 9110, section 5.6.2).

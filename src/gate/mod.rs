@@ -137,8 +137,7 @@ impl Gate {
     /// Never ends before a stop: on any error, such as no free descriptor, it waits and goes on.
     fn accept_all<A: Admission>(self: &Arc<Gate>, service: &Arc<Service<A>>) {
         loop {
-            let accepted = self.listener.accept();
-            match accepted {
+            match self.listener.accept() {
                 _ if self.stopping.load(Ordering::SeqCst) => return,
                 Ok((stream, address)) => self.take_in(service, stream, address.ip().to_canonical()),
                 Err(_) => sleep(Duration::from_millis(ACCEPT_PAUSE_MS)),

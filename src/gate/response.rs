@@ -13,12 +13,9 @@ use crate::util::types::RandomId;
 pub struct Response {
     /// RFC 9110 status code.
     pub status: u16,
-    /// What follows the standard phrase in the status line; empty for nothing.
-    pub sentence: String,
-    /// The machine word of a refusal, for the log.
-    pub code: Option<String>,
-    /// What the log says beside it.
-    pub reason: Option<&'static str>,
+    /// Why the request is refused: its sentence follows the standard phrase in the status line, and
+    /// the log has the rest.
+    pub refusal: Option<Error>,
     /// Fields beside those that every response has.
     pub fields: Vec<(String, String)>,
     /// The body that is in memory.
@@ -68,9 +65,9 @@ impl Response {
     /// value can begin a second line.
     pub fn head(&self, id: RandomId, phrase: &str, close: bool) -> String {
         let mut head = format!("HTTP/1.1 {} {phrase}", self.status);
-        if !self.sentence.is_empty() {
+        if let Some(Error { sentence, .. }) = &self.refusal {
             head.push_str(": ");
-            head.extend(printable(&self.sentence).take(SENTENCE_BYTES_MAX));
+            head.extend(printable(sentence).take(SENTENCE_BYTES_MAX));
         }
         let date = httpdate::fmt_http_date(SystemTime::now());
         let mut field = |name: &str, value: &str| {
@@ -102,10 +99,8 @@ impl From<Error> for Response {
     fn from(error: Error) -> Response {
         let body = serde_json::json!({ "error": error.sentence, "code": error.code });
         let response = Response::text(error.status, "application/json", body.to_string());
-        let response =
-            error.fields.into_iter().fold(response, |r, (name, value)| r.with(name, value));
-        let (sentence, code, reason) = (error.sentence, Some(error.code.to_owned()), error.reason);
-        Response { sentence, code, reason, ..response }
+        let response = error.fields.iter().fold(response, |r, (name, value)| r.with(name, value));
+        Response { refusal: Some(error), ..response }
     }
 }
 
@@ -121,7 +116,7 @@ mod tests {
     #[test]
     fn no_value_begins_a_second_line() {
         let response = Response {
-            sentence: "a\r\nX-Evil: 1\r\n\r\nb".into(),
+            refusal: Some(Error::malformed("a\r\nX-Evil: 1\r\n\r\nb")),
             ..Response::empty(404).with("X-Name", "é\nX-Evil: 2\r")
         };
         let head = response.head(RandomId(0), "Not Found", true);

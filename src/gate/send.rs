@@ -11,7 +11,7 @@ use rustix::net::sockopt::set_tcp_cork;
 
 use super::min_rate::MinRate;
 use super::response::{Attachment, Response};
-use crate::util::limits::{PIECE_BYTES, SEGMENT_BYTES, SENDFILE_BYTES};
+use crate::util::limits::{PIECE_BYTES, SENDFILE_BYTES};
 
 /// Sends a head and, unless the request was HEAD, the body. Returns how many bytes of the body
 /// went into the socket, and whether that was all.
@@ -21,39 +21,33 @@ pub fn send(
     let body = if without_body { &[][..] } else { &response.body };
     let file = response.attachment.as_ref().filter(|_| !without_body);
     // With the cork in, the kernel sends full segments alone: else a blocking sender would sleep
-    // and be woken for every few of them. Small responses leave in one write anyway.
+    // and be woken for every few of them. Without a file all leaves in one write anyway.
     let corked = file.is_some() && set_tcp_cork(stream, true).is_ok();
-    let mut out = BufWriter::with_capacity(SEGMENT_BYTES, MinRate::new(stream, grace));
+    let mut out = MinRate::new(stream, grace);
     let sent = send_all(&mut out, head, body, file);
     if corked {
         let _ = set_tcp_cork(stream, false);
     }
-    let written = out.get_ref().transferred;
-    (written.saturating_sub(head.len() as u64), sent)
+    (out.transferred.saturating_sub(head.len() as u64), sent)
 }
 
-type Out<'a> = BufWriter<MinRate<&'a TcpStream>>;
-
 fn send_all(
-    out: &mut Out<'_>, head: &str, body: &[u8], file: Option<&Attachment>,
+    out: &mut MinRate<&TcpStream>, head: &str, body: &[u8], file: Option<&Attachment>,
 ) -> io::Result<()> {
-    out.write_all(head.as_bytes())?;
     let offset = file.map_or(body.len(), |file| file.offset);
     let (before, after) = body.split_at_checked(offset).ok_or(io::ErrorKind::InvalidData)?;
-    out.write_all(before)?;
+    out.write_all(&[head.as_bytes(), before].concat())?;
     if let Some(Attachment { file, len, base64, .. }) = file {
         if *base64 {
             send_base64(out, file, *len)?;
         } else {
-            out.flush()?;
-            out.get_mut().send_file(file, *len)?;
+            out.send_file(file, *len)?;
         }
     }
-    out.write_all(after)?;
-    out.flush()
+    out.write_all(after)
 }
 
-fn send_base64(out: &mut Out<'_>, file: &File, len: u64) -> io::Result<()> {
+fn send_base64(out: &mut MinRate<&TcpStream>, file: &File, len: u64) -> io::Result<()> {
     let mut file = BufReader::with_capacity(PIECE_BYTES, file.take(len));
     let mut encoder = EncoderWriter::new(BufWriter::with_capacity(PIECE_BYTES, out), &STANDARD);
     whole(io::copy(&mut file, &mut encoder)? == len)?;

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use super::Gate;
 use super::error::Error;
 use super::peer::is_proxy;
+use crate::util::limits::PEER_NETWORK_BITS;
 use crate::util::net::Network;
 use crate::util::sync::lock;
 
@@ -34,7 +35,7 @@ impl Gate {
     pub fn take(self: &Arc<Self>, stream: &Arc<TcpStream>, peer: IpAddr) -> Option<Slot> {
         let mut open = lock(&self.open);
         let of_proxy = is_proxy(&self.config.trusted_proxies, peer);
-        let network = (!of_proxy).then(|| Network::of_peer(peer));
+        let network = (!of_proxy).then(|| Network::of(peer, PEER_NETWORK_BITS));
         let full = open.len() >= self.config.connections_max;
         if full || network.is_some_and(|network| self.is_full(&open, network)) {
             self.metrics.refused.add(1);
@@ -69,7 +70,7 @@ impl Slot {
     /// A request of `client` came. On a proxy's connection it takes a slot of its client until it
     /// is answered; 503 if there is none.
     pub fn begin_request(&self, client: IpAddr) -> Result<(), Error> {
-        let (mut open, client) = (lock(&self.gate.open), Network::of_peer(client));
+        let (mut open, client) = (lock(&self.gate.open), Network::of(client, PEER_NETWORK_BITS));
         let full = self.gate.is_full(&open, client);
         let Some(open) = open.get_mut(&self.stream.as_raw_fd()) else { return Ok(()) };
         if open.peer.is_none() && full {

@@ -2,8 +2,8 @@
 //!
 //! Over a link goes one canonical request at a time: printable ASCII that the gate wrote itself, a
 //! whole body of at most 1 MiB, one unguessable id. What cannot be a header field waits in one
-//! table under that id: the ticket of an admitted request, and on the way back a file that belongs
-//! to the response (as with X-Sendfile of nginx). Each is claimed once.
+//! table under that id: the ticket of an admitted request, and on the way back why it is refused or
+//! a file that belongs to the response (as with X-Sendfile of nginx). Each is claimed once.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -23,11 +23,6 @@ use crate::util::types::RandomId;
 
 /// The field that carries the id of a request to the application, and to the client in the end.
 pub const ID_FIELD: &str = "X-Request-Id";
-/// Fields of the application's response that are for the gate alone: the sentence of the status
-/// line, and the machine word for the log.
-pub const SENTENCE_FIELD: &str = "X-Gate-Sentence";
-/// As [`SENTENCE_FIELD`].
-pub const CODE_FIELD: &str = "X-Gate-Code";
 
 /// The fields of a request that the application reads.
 const FORWARDED: [&str; 3] = ["Accept", "If-Match", "If-None-Match"];
@@ -38,6 +33,8 @@ pub type Handoff<T> = Mutex<HashMap<RandomId, Waiting<T>>>;
 pub struct Waiting<T> {
     /// None once a worker has claimed it.
     pub ticket: Option<T>,
+    /// Of the response.
+    pub refusal: Option<Error>,
     /// Of the response.
     pub file: Option<Attachment>,
 }
@@ -76,7 +73,8 @@ impl<T> Upstream<T> {
     ) -> Result<Response, Error> {
         let busy = || Error::overloaded("all workers are busy; try again");
         let mut place = self.links.take(Duration::from_secs(WORKER_WAIT_S)).ok_or_else(busy)?;
-        lock(&self.handoff).insert(id, Waiting { ticket: Some(ticket), file: None });
+        let waiting = Waiting { ticket: Some(ticket), refusal: None, file: None };
+        lock(&self.handoff).insert(id, waiting);
         let request = [canonical(id, head, body.len()).as_bytes(), body].concat();
         let again = || open(&self.socket, Duration::from_secs(WORKER_RESPONSE_S));
         let response = place.value.take().map_or_else(again, Ok).and_then(|mut link| {
@@ -86,8 +84,9 @@ impl<T> Upstream<T> {
             Ok(response)
         });
         // A ticket that no worker took is dropped, and its guards undo what it held.
-        let attachment = lock(&self.handoff).remove(&id).and_then(|waiting| waiting.file);
-        response.map(|response| Response { attachment, ..response }).map_err(|error| {
+        let waited = lock(&self.handoff).remove(&id);
+        let (refusal, attachment) = waited.map_or((None, None), |it| (it.refusal, it.file));
+        response.map(|response| Response { refusal, attachment, ..response }).map_err(|error| {
             // Of `open` alone: nothing listens there.
             if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) {
                 (self.on_lost)();
@@ -139,8 +138,6 @@ fn exchange(
         let (name, value) = line.split_once(": ").ok_or_else(|| malformed("field"))?;
         match name {
             "Content-Length" => response.declared = value.parse().ok(),
-            SENTENCE_FIELD => response.sentence = value.to_owned(),
-            CODE_FIELD => response.code = Some(value.to_owned()),
             // Every response gets these from the gate.
             "Server" | "Date" => {}
             _ => response.fields.push((name.to_owned(), value.to_owned())),

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::audit::Event;
 use super::blobs::{Blob, differs, hash_pieces, open_verified, reason};
-use super::check::stored_files;
+use super::check::{bytes_of, stored_files};
 use super::data_dir::{
     DATABASE, DataDir, LOST_AND_FOUND, SNAPSHOTS, close_to_others, make_folder, make_folders,
     shard_of,
@@ -160,9 +160,11 @@ fn fill(
     let mut connection = connect(&partial)?;
     copied.backup_time = make_it_a_copy(&mut connection)?;
     root.make_dir(SNAPSHOTS)?;
-    for (what, blob) in stored_files(&connection)? {
+    let files = stored_files(&connection)?;
+    let total = bytes_of(&files);
+    for (what, blob) in files {
         transfer(from, to, links, what, blob, &mut copied)?;
-        progress(copied.files, copied.bytes);
+        progress(copied.bytes, total);
     }
     connection.close().map_err(|(_, e)| e)?;
     // One call for all files: a sync of each would wait for the disk a thousand times.

@@ -65,7 +65,9 @@ impl Store {
 
     /// Compares every row with its file.
     fn check_rows(&self, report: &mut Report, progress: Progress<'_>) -> Result<()> {
-        for (what, blob) in self.db.read(stored_files)? {
+        let files = self.db.read(stored_files)?;
+        let total = bytes_of(&files);
+        for (what, blob) in files {
             match open_verified(&self.data, blob, None) {
                 Ok(_) => report.bytes += blob.size,
                 // Deleted since its row was read: no damage.
@@ -87,7 +89,7 @@ impl Store {
                 }
             }
             report.snapshots += 1;
-            progress(report.snapshots, report.bytes);
+            progress(report.bytes, total);
         }
         Ok(())
     }
@@ -120,4 +122,9 @@ impl Store {
 pub(super) fn stored_files(connection: &Connection) -> Result<Vec<(String, Blob)>> {
     let sql = "SELECT what, file, size_bytes, sha256 FROM stored_files ORDER BY file";
     query_rows(connection, sql, [], |row| Ok((row.get(0)?, Blob::from_row(row, 1)?)))
+}
+
+/// The bytes of these files together.
+pub(super) fn bytes_of(files: &[(String, Blob)]) -> u64 {
+    files.iter().fold(0, |total, (_, blob)| total.saturating_add(blob.size))
 }

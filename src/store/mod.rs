@@ -39,7 +39,6 @@ use serde_json::Value;
 pub use credentials::User;
 pub use error::{ErrorKind, Result, StoreError};
 pub use jwt_key::provided_jwt_key;
-pub use start::Started;
 pub use upload::Upload;
 
 use crate::util::log;
@@ -76,7 +75,7 @@ impl Policy {
 /// Takes the rows of a list, each a JSON object, one after the other.
 pub type RowSink<'a> = &'a mut dyn FnMut(&str) -> Result<()>;
 
-/// Told now and then how many files and bytes are done.
+/// Told now and then how many bytes are done, and of how many.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
 /// One data folder, open.
@@ -136,7 +135,7 @@ impl Store {
 
     /// Leaves a fact for `status` and metrics, and a row in the audit log, unless the folder can only
     /// be read.
-    fn leave(&self, fact: Fact, value: &Value, event: Option<Event>) {
+    pub fn leave(&self, fact: Fact, value: &Value, event: Option<Event>) {
         if !self.db.is_in_place() {
             return;
         }
@@ -145,7 +144,7 @@ impl Store {
             event.iter().try_for_each(|event| event.write(tx))
         });
         if let Err(error) = left {
-            log::warn(&format!("`status` will not show this outcome: {error}"));
+            log::warn(&format!("`status` will show an earlier state: {error}"));
         }
     }
 

@@ -13,19 +13,12 @@ use super::dir::{Dir, is_file};
 use super::error::{Result, StoreError};
 use super::{Policy, Store};
 use crate::util::limits::{NAMES_SHOWN_MAX, RESERVE_BYTES};
-use crate::util::types::{RandomId, visible};
-
-/// What a start found, for the log.
-pub struct Started {
-    /// There was no data folder.
-    pub new: bool,
-    /// What the operator should know, a sentence each.
-    pub warnings: Vec<String>,
-}
+use crate::util::types::RandomId;
 
 impl Store {
-    /// Takes or makes the data folder of a server.
-    pub fn start(root: &Path, policy: Policy) -> Result<(Store, Started)> {
+    /// Takes or makes the data folder of a server. Returns also what the operator should know, a
+    /// sentence each.
+    pub fn start(root: &Path, policy: Policy) -> Result<(Store, Vec<String>)> {
         let (data, new) = DataDir::start(root)?;
         // Before anything is made beside it: then an empty database stands alone.
         let db = Database::open(&data)?;
@@ -34,6 +27,9 @@ impl Store {
         let store = Store::with(data, db, policy, true);
         store.refuse_damage()?;
         let mut warnings = Vec::new();
+        if new {
+            warnings.push(format!("the data folder {} was made new", root.display()));
+        }
         if let Err(error) = store.db.mark() {
             warnings.push(format!("a database that is written over will not be noticed: {error}"));
         }
@@ -43,7 +39,7 @@ impl Store {
             warnings.push(format!("{orphans} {what}"));
         }
         if !foreign.is_empty() {
-            let shown: Vec<_> = foreign.iter().take(NAMES_SHOWN_MAX).map(|n| visible(n)).collect();
+            let shown: Vec<_> = foreign.iter().take(NAMES_SHOWN_MAX).cloned().collect();
             let more = foreign.len() - shown.len();
             let (path, shown) = (store.data.path().display(), shown.join(", "));
             warnings.push(format!("left alone in {path}, not made here: {shown} ({more} more)"));
@@ -51,7 +47,7 @@ impl Store {
         if let Err(error) = store.keep_reserve() {
             warnings.push(format!("no room is kept for a command on a full disk: {error}"));
         }
-        Ok((store, Started { new, warnings }))
+        Ok((store, warnings))
     }
 
     /// A server on a damaged database would make the damage worse. About 0.7 ms for a thousand rows.

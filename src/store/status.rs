@@ -134,11 +134,6 @@ impl Store {
         Ok(self.db.read(|c| query_opt(c, sql, [fact.0, what], |row| row.get(0)))?.flatten())
     }
 
-    /// Leaves a fact in a transaction of its own.
-    pub fn note(&self, fact: Fact, value: &Value) -> Result<()> {
-        self.write(|tx| note(tx, fact, value))
-    }
-
     /// The address again, if there is such a user.
     fn known<'a>(&self, email: Option<&'a Email>) -> Result<Option<&'a Email>> {
         email.map(|email| self.db.read(|c| users::find(c, email)).map(|_| email)).transpose()

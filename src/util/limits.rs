@@ -62,9 +62,6 @@ pub const PIECE_BYTES: usize = 64 * 1024;
 pub const BODY_GRACE_S: u64 = 10;
 /// Bytes a second that a body or a response must move once its grace is over.
 pub const RATE_MIN_BYTES_PER_S: u64 = 1024;
-/// Bytes of a response that are collected before they are sent: its head and a small body leave in
-/// one segment.
-pub const SEGMENT_BYTES: usize = 8 * 1024;
 /// Milliseconds that one call may wait for room in a socket before the rate is looked at.
 pub const SEND_WAIT_MS: u64 = 250;
 /// Connections that wait to be accepted: a burst must not be lost in the kernel.

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::util::limits::{LOG_LINES_MAX, LOG_PAUSE_MS};
 use crate::util::time::{now_ms, rfc3339};
+use crate::util::types::visible;
 
 /// How much a line matters: its word in the line, and its priority for the journal (syslog(3)).
 #[derive(Clone, Copy)]
@@ -95,7 +96,8 @@ pub fn priority(level: Level) -> String {
 }
 
 fn text_line(level: Level, msg: &str, fields: &[(&str, Value)]) -> String {
-    let mut line = format!("{} {:5} {}", rfc3339(now_ms()), level.0, escape(msg));
+    // A line break inside a message would forge a second line.
+    let mut line = format!("{} {:5} {}", rfc3339(now_ms()), level.0, visible(msg));
     for (key, value) in fields {
         match value {
             Value::Null => {}
@@ -108,14 +110,9 @@ fn text_line(level: Level, msg: &str, fields: &[(&str, Value)]) -> String {
     line
 }
 
-/// A line break inside a message would forge a second line.
-pub fn escape(msg: &str) -> String {
-    msg.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
 fn json_line(level: Level, msg: &str, fields: &[(&str, Value)]) -> String {
     let time = rfc3339(now_ms()).into();
-    let every = [("time", time), ("level", level.0.into()), ("msg", msg.into())];
+    let every = [("time", time), ("level", level.0.into()), ("msg", visible(msg).into())];
     let members = every.iter().chain(fields);
     let object: Map<_, _> = members.map(|(key, value)| ((*key).into(), value.clone())).collect();
     Value::Object(object).to_string()
@@ -178,7 +175,7 @@ mod tests {
         let line =
             text_line(Level::WARN, "a\nb", &[("path", "/x\n".into()), ("user", Value::Null)]);
         assert!(!line.contains('\n'));
-        assert!(line.ends_with("warn  a b path=\"/x\\n\""), "{line}");
+        assert!(line.ends_with("warn  a\\u{a}b path=\"/x\\n\""), "{line}");
     }
 
     #[test]

@@ -4,8 +4,6 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
-use super::limits::{LOGIN_NETWORK_BITS, PEER_NETWORK_BITS};
-
 /// All addresses of one family that begin with the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Network {
@@ -15,23 +13,13 @@ pub struct Network {
 }
 
 impl Network {
-    /// What counts as one client when connections are counted.
-    pub fn of_peer(address: IpAddr) -> Network {
-        Network::of(address, PEER_NETWORK_BITS)
-    }
-
-    /// What counts as one client when failed logins are counted.
-    pub fn of_login(address: IpAddr) -> Network {
-        Network::of(address, LOGIN_NETWORK_BITS)
-    }
-
     /// True if the address is one of this network.
     pub fn contains(&self, address: IpAddr) -> bool {
         Network::of(address, self.bits) == *self
     }
 
     /// The network of so many bits, or of all that the address has.
-    fn of(address: IpAddr, bits: u32) -> Network {
+    pub fn of(address: IpAddr, bits: u32) -> Network {
         // An IPv4 peer of a dual-stack socket appears as ::ffff:a.b.c.d.
         let (address, bits_max) = match address.to_canonical() {
             IpAddr::V4(v4) => (v4.to_ipv6_mapped(), 32),
@@ -71,6 +59,7 @@ pub fn reachable(listen: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::util::limits::{LOGIN_NETWORK_BITS, PEER_NETWORK_BITS};
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -78,7 +67,8 @@ mod tests {
 
     #[test]
     fn every_ipv4_address_is_a_client_of_its_own() {
-        for of in [Network::of_peer, Network::of_login] {
+        for bits in [PEER_NETWORK_BITS, LOGIN_NETWORK_BITS] {
+            let of = |address| Network::of(address, bits);
             assert_ne!(of(address("192.0.2.1")), of(address("192.0.2.2")));
             assert_eq!(of(address("::ffff:192.0.2.1")), of(address("192.0.2.1")));
             assert_ne!(of(address("::ffff:192.0.2.1")), of(address("::ffff:192.0.2.2")));
@@ -93,9 +83,10 @@ mod tests {
             ("2001:db8:1:2ff::1", false, true),
             ("2001:db8:1:300::1", false, false),
         ] {
-            let other = address(other);
-            assert_eq!(Network::of_peer(first) == Network::of_peer(other), peer, "{other}");
-            assert_eq!(Network::of_login(first) == Network::of_login(other), login, "{other}");
+            for (bits, same) in [(PEER_NETWORK_BITS, peer), (LOGIN_NETWORK_BITS, login)] {
+                let of = |address| Network::of(address, bits);
+                assert_eq!(of(first) == of(address(other)), same, "{other}");
+            }
         }
     }
 

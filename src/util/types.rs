@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::{Deref, RangeInclusive};
+use std::str::FromStr;
 
 use base64::Engine as _;
 use rusqlite::ToSql;
@@ -208,6 +209,16 @@ impl fmt::Display for RandomId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)
     }
+}
+
+/// A number of decimal digits and nothing else, if it fits: Rust's own parser takes a sign too.
+pub fn digits<T: FromStr>(text: &str) -> Option<T> {
+    are_digits(text).then(|| text.parse().ok()).flatten()
+}
+
+/// True for decimal digits alone, at least one.
+pub fn are_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
 #[cfg(test)]

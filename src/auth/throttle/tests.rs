@@ -1,6 +1,5 @@
 use std::net::Ipv4Addr;
 
-use super::Secret::{Password, Token};
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -11,7 +10,7 @@ fn address(n: u32) -> IpAddr {
 
 impl Throttle {
     fn guess(&self, account: &str, from: u32, now: Instant) -> Result<(), Throttled> {
-        self.attempt(self.source(Password, account, address(from)), now)
+        self.attempt(self.source(account, address(from)), now)
     }
 
     /// Makes one failed attempt after another until one is refused, at most `max`; how many.
@@ -55,7 +54,7 @@ fn the_101st_failure_of_an_address_is_refused_for_every_account() {
 fn the_addresses_of_an_ipv6_56_count_as_one() {
     let (throttle, now) = fresh();
     let guess = |address: &str| {
-        let source = throttle.source(Password, "a", address.parse().unwrap());
+        let source = throttle.source("a", address.parse().unwrap());
         throttle.attempt(source, now)
     };
     for i in 0..10 {
@@ -63,18 +62,6 @@ fn the_addresses_of_an_ipv6_56_count_as_one() {
     }
     assert!(guess("2001:db8:0:ff::1").is_err());
     assert!(guess("2001:db8:0:100::1").is_ok(), "the next /56");
-}
-
-#[test]
-fn tokens_and_passwords_are_counted_apart() {
-    let (throttle, now) = fresh();
-    for i in 0..100 {
-        let token = throttle.source(Token, &i.to_string(), address(1));
-        assert!(throttle.attempt(token, now).is_ok(), "{i}");
-    }
-    let token = throttle.source(Token, "ada", address(1));
-    assert!(throttle.attempt(token, now).is_err());
-    assert_eq!(throttle.fail("ada", 1, now, 50), 10);
 }
 
 #[test]
@@ -105,7 +92,7 @@ fn refused_attempts_do_not_prolong_the_wait() {
 #[test]
 fn an_attempt_counts_before_anybody_knows_how_it_ends_and_a_look_counts_nowhere() {
     let (throttle, now) = fresh();
-    let source = throttle.source(Password, "a", address(1));
+    let source = throttle.source("a", address(1));
     assert!((0..50).all(|_| throttle.check(source, now).is_ok()));
     assert_eq!(throttle.fail("a", 1, now, 10), 10);
     assert!(throttle.check(source, now).is_err());
@@ -117,7 +104,7 @@ fn a_success_clears_the_account_from_that_address_only() {
     throttle.fail("a", 2, now, 10);
     throttle.fail("a", 1, now, 9);
     assert!(throttle.guess("a", 1, now).is_ok());
-    throttle.succeeded(throttle.source(Password, "a", address(1)));
+    throttle.succeeded(throttle.source("a", address(1)));
     assert_eq!(throttle.fail("a", 1, now, 50), 10);
     assert!(throttle.guess("a", 2, now).is_err());
 }
@@ -130,7 +117,7 @@ fn a_success_takes_back_only_its_own_attempt_from_the_address() {
     }
     for _ in 0..5 {
         assert!(throttle.guess("own", 1, now).is_ok());
-        throttle.succeeded(throttle.source(Password, "own", address(1)));
+        throttle.succeeded(throttle.source("own", address(1)));
     }
     assert!(throttle.guess("y", 1, now).is_ok());
     assert!(throttle.guess("z", 1, now).is_err());
@@ -213,6 +200,6 @@ fn a_clock_read_out_of_order_does_no_harm() {
 #[test]
 fn nothing_typed_is_kept_in_clear() {
     let (throttle, _) = fresh();
-    let source = throttle.source(Password, "ada@x.org", address(1));
+    let source = throttle.source("ada@x.org", address(1));
     assert!(!format!("{source:?}").contains("ada"));
 }
