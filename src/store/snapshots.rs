@@ -163,9 +163,7 @@ impl Store {
 
     /// Opens a snapshot's file after its digest was compared.
     pub fn open_snapshot(&self, snapshot: &Snapshot) -> Result<File> {
-        self.open_blob(snapshot.blob, StoreError::no_snapshot, || {
-            format!("snapshot {}", snapshot.id)
-        })
+        self.open_blob(snapshot.blob, StoreError::no_snapshot())
     }
 
     /// At most `limit` snapshots of the history, newest first, and below which id the next page is.
