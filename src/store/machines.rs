@@ -1,6 +1,6 @@
 //! Machines of a user.
 
-use rusqlite::{Connection, Row, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 use serde::Deserialize;
 
 use super::audit::Event;
@@ -88,8 +88,8 @@ impl Store {
             let user = users::find(tx, email)?;
             let sql = "DELETE FROM machines WHERE user_id = ?1 AND machine_id = ?2
                        RETURNING id, snapshot_count";
-            let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-            let (id, snapshots) = query_one(tx, "machine", sql, params![user.id, machine], read)?;
+            let values = params![user.id, machine];
+            let (id, snapshots) = query_one(tx, "machine", sql, values, |row| row.try_into())?;
             Event::of(&user, "machine.remove").machine(machine).subject(id).write(tx)?;
             Ok(snapshots)
         })?;
@@ -110,5 +110,5 @@ pub(super) fn machine_ref(
 ) -> Result<Option<(i64, bool)>> {
     let sql =
         "SELECT id, hidden_at IS NOT NULL FROM machines WHERE user_id = ?1 AND machine_id = ?2";
-    query_opt(connection, sql, params![user, machine], |row| Ok((row.get(0)?, row.get(1)?)))
+    query_opt(connection, sql, params![user, machine], |row| row.try_into())
 }

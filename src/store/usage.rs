@@ -61,6 +61,6 @@ impl Store {
         let sql = "SELECT stored_bytes, nullif(coalesce(quota_bytes, ?2), 0) FROM users
                     WHERE id = ?1";
         let values = params![user_id, self.policy.quota_bytes];
-        query_one(connection, "user", sql, values, |row| Ok((row.get(0)?, row.get(1)?)))
+        query_one(connection, "user", sql, values, |row| row.try_into())
     }
 }
