@@ -2,7 +2,7 @@
 //! handler says who may call it.
 
 use crate::api::snapshots::STATE;
-use crate::api::{health, history, login, machines, metrics, page, snapshots, usage};
+use crate::api::{health, login, machines, metrics, page, snapshots, usage};
 use crate::app::request::percent_decode;
 use crate::app::{App, Error, HandlerResult, Request};
 use crate::dialect::entities::CIPHERTEXT;
@@ -84,7 +84,7 @@ pub static ROUTES: &[Route] = &[
     route("POST", "/api/machines", Json, SignedIn(machines::register)),
     route("GET", "/api/machines/snapshot", Nothing, SignedIn(snapshots::pull)),
     route("POST", "/api/machines/snapshot", STATE_UPLOAD, SignedInUpload(snapshots::push)),
-    route("GET", "/api/machines/history", Nothing, SignedIn(history::history)),
+    route("GET", "/api/machines/history", Nothing, SignedIn(snapshots::history)),
     // The routes of the released command line.
     route("GET", "/api/auth/verify", Nothing, SignedIn(legacy::verify)),
     route("POST", "/api/auth/register", Json, Anyone(legacy::closed)),
