@@ -43,7 +43,7 @@ fn count(list: impl FnOnce(RowSink<'_>) -> super::Result<()>) -> usize {
 }
 
 fn upload(store: &Store, bytes: &[u8]) -> super::Upload {
-    let mut upload = store.upload(1, 1..=1000, false).unwrap();
+    let mut upload = store.upload(1, 1000, false).unwrap();
     upload.write(bytes).unwrap();
     upload
 }
