@@ -98,10 +98,4 @@ impl Store {
         self.unlink_deleted(None)?;
         Ok(snapshots)
     }
-
-    /// How many snapshots the user has.
-    pub fn snapshot_count(&self, user: i64) -> Result<i64> {
-        let sql = "SELECT coalesce(sum(snapshot_count), 0) FROM machines WHERE user_id = ?1";
-        self.db.read(|c| query_scalar(c, sql, [user]))
-    }
 }

@@ -77,7 +77,6 @@ fn snapshots(store: &Store, user: &User, machine: &MachineId) {
         .push(user, machine, &PushBody::default(), &PushMode::Append, upload(store, b"b"))
         .unwrap();
     store.usage(user.id).unwrap();
-    store.snapshot_count(user.id).unwrap();
     for of in [None, Some(machine.clone())] {
         for id in [None, Some(1)] {
             let which = Selector { id, machine: of.clone(), before: None };
