@@ -36,22 +36,16 @@ fn from_query(request: &Request) -> Result<PushBody, Error> {
     })
 }
 
-/// GET /api/machines/snapshot and, as the released command line calls it, /api/machines/latest.
+/// GET /api/machines/snapshot and, as the released command line calls it, /api/machines/latest and
+/// /api/machines/snapshot/{id}: as JSON with base64, or, asked for by `Accept`, the bytes themselves.
 pub fn pull(app: &App, request: &Request, user: &User) -> HandlerResult {
-    let (id, machine) = (request.query.id("id")?, request.query.parsed("machine_id")?);
-    send(app, request, user, &Selector { id, machine, before: None })
-}
-
-/// GET /api/machines/snapshot/{id}.
-pub fn pull_by_id(app: &App, request: &Request, user: &User) -> HandlerResult {
-    // The client shows the status line alone: what is not an id is a snapshot that is not there.
-    let id = request.param_id(0).map_err(|_| StoreError::no_snapshot())?;
-    send(app, request, user, &Selector { id: Some(id), ..Selector::default() })
-}
-
-/// Sends a snapshot: as JSON with base64, or, asked for by `Accept`, the bytes themselves.
-fn send(app: &App, request: &Request, user: &User, which: &Selector) -> HandlerResult {
-    let snapshot = app.store.snapshot(user.id, which)?;
+    let id = match request.params.is_empty() {
+        true => request.query.id("id")?,
+        // That client shows the status line alone: what is no id is a snapshot that is not there.
+        false => Some(request.param_id(0).map_err(|_| StoreError::no_snapshot())?),
+    };
+    let which = Selector { id, machine: request.query.parsed("machine_id")?, before: None };
+    let snapshot = app.store.snapshot(user.id, &which)?;
     let (size, digest) = (snapshot.blob.size, snapshot.blob.digest.to_string());
     let as_bytes = request.accept.as_deref().is_some_and(wants_bytes);
     // A strong tag names the bytes. JSON has a weak one, since the name of the machine in it may

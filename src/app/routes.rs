@@ -93,7 +93,7 @@ pub static ROUTES: &[Route] = &[
     route("GET", "/api/usage", Nothing, SignedIn(usage::usage)),
     route("POST", "/api/machines/register", Json, SignedIn(legacy::register)),
     route("GET", "/api/machines/latest", Nothing, SignedIn(snapshots::pull)),
-    route("GET", "/api/machines/snapshot/{}", Nothing, SignedIn(snapshots::pull_by_id)),
+    route("GET", "/api/machines/snapshot/{}", Nothing, SignedIn(snapshots::pull)),
     route("DELETE", "/api/machines/{mid}", Nothing, SignedIn(legacy::remove_machine)),
     route("POST", "/api/machines/{mid}/push", JSON_STATE, SignedInUpload(legacy::push)),
     route("GET", "/api/machines/{mid}/{empty}", Nothing, SignedIn(legacy::empty_list)),
