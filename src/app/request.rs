@@ -70,14 +70,13 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     if text.trim_ascii_start().starts_with('[') {
         return Err(Error::malformed("the body must be a JSON object"));
     }
-    if text.is_empty() {
-        return Err(Error::malformed("a JSON body is needed"));
-    }
     check_nesting(bytes)?;
     serde_json::from_str(text).map_err(|error| {
-        let what = match error.is_data() {
-            true => data_error(&error.to_string()),
-            false => "the body is not valid JSON".to_owned(),
+        use serde_json::error::Category::{Data, Eof, Io, Syntax};
+        let what = match error.classify() {
+            Eof if bytes.is_empty() => return Error::malformed("a JSON body is needed"),
+            Io | Syntax | Eof => "the body is not valid JSON".to_owned(),
+            Data => data_error(&error.to_string()),
         };
         let (line, column) = (error.line(), error.column());
         Error::malformed(format!("{what} (line {line}, column {column})"))
