@@ -1,7 +1,6 @@
-//! The six endpoints of the self-hosting API, health, metrics and the page: one file each.
+//! The six endpoints of the self-hosting API, health, metrics and the page: one file a resource.
 
 pub mod health;
-pub mod history;
 pub mod login;
 pub mod machines;
 pub mod metrics;

@@ -1,10 +1,14 @@
-//! POST and GET /api/machines/snapshot.
+//! POST and GET /api/machines/snapshot, and GET /api/machines/history.
+
+use serde_json::json;
 
 use crate::app::representation::wants_bytes;
 use crate::app::{App, Error, HandlerResult, Request, Response};
 use crate::store::audit::Event;
 use crate::store::snapshots::{PushBody, PushMode, Selector};
-use crate::store::{StoreError, Upload, User};
+use crate::store::{RowSink, StoreError, Upload, User};
+use crate::util::limits::{HISTORY_PAGE_ROWS, HISTORY_PAGE_ROWS_MAX};
+use crate::util::types::are_digits;
 
 /// The member of a JSON push that holds the state.
 pub const STATE: &str = "encrypted_state";
@@ -32,22 +36,16 @@ fn from_query(request: &Request) -> Result<PushBody, Error> {
     })
 }
 
-/// GET /api/machines/snapshot and, as the released command line calls it, /api/machines/latest.
+/// GET /api/machines/snapshot and, as the released command line calls it, /api/machines/latest and
+/// /api/machines/snapshot/{id}: as JSON with base64, or, asked for by `Accept`, the bytes themselves.
 pub fn pull(app: &App, request: &Request, user: &User) -> HandlerResult {
-    let (id, machine) = (request.query.id("id")?, request.query.parsed("machine_id")?);
-    send(app, request, user, &Selector { id, machine, before: None })
-}
-
-/// GET /api/machines/snapshot/{id}.
-pub fn pull_by_id(app: &App, request: &Request, user: &User) -> HandlerResult {
-    // The client shows the status line alone: what is not an id is a snapshot that is not there.
-    let id = request.param_id(0).map_err(|_| StoreError::no_snapshot())?;
-    send(app, request, user, &Selector { id: Some(id), ..Selector::default() })
-}
-
-/// Sends a snapshot: as JSON with base64, or, asked for by `Accept`, the bytes themselves.
-fn send(app: &App, request: &Request, user: &User, which: &Selector) -> HandlerResult {
-    let snapshot = app.store.snapshot(user.id, which)?;
+    let id = match request.params.is_empty() {
+        true => request.query.id("id")?,
+        // That client shows the status line alone: what is no id is a snapshot that is not there.
+        false => Some(request.param_id(0).map_err(|_| StoreError::no_snapshot())?),
+    };
+    let which = Selector { id, machine: request.query.parsed("machine_id")?, before: None };
+    let snapshot = app.store.snapshot(user.id, &which)?;
     let (size, digest) = (snapshot.blob.size, snapshot.blob.digest.to_string());
     let as_bytes = request.accept.as_deref().is_some_and(wants_bytes);
     // A strong tag names the bytes. JSON has a weak one, since the name of the machine in it may
@@ -74,4 +72,23 @@ fn send(app: &App, request: &Request, user: &User, which: &Selector) -> HandlerR
         false => Response::row_with_file(&snapshot.row, STATE, file, size),
     };
     Ok(response.with("ETag", etag))
+}
+
+/// GET /api/machines/history: a page of the user's snapshots, newest first.
+pub fn history(app: &App, request: &Request, user: &User) -> HandlerResult {
+    let limit = request.query.one("limit")?.map_or(Ok(HISTORY_PAGE_ROWS), limit)?;
+    let (machine, before) = (request.query.parsed("machine_id")?, request.query.id("before")?);
+    let which = Selector { id: None, machine, before };
+    let (snapshots, next) = app.store.history(user.id, &which, limit)?;
+    let list = |sink: RowSink<'_>| snapshots.iter().try_for_each(|one| sink(&one.row));
+    app.rows_and(user, "snapshots", list, &format!(",\"next_before\":{}", json!(next)))
+}
+
+/// At least 1; more than a page counts as a page, also a number too large to hold.
+fn limit(text: &str) -> Result<usize, Error> {
+    let rows = if are_digits(text) { text.parse().unwrap_or(usize::MAX) } else { 0 };
+    match rows {
+        0 => Err(Error::malformed("limit must be a whole number of at least 1")),
+        rows => Ok(rows.min(HISTORY_PAGE_ROWS_MAX)),
+    }
 }

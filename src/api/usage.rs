@@ -7,8 +7,7 @@ use crate::store::User;
 
 /// What the user has stored and may store.
 pub fn usage(app: &App, _request: &Request, user: &User) -> HandlerResult {
-    let (stored_bytes, quota_bytes) = app.store.usage(user.id)?;
-    let snapshots = app.store.snapshot_count(user.id)?;
+    let (stored_bytes, quota_bytes, snapshots) = app.store.usage(user.id)?;
     let body =
         json!({ "stored_bytes": stored_bytes, "quota_bytes": quota_bytes, "snapshots": snapshots });
     Ok(Response::json(200, body))

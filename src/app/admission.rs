@@ -143,14 +143,9 @@ impl Admission {
         let Payload::Upload { idempotent, event, .. } = route.payload else {
             return Ok((spool, None));
         };
-        let bytes = match spool {
-            // base64 takes four bytes for three, and a JSON body may be mostly metadata.
-            Spool::UploadJson { .. } => 1..=length / 4 * 3,
-            _ => length..=length,
-        };
         let (store, user) = (&self.app.store, user.ok_or_else(Error::internal)?);
         // Where a retry or a condition may be answered, a refusal waits for the transaction.
-        let upload = store.upload(user.id, bytes, idempotent).inspect_err(|error| {
+        let upload = store.upload(user.id, length, idempotent).inspect_err(|error| {
             store.audit_refusal(Event::of(user, event), error);
         })?;
         Ok((spool, Some(upload)))

@@ -35,7 +35,7 @@ impl Response {
 
     /// A file's bytes as they are.
     pub fn file(file: File, len: u64) -> Response {
-        let attachment = Attachment::of(file, len, false, 0);
+        let attachment = Attachment { file, len, base64: false, offset: 0, _held: None };
         Response { attachment: Some(attachment), ..Response::empty(200) }
             .with("Content-Type", "application/octet-stream")
     }
@@ -43,8 +43,8 @@ impl Response {
     /// The non-empty JSON object `row` with one more member: the file's bytes as base64.
     pub fn row_with_file(row: &str, member: &str, file: File, len: u64) -> Response {
         let open = format!("{},\"{member}\":\"", row.strip_suffix('}').unwrap_or(row));
-        let attachment = Some(Attachment::of(file, len, true, open.len()));
-        Response { attachment, ..Response::json(200, open + "\"}") }
+        let attachment = Attachment { file, len, base64: true, offset: open.len(), _held: None };
+        Response { attachment: Some(attachment), ..Response::json(200, open + "\"}") }
     }
 
     /// A body that is too long to wait in memory goes to a file.
@@ -83,13 +83,6 @@ impl App {
     }
 }
 
-impl Attachment {
-    /// All of a file, as base64 or as it is, after so many bytes of the body.
-    pub fn of(file: File, len: u64, base64: bool, offset: usize) -> Attachment {
-        Attachment { file, len, base64, offset, _held: None }
-    }
-}
-
 /// The one place in memory, for a response that the disk refused.
 static MEMORY: LazyLock<Arc<Pool<()>>> = LazyLock::new(|| Pool::new([None]));
 
@@ -120,9 +113,8 @@ impl<'a> BodyWriter<'a> {
             self.flush()?;
         }
         let (body, len, held) = (self.buffer, self.len, Box::new((self.room, self.in_memory)));
-        let attachment = self
-            .file
-            .map(|file| Attachment { _held: Some(held), ..Attachment::of(file, len, false, 0) });
+        let whole = |file| Attachment { file, len, base64: false, offset: 0, _held: Some(held) };
+        let attachment = self.file.map(whole);
         Ok(Response { body, attachment, ..response })
     }
 

@@ -2,10 +2,11 @@
 //! handler says who may call it.
 
 use crate::api::snapshots::STATE;
-use crate::api::{health, history, login, machines, metrics, page, snapshots, usage};
+use crate::api::{health, login, machines, metrics, page, snapshots, usage};
 use crate::app::request::percent_decode;
 use crate::app::{App, Error, HandlerResult, Request};
 use crate::dialect::entities::CIPHERTEXT;
+use crate::dialect::legacy::EMPTY_LISTS;
 use crate::dialect::{entities, legacy, links, variables};
 use crate::store::entities::KINDS;
 use crate::store::{Upload, User};
@@ -53,7 +54,8 @@ pub struct Route {
     /// A GET route takes HEAD too.
     pub method: &'static str,
     /// Path; `{}` stands for any one segment, `{mid}` for a machine id (never for one of the words
-    /// that are routes of their own), `{kinds}` for the plural of an entity kind.
+    /// that are routes of their own), `{kinds}` for the plural of an entity kind, `{empty}` for a list
+    /// that is always empty.
     pub pattern: &'static str,
     pub payload: Payload,
     pub handler: Handler,
@@ -82,7 +84,7 @@ pub static ROUTES: &[Route] = &[
     route("POST", "/api/machines", Json, SignedIn(machines::register)),
     route("GET", "/api/machines/snapshot", Nothing, SignedIn(snapshots::pull)),
     route("POST", "/api/machines/snapshot", STATE_UPLOAD, SignedInUpload(snapshots::push)),
-    route("GET", "/api/machines/history", Nothing, SignedIn(history::history)),
+    route("GET", "/api/machines/history", Nothing, SignedIn(snapshots::history)),
     // The routes of the released command line.
     route("GET", "/api/auth/verify", Nothing, SignedIn(legacy::verify)),
     route("POST", "/api/auth/register", Json, Anyone(legacy::closed)),
@@ -91,13 +93,11 @@ pub static ROUTES: &[Route] = &[
     route("GET", "/api/usage", Nothing, SignedIn(usage::usage)),
     route("POST", "/api/machines/register", Json, SignedIn(legacy::register)),
     route("GET", "/api/machines/latest", Nothing, SignedIn(snapshots::pull)),
-    route("GET", "/api/machines/snapshot/{}", Nothing, SignedIn(snapshots::pull_by_id)),
+    route("GET", "/api/machines/snapshot/{}", Nothing, SignedIn(snapshots::pull)),
     route("DELETE", "/api/machines/{mid}", Nothing, SignedIn(legacy::remove_machine)),
     route("POST", "/api/machines/{mid}/push", JSON_STATE, SignedInUpload(legacy::push)),
-    route("GET", "/api/machines/{mid}/actions", Nothing, SignedIn(legacy::no_actions)),
+    route("GET", "/api/machines/{mid}/{empty}", Nothing, SignedIn(legacy::empty_list)),
     route("DELETE", "/api/machines/{mid}/actions", Nothing, SignedIn(legacy::clear_actions)),
-    route("GET", "/api/machines/{mid}/configs", Nothing, SignedIn(legacy::no_configs)),
-    route("GET", "/api/machines/{mid}/modules", Nothing, SignedIn(legacy::no_modules)),
     route("GET", "/api/machines/{mid}/projects", Nothing, SignedIn(links::list)),
     route("POST", "/api/machines/{mid}/projects", Json, SignedIn(links::add)),
     route("PATCH", "/api/machines/{mid}/projects/{}", Json, SignedIn(links::change)),
@@ -161,6 +161,7 @@ fn captures<'p>(pattern: &str, path: &'p str) -> Option<Vec<&'p str>> {
         let fits = match word {
             "{}" => !segment.is_empty(),
             "{mid}" => !segment.is_empty() && !MachineId::RESERVED.contains(&segment),
+            "{empty}" => EMPTY_LISTS.contains(&segment),
             "{kinds}" => segment.strip_suffix('s').is_some_and(|kind| KINDS.contains(&kind)),
             word => word == segment,
         };

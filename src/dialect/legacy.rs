@@ -81,22 +81,16 @@ pub fn sync_environments(app: &App, request: &Request, user: &User) -> HandlerRe
     list_environments(app, request, user)
 }
 
-/// GET /api/machines/{mid}/actions: nothing on this server queues changes for a machine.
-pub fn no_actions(app: &App, _request: &Request, user: &User) -> HandlerResult {
-    app.rows(user, "actions", |_| Ok(()))
+/// What clients list of a machine and never find: nothing on this server queues changes for it, and
+/// no command reads the others.
+pub const EMPTY_LISTS: [&str; 3] = ["actions", "configs", "modules"];
+
+/// GET /api/machines/{mid}/{empty}.
+pub fn empty_list(_app: &App, request: &Request, _user: &User) -> HandlerResult {
+    Ok(Response::row(200, request.param(1), "[]"))
 }
 
 /// DELETE /api/machines/{mid}/actions, which a client sends after it applied what it was given.
 pub fn clear_actions(_app: &App, _request: &Request, _user: &User) -> HandlerResult {
     Ok(Response::done(200))
-}
-
-/// GET /api/machines/{mid}/configs and /modules: no command reads them.
-pub fn no_configs(app: &App, _request: &Request, user: &User) -> HandlerResult {
-    app.rows(user, "configs", |_| Ok(()))
-}
-
-/// As [`no_configs`].
-pub fn no_modules(app: &App, _request: &Request, user: &User) -> HandlerResult {
-    app.rows(user, "modules", |_| Ok(()))
 }

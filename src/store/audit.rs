@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, params};
 
 use super::db::{execute, query_rows};
 use super::error::{Result, StoreError};
@@ -89,9 +89,8 @@ impl Store {
         let (mut since, mut after) = (*times.start(), i64::MIN);
         loop {
             let values = params![since, after, times.end(), user, event];
-            let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
             let page: Vec<(String, i64, i64)> =
-                self.db.read(|c| query_rows(c, sql, values, read))?;
+                self.db.read(|c| query_rows(c, sql, values, |row| row.try_into()))?;
             let Some((_, last_at, last_id)) = page.last() else { return Ok(()) };
             (since, after) = (*last_at, *last_id);
             work(&page.into_iter().map(|(line, ..)| line).collect::<Vec<_>>())?;

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Store;
 use super::data_dir::DataDir;
-use super::db::{query_scalar, query_strings};
+use super::db::{query_opt, query_scalar, query_strings};
 use super::error::{Result, StoreError};
 use crate::util::limits::{PIECE_BYTES, VERIFIED_AGE_S, VERIFIED_FILES_MAX, VERIFIED_S};
 use crate::util::sync::lock;
@@ -41,17 +41,14 @@ impl Blob {
 }
 
 impl Store {
-    /// Opens a file after its digest was compared; `missing` is the error if its row is gone, and
-    /// `what` names the row if the file is damaged.
-    pub(super) fn open_blob(
-        &self, blob: Blob, missing: impl Fn() -> StoreError, what: impl Fn() -> String,
-    ) -> Result<File> {
-        open_verified(&self.data, blob, Some(&self.verified)).map_err(|flaw| {
-            // Its row is gone since it was read: pruned, not damaged.
-            if flaw.kind() == ErrorKind::NotFound && matches!(self.has_row(blob.file), Ok(false)) {
-                return missing();
-            }
-            StoreError::damaged(&what(), &reason(&flaw))
+    /// Opens a file after its digest was compared; `missing` is the error if its row is gone since
+    /// it was read: pruned, not damaged.
+    pub(super) fn open_blob(&self, blob: Blob, missing: StoreError) -> Result<File> {
+        open_verified(&self.data, blob, Some(&self.verified)).or_else(|flaw| {
+            let sql = "SELECT what FROM stored_files WHERE file = ?1";
+            let file = [blob.file.to_string()];
+            let what = self.db.read(|c| query_opt(c, sql, file, |row| row.get::<_, String>(0)))?;
+            Err(what.map_or(missing, |what| StoreError::damaged(&what, &reason(&flaw))))
         })
     }
 

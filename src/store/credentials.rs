@@ -49,9 +49,8 @@ impl Store {
     /// Who holds this API token. Its use is noted, later and in a batch.
     pub fn user_by_token(&self, digest: Digest) -> Result<User> {
         let sql = "SELECT user_id, id, last_used_at FROM api_tokens WHERE digest = ?1";
-        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
         self.db.read(|c| {
-            let found = query_opt(c, sql, [digest.0], read)?;
+            let found = query_opt(c, sql, [digest.0], |row| row.try_into())?;
             let (id, token, last_used_at) = found.ok_or_else(unknown)?;
             let user = find(c, id, None, Some(token))?;
             self.token_used(token, last_used_at);

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use rusqlite::{Connection, Params, Row, Transaction, params};
+use rusqlite::{Connection, Params, Transaction, params};
 use serde::Deserialize;
 
 use super::audit::Event;
@@ -174,15 +174,14 @@ impl Store {
 
     /// Opens the ciphertext of a version (None: the newest) and returns its length.
     pub fn open_version(&self, target: Target<'_>, number: Option<i64>) -> Result<(File, u64)> {
-        let sql = "SELECT file, size_bytes, sha256, what FROM version_rows
+        let sql = "SELECT file, size_bytes, sha256 FROM version_rows
                     WHERE entity_id = ?1 AND version = coalesce(?2, current_version)";
-        let read = |row: &Row<'_>| Ok((Blob::from_row(row, 0)?, row.get(3)?));
-        let (blob, what): (Blob, String) = self.db.read(|c| {
+        let values = params![target.id, number];
+        let blob = self.db.read(|c| {
             find(c, target)?;
-            query_one(c, "version", sql, params![target.id, number], read)
+            query_one(c, "version", sql, values, |row| Blob::from_row(row, 0))
         })?;
-        let file = self.open_blob(blob, || StoreError::missing("version"), || what.clone())?;
-        Ok((file, blob.size))
+        Ok((self.open_blob(blob, StoreError::missing("version"))?, blob.size))
     }
 
     /// Stores the user's wrapped data key. The first stays: replacing it would make every

@@ -1,6 +1,6 @@
 //! Which projects and profiles a machine has, and what it last synced.
 
-use rusqlite::{Row, params};
+use rusqlite::params;
 use serde::{Deserialize, Deserializer};
 
 use super::db::{execute, query_each, query_one, query_opt, query_scalar};
@@ -100,8 +100,8 @@ impl Store {
                             FROM machines m JOIN machine_projects l ON l.machine_ref = m.id
                            WHERE m.user_id = ?1 AND m.machine_id = ?2 AND l.project_id = e.id), 0)
                      FROM entity_rows e WHERE e.id = ?3 AND e.user_id = ?1 AND e.kind = 'project'";
-        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-        self.db.read(|c| query_opt(c, sql, params![user, machine, project], read))
+        let values = params![user, machine, project];
+        self.db.read(|c| query_opt(c, sql, values, |row| row.try_into()))
     }
 
     /// Notes what a machine has synced; projects that are not linked are passed over.

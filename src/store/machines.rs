@@ -1,6 +1,6 @@
 //! Machines of a user.
 
-use rusqlite::{Connection, Row, Transaction, params};
+use rusqlite::{Transaction, params};
 use serde::Deserialize;
 
 use super::audit::Event;
@@ -26,9 +26,11 @@ impl Store {
     /// Adds a machine, or updates it; a hidden one comes back. Its row, and true if it is new.
     pub fn register_machine(&self, user: &User, new: &Registration) -> Result<(String, bool)> {
         self.write_as(user, |tx| {
-            let known = machine_ref(tx, user.id, &new.machine_id)?.is_some();
+            let sql = "SELECT NOT EXISTS
+                         (SELECT 1 FROM machines WHERE user_id = ?1 AND machine_id = ?2)";
+            let is_new = query_scalar(tx, sql, params![user.id, new.machine_id])?;
             let id = self.upsert_machine(tx, user, &new.machine_id, Some(new))?;
-            Ok((query_scalar(tx, "SELECT row FROM machine_rows WHERE id = ?1", [id])?, !known))
+            Ok((query_scalar(tx, "SELECT row FROM machine_rows WHERE id = ?1", [id])?, is_new))
         })
     }
 
@@ -88,27 +90,12 @@ impl Store {
             let user = users::find(tx, email)?;
             let sql = "DELETE FROM machines WHERE user_id = ?1 AND machine_id = ?2
                        RETURNING id, snapshot_count";
-            let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-            let (id, snapshots) = query_one(tx, "machine", sql, params![user.id, machine], read)?;
+            let values = params![user.id, machine];
+            let (id, snapshots) = query_one(tx, "machine", sql, values, |row| row.try_into())?;
             Event::of(&user, "machine.remove").machine(machine).subject(id).write(tx)?;
             Ok(snapshots)
         })?;
         self.unlink_deleted(None)?;
         Ok(snapshots)
     }
-
-    /// How many snapshots the user has.
-    pub fn snapshot_count(&self, user: i64) -> Result<i64> {
-        let sql = "SELECT coalesce(sum(snapshot_count), 0) FROM machines WHERE user_id = ?1";
-        self.db.read(|c| query_scalar(c, sql, [user]))
-    }
-}
-
-/// Row id of a machine of this user and whether it is hidden; None if it was never registered.
-pub(super) fn machine_ref(
-    connection: &Connection, user: i64, machine: &MachineId,
-) -> Result<Option<(i64, bool)>> {
-    let sql =
-        "SELECT id, hidden_at IS NOT NULL FROM machines WHERE user_id = ?1 AND machine_id = ?2";
-    query_opt(connection, sql, params![user, machine], |row| Ok((row.get(0)?, row.get(1)?)))
 }

@@ -165,7 +165,7 @@ impl Store {
     pub fn totals(&self) -> Result<(u64, u64)> {
         let sql = "SELECT (SELECT coalesce(sum(stored_bytes), 0) FROM users),
                           (SELECT coalesce(sum(snapshot_count), 0) FROM machines)";
-        self.db.read(|c| db::query_one(c, "row", sql, [], |row| Ok((row.get(0)?, row.get(1)?))))
+        self.db.read(|c| db::query_one(c, "row", sql, [], |row| row.try_into()))
     }
 
     /// Free bytes of the disk for this process.

@@ -28,29 +28,20 @@ pub struct Pending {
     events: Vec<Event>,
     dropped: u64,
     day: i64,
-    rows: HashMap<Count, u32>,
-}
-
-/// What audit rows are counted as, each apart from the others.
-#[derive(PartialEq, Eq, Hash)]
-enum Count {
-    /// Reads, logins and refused pushes of a user; starts and stops are nobody's.
-    Reads(Option<i64>),
-    /// Changes of a user.
-    Changes(Option<i64>),
-    /// Failed logins: at accounts that there are, or at made-up ones, which drown no others.
-    Failures { known: bool },
+    /// By the bound that they have and the user whom they concern: what somebody tries at made-up
+    /// accounts drowns nothing else.
+    rows: HashMap<(u32, Option<i64>), u32>,
 }
 
 impl Pending {
     /// The row; in place of the first one too many, a row that says so; then nothing.
-    fn admit(&mut self, event: Event, count: Count, rows_max: u32) -> Option<Event> {
+    fn admit(&mut self, event: Event, rows_max: u32) -> Option<Event> {
         let day = now_ms() / DAY_MS;
         if self.day != day {
             self.day = day;
             self.rows.clear();
         }
-        let rows = self.rows.entry(count).or_default();
+        let rows = self.rows.entry((rows_max, event.user_id)).or_default();
         *rows = rows.saturating_add(1);
         match (*rows).checked_sub(rows_max) {
             None | Some(0) => Some(event),
@@ -81,22 +72,19 @@ impl Store {
 
     /// Writes an audit row with the change that a user makes.
     pub(super) fn audit(&self, connection: &Connection, event: Event) -> Result<()> {
-        let count = Count::Changes(event.user_id);
-        let event = lock(&self.pending).admit(event, count, AUDIT_CHANGES_PER_DAY_MAX);
+        let event = lock(&self.pending).admit(event, AUDIT_CHANGES_PER_DAY_MAX);
         event.map_or(Ok(()), |event| event.write(connection))
     }
 
     /// Hands over an audit row for the next batch.
     pub fn audit_later(&self, event: Event) {
-        let (count, rows_max) = match event.outcome {
+        let rows_max = match event.outcome {
             // Anybody can cause these without credentials.
-            "failed" | "throttled" => {
-                (Count::Failures { known: event.user_id.is_some() }, AUDIT_FAILURES_PER_DAY_MAX)
-            }
-            _ => (Count::Reads(event.user_id), AUDIT_READS_PER_DAY_MAX),
+            "failed" | "throttled" => AUDIT_FAILURES_PER_DAY_MAX,
+            _ => AUDIT_READS_PER_DAY_MAX,
         };
         let mut pending = lock(&self.pending);
-        let Some(event) = pending.admit(event, count, rows_max) else { return };
+        let Some(event) = pending.admit(event, rows_max) else { return };
         if pending.events.len() < PENDING_ROWS_MAX {
             pending.events.push(event);
         } else {

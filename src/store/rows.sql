@@ -36,8 +36,7 @@ CREATE TEMP VIEW entity_rows AS
   FROM entities WHERE deleted_at IS NULL;
 
 CREATE TEMP VIEW version_rows AS
-  SELECT v.id, v.entity_id, v.version, e.current_version, v.file, v.size_bytes, v.sha256,
-    format('%s %d version %d', e.kind, e.id, v.version) AS what, json_object(
+  SELECT v.id, v.entity_id, v.version, e.current_version, v.file, v.size_bytes, v.sha256, json_object(
     'id', v.id, 'version', v.version, 'size_bytes', v.size_bytes, 'content_hash', v.content_hash,
     'r2_key', format('entities/%s/%d/%d/v%d.enc', e.kind, v.user_id, e.id, v.version),
     'pushed_by_user_id', v.user_id, 'pushed_from_machine_id', v.pushed_from_machine_id,

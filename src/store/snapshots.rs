@@ -7,9 +7,8 @@ use serde::Deserialize;
 
 use super::audit::Event;
 use super::blobs::Blob;
-use super::db::{query_rows, query_scalar};
+use super::db::{query_opt, query_rows, query_scalar};
 use super::error::{ErrorKind, Result, StoreError};
-use super::machines::machine_ref;
 use super::upload::Upload;
 use super::{Store, User};
 use crate::util::limits::KEEP_ROWS;
@@ -99,9 +98,10 @@ impl Store {
             let machine_ref = match mode {
                 PushMode::Append => self.upsert_machine(tx, user, machine, None)?,
                 PushMode::Idempotent(condition) => {
-                    let known = machine_ref(tx, user.id, machine)?;
-                    let (machine_ref, _) =
-                        known.filter(|(_, hidden)| !hidden).ok_or_else(not_registered)?;
+                    let sql = "SELECT id FROM machines
+                                WHERE user_id = ?1 AND machine_id = ?2 AND hidden_at IS NULL";
+                    let known = query_opt(tx, sql, params![user.id, machine], |row| row.get(0))?;
+                    let machine_ref = known.ok_or_else(not_registered)?;
                     // The order of these questions is part of the contract.
                     if let Some(newest) = newest(tx, user.id, &of_machine)?
                         && newest.blob.digest == blob.digest
@@ -163,9 +163,7 @@ impl Store {
 
     /// Opens a snapshot's file after its digest was compared.
     pub fn open_snapshot(&self, snapshot: &Snapshot) -> Result<File> {
-        self.open_blob(snapshot.blob, StoreError::no_snapshot, || {
-            format!("snapshot {}", snapshot.id)
-        })
+        self.open_blob(snapshot.blob, StoreError::no_snapshot())
     }
 
     /// At most `limit` snapshots of the history, newest first, and below which id the next page is.

@@ -6,7 +6,6 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use rusqlite::Transaction;
@@ -38,24 +37,20 @@ pub struct Upload {
 }
 
 impl Store {
-    /// Begins an upload of a size within `bytes`, or returns why there is no room for it: many that
+    /// Begins an upload of at most so many bytes, or returns why there is no room for it: many that
     /// each fit alone must not overfill the disk together. Of one that may repeat a newest snapshot,
     /// which stores nothing, only the transaction knows whether it fits; what would leave the
     /// database no room is refused all the same.
-    pub fn upload(
-        &self, user_id: i64, bytes: RangeInclusive<u64>, may_be_retry: bool,
-    ) -> Result<Upload> {
-        let (used, allowed) = self.usage(user_id)?;
-        let allowed = if may_be_retry { None } else { allowed }.unwrap_or(u64::MAX);
-        if used.saturating_add(*bytes.start()) > allowed {
-            return Err(StoreError::over_quota(used, allowed));
+    pub fn upload(&self, user_id: i64, bytes_max: u64, may_be_retry: bool) -> Result<Upload> {
+        if !may_be_retry {
+            self.db.read(|c| self.check_room(c, user_id, 1))?;
         }
         let reserve = self.policy.free_bytes_min;
         let kept = if may_be_retry { reserve.min(RETRY_FREE_BYTES_MIN) } else { reserve };
         let free = self.free_bytes()?;
         let mut promised = Share::of(&self.promised);
         promised
-            .grow(*bytes.end(), free.saturating_sub(kept))
+            .grow(bytes_max, free.saturating_sub(kept))
             .map_err(|others| StoreError::low_disk(free.saturating_sub(others), reserve))?;
         let name = RandomId::draw()?;
         let file = self.data.tmp()?.create(&name.to_string())?;
@@ -195,16 +190,16 @@ mod tests {
         let email = "a@example.com".to_owned().try_into().unwrap();
         store.add_user(&email, None).unwrap();
         let most = store.free_bytes().unwrap() / 4 * 3;
-        let mut first = store.upload(1, 1..=most, false).unwrap();
+        let mut first = store.upload(1, most, false).unwrap();
         for may_be_retry in [false, true] {
-            let refused = store.upload(1, 1..=most, may_be_retry).err().unwrap();
+            let refused = store.upload(1, most, may_be_retry).err().unwrap();
             assert_eq!(refused.kind, ErrorKind::LowDisk);
         }
         // What is written is on the disk, and promised no more.
         first.write(&[7; 1000]).unwrap();
         assert_eq!(store.promised.load(Ordering::Relaxed), most - 1000);
         drop(first);
-        assert!(store.upload(1, 1..=most, false).is_ok());
+        assert!(store.upload(1, most, false).is_ok());
         assert_eq!(store.promised.load(Ordering::Relaxed), 0);
     }
 }

@@ -220,8 +220,8 @@ pub const AUDIT_DAYS: u32 = 365;
 pub const AUDIT_READS_PER_DAY_MAX: u32 = 10_000;
 /// Audit rows of one user and day about changes: more than one a second all day.
 pub const AUDIT_CHANGES_PER_DAY_MAX: u32 = 100_000;
-/// Audit rows of one day about failed logins, which need no credentials: at real accounts and at
-/// made-up ones so many each, which is 110 MB in a year of attack. The log has all of them.
+/// Audit rows of one day about failed logins, which need no credentials: so many at each account,
+/// and at all made-up ones together, which is 55 MB in a year of attack. The log has all of them.
 pub const AUDIT_FAILURES_PER_DAY_MAX: u32 = 1000;
 /// Days after which a prune deletes what was soft-deleted, or set aside in `orphans/`.
 pub const DELETED_DAYS: u32 = 30;

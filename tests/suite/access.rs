@@ -18,7 +18,8 @@ pub fn routes() -> Vec<(&'static str, &'static str)> {
 }
 
 pub fn filled(pattern: &str, id: &str) -> String {
-    pattern.replace("{kinds}", "projects").replace("{mid}", "m").replace("{}", id)
+    let words = [("{kinds}", "projects"), ("{mid}", "m"), ("{empty}", "actions"), ("{}", id)];
+    words.iter().fold(pattern.to_owned(), |path, (word, segment)| path.replace(word, segment))
 }
 
 #[test]

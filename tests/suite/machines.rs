@@ -54,7 +54,7 @@ fn two_users_with_the_same_machine_id_never_meet() {
     let (server, a) = with_machine(&[]);
     let b = server.user("b@example.org");
     refused(&b.push("m", b"state", ""), 404, "machine_not_registered");
-    b.register("m");
+    b.post("/api/machines", &json!({ "machine_id": "m", "name": "m" })).is(201);
     assert_eq!((a.stored("m", b"of a"), b.stored("m", b"of b")), (1, 2));
     for (user, state, id) in [(&a, b"of a", 1), (&b, b"of b", 2)] {
         assert_eq!(user.pull("?machine_id=m").body, state);
