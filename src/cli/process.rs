@@ -1,6 +1,7 @@
 //! What the system gives a server, tells it and is told by it: threads, descriptors, signals, systemd.
 
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, scope};
@@ -80,8 +81,14 @@ pub fn connections_carried(wanted: usize) -> Result<usize, CliError> {
 /// Tells systemd a state such as `READY=1` (sd_notify(3)): a datagram to the socket that it names.
 /// Where nobody listens, nothing happens.
 pub fn notify(state: &str) {
-    if let (Ok(name), Ok(socket)) = (std::env::var("NOTIFY_SOCKET"), UnixDatagram::unbound()) {
+    let Ok(name) = std::env::var("NOTIFY_SOCKET") else { return };
+    // A name that begins with @ stands for the abstract namespace.
+    let address = match name.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(&name),
+    };
+    if let (Ok(address), Ok(socket)) = (address, UnixDatagram::unbound()) {
         let _ = socket.set_nonblocking(true);
-        let _ = socket.send_to(state.as_bytes(), name);
+        let _ = socket.send_to_addr(state.as_bytes(), &address);
     }
 }

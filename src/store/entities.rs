@@ -189,11 +189,14 @@ impl Store {
     pub fn add_entity_key(&self, target: Target<'_>, wrapped: &Key) -> Result<()> {
         self.write_to(target, |tx| {
             let sql = "UPDATE entities SET wrapped_dek = ?3
-                        WHERE user_id = ?1 AND id = ?2 AND coalesce(wrapped_dek, ?3) = ?3";
-            if execute(tx, sql, params![target.user.id, target.id, wrapped])? == 0 {
-                return Err(StoreError::key_exists("key"));
+                        WHERE user_id = ?1 AND id = ?2 AND wrapped_dek IS NULL";
+            let same = "SELECT wrapped_dek = ?3 FROM entities WHERE user_id = ?1 AND id = ?2";
+            let row = params![target.user.id, target.id, wrapped];
+            match execute(tx, sql, row)? {
+                0 if query_scalar(tx, same, row)? => Ok(()),
+                0 => Err(StoreError::key_exists("key")),
+                _ => self.audit(tx, Event::of(target.user, "entity.key").subject(target.id)),
             }
-            self.audit(tx, Event::of(target.user, "entity.key").subject(target.id))
         })
     }
 

@@ -1,6 +1,6 @@
 //! Which projects and profiles a machine has, and what it last synced.
 
-use rusqlite::params;
+use rusqlite::{Transaction, params};
 use serde::{Deserialize, Deserializer};
 
 use super::db::{execute, query_each, query_one, query_opt, query_scalar};
@@ -44,6 +44,17 @@ impl Store {
         self.db.read(|c| query_each(c, sql, params![user, machine], rows))
     }
 
+    /// The row id of a machine; one that is unknown is registered, a hidden one stays hidden.
+    fn linked_machine(
+        &self, tx: &Transaction<'_>, user: &User, machine: &MachineId,
+    ) -> Result<i64> {
+        let sql = "SELECT id FROM machines WHERE user_id = ?1 AND machine_id = ?2";
+        match query_opt(tx, sql, params![user.id, machine], |row| row.get(0))? {
+            Some(id) => Ok(id),
+            None => self.upsert_machine(tx, user, machine, None),
+        }
+    }
+
     /// Links a project to a machine, which need not be registered. What was last synced becomes
     /// the project's current version: the client links after it pushed or pulled that.
     pub fn link_project(
@@ -57,7 +68,7 @@ impl Store {
                          last_synced_version = excluded.last_synced_version
                        RETURNING json_object('project_id', project_id, 'local_path', local_path,
                                              'last_synced_version', last_synced_version)";
-            let machine = self.upsert_machine(tx, project.user, machine, None)?;
+            let machine = self.linked_machine(tx, project.user, machine)?;
             query_scalar(tx, sql, params![machine, project.id, path])
         })
     }
@@ -86,7 +97,7 @@ impl Store {
         self.write_to(profile, |tx| {
             let sql = "INSERT INTO machine_profiles (machine_ref, profile_id, active)
                        VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET active = excluded.active";
-            let machine = self.upsert_machine(tx, profile.user, machine, None)?;
+            let machine = self.linked_machine(tx, profile.user, machine)?;
             execute(tx, sql, params![machine, profile.id, active]).map(drop)
         })
     }

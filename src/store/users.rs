@@ -126,23 +126,23 @@ impl Store {
 
     /// Stores the first keypair; the same again changes nothing, another is refused.
     pub fn add_keypair(&self, user: &User, new: &KeypairBody) -> Result<()> {
-        let KeypairBody { public_key, encrypted_private_key, kek_salt, kek_iterations, .. } = new;
+        let (public, private) = (&new.public_key, &new.encrypted_private_key);
+        let (salt, rounds) = (&new.kek_salt, new.kek_iterations);
         let algorithm = new.key_algorithm.as_deref().unwrap_or("x25519");
         self.write_as(user, |tx| {
             let sql = "INSERT INTO keypairs (user_id, public_key, encrypted_private_key, kek_salt,
                                              kek_iterations, key_algorithm, created_at)
-                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
-                       ON CONFLICT DO UPDATE SET created_at = created_at
-                         WHERE (public_key, encrypted_private_key, kek_salt, kek_iterations,
-                                key_algorithm) = (?2, ?3, ?4, ?5, ?6)";
-            let (id, now) = (user.id, now_ms());
-            let row = params![
-                id, public_key, encrypted_private_key, kek_salt, kek_iterations, algorithm, now
-            ];
-            if execute(tx, sql, row)? == 0 {
-                return Err(StoreError::key_exists("keypair"));
+                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
+            let same = "SELECT (public_key, encrypted_private_key, kek_salt, kek_iterations,
+                                key_algorithm) = (?2, ?3, ?4, ?5, ?6)
+                          FROM keypairs WHERE user_id = ?1";
+            let row = params![user.id, public, private, salt, rounds, algorithm, now_ms()];
+            let known = params![user.id, public, private, salt, rounds, algorithm];
+            match execute(tx, sql, row)? {
+                0 if query_scalar(tx, same, known)? => Ok(()),
+                0 => Err(StoreError::key_exists("keypair")),
+                _ => self.audit(tx, Event::of(user, "keypair.add")),
             }
-            self.audit(tx, Event::of(user, "keypair.add"))
         })
     }
 }
