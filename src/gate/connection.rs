@@ -136,7 +136,7 @@ impl<A: Admission> Connection<'_, A> {
         let bytes = if user { LINGER_USER_BYTES } else { LINGER_BYTES };
         let (begin, brief) = (Instant::now(), Duration::from_millis(LINGER_MS));
         let _ = self.slot.stream.shutdown(Shutdown::Write);
-        let (mut unread, mut piece) = (self.incoming.by_ref().take(bytes), [0; 4096]);
+        let (mut unread, mut piece) = (self.incoming.by_ref().take(bytes), [0; 256]);
         loop {
             let patient = user && !self.slot.stopping();
             let limit = if patient { Duration::from_millis(LINGER_USER_MS) } else { brief };
