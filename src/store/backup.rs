@@ -160,7 +160,7 @@ fn fill(
     let mut connection = connect(&partial)?;
     copied.backup_time = make_it_a_copy(&mut connection)?;
     root.make_dir(SNAPSHOTS)?;
-    for (what, blob) in stored_files(&connection)? {
+    for (what, _, blob) in stored_files(&connection)? {
         transfer(from, to, links, what, blob, &mut copied)?;
         progress(copied.files, copied.bytes);
     }

@@ -1,7 +1,7 @@
 //! Stored files, of snapshots and of versions of entities, and how each is verified before it is
 //! served.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read, Seek};
 use std::os::unix::fs::MetadataExt;
@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use sha2::{Digest as _, Sha256};
 
 use super::Store;
-use super::data_dir::DataDir;
-use super::db::{query_scalar, query_strings};
+use super::data_dir::{DataDir, SNAPSHOTS};
+use super::db::query_scalar;
+use super::dir::Dir;
 use super::error::{Result, StoreError};
 use crate::util::limits::{PIECE_BYTES, VERIFIED_AGE_S, VERIFIED_FILES_MAX, VERIFIED_S};
 use crate::util::sync::lock;
@@ -55,10 +56,26 @@ impl Store {
         })
     }
 
-    /// The names of the files that rows name, and of those that wait to be unlinked.
-    pub(super) fn known_files(&self) -> Result<HashSet<String>> {
-        let sql = "SELECT file FROM stored_files UNION ALL SELECT file FROM deleted_files";
-        Ok(self.db.read(|c| query_strings(c, sql, []))?.into_iter().collect())
+    /// Hands to `work` what lies in `snapshots/` without a row: the sub-folder, the name in it, the
+    /// path below the data folder. Files that wait to be unlinked have one: nobody's, and no
+    /// surprise. Each row is looked for after its file was seen, so that one that came meanwhile
+    /// counts.
+    pub(super) fn each_unknown(
+        &self, mut work: impl FnMut(&Dir, &str, String) -> Result<()>,
+    ) -> Result<()> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM stored_files WHERE file = ?1)
+                       OR EXISTS (SELECT 1 FROM deleted_files WHERE file = ?1)";
+        self.data.each_shard(|shard_name, shard, names| {
+            for name in names {
+                // One in another sub-folder is not found by its row.
+                let known = name.starts_with(shard_name)
+                    && self.db.read(|c| query_scalar(c, sql, [&name]))?;
+                if !known {
+                    work(shard, &name, format!("{SNAPSHOTS}/{shard_name}/{name}"))?;
+                }
+            }
+            Ok(())
+        })
     }
 
     /// True if a row names this file.

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use rustix::fs::OFlags;
 
-use super::data_dir::{DataDir, ORPHANS, RESERVE, SNAPSHOTS};
+use super::data_dir::{DataDir, ORPHANS, RESERVE};
 use super::db::{Database, query_scalar};
 use super::dir::{Dir, is_file};
 use super::error::{Result, StoreError};
@@ -70,24 +70,16 @@ impl Store {
     fn set_orphans_aside(
         &self, foreign: &mut Vec<String>, warnings: &mut Vec<String>,
     ) -> Result<usize> {
-        let known = self.known_files()?;
         let (orphans, mut moved) = (self.data.root().dir(ORPHANS)?, 0);
-        self.data.each_shard(|shard_name, shard, names| {
-            for name in names {
-                // One in another sub-folder is not found by its row.
-                if name.starts_with(shard_name) && known.contains(&name) {
-                    continue;
-                }
-                if RandomId::parse(&name).is_none()
-                    || !shard.look(&name)?.is_some_and(|stat| is_file(&stat))
-                {
-                    foreign.push(format!("{SNAPSHOTS}/{shard_name}/{name}"));
-                    continue;
-                }
-                match set_aside(shard, &name, &orphans) {
-                    Ok(()) => moved += 1,
-                    Err(error) => warnings.push(format!("a file without a row stays: {error}")),
-                }
+        self.each_unknown(|shard, name, path| {
+            let stat = shard.look(name)?;
+            if RandomId::parse(name).is_none() || !stat.is_some_and(|stat| is_file(&stat)) {
+                foreign.push(path);
+                return Ok(());
+            }
+            match set_aside(shard, name, &orphans) {
+                Ok(()) => moved += 1,
+                Err(error) => warnings.push(format!("a file without a row stays: {error}")),
             }
             Ok(())
         })?;
