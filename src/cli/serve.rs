@@ -23,7 +23,7 @@ use crate::gate::{Config, Gate, Service};
 use crate::store::audit::Event;
 use crate::store::prune::{Pruned, Retention};
 use crate::store::status::Fact;
-use crate::store::{Policy, Started, Store, provided_jwt_key};
+use crate::store::{Policy, Store, provided_jwt_key};
 use crate::util::limits;
 use crate::util::log;
 use crate::util::net::reachable;
@@ -43,7 +43,7 @@ pub fn run(args: Args) -> Done {
     // A systemd credential, say.
     let key = std::env::var_os("CONFIGSYNC_JWT_KEY_FILE");
     let key = key.map(|path| provided_jwt_key(path.as_ref())).transpose()?;
-    let (store, started) = Store::start(&settings.data, settings.policy)?;
+    let (store, new) = Store::start(&settings.data, settings.policy)?;
     let (socket_listener, socket) = store.listen_privately()?;
     let app = Arc::new(App {
         jwt_key: JwtKey::new(key.map_or_else(|| store.jwt_key(), Ok)?),
@@ -55,7 +55,7 @@ pub fn run(args: Args) -> Done {
         metrics: Arc::default(),
     });
     init_user(&app, address)?;
-    tell(&app, &started)?;
+    tell(&app, new)?;
     let handle = signals.handle();
     let upstream = server::start(&app, socket_listener, socket.path(), move || handle.close());
     let upstream = Arc::new(upstream.map_err(could_not("start the workers"))?);
@@ -98,14 +98,14 @@ fn open_gate(
 }
 
 /// Says what is served, and what somebody should look at; leaves a trace of the start.
-fn tell(app: &App, started: &Started) -> Done {
+fn tell(app: &App, new: bool) -> Done {
     let App { store, settings, .. } = app;
     let data = visible(&settings.data.display().to_string());
     let (version, (users, machines)) = (env!("CARGO_PKG_VERSION"), store.counts()?);
     log::info(&format!(
         "configsync-server {version} on {data}: {users} users, {machines} machines"
     ));
-    if started.new {
+    if new {
         log::warn(&format!("the data folder {data} was made new"));
     }
     if users == 0 {
@@ -114,7 +114,6 @@ fn tell(app: &App, started: &Started) -> Done {
              a token with `configsync-server token create`"
         ));
     }
-    started.warnings.iter().for_each(|warning| log::warn(warning));
     let Policy { quota_bytes, free_bytes_min, .. } = settings.policy;
     let free = store.free_bytes()?;
     if free < free_bytes_min {

@@ -39,7 +39,6 @@ use serde_json::Value;
 pub use credentials::User;
 pub use error::{ErrorKind, Result, StoreError};
 pub use jwt_key::provided_jwt_key;
-pub use start::Started;
 pub use upload::Upload;
 
 use crate::util::log;

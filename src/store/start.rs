@@ -13,19 +13,13 @@ use super::dir::{Dir, is_file};
 use super::error::{Result, StoreError};
 use super::{Policy, Store};
 use crate::util::limits::{NAMES_SHOWN_MAX, RESERVE_BYTES};
+use crate::util::log;
 use crate::util::types::{RandomId, visible};
 
-/// What a start found, for the log.
-pub struct Started {
-    /// There was no data folder.
-    pub new: bool,
-    /// What the operator should know, a sentence each.
-    pub warnings: Vec<String>,
-}
-
 impl Store {
-    /// Takes or makes the data folder of a server.
-    pub fn start(root: &Path, policy: Policy) -> Result<(Store, Started)> {
+    /// Takes or makes the data folder of a server; true if it was made. What the operator should
+    /// know goes to the log.
+    pub fn start(root: &Path, policy: Policy) -> Result<(Store, bool)> {
         let (data, new) = DataDir::start(root)?;
         // Before anything is made beside it: then an empty database stands alone.
         let db = Database::open(&data)?;
@@ -33,25 +27,20 @@ impl Store {
         let mut foreign = data.sweep()?;
         let store = Store::with(data, db, policy, true);
         store.refuse_damage()?;
-        let mut warnings = Vec::new();
         if let Err(error) = store.db.mark() {
-            warnings.push(format!("a database that is written over will not be noticed: {error}"));
+            log::warn(&format!("a database that is written over will not be noticed: {error}"));
         }
-        let orphans = store.set_orphans_aside(&mut foreign, &mut warnings)?;
-        if orphans > 0 {
-            let what = "files without a row moved from snapshots/ to orphans/";
-            warnings.push(format!("{orphans} {what}"));
-        }
+        store.set_orphans_aside(&mut foreign)?;
         if !foreign.is_empty() {
             let shown: Vec<_> = foreign.iter().take(NAMES_SHOWN_MAX).map(|n| visible(n)).collect();
             let more = foreign.len() - shown.len();
             let (path, shown) = (store.data.path().display(), shown.join(", "));
-            warnings.push(format!("left alone in {path}, not made here: {shown} ({more} more)"));
+            log::warn(&format!("left alone in {path}, not made here: {shown} ({more} more)"));
         }
         if let Err(error) = store.keep_reserve() {
-            warnings.push(format!("no room is kept for a command on a full disk: {error}"));
+            log::warn(&format!("no room is kept for a command on a full disk: {error}"));
         }
-        Ok((store, Started { new, warnings }))
+        Ok((store, new))
     }
 
     /// A server on a damaged database would make the damage worse. About 0.7 ms for a thousand rows.
@@ -65,11 +54,9 @@ impl Store {
         }
     }
 
-    /// Moves files that no row names to `orphans/`; returns how many. Nothing is deleted: with an
-    /// older database these may be somebody's newest snapshots.
-    fn set_orphans_aside(
-        &self, foreign: &mut Vec<String>, warnings: &mut Vec<String>,
-    ) -> Result<usize> {
+    /// Moves files that no row names to `orphans/`. Nothing is deleted: with an older database these
+    /// may be somebody's newest snapshots. What is not ours stays, and is added to `foreign`.
+    fn set_orphans_aside(&self, foreign: &mut Vec<String>) -> Result<()> {
         let (orphans, mut moved) = (self.data.root().dir(ORPHANS)?, 0);
         self.each_unknown(|shard, name, path| {
             let stat = shard.look(name)?;
@@ -79,12 +66,15 @@ impl Store {
             }
             match set_aside(shard, name, &orphans) {
                 Ok(()) => moved += 1,
-                Err(error) => warnings.push(format!("a file without a row stays: {error}")),
+                Err(error) => log::warn(&format!("a file without a row stays: {error}")),
             }
             Ok(())
         })?;
         orphans.sync()?;
-        Ok(moved)
+        if moved > 0 {
+            log::warn(&format!("{moved} files without a row moved from snapshots/ to orphans/"));
+        }
+        Ok(())
     }
 
     /// Keeps room back for a command that frees some when the disk is full. Not where the room may
