@@ -5,7 +5,7 @@
 //! `backup.lock` is held none of them vanishes. The copied database gets its name last, once all is
 //! on disk: without it, no command takes a folder for a copy.
 
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, linkat, syncfs};
 use serde_json::json;
 
 use super::audit::Event;
-use super::blobs::{Blob, differs, hash_pieces, open_verified, reason};
+use super::blobs::{Blob, open_verified, reason};
 use super::check::stored_files;
 use super::data_dir::{
     DATABASE, DataDir, LOST_AND_FOUND, SNAPSHOTS, close_to_others, make_folder, make_folders,
@@ -186,7 +186,7 @@ fn transfer(
     };
     if links.iter().find_map(link).is_some() {
         copied.linked += 1;
-    } else if let Some(flaw) = copy_file(from, blob, &shard, &name)? {
+    } else if let Some(flaw) = copy_file(from, to, blob, &shard, &name)? {
         copied.damaged.push((what, reason(&flaw)));
         return Ok(());
     }
@@ -195,23 +195,18 @@ fn transfer(
     Ok(())
 }
 
-/// Copies a file, hashed on the way. Returns what is wrong with it: then there is no copy.
-fn copy_file(from: &DataDir, blob: Blob, shard: &Dir, name: &str) -> Result<Option<io::Error>> {
+/// Copies a file and verifies the copy. Returns what is wrong with the original: then there is no
+/// copy.
+fn copy_file(
+    from: &DataDir, to: &DataDir, blob: Blob, shard: &Dir, name: &str,
+) -> Result<Option<io::Error>> {
     let mut out = shard.create(name)?;
-    let mut written = Ok(());
-    let mut take = |piece: &[u8]| {
-        written = out.write_all(piece);
-        written.is_ok()
-    };
-    let read = from.open_stored(blob.file).and_then(|mut file| hash_pieces(&mut file, &mut take));
-    written.map_err(|e| shard.error("write", name, e))?;
-    let flaw = match read {
-        Ok(found) if found == (blob.size, blob.digest) => return Ok(None),
-        Ok(_) => differs("its length or SHA-256 differs"),
-        Err(error) => error,
-    };
-    shard.unlink(name)?;
-    Ok(Some(flaw))
+    let copied = from.open_stored(blob.file).and_then(|mut file| io::copy(&mut file, &mut out));
+    let Err(failed) = copied.and_then(|_| open_verified(to, blob, None)) else { return Ok(None) };
+    match open_verified(from, blob, None) {
+        Ok(_) => Err(shard.error("write", name, failed)),
+        Err(flaw) => shard.unlink(name).map(|_| Some(flaw)),
+    }
 }
 
 /// Makes a copied database one that accepts no JWT from before and gives out no id that was given
