@@ -57,7 +57,7 @@ pub fn run(args: Args) -> Done {
     init_user(&app, address)?;
     tell(&app, new)?;
     let handle = signals.handle();
-    let upstream = server::start(&app, socket_listener, socket.path(), move || handle.close());
+    let upstream = server::start(&app, socket_listener, &socket.path, move || handle.close());
     let upstream = Arc::new(upstream.map_err(could_not("start the workers"))?);
     spawn_background_tasks(&app).map_err(could_not("start a thread"))?;
     let open = |listener, socket| open_gate(listener, socket, &app, &upstream);

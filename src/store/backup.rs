@@ -96,13 +96,13 @@ fn copy(
         to.lock_server(Duration::ZERO)?;
         // Once more, now that nobody else can begin in it.
         refuse_other_things(&to)?;
-        close_to_others(to.root())?;
+        close_to_others(&to.root)?;
         clear(&to)?;
         let device = |dir: &Dir| Ok::<_, StoreError>(dir.metadata()?.dev());
-        if hard_link && device(to.root())? != device(&from.snapshots()?)? {
+        if hard_link && device(&to.root)? != device(&from.snapshots()?)? {
             return Err(StoreError::unusable(format!(
                 "{} is on another file system, so nothing can be linked: leave out --hard-link",
-                to.path().display()
+                to.root.path.display()
             )));
         }
         let links: Vec<_> = older.into_iter().chain(hard_link.then_some(from)).collect();
@@ -119,11 +119,11 @@ fn copy(
 /// A copy inside of what is copied would be copied by the next one.
 fn refuse_inside(from: &DataDir, dest: &Path) -> Result<()> {
     let above = dest.ancestors().find_map(|path| Dir::open(path).ok());
-    match above.is_some_and(|above| above.path().starts_with(from.path())) {
+    match above.is_some_and(|above| above.path.starts_with(&from.root.path)) {
         true => Err(StoreError::unusable(format!(
             "{} is inside {}: name another",
             dest.display(),
-            from.path().display()
+            from.root.path.display()
         ))),
         false => Ok(()),
     }
@@ -131,31 +131,31 @@ fn refuse_inside(from: &DataDir, dest: &Path) -> Result<()> {
 
 /// There may be nothing but what a copy left that was cut off, or a volume brings along.
 fn refuse_other_things(to: &DataDir) -> Result<()> {
-    let unfinished = to.root().look(PARTIAL)?.is_some();
+    let unfinished = to.root.look(PARTIAL)?.is_some();
     let of_copy = |name: &str| name == SNAPSHOTS || PARTIAL_FILES.contains(&name);
     let known = |name: &String| name == LOST_AND_FOUND || (unfinished && of_copy(name));
-    match to.root().names()?.iter().all(known) {
+    match to.root.names()?.iter().all(known) {
         true => Ok(()),
         false => Err(StoreError::unusable(format!(
             "{} exists and is not an empty folder: name a new one",
-            to.path().display()
+            to.root.path.display()
         ))),
     }
 }
 
 /// Removes what a copy wrote. What says that it is whole goes first, what says that it is ours last.
 fn clear(to: &DataDir) -> Result<()> {
-    to.root().unlink(DATABASE)?;
+    to.root.unlink(DATABASE)?;
     to.remove_stored()?;
-    PARTIAL_FILES.iter().try_for_each(|name| to.root().unlink(name).map(drop))
+    PARTIAL_FILES.iter().try_for_each(|name| to.root.unlink(name).map(drop))
 }
 
 /// Copies the database and all files that the copy names, and makes it a data folder.
 fn fill(
     from: &DataDir, to: &DataDir, links: &[&DataDir], database: &Database, progress: Progress<'_>,
 ) -> Result<Copied> {
-    let (root, mut copied) = (to.root(), Copied::default());
-    let partial = to.path().join(PARTIAL);
+    let (root, mut copied) = (&to.root, Copied::default());
+    let partial = to.root.path.join(PARTIAL);
     database.read(|c| Ok(c.execute("VACUUM INTO ?1", [utf8(&partial)?]).map(|_| ())?))?;
     let mut connection = connect(&partial)?;
     copied.backup_time = make_it_a_copy(&mut connection)?;
@@ -166,7 +166,7 @@ fn fill(
     }
     connection.close().map_err(|(_, e)| e)?;
     // One call for all files: a sync of each would wait for the disk a thousand times.
-    syncfs(root.file()).map_err(|e| root.error("sync", "", e.into()))?;
+    syncfs(&root.file).map_err(|e| root.error("sync", "", e.into()))?;
     root.rename(PARTIAL, root, DATABASE)?;
     root.sync()?;
     Ok(copied)
@@ -182,7 +182,7 @@ fn transfer(
     let link = |folder: &&DataDir| {
         open_verified(folder, blob, None).ok()?;
         let source = folder.shard(blob.file).ok()?;
-        linkat(source.file(), &*name, shard.file(), &*name, AtFlags::empty()).ok()
+        linkat(&source.file, &*name, &shard.file, &*name, AtFlags::empty()).ok()
     };
     if links.iter().find_map(link).is_some() {
         copied.linked += 1;

@@ -69,17 +69,18 @@ impl Database {
     /// Opens the database for a server or for a command that changes rows, and migrates it.
     pub fn open(data: &DataDir) -> Result<Database> {
         if !data.is_writable()? {
-            let why = format!("{} cannot be written: it can only be read", data.path().display());
+            let why =
+                format!("{} cannot be written: it can only be read", data.root.path.display());
             return Err(StoreError::unusable(why));
         }
         migrations::refuse_foreign(data)?;
-        let file = data.root().open_file(DATABASE, OFlags::RDONLY)?;
-        let mut database = Database::at(data.path());
+        let file = data.root.open_file(DATABASE, OFlags::RDONLY)?;
+        let mut database = Database::at(&data.root.path);
         let mut writer = connect(&database.path)?;
         let mode: String =
             writer.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
         if mode != "wal" {
-            let path = data.path().display();
+            let path = data.root.path.display();
             let why = format!("SQLite can keep no log in {path}: use a local file system");
             return Err(StoreError::unusable(why));
         }
@@ -95,18 +96,18 @@ impl Database {
     pub fn open_to_read(data: &DataDir) -> Result<Database> {
         migrations::refuse_foreign(data)?;
         if data.is_writable()? {
-            return Ok(Database::at(data.path()));
+            return Ok(Database::at(&data.root.path));
         }
-        if data.root().look(WAL)?.is_none_or(|log| log.st_size == 0) {
-            return Ok(Database { immutable: true, ..Database::at(data.path()) });
+        if data.root.look(WAL)?.is_none_or(|log| log.st_size == 0) {
+            return Ok(Database { immutable: true, ..Database::at(&data.root.path) });
         }
         // It must not be read without its log, and the index of that must be written.
         let copy = TempFolder::new()?;
         for name in [DATABASE, WAL] {
-            let copied = fs::copy(data.path().join(name), copy.0.path().join(name));
-            copied.map_err(|e| data.root().error("copy", name, e))?;
+            let copied = fs::copy(data.root.path.join(name), copy.0.path.join(name));
+            copied.map_err(|e| data.root.error("copy", name, e))?;
         }
-        let database = Database::at(copy.0.path());
+        let database = Database::at(&copy.0.path);
         Ok(Database { copy: Some(copy), ..database })
     }
 

@@ -170,14 +170,14 @@ impl Store {
 
     /// Free bytes of the disk for this process.
     pub fn free_bytes(&self) -> Result<u64> {
-        let root = self.data.root();
-        let stat = fstatvfs(root.file()).map_err(|e| root.error("look at", "", e.into()))?;
+        let root = &self.data.root;
+        let stat = fstatvfs(&root.file).map_err(|e| root.error("look at", "", e.into()))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
     /// Bytes of the database with its write-ahead log.
     pub fn database_bytes(&self) -> Result<u64> {
-        let sizes = [DATABASE, WAL].map(|name| self.data.root().look(name));
+        let sizes = [DATABASE, WAL].map(|name| self.data.root.look(name));
         sizes.into_iter().try_fold(0_u64, |sum, found| {
             let size = found?.map_or(0, |stat| stat.st_size.cast_unsigned());
             Ok(sum.saturating_add(size))

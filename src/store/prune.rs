@@ -116,8 +116,8 @@ impl Store {
                 Ok((entities + execute(tx, sql, [before])?) as u64)
             })?;
         }
-        if self.data.root().look(ORPHANS)?.is_some() {
-            let orphans = self.data.root().dir(ORPHANS)?;
+        if self.data.root.look(ORPHANS)?.is_some() {
+            let orphans = self.data.root.dir(ORPHANS)?;
             for name in orphans.names()?.iter().filter(|name| RandomId::parse(name).is_some()) {
                 let Some(stat) = orphans.look(name)?.filter(is_file) else { continue };
                 let old = stat.st_mtime.saturating_mul(1000) < before;

@@ -34,7 +34,7 @@ impl Store {
         if !foreign.is_empty() {
             let shown: Vec<_> = foreign.iter().take(NAMES_SHOWN_MAX).map(|n| visible(n)).collect();
             let more = foreign.len() - shown.len();
-            let (path, shown) = (store.data.path().display(), shown.join(", "));
+            let (path, shown) = (store.data.root.path.display(), shown.join(", "));
             log::warn(&format!("left alone in {path}, not made here: {shown} ({more} more)"));
         }
         if let Err(error) = store.keep_reserve() {
@@ -57,7 +57,7 @@ impl Store {
     /// Moves files that no row names to `orphans/`. Nothing is deleted: with an older database these
     /// may be somebody's newest snapshots. What is not ours stays, and is added to `foreign`.
     fn set_orphans_aside(&self, foreign: &mut Vec<String>) -> Result<()> {
-        let (orphans, mut moved) = (self.data.root().dir(ORPHANS)?, 0);
+        let (orphans, mut moved) = (self.data.root.dir(ORPHANS)?, 0);
         self.each_unknown(|shard, name, path| {
             let stat = shard.look(name)?;
             if RandomId::parse(name).is_none() || !stat.is_some_and(|stat| is_file(&stat)) {
@@ -80,7 +80,7 @@ impl Store {
     /// Keeps room back for a command that frees some when the disk is full. Not where the room may
     /// be needed sooner, with less than twice the free bytes at which pushes are refused.
     pub fn keep_reserve(&self) -> Result<()> {
-        let root = self.data.root();
+        let root = &self.data.root;
         let least = self.policy.free_bytes_min.max(RESERVE_BYTES).saturating_mul(2);
         let there = root.look(RESERVE)?;
         let whole = there.is_some_and(|stat| stat.st_size.cast_unsigned() >= RESERVE_BYTES);

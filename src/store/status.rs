@@ -117,7 +117,7 @@ impl Store {
     /// When the last off-site copy was made, in milliseconds since 1970, by the file that its script
     /// writes; None if there is none.
     pub fn last_offsite(&self) -> Result<Option<i64>> {
-        let (root, mut bytes) = (self.data.root(), Vec::new());
+        let (root, mut bytes) = (&self.data.root, Vec::new());
         let opened = root.open_regular(OFFSITE_LAST);
         match opened.and_then(|file| file.take(64).read_to_end(&mut bytes)) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
