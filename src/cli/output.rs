@@ -99,10 +99,10 @@ pub fn size(bytes: u64, human: bool) -> String {
 }
 
 /// Shows on a terminal how far a long command is: bytes, percent, time left. Elsewhere nothing.
-pub fn progress(done: &'static str, total: u64) -> impl FnMut(u64, u64) {
+pub fn progress(done: &'static str, total: u64) -> impl FnMut(u64) {
     let (shown, start) = (stderr().is_terminal(), Instant::now());
     let mut last = start;
-    move |_, bytes| {
+    move |bytes| {
         if shown && last.elapsed() >= Duration::from_millis(200) {
             last = Instant::now();
             let text = progress_line(done, bytes, total, start.elapsed());

@@ -121,11 +121,8 @@ fn tell(app: &App, new: bool) -> Done {
             "--min-free {free_bytes_min} is above the free space of {free} bytes: pushes are refused"
         ));
     }
-    store.audit_later(Event::new("server.start"));
     let start = json!({ "quota_bytes": quota_bytes, "min_free_bytes": free_bytes_min });
-    if let Err(error) = store.note(Fact::START, &start) {
-        log::warn(&format!("`status` will show settings of an earlier start: {error}"));
-    }
+    store.leave(Fact::START, &start, Some(Event::new("server.start")));
     Ok(())
 }
 

@@ -162,7 +162,7 @@ fn fill(
     root.make_dir(SNAPSHOTS)?;
     for (what, _, blob) in stored_files(&connection)? {
         transfer(from, to, links, what, blob, &mut copied)?;
-        progress(copied.files, copied.bytes);
+        progress(copied.bytes);
     }
     connection.close().map_err(|(_, e)| e)?;
     // One call for all files: a sync of each would wait for the disk a thousand times.

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::blobs::{Blob, open_verified, reason};
 use super::data_dir::{SNAPSHOTS, shard_of};
-use super::db::{query_rows, query_strings};
+use super::db::query_rows;
 use super::dir::is_file;
 use super::error::Result;
 use super::status::Fact;
@@ -52,14 +52,11 @@ impl Store {
 
     /// What SQLite finds, also where it cannot go on.
     fn check_database(&self) -> Vec<String> {
-        let ask = |sql| {
-            self.db.read(|c| query_strings(c, sql, [])).unwrap_or_else(|e| vec![e.to_string()])
-        };
-        let mut found = ask("PRAGMA integrity_check");
-        found.retain(|sentence| sentence != "ok");
-        let dangling = ask("PRAGMA foreign_key_check");
-        found.extend(dangling.iter().map(|t| format!("rows that refer to nothing: {t}")));
-        found
+        let sql = "SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'
+                   UNION ALL SELECT 'rows that refer to nothing: ' || \"table\"
+                               FROM pragma_foreign_key_check";
+        let found = self.db.read(|c| query_rows(c, sql, [], |row| row.get(0)));
+        found.unwrap_or_else(|error| vec![error.to_string()])
     }
 
     /// Compares every row with its file.
@@ -80,7 +77,7 @@ impl Store {
                 )),
             }
             report.snapshots += 1;
-            progress(report.snapshots, report.bytes);
+            progress(report.bytes);
         }
         Ok(())
     }

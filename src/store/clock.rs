@@ -8,7 +8,7 @@ use serde_json::json;
 use super::Store;
 use super::db::query_scalar;
 use super::error::Result;
-use super::status::Fact;
+use super::status::{Fact, note};
 use crate::util::limits::{CLOCK_JUMP_MS, CLOCK_LEAD_MS, CLOCK_WAIT_MS};
 use crate::util::log;
 use crate::util::sync::lock;
@@ -60,7 +60,7 @@ impl Store {
             ));
         }
         if (self.is_server && wait_ms != before) || (begins && wait_ms == CLOCK_WAIT_MS) {
-            self.note(Fact::CLOCK_WAIT, &json!({ "wait_ms": wait_ms }))?;
+            self.write(|tx| note(tx, Fact::CLOCK_WAIT, &json!({ "wait_ms": wait_ms })))?;
         }
         Ok(wait_ms == 0)
     }

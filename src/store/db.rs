@@ -288,13 +288,6 @@ pub fn query_rows<T>(
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// All rows of a query for one text column.
-pub fn query_strings(
-    connection: &Connection, sql: &str, values: impl Params,
-) -> Result<Vec<String>> {
-    query_rows(connection, sql, values, |row| row.get(0))
-}
-
 /// Hands the first column of each row, a text, to `rows`: a list of any length takes no memory.
 pub fn query_each(
     connection: &Connection, sql: &str, values: impl Params, rows: RowSink<'_>,

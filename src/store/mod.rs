@@ -45,7 +45,7 @@ use crate::util::log;
 use crate::util::types::RandomId;
 use audit::Event;
 use blobs::VerifiedCache;
-use data_dir::{DATABASE, DataDir, WAL};
+use data_dir::DataDir;
 use db::Database;
 use health::HealthCache;
 use pending::Pending;
@@ -75,8 +75,8 @@ impl Policy {
 /// Takes the rows of a list, each a JSON object, one after the other.
 pub type RowSink<'a> = &'a mut dyn FnMut(&str) -> Result<()>;
 
-/// Told now and then how many files and bytes are done.
-pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
+/// Told now and then how many bytes are done.
+pub type Progress<'a> = &'a mut dyn FnMut(u64);
 
 /// One data folder, open.
 pub struct Store {
@@ -107,7 +107,7 @@ impl Store {
             }
             opened => opened?,
         };
-        Ok(Store::with(data, db, Policy::default(), false))
+        Ok(Store::with(data, db))
     }
 
     /// Opens an existing data folder for a command that only reads, also on a read-only medium.
@@ -115,15 +115,15 @@ impl Store {
         let data = DataDir::open(root)?;
         let db = Database::open_to_read(&data)?;
         db.read(migrations::refuse_older)?;
-        Ok(Store::with(data, db, Policy::default(), false))
+        Ok(Store::with(data, db))
     }
 
-    fn with(data: DataDir, db: Database, policy: Policy, is_server: bool) -> Store {
+    fn with(data: DataDir, db: Database) -> Store {
         Store {
-            is_server,
+            is_server: false,
             data: Arc::new(data),
             db,
-            policy,
+            policy: Policy::default(),
             verified: VerifiedCache::default(),
             pending: Mutex::default(),
             promised: Arc::default(),
@@ -135,7 +135,7 @@ impl Store {
 
     /// Leaves a fact for `status` and metrics, and a row in the audit log, unless the folder can only
     /// be read.
-    fn leave(&self, fact: Fact, value: &Value, event: Option<Event>) {
+    pub fn leave(&self, fact: Fact, value: &Value, event: Option<Event>) {
         if !self.db.is_in_place() {
             return;
         }
@@ -144,7 +144,7 @@ impl Store {
             event.iter().try_for_each(|event| event.write(tx))
         });
         if let Err(error) = left {
-            log::warn(&format!("`status` will not show this outcome: {error}"));
+            log::warn(&format!("`status` will not show what was done: {error}"));
         }
     }
 
@@ -165,7 +165,7 @@ impl Store {
     pub fn totals(&self) -> Result<(u64, u64)> {
         let sql = "SELECT (SELECT coalesce(sum(stored_bytes), 0) FROM users),
                           (SELECT coalesce(sum(snapshot_count), 0) FROM machines)";
-        self.db.read(|c| db::query_one(c, "row", sql, [], |row| Ok((row.get(0)?, row.get(1)?))))
+        self.db.read(|c| db::query_one(c, "row", sql, [], |row| row.try_into()))
     }
 
     /// Free bytes of the disk for this process.
@@ -175,13 +175,10 @@ impl Store {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
-    /// Bytes of the database with its write-ahead log.
+    /// Bytes of the database.
     pub fn database_bytes(&self) -> Result<u64> {
-        let sizes = [DATABASE, WAL].map(|name| self.data.root.look(name));
-        sizes.into_iter().try_fold(0_u64, |sum, found| {
-            let size = found?.map_or(0, |stat| stat.st_size.cast_unsigned());
-            Ok(sum.saturating_add(size))
-        })
+        let sql = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
+        self.db.read(|c| db::query_scalar(c, sql, []))
     }
 }
 

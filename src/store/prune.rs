@@ -1,6 +1,6 @@
 //! Deletes what nobody needs any more: rows first, then the files that their deletion named.
 
-use rusqlite::{Connection, Row, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 use serde_json::json;
 
 use super::Store;
@@ -70,8 +70,8 @@ impl Store {
         let mut pruned = Pruned::default();
         let old_ms = retention.older_than_days.map(|days| i64::from(days) * DAY_MS);
         let values = params![retention.keep, old_ms, now_ms()];
-        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-        let list: Vec<(i64, u64)> = self.db.read(|c| query_rows(c, CANDIDATES, values, read))?;
+        let list: Vec<(i64, u64)> =
+            self.db.read(|c| query_rows(c, CANDIDATES, values, |row| row.try_into()))?;
         if dry_run {
             pruned.snapshots = list.len() as u64;
             pruned.bytes = list.iter().fold(0, |sum, (_, size)| sum.saturating_add(*size));
@@ -103,17 +103,15 @@ impl Store {
     fn prune_by_age(&self, pruned: &mut Pruned, audit_days: u32, dry_run: bool) -> Result<()> {
         let ago = |days: u32| now_ms() - i64::from(days) * DAY_MS;
         let before = ago(DELETED_DAYS);
+        let (deleted, bytes): (u64, u64) =
+            self.db.read(|c| query_one(c, "row", SOFT_DELETED, [before], |row| row.try_into()))?;
+        pruned.deleted = deleted;
         if dry_run {
-            let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-            let (deleted, bytes) =
-                self.db.read(|c| query_one(c, "row", SOFT_DELETED, [before], read))?;
-            pruned.deleted = deleted;
             pruned.bytes = pruned.bytes.saturating_add(bytes);
         } else {
-            pruned.deleted = self.write_with_reserve(|tx| {
-                let entities = execute(tx, "DELETE FROM entities WHERE deleted_at < ?1", [before])?;
-                let sql = "DELETE FROM environments WHERE deleted_at < ?1";
-                Ok((entities + execute(tx, sql, [before])?) as u64)
+            self.write_with_reserve(|tx| {
+                execute(tx, "DELETE FROM entities WHERE deleted_at < ?1", [before])?;
+                execute(tx, "DELETE FROM environments WHERE deleted_at < ?1", [before])
             })?;
         }
         if self.data.root.look(ORPHANS)?.is_some() {
@@ -149,8 +147,8 @@ impl Store {
         // By the key, as each query of a request: so no other file is looked at.
         let sql = "SELECT file, size_bytes FROM deleted_files WHERE file > ''
                     LIMIT coalesce(?1, -1)";
-        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-        let list: Vec<(String, u64)> = self.db.read(|c| query_rows(c, sql, [most], read))?;
+        let list: Vec<(String, u64)> =
+            self.db.read(|c| query_rows(c, sql, [most], |row| row.try_into()))?;
         let (mut gone, mut freed) = (Vec::new(), 0_u64);
         for (name, size) in list {
             match RandomId::parse(&name).map_or(Ok(false), |file| self.unlink_stored(file)) {

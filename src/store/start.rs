@@ -25,7 +25,7 @@ impl Store {
         let db = Database::open(&data)?;
         data.furnish()?;
         let mut foreign = data.sweep()?;
-        let store = Store::with(data, db, policy, true);
+        let store = Store { policy, is_server: true, ..Store::with(data, db) };
         store.refuse_damage()?;
         if let Err(error) = store.db.mark() {
             log::warn(&format!("a database that is written over will not be noticed: {error}"));

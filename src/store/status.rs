@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::audit::moment;
 use super::data_dir::OFFSITE_LAST;
-use super::db::{execute, query_one, query_opt, query_rows, query_strings};
+use super::db::{execute, query_one, query_opt, query_rows};
 use super::error::Result;
 use super::{Store, users};
 use crate::util::limits::FREE_BYTES_MIN;
@@ -81,14 +81,14 @@ impl Store {
     /// How many users and machines there are.
     pub fn counts(&self) -> Result<(u64, u64)> {
         let sql = "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM machines)";
-        self.db.read(|c| query_one(c, "row", sql, [], |row| Ok((row.get(0)?, row.get(1)?))))
+        self.db.read(|c| query_one(c, "row", sql, [], |row| row.try_into()))
     }
 
     /// Users with what they store and may store; None is no limit.
     pub fn stored_table(&self) -> Result<Table> {
-        let sql = "SELECT email, state, stored_bytes, nullif(iif(quota_bytes = 'default', ?1,
-                          iif(quota_bytes = 'none', 0, quota_bytes)), 0) AS quota_bytes
-                     FROM user_list";
+        let sql = "SELECT email, iif(disabled_at IS NULL, 'enabled', 'disabled') AS state,
+                          stored_bytes, nullif(coalesce(quota_bytes, ?1), 0) AS quota_bytes
+                     FROM users ORDER BY id";
         self.table(sql, [self.noted(Fact::START, "quota_bytes")?.unwrap_or(0)])
     }
 
@@ -110,7 +110,7 @@ impl Store {
             failed_backup: self.noted(Fact::FAILED_BACKUP, "at")?,
             last_check: self.noted(Fact::CHECK, "at")?,
             last_offsite,
-            attention: self.db.read(|c| query_strings(c, ATTENTION, values))?,
+            attention: self.db.read(|c| query_rows(c, ATTENTION, values, |row| row.get(0)))?,
         })
     }
 
@@ -132,11 +132,6 @@ impl Store {
         let sql = "SELECT iif(?2 = 'at', updated_at, value ->> ?2) FROM server_state
                     WHERE name = ?1";
         Ok(self.db.read(|c| query_opt(c, sql, [fact.0, what], |row| row.get(0)))?.flatten())
-    }
-
-    /// Leaves a fact in a transaction of its own.
-    pub fn note(&self, fact: Fact, value: &Value) -> Result<()> {
-        self.write(|tx| note(tx, fact, value))
     }
 
     /// The address again, if there is such a user.
