@@ -9,13 +9,11 @@ use serde_json::json;
 use super::blobs::{Blob, open_verified, reason};
 use super::data_dir::{SNAPSHOTS, shard_of};
 use super::db::query_rows;
-use super::dir::is_file;
 use super::error::Result;
 use super::status::Fact;
 use super::{Progress, Store};
 use crate::util::limits::ORPHAN_AGE_S;
 use crate::util::time::now_ms;
-use crate::util::types::RandomId;
 
 /// What a check found.
 #[derive(Debug, Default)]
@@ -86,11 +84,9 @@ impl Store {
     fn find_orphans(&self, report: &mut Report) -> Result<()> {
         let server_runs = self.data.server_runs()?;
         self.each_unknown(|shard, name, path| {
-            let stat = shard.look(name)?.filter(is_file);
-            let ours = stat.filter(|_| RandomId::parse(name).is_some());
             // With a server at work a file may be between its rename and its commit.
             let young = |stat: Stat| now_ms() / 1000 - stat.st_mtime < ORPHAN_AGE_S;
-            if ours.is_some_and(|stat| !(server_runs && young(stat))) {
+            if shard.look_ours(name)?.is_some_and(|stat| !(server_runs && young(stat))) {
                 report.orphans.push(path);
             }
             Ok(())

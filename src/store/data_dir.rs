@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, fchmod, flock};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, fchmod, flock};
 use rustix::io::Errno;
 
 use super::dir::{Dir, is_file};
@@ -202,13 +202,9 @@ impl DataDir {
         for folder in [TMP, RUN] {
             let dir = self.root.dir(folder)?;
             for name in dir.names()? {
-                let kind = dir.look(&name)?.map(|stat| FileType::from_raw_mode(stat.st_mode));
-                let ours = match kind {
-                    Some(FileType::RegularFile) => RandomId::parse(&name).is_some(),
-                    Some(FileType::Socket) => name == SOCKET,
-                    _ => false,
-                };
-                if ours {
+                let is_socket = |stat: Stat| FileType::from_raw_mode(stat.st_mode).is_socket();
+                let stale = name == SOCKET && dir.look(&name)?.is_some_and(is_socket);
+                if stale || dir.look_ours(&name)?.is_some() {
                     dir.unlink(&name)?;
                 } else {
                     foreign.push(format!("{folder}/{name}"));
@@ -320,11 +316,6 @@ impl DataDir {
                 self.root.path.display()
             ))),
         }
-    }
-
-    /// Gives the reserve up; false if there is none.
-    pub fn free_reserve(&self) -> Result<bool> {
-        self.root.unlink(RESERVE)
     }
 }
 

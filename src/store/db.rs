@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -59,7 +59,7 @@ struct Opened {
     /// The database. It stays open, since to close it would end the locks that SQLite has on it.
     file: File,
     /// Of a server: the application id that this run gave the database.
-    mark: OnceLock<i32>,
+    mark: Option<i32>,
 }
 
 /// Device and inode; None for a file that is not there.
@@ -86,8 +86,7 @@ impl Database {
         }
         migrations::migrate(&mut writer)?;
         database.writer = Pool::new([Some(writer)]);
-        let (ids, mark) = (database.file_ids()?, OnceLock::new());
-        database.opened = Some(Opened { ids, file, mark });
+        database.opened = Some(Opened { ids: database.file_ids()?, file, mark: None });
         Ok(database)
     }
 
@@ -125,17 +124,17 @@ impl Database {
 
     /// Marks the database file as that of this run of a server: a copy of an earlier time that is
     /// written over it has another mark.
-    pub fn mark(&self) -> Result<()> {
+    pub fn mark(&mut self) -> Result<()> {
         let mut drawn = [0; 2];
         getrandom::fill(&mut drawn)?;
         let mark = APPLICATION_ID | i32::from(u16::from_be_bytes(drawn));
         self.write(|tx| Ok(tx.pragma_update(None, "application_id", mark)?))?;
         // Into the file itself; where a reader holds that up, this run goes without.
         self.checkpoint("PASSIVE")?;
-        if let Some(opened) = &self.opened
+        if let Some(opened) = &mut self.opened
             && opened.application_id()? == mark
         {
-            let _ = opened.mark.set(mark);
+            opened.mark = Some(mark);
         }
         Ok(())
     }
@@ -218,8 +217,8 @@ impl Database {
     fn refuse_if_lost(&self) -> Result<()> {
         if let Some(opened) = &self.opened {
             let other = self.file_ids()? != opened.ids;
-            let mark = opened.mark.get();
-            if other || mark.is_some() && mark != Some(&opened.application_id()?) {
+            let mark = opened.mark;
+            if other || mark.is_some() && mark != Some(opened.application_id()?) {
                 self.note(Some(ErrorKind::Corrupt));
             }
         }

@@ -85,6 +85,12 @@ impl Dir {
         }
     }
 
+    /// The file under a name, if it is one that this program names: 32 hexadecimal digits.
+    pub fn look_ours(&self, name: &str) -> Result<Option<Stat>> {
+        let ours = RandomId::parse(name).is_some();
+        Ok(self.look(name)?.filter(|stat| ours && is_file(stat)))
+    }
+
     /// The names in it; one that is not UTF-8 is none of ours, and shown as well as it can be.
     pub fn names(&self) -> Result<Vec<String>> {
         let listed = fs::Dir::read_from(&self.file).and_then(|dir| dir.collect());

@@ -45,7 +45,7 @@ use crate::util::log;
 use crate::util::types::RandomId;
 use audit::Event;
 use blobs::VerifiedCache;
-use data_dir::DataDir;
+use data_dir::{DataDir, RESERVE};
 use db::Database;
 use health::HealthCache;
 use pending::Pending;
@@ -102,7 +102,7 @@ impl Store {
         let data = DataDir::open(root)?;
         let db = match Database::open(&data) {
             // Not even the index of its log has room.
-            Err(e) if e.kind == ErrorKind::DiskFull && data.free_reserve()? => {
+            Err(e) if e.kind == ErrorKind::DiskFull && data.root.unlink(RESERVE)? => {
                 Database::open(&data)?
             }
             opened => opened?,

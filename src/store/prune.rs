@@ -5,9 +5,8 @@ use serde_json::json;
 
 use super::Store;
 use super::audit::Event;
-use super::data_dir::ORPHANS;
+use super::data_dir::{ORPHANS, RESERVE};
 use super::db::{execute, query_one, query_rows, query_scalar};
-use super::dir::is_file;
 use super::error::{ErrorKind, Result};
 use crate::util::limits::{DELETED_DAYS, KEEP_ROWS, PRUNE_ROWS};
 use crate::util::log;
@@ -116,10 +115,10 @@ impl Store {
         }
         if self.data.root.look(ORPHANS)?.is_some() {
             let orphans = self.data.root.dir(ORPHANS)?;
-            for name in orphans.names()?.iter().filter(|name| RandomId::parse(name).is_some()) {
-                let Some(stat) = orphans.look(name)?.filter(is_file) else { continue };
+            for name in orphans.names()? {
+                let Some(stat) = orphans.look_ours(&name)? else { continue };
                 let old = stat.st_mtime.saturating_mul(1000) < before;
-                if old && (dry_run || orphans.unlink(name)?) {
+                if old && (dry_run || orphans.unlink(&name)?) {
                     pruned.orphans += 1;
                     pruned.bytes = pruned.bytes.saturating_add(stat.st_size.cast_unsigned());
                 }
@@ -182,7 +181,7 @@ impl Store {
         &self, work: impl Fn(&Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
         match self.write(&work) {
-            Err(e) if e.kind == ErrorKind::DiskFull && self.data.free_reserve()? => {
+            Err(e) if e.kind == ErrorKind::DiskFull && self.data.root.unlink(RESERVE)? => {
                 self.write(work)
             }
             done => done,

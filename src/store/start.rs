@@ -9,7 +9,7 @@ use rustix::fs::OFlags;
 
 use super::data_dir::{DataDir, ORPHANS, RESERVE};
 use super::db::{Database, query_scalar};
-use super::dir::{Dir, is_file};
+use super::dir::Dir;
 use super::error::{Result, StoreError};
 use super::{Policy, Store};
 use crate::util::limits::{NAMES_SHOWN_MAX, RESERVE_BYTES};
@@ -25,7 +25,7 @@ impl Store {
         let db = Database::open(&data)?;
         data.furnish()?;
         let mut foreign = data.sweep()?;
-        let store = Store { policy, is_server: true, ..Store::with(data, db) };
+        let mut store = Store { policy, is_server: true, ..Store::with(data, db) };
         store.refuse_damage()?;
         if let Err(error) = store.db.mark() {
             log::warn(&format!("a database that is written over will not be noticed: {error}"));
@@ -59,8 +59,7 @@ impl Store {
     fn set_orphans_aside(&self, foreign: &mut Vec<String>) -> Result<()> {
         let (orphans, mut moved) = (self.data.root.dir(ORPHANS)?, 0);
         self.each_unknown(|shard, name, path| {
-            let stat = shard.look(name)?;
-            if RandomId::parse(name).is_none() || !stat.is_some_and(|stat| is_file(&stat)) {
+            if shard.look_ours(name)?.is_none() {
                 foreign.push(path);
                 return Ok(());
             }
@@ -92,7 +91,7 @@ impl Store {
         getrandom::fill(&mut bytes)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
         root.open_file(RESERVE, flags)?.write_all(&bytes).map_err(|e| {
-            let _ = self.data.free_reserve();
+            let _ = root.unlink(RESERVE);
             root.error("write", RESERVE, e)
         })
     }
