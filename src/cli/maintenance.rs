@@ -14,8 +14,7 @@ use crate::util::time::rfc3339;
 /// `check`: verifies a data folder.
 pub fn check(args: Args) -> Done {
     let store = open_to_read(args)?;
-    let total = store.totals().map_or(0, |(bytes, _)| bytes);
-    let report = store.check(&mut progress("verified", total))?;
+    let report = store.check(&mut progress("verified"))?;
     let database = report.database.iter().map(|sentence| format!("database: {sentence}"));
     let orphans = report.orphans.iter().map(|path| format!("orphan without a row: {path}"));
     let found: Vec<_> = database.chain(report.damaged.iter().cloned()).chain(orphans).collect();
@@ -33,19 +32,15 @@ pub fn backup(mut args: Args) -> Done {
     let older = args.value("--incremental-from", text)?;
     let dest = args.positional("DEST", text)?;
     let store = open_to_read(args)?;
-    let mut told = progress("copied", store.totals()?.0);
     let older = older.as_deref().map(Path::new);
-    let copied = store.backup(Path::new(&dest), older, hard_link, &mut told)?;
+    let copied = store.backup(Path::new(&dest), older, hard_link, &mut progress("copied"))?;
     report(&copied, &dest)
 }
 
 /// `restore SRC`: back to `--data`.
 pub fn restore(mut args: Args) -> Done {
     let (from, to) = (args.positional("SRC", text)?, args.finish()?);
-    let from = Path::new(&from);
-    let total = Store::open_to_read(from).and_then(|store| store.totals());
-    let total = total.map_or(0, |(bytes, _)| bytes);
-    let copied = backup::restore(from, &to, &mut progress("restored", total))?;
+    let copied = backup::restore(Path::new(&from), &to, &mut progress("restored"))?;
     let at = copied.backup_time.map_or("an unknown time".into(), rfc3339);
     print(format_args!(
         "API tokens and passwords are again as they were at the backup, of {at}: what was revoked since \

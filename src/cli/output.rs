@@ -99,10 +99,10 @@ pub fn size(bytes: u64, human: bool) -> String {
 }
 
 /// Shows on a terminal how far a long command is: bytes, percent, time left. Elsewhere nothing.
-pub fn progress(done: &'static str, total: u64) -> impl FnMut(u64) {
+pub fn progress(done: &'static str) -> impl FnMut(u64, u64) {
     let (shown, start) = (stderr().is_terminal(), Instant::now());
     let mut last = start;
-    move |bytes| {
+    move |bytes, total| {
         if shown && last.elapsed() >= Duration::from_millis(200) {
             last = Instant::now();
             let text = progress_line(done, bytes, total, start.elapsed());
@@ -112,11 +112,6 @@ pub fn progress(done: &'static str, total: u64) -> impl FnMut(u64) {
 }
 
 fn progress_line(done: &str, bytes: u64, total: u64, took: Duration) -> String {
-    if total == 0 {
-        return format!("{} {done}", size(bytes, true));
-    }
-    // More than was there at the start: a server goes on storing.
-    let total = total.max(bytes);
     let part = bytes as f64 / total as f64;
     let left = took.as_secs_f64() * (1.0 - part) / part.max(f64::EPSILON);
     let (bytes, total) = (size(bytes, true), size(total, true));

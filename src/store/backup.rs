@@ -98,8 +98,7 @@ fn copy(
         refuse_other_things(&to)?;
         close_to_others(&to.root)?;
         clear(&to)?;
-        let device = |dir: &Dir| Ok::<_, StoreError>(dir.metadata()?.dev());
-        if hard_link && device(&to.root)? != device(&from.snapshots()?)? {
+        if hard_link && to.root.metadata()?.dev() != from.snapshots()?.metadata()?.dev() {
             return Err(StoreError::unusable(format!(
                 "{} is on another file system, so nothing can be linked: leave out --hard-link",
                 to.root.path.display()
@@ -160,9 +159,11 @@ fn fill(
     let mut connection = connect(&partial)?;
     copied.backup_time = make_it_a_copy(&mut connection)?;
     root.make_dir(SNAPSHOTS)?;
-    for (what, _, blob) in stored_files(&connection)? {
+    let files = stored_files(&connection)?;
+    let total = files.iter().fold(0, |sum, (.., blob)| blob.size.saturating_add(sum));
+    for (what, _, blob) in files {
         transfer(from, to, links, what, blob, &mut copied)?;
-        progress(copied.bytes);
+        progress(copied.bytes, total);
     }
     connection.close().map_err(|(_, e)| e)?;
     // One call for all files: a sync of each would wait for the disk a thousand times.

@@ -59,7 +59,9 @@ impl Store {
 
     /// Compares every row with its file.
     fn check_rows(&self, report: &mut Report, progress: Progress<'_>) -> Result<()> {
-        for (what, origin, blob) in self.db.read(stored_files)? {
+        let files = self.db.read(stored_files)?;
+        let total = files.iter().fold(0, |sum, (.., blob)| blob.size.saturating_add(sum));
+        for (what, origin, blob) in files {
             match open_verified(&self.data, blob, None) {
                 Ok(_) => report.bytes += blob.size,
                 // Deleted since its row was read: no damage.
@@ -75,7 +77,7 @@ impl Store {
                 )),
             }
             report.snapshots += 1;
-            progress(report.bytes);
+            progress(report.bytes, total);
         }
         Ok(())
     }

@@ -75,8 +75,8 @@ impl Policy {
 /// Takes the rows of a list, each a JSON object, one after the other.
 pub type RowSink<'a> = &'a mut dyn FnMut(&str) -> Result<()>;
 
-/// Told now and then how many bytes are done.
-pub type Progress<'a> = &'a mut dyn FnMut(u64);
+/// Told after each file how many bytes are done, and of how many.
+pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
 /// One data folder, open.
 pub struct Store {
