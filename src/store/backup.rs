@@ -40,8 +40,8 @@ pub struct Copied {
     pub linked: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// What the source could not serve, with the reason: left out.
-    pub damaged: Vec<(String, String)>,
+    /// What the source could not serve and is left out, a sentence each.
+    pub damaged: Vec<String>,
     /// When the source was copied itself, if it is a backup, in milliseconds since 1970.
     pub backup_time: Option<i64>,
 }
@@ -162,7 +162,7 @@ fn fill(
     let files = stored_files(&connection)?;
     let total = files.iter().fold(0, |sum, (.., blob)| blob.size.saturating_add(sum));
     for (what, _, blob) in files {
-        transfer(from, to, links, what, blob, &mut copied)?;
+        transfer(from, to, links, &what, blob, &mut copied)?;
         progress(copied.bytes, total);
     }
     connection.close().map_err(|(_, e)| e)?;
@@ -176,7 +176,7 @@ fn fill(
 /// Links a file that one of `links` has, or copies it where it cannot be linked. One that is damaged
 /// is left out.
 fn transfer(
-    from: &DataDir, to: &DataDir, links: &[&DataDir], what: String, blob: Blob, copied: &mut Copied,
+    from: &DataDir, to: &DataDir, links: &[&DataDir], what: &str, blob: Blob, copied: &mut Copied,
 ) -> Result<()> {
     let name = blob.file.to_string();
     let shard = to.snapshots()?.make_dir(&shard_of(blob.file))?;
@@ -188,7 +188,7 @@ fn transfer(
     if links.iter().find_map(link).is_some() {
         copied.linked += 1;
     } else if let Some(flaw) = copy_file(from, to, blob, &shard, &name)? {
-        copied.damaged.push((what, reason(&flaw)));
+        copied.damaged.push(format!("{what} is damaged and left out: {}", reason(&flaw)));
         return Ok(());
     }
     copied.files += 1;

@@ -161,10 +161,11 @@ impl Store {
         }
     }
 
-    /// Stored bytes and snapshots of all users.
-    pub fn totals(&self) -> Result<(u64, u64)> {
+    /// Stored bytes and snapshots of all users, and the bytes of the database.
+    pub fn totals(&self) -> Result<(u64, u64, u64)> {
         let sql = "SELECT (SELECT coalesce(sum(stored_bytes), 0) FROM users),
-                          (SELECT coalesce(sum(snapshot_count), 0) FROM machines)";
+                          (SELECT coalesce(sum(snapshot_count), 0) FROM machines),
+                          page_count * page_size FROM pragma_page_count, pragma_page_size";
         self.db.read(|c| db::query_one(c, "row", sql, [], |row| row.try_into()))
     }
 
@@ -173,12 +174,6 @@ impl Store {
         let root = &self.data.root;
         let stat = fstatvfs(&root.file).map_err(|e| root.error("look at", "", e.into()))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-    }
-
-    /// Bytes of the database.
-    pub fn database_bytes(&self) -> Result<u64> {
-        let sql = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
-        self.db.read(|c| db::query_scalar(c, sql, []))
     }
 }
 
