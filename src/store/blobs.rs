@@ -1,7 +1,7 @@
 //! Stored files, of snapshots and of versions of entities, and how each is verified before it is
 //! served.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek};
 use std::os::unix::fs::MetadataExt;
@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Store;
 use super::data_dir::{DataDir, SNAPSHOTS};
-use super::db::query_scalar;
+use super::db::{query_rows, query_scalar};
 use super::dir::Dir;
 use super::error::{Result, StoreError};
 use crate::util::limits::{PIECE_BYTES, VERIFIED_AGE_S, VERIFIED_FILES_MAX, VERIFIED_S};
@@ -58,21 +58,19 @@ impl Store {
 
     /// Hands to `work` what lies in `snapshots/` without a row: the sub-folder, the name in it, the
     /// path below the data folder. Files that wait to be unlinked have one: nobody's, and no
-    /// surprise. Each row is looked for after its file was seen, so that one that came meanwhile
-    /// counts.
+    /// surprise.
     pub(super) fn each_unknown(
         &self, mut work: impl FnMut(&Dir, &str, String) -> Result<()>,
     ) -> Result<()> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM stored_files WHERE file = ?1)
-                       OR EXISTS (SELECT 1 FROM deleted_files WHERE file = ?1)";
+        // All names that begin like the sub-folder's: a file in another one is not found by its row.
+        let sql = "SELECT file FROM stored_files WHERE file BETWEEN ?1 AND ?1 || 'g'
+                   UNION ALL SELECT file FROM deleted_files WHERE file BETWEEN ?1 AND ?1 || 'g'";
         self.data.each_shard(|shard_name, shard, names| {
-            for name in names {
-                // One in another sub-folder is not found by its row.
-                let known = name.starts_with(shard_name)
-                    && self.db.read(|c| query_scalar(c, sql, [&name]))?;
-                if !known {
-                    work(shard, &name, format!("{SNAPSHOTS}/{shard_name}/{name}"))?;
-                }
+            // Asked after the files were seen, so that a row that came meanwhile counts.
+            let known = self.db.read(|c| query_rows(c, sql, [shard_name], |row| row.get(0)))?;
+            let known: HashSet<String> = known.into_iter().collect();
+            for name in names.iter().filter(|name| !known.contains(*name)) {
+                work(shard, name, format!("{SNAPSHOTS}/{shard_name}/{name}"))?;
             }
             Ok(())
         })
