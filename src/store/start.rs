@@ -30,7 +30,7 @@ impl Store {
         if let Err(error) = store.db.mark() {
             log::warn(&format!("a database that is written over will not be noticed: {error}"));
         }
-        store.set_orphans_aside(&mut foreign)?;
+        foreign.extend(store.set_orphans_aside()?);
         if !foreign.is_empty() {
             let shown: Vec<_> = foreign.iter().take(NAMES_SHOWN_MAX).map(|n| visible(n)).collect();
             let more = foreign.len() - shown.len();
@@ -55,9 +55,10 @@ impl Store {
     }
 
     /// Moves files that no row names to `orphans/`. Nothing is deleted: with an older database these
-    /// may be somebody's newest snapshots. What is not ours stays, and is added to `foreign`.
-    fn set_orphans_aside(&self, foreign: &mut Vec<String>) -> Result<()> {
-        let (orphans, mut moved) = (self.data.root.dir(ORPHANS)?, 0);
+    /// may be somebody's newest snapshots. What is not ours stays, and its names are returned.
+    fn set_orphans_aside(&self) -> Result<Vec<String>> {
+        let orphans = self.data.root.dir(ORPHANS)?;
+        let (mut moved, mut foreign) = (0, Vec::new());
         self.each_unknown(|shard, name, path| {
             if shard.look_ours(name)?.is_none() {
                 foreign.push(path);
@@ -73,7 +74,7 @@ impl Store {
         if moved > 0 {
             log::warn(&format!("{moved} files without a row moved from snapshots/ to orphans/"));
         }
-        Ok(())
+        Ok(foreign)
     }
 
     /// Keeps room back for a command that frees some when the disk is full. Not where the room may
