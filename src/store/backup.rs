@@ -21,7 +21,7 @@ use super::data_dir::{
     DATABASE, DataDir, LOST_AND_FOUND, SNAPSHOTS, close_to_others, make_folder, make_folders,
     shard_of,
 };
-use super::db::{Database, connect, utf8};
+use super::db::{Database, connect, execute, utf8};
 use super::dir::Dir;
 use super::error::{Result, StoreError};
 use super::status::{Fact, note};
@@ -155,7 +155,7 @@ fn fill(
 ) -> Result<Copied> {
     let (root, mut copied) = (&to.root, Copied::default());
     let partial = to.root.path.join(PARTIAL);
-    database.read(|c| Ok(c.execute("VACUUM INTO ?1", [utf8(&partial)?]).map(|_| ())?))?;
+    database.read(|c| execute(c, "VACUUM INTO ?1", [utf8(&partial)?]))?;
     let mut connection = connect(&partial)?;
     copied.backup_time = make_it_a_copy(&mut connection)?;
     root.make_dir(SNAPSHOTS)?;

@@ -12,7 +12,7 @@ use super::db::{execute, query_one, query_opt, query_rows};
 use super::error::Result;
 use super::{Store, users};
 use crate::util::limits::FREE_BYTES_MIN;
-use crate::util::time::{DAY_MS, now_ms};
+use crate::util::time::{DAY_MS, now_ms, rfc3339};
 use crate::util::types::Email;
 
 /// Rows of a list. A column's name ends with its unit: `_bytes`, or `_at` for milliseconds since 1970.
@@ -23,10 +23,13 @@ pub struct Table {
 }
 
 impl Table {
-    /// Each row as an object.
+    /// Each row as an object, with times in words.
     pub fn objects(&self) -> Vec<Value> {
-        let object =
-            |row: &Vec<Value>| self.columns.iter().cloned().zip(row.iter().cloned()).collect();
+        let member = |(name, value): (&String, &Value)| {
+            let time = value.as_i64().filter(|_| name.ends_with("_at")).map(rfc3339);
+            (name.clone(), time.map_or_else(|| value.clone(), Value::from))
+        };
+        let object = |row: &Vec<Value>| self.columns.iter().zip(row).map(member).collect();
         self.rows.iter().map(object).collect()
     }
 }
