@@ -50,11 +50,15 @@ impl Store {
 
     /// What SQLite finds, also where it cannot go on.
     fn check_database(&self) -> Vec<String> {
-        let sql = "SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'
-                   UNION ALL SELECT 'rows that refer to nothing: ' || \"table\"
-                               FROM pragma_foreign_key_check";
-        let found = self.db.read(|c| query_rows(c, sql, [], |row| row.get(0)));
-        found.unwrap_or_else(|error| vec![error.to_string()])
+        let integrity =
+            "SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'";
+        let references =
+            "SELECT 'rows that refer to nothing: ' || \"table\" FROM pragma_foreign_key_check";
+        let ask = |sql| {
+            let found = self.db.read(|c| query_rows(c, sql, [], |row| row.get(0)));
+            found.unwrap_or_else(|error| vec![error.to_string()])
+        };
+        [integrity, references].into_iter().flat_map(ask).collect()
     }
 
     /// Compares every row with its file.
