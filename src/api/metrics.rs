@@ -12,11 +12,10 @@ use crate::util::metrics::Exposition;
 pub fn metrics(app: &App, _request: &Request) -> HandlerResult {
     let (mut out, store) = (Exposition::default(), &app.store);
     app.metrics.write(&mut out);
-    let (stored_bytes, snapshots) = store.totals()?;
+    let (stored_bytes, snapshots, database_bytes) = store.totals()?;
     out.gauge("configsync_stored_bytes", "Bytes of all stored files.", stored_bytes);
     out.gauge("configsync_snapshots", "Snapshots stored.", snapshots);
-    let bytes = store.database_bytes()?;
-    out.gauge("configsync_database_bytes", "Bytes of the database with its log.", bytes);
+    out.gauge("configsync_database_bytes", "Bytes of the database.", database_bytes);
     out.gauge("configsync_disk_free_bytes", "Free bytes of the disk.", store.free_bytes()?);
 
     let name = "configsync_user_stored_bytes";

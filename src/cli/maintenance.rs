@@ -53,9 +53,7 @@ pub fn restore(mut args: Args) -> Done {
 fn report(copied: &Copied, dest: &str) -> Done {
     let Copied { files, linked, bytes, .. } = copied;
     print(format_args!("{files} files of {bytes} bytes in {dest}, {linked} of them linked\n"))?;
-    for (what, reason) in &copied.damaged {
-        print(format_args!("{what} is damaged and left out: {reason}\n"))?;
-    }
+    print_lines(&copied.damaged)?;
     match copied.damaged.len() {
         0 => Ok(()),
         n => Err(CliError::Failed(format!("{n} damaged files were left out of the copy"))),

@@ -43,7 +43,7 @@ pub fn run(args: Args) -> Done {
     // A systemd credential, say.
     let key = std::env::var_os("CONFIGSYNC_JWT_KEY_FILE");
     let key = key.map(|path| provided_jwt_key(path.as_ref())).transpose()?;
-    let (store, warnings) = Store::start(&settings.data, settings.policy)?;
+    let (store, new) = Store::start(&settings.data, settings.policy)?;
     let (socket_listener, socket) = store.listen_privately()?;
     let app = Arc::new(App {
         jwt_key: JwtKey::new(key.map_or_else(|| store.jwt_key(), Ok)?),
@@ -56,9 +56,9 @@ pub fn run(args: Args) -> Done {
         metrics: Arc::default(),
     });
     init_user(&app, address)?;
-    tell(&app, &warnings)?;
+    tell(&app, new)?;
     let handle = signals.handle();
-    let upstream = server::start(&app, socket_listener, socket.path(), move || handle.close());
+    let upstream = server::start(&app, socket_listener, &socket.path, move || handle.close());
     let upstream = Arc::new(upstream.map_err(could_not("start the workers"))?);
     spawn_background_tasks(&app).map_err(could_not("start a thread"))?;
     let open = |listener, socket| open_gate(listener, socket, &app, &upstream);
@@ -99,20 +99,22 @@ fn open_gate(
 }
 
 /// Says what is served, and what somebody should look at; leaves a trace of the start.
-fn tell(app: &App, warnings: &[String]) -> Done {
+fn tell(app: &App, new: bool) -> Done {
     let App { store, settings, .. } = app;
     let data = settings.data.display();
     let (version, (users, machines)) = (env!("CARGO_PKG_VERSION"), store.counts()?);
     log::info(&format!(
         "configsync-server {version} on {data}: {users} users, {machines} machines"
     ));
+    if new {
+        log::warn(&format!("the data folder {data} was made new"));
+    }
     if users == 0 {
         log::warn(&format!(
             "no users: make one with `configsync-server user add you@example.com --data {data}`, and \
              a token with `configsync-server token create`"
         ));
     }
-    warnings.iter().for_each(|warning| log::warn(warning));
     let Policy { quota_bytes, free_bytes_min, .. } = settings.policy;
     let free = store.free_bytes()?;
     if free < free_bytes_min {

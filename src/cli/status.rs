@@ -59,17 +59,13 @@ fn text(status: &Status, data: &Path, human: bool) -> Vec<String> {
 
 fn json(status: &Status, data: &Path) -> Value {
     let time = |at: Option<i64>| at.map(rfc3339);
-    let mut machines = status.machines.objects();
-    for at in machines.iter_mut().filter_map(|machine| machine.get_mut("last_push_at")) {
-        *at = json!(time(at.as_i64()));
-    }
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "data": data.display().to_string(),
         "running": status.running,
         "disk": { "free_bytes": status.free_bytes, "min_free_bytes": status.min_free_bytes },
         "users": status.users.objects(),
-        "machines": machines,
+        "machines": status.machines.objects(),
         "last_backup": time(status.last_backup),
         "last_check": time(status.last_check),
         "last_offsite": time(status.last_offsite),

@@ -5,7 +5,7 @@
 //! `backup.lock` is held none of them vanishes. The copied database gets its name last, once all is
 //! on disk: without it, no command takes a folder for a copy.
 
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
@@ -15,13 +15,13 @@ use rustix::fs::{AtFlags, linkat, syncfs};
 use serde_json::json;
 
 use super::audit::Event;
-use super::blobs::{Blob, differs, hash_pieces, open_verified, reason};
-use super::check::{bytes_of, stored_files};
+use super::blobs::{Blob, open_verified, reason};
+use super::check::stored_files;
 use super::data_dir::{
     DATABASE, DataDir, LOST_AND_FOUND, SNAPSHOTS, close_to_others, make_folder, make_folders,
     shard_of,
 };
-use super::db::{Database, connect, utf8};
+use super::db::{Database, connect, execute, utf8};
 use super::dir::Dir;
 use super::error::{Result, StoreError};
 use super::status::{Fact, note};
@@ -40,8 +40,8 @@ pub struct Copied {
     pub linked: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// What the source could not serve, with the reason: left out.
-    pub damaged: Vec<(String, String)>,
+    /// What the source could not serve and is left out, a sentence each.
+    pub damaged: Vec<String>,
     /// When the source was copied itself, if it is a backup, in milliseconds since 1970.
     pub backup_time: Option<i64>,
 }
@@ -96,13 +96,12 @@ fn copy(
         to.lock_server(Duration::ZERO)?;
         // Once more, now that nobody else can begin in it.
         refuse_other_things(&to)?;
-        close_to_others(to.root())?;
+        close_to_others(&to.root)?;
         clear(&to)?;
-        let device = |dir: &Dir| Ok::<_, StoreError>(dir.metadata()?.dev());
-        if hard_link && device(to.root())? != device(&from.snapshots()?)? {
+        if hard_link && to.root.metadata()?.dev() != from.snapshots()?.metadata()?.dev() {
             return Err(StoreError::unusable(format!(
                 "{} is on another file system, so nothing can be linked: leave out --hard-link",
-                to.path().display()
+                to.root.path.display()
             )));
         }
         let links: Vec<_> = older.into_iter().chain(hard_link.then_some(from)).collect();
@@ -119,11 +118,11 @@ fn copy(
 /// A copy inside of what is copied would be copied by the next one.
 fn refuse_inside(from: &DataDir, dest: &Path) -> Result<()> {
     let above = dest.ancestors().find_map(|path| Dir::open(path).ok());
-    match above.is_some_and(|above| above.path().starts_with(from.path())) {
+    match above.is_some_and(|above| above.path.starts_with(&from.root.path)) {
         true => Err(StoreError::unusable(format!(
             "{} is inside {}: name another",
             dest.display(),
-            from.path().display()
+            from.root.path.display()
         ))),
         false => Ok(()),
     }
@@ -131,44 +130,44 @@ fn refuse_inside(from: &DataDir, dest: &Path) -> Result<()> {
 
 /// There may be nothing but what a copy left that was cut off, or a volume brings along.
 fn refuse_other_things(to: &DataDir) -> Result<()> {
-    let unfinished = to.root().look(PARTIAL)?.is_some();
+    let unfinished = to.root.look(PARTIAL)?.is_some();
     let of_copy = |name: &str| name == SNAPSHOTS || PARTIAL_FILES.contains(&name);
     let known = |name: &String| name == LOST_AND_FOUND || (unfinished && of_copy(name));
-    match to.root().names()?.iter().all(known) {
+    match to.root.names()?.iter().all(known) {
         true => Ok(()),
         false => Err(StoreError::unusable(format!(
             "{} exists and is not an empty folder: name a new one",
-            to.path().display()
+            to.root.path.display()
         ))),
     }
 }
 
 /// Removes what a copy wrote. What says that it is whole goes first, what says that it is ours last.
 fn clear(to: &DataDir) -> Result<()> {
-    to.root().unlink(DATABASE)?;
+    to.root.unlink(DATABASE)?;
     to.remove_stored()?;
-    PARTIAL_FILES.iter().try_for_each(|name| to.root().unlink(name).map(drop))
+    PARTIAL_FILES.iter().try_for_each(|name| to.root.unlink(name).map(drop))
 }
 
 /// Copies the database and all files that the copy names, and makes it a data folder.
 fn fill(
     from: &DataDir, to: &DataDir, links: &[&DataDir], database: &Database, progress: Progress<'_>,
 ) -> Result<Copied> {
-    let (root, mut copied) = (to.root(), Copied::default());
-    let partial = to.path().join(PARTIAL);
-    database.read(|c| Ok(c.execute("VACUUM INTO ?1", [utf8(&partial)?]).map(|_| ())?))?;
+    let (root, mut copied) = (&to.root, Copied::default());
+    let partial = to.root.path.join(PARTIAL);
+    database.read(|c| execute(c, "VACUUM INTO ?1", [utf8(&partial)?]))?;
     let mut connection = connect(&partial)?;
     copied.backup_time = make_it_a_copy(&mut connection)?;
     root.make_dir(SNAPSHOTS)?;
     let files = stored_files(&connection)?;
-    let total = bytes_of(&files);
-    for (what, blob) in files {
-        transfer(from, to, links, what, blob, &mut copied)?;
+    let total = files.iter().fold(0, |sum, (.., blob)| blob.size.saturating_add(sum));
+    for (what, _, blob) in files {
+        transfer(from, to, links, &what, blob, &mut copied)?;
         progress(copied.bytes, total);
     }
     connection.close().map_err(|(_, e)| e)?;
     // One call for all files: a sync of each would wait for the disk a thousand times.
-    syncfs(root.file()).map_err(|e| root.error("sync", "", e.into()))?;
+    syncfs(&root.file).map_err(|e| root.error("sync", "", e.into()))?;
     root.rename(PARTIAL, root, DATABASE)?;
     root.sync()?;
     Ok(copied)
@@ -177,19 +176,19 @@ fn fill(
 /// Links a file that one of `links` has, or copies it where it cannot be linked. One that is damaged
 /// is left out.
 fn transfer(
-    from: &DataDir, to: &DataDir, links: &[&DataDir], what: String, blob: Blob, copied: &mut Copied,
+    from: &DataDir, to: &DataDir, links: &[&DataDir], what: &str, blob: Blob, copied: &mut Copied,
 ) -> Result<()> {
     let name = blob.file.to_string();
     let shard = to.snapshots()?.make_dir(&shard_of(blob.file))?;
     let link = |folder: &&DataDir| {
         open_verified(folder, blob, None).ok()?;
         let source = folder.shard(blob.file).ok()?;
-        linkat(source.file(), &*name, shard.file(), &*name, AtFlags::empty()).ok()
+        linkat(&source.file, &*name, &shard.file, &*name, AtFlags::empty()).ok()
     };
     if links.iter().find_map(link).is_some() {
         copied.linked += 1;
-    } else if let Some(flaw) = copy_file(from, blob, &shard, &name)? {
-        copied.damaged.push((what, reason(&flaw)));
+    } else if let Some(flaw) = copy_file(from, to, blob, &shard, &name)? {
+        copied.damaged.push(format!("{what} is damaged and left out: {}", reason(&flaw)));
         return Ok(());
     }
     copied.files += 1;
@@ -197,23 +196,18 @@ fn transfer(
     Ok(())
 }
 
-/// Copies a file, hashed on the way. Returns what is wrong with it: then there is no copy.
-fn copy_file(from: &DataDir, blob: Blob, shard: &Dir, name: &str) -> Result<Option<io::Error>> {
+/// Copies a file and verifies the copy. Returns what is wrong with the original: then there is no
+/// copy.
+fn copy_file(
+    from: &DataDir, to: &DataDir, blob: Blob, shard: &Dir, name: &str,
+) -> Result<Option<io::Error>> {
     let mut out = shard.create(name)?;
-    let mut written = Ok(());
-    let mut take = |piece: &[u8]| {
-        written = out.write_all(piece);
-        written.is_ok()
-    };
-    let read = from.open_stored(blob.file).and_then(|mut file| hash_pieces(&mut file, &mut take));
-    written.map_err(|e| shard.error("write", name, e))?;
-    let flaw = match read {
-        Ok(found) if found == (blob.size, blob.digest) => return Ok(None),
-        Ok(_) => differs("its length or SHA-256 differs"),
-        Err(error) => error,
-    };
-    shard.unlink(name)?;
-    Ok(Some(flaw))
+    let copied = from.open_stored(blob.file).and_then(|mut file| io::copy(&mut file, &mut out));
+    let Err(failed) = copied.and_then(|_| open_verified(to, blob, None)) else { return Ok(None) };
+    match open_verified(from, blob, None) {
+        Ok(_) => Err(shard.error("write", name, failed)),
+        Err(flaw) => shard.unlink(name).map(|_| Some(flaw)),
+    }
 }
 
 /// Makes a copied database one that accepts no JWT from before and gives out no id that was given

@@ -2,7 +2,7 @@
 //! served.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Mutex;
@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use sha2::{Digest as _, Sha256};
 
 use super::Store;
-use super::data_dir::DataDir;
-use super::db::{query_opt, query_scalar, query_strings};
+use super::data_dir::{DataDir, SNAPSHOTS};
+use super::db::{query_opt, query_rows, query_scalar};
+use super::dir::Dir;
 use super::error::{Result, StoreError};
 use crate::util::limits::{PIECE_BYTES, VERIFIED_AGE_S, VERIFIED_FILES_MAX, VERIFIED_S};
 use crate::util::sync::lock;
@@ -52,10 +53,24 @@ impl Store {
         })
     }
 
-    /// The names of the files that rows name, and of those that wait to be unlinked.
-    pub(super) fn known_files(&self) -> Result<HashSet<String>> {
-        let sql = "SELECT file FROM stored_files UNION ALL SELECT file FROM deleted_files";
-        Ok(self.db.read(|c| query_strings(c, sql, []))?.into_iter().collect())
+    /// Hands to `work` what lies in `snapshots/` without a row: the sub-folder, the name in it, the
+    /// path below the data folder. Files that wait to be unlinked have one: nobody's, and no
+    /// surprise.
+    pub(super) fn each_unknown(
+        &self, mut work: impl FnMut(&Dir, &str, String) -> Result<()>,
+    ) -> Result<()> {
+        // All names that begin like the sub-folder's: a file in another one is not found by its row.
+        let sql = "SELECT file FROM stored_files WHERE file BETWEEN ?1 AND ?1 || 'g'
+                   UNION ALL SELECT file FROM deleted_files WHERE file BETWEEN ?1 AND ?1 || 'g'";
+        self.data.each_shard(|shard_name, shard, names| {
+            // Asked after the files were seen, so that a row that came meanwhile counts.
+            let known = self.db.read(|c| query_rows(c, sql, [shard_name], |row| row.get(0)))?;
+            let known: HashSet<String> = known.into_iter().collect();
+            for name in names.iter().filter(|name| !known.contains(*name)) {
+                work(shard, name, format!("{SNAPSHOTS}/{shard_name}/{name}"))?;
+            }
+            Ok(())
+        })
     }
 
     /// True if a row names this file.
@@ -75,7 +90,7 @@ pub fn reason(flaw: &io::Error) -> String {
 }
 
 /// The flaw of a file that is not what its row says.
-pub fn differs(how: impl Into<String>) -> io::Error {
+fn differs(how: impl Into<String>) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, how.into())
 }
 
@@ -88,81 +103,56 @@ pub fn open_verified(
     if metadata.len() != blob.size {
         return Err(differs(format!("its file has {} of {} bytes", metadata.len(), blob.size)));
     }
-    let state = FileState::of(&metadata);
-    if verified.is_some_and(|verified| verified.contains(blob.file, &state)) {
+    let changed = (metadata.ctime(), metadata.ctime_nsec());
+    let state = FileState { file: blob.file, inode: metadata.ino(), changed };
+    if verified.is_some_and(|verified| verified.contains(&state)) {
         return Ok(file);
     }
-    if hash_pieces(&mut file, |_| true)?.1 != blob.digest {
+    let (mut hash, mut piece) = (Sha256::new(), Vec::with_capacity(PIECE_BYTES));
+    while file.by_ref().take(PIECE_BYTES as u64).read_to_end(&mut piece)? > 0 {
+        hash.update(&piece);
+        piece.clear();
+    }
+    if Digest(hash.finalize().into()) != blob.digest {
         return Err(differs("its SHA-256 differs"));
     }
     file.rewind()?;
     if let Some(verified) = verified {
-        verified.insert(blob.file, state);
+        verified.insert(state);
     }
     Ok(file)
 }
 
-/// Length and SHA-256 of what is read from a file, each piece handed to `take` until that refuses
-/// one.
-pub fn hash_pieces(
-    file: &mut File, mut take: impl FnMut(&[u8]) -> bool,
-) -> io::Result<(u64, Digest)> {
-    let (mut hash, mut len) = (Sha256::new(), 0);
-    let mut piece = vec![0; PIECE_BYTES];
-    loop {
-        let n = match file.read(&mut piece) {
-            Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-            read => read?,
-        };
-        let piece = piece.get(..n).unwrap_or_default();
-        if n == 0 || !take(piece) {
-            return Ok((len, Digest(hash.finalize().into())));
-        }
-        hash.update(piece);
-        len += n as u64;
-    }
-}
-
-/// Remembers which files were verified, so that a pull of the same file within the hour need not
-/// hash it again. Any change of the file changes its ctime, which no program can set back.
+/// Remembers when files were verified, so that a pull of the same file within the hour need not hash
+/// it again.
 #[derive(Default)]
-pub struct VerifiedCache(Mutex<HashMap<RandomId, (FileState, Instant)>>);
+pub struct VerifiedCache(Mutex<HashMap<FileState, Instant>>);
 
-#[derive(PartialEq, Eq)]
+/// A file as it was verified. Any change of it changes its ctime, which no program can set back.
+#[derive(PartialEq, Eq, Hash)]
 struct FileState {
+    file: RandomId,
     inode: u64,
-    size: u64,
     /// Seconds and nanoseconds since 1970.
     changed: (i64, i64),
 }
 
-impl FileState {
-    fn of(metadata: &Metadata) -> FileState {
-        let changed = (metadata.ctime(), metadata.ctime_nsec());
-        FileState { inode: metadata.ino(), size: metadata.size(), changed }
-    }
-
-    /// A file changed a moment ago may change again within the same tick of its times.
-    fn is_settled(&self) -> bool {
-        now_ms() / 1000 - self.changed.0 >= VERIFIED_AGE_S
-    }
-}
-
 impl VerifiedCache {
-    fn contains(&self, file: RandomId, state: &FileState) -> bool {
-        lock(&self.0).get(&file).is_some_and(|(known, at)| {
-            known == state && at.elapsed() < Duration::from_secs(VERIFIED_S)
-        })
+    fn contains(&self, state: &FileState) -> bool {
+        let verified = lock(&self.0).get(state).copied();
+        verified.is_some_and(|at| at.elapsed() < Duration::from_secs(VERIFIED_S))
     }
 
-    fn insert(&self, file: RandomId, state: FileState) {
+    fn insert(&self, state: FileState) {
+        // A file changed a moment ago may change again within the same tick of its times.
+        if now_ms() / 1000 - state.changed.0 < VERIFIED_AGE_S {
+            return;
+        }
         let mut verified = lock(&self.0);
         if verified.len() >= VERIFIED_FILES_MAX {
             verified.clear();
         }
-        if state.is_settled() {
-            verified.insert(file, (state, Instant::now()));
-        }
+        verified.insert(state, Instant::now());
     }
 }
 
@@ -173,19 +163,23 @@ mod tests {
     #[test]
     fn what_is_remembered_as_verified_is_bounded_and_ends() {
         let cache = VerifiedCache::default();
-        let state = |changed_s| FileState { inode: 1, size: 1, changed: (changed_s, 0) };
+        let state = |file: usize, changed_s| FileState {
+            file: RandomId(file as u128),
+            inode: 1,
+            changed: (changed_s, 0),
+        };
         for n in 0..=VERIFIED_FILES_MAX {
-            cache.insert(RandomId(n as u128), state(0));
+            cache.insert(state(n, 0));
         }
         assert!(lock(&cache.0).len() <= VERIFIED_FILES_MAX);
-        let last = RandomId(VERIFIED_FILES_MAX as u128);
-        assert!(cache.contains(last, &state(0)) && !cache.contains(last, &state(1)));
+        let last = || state(VERIFIED_FILES_MAX, 0);
+        assert!(cache.contains(&last()) && !cache.contains(&state(VERIFIED_FILES_MAX, 1)));
         // A file that changed a moment ago is not remembered.
-        let young = RandomId(u128::MAX);
-        cache.insert(young, state(now_ms() / 1000));
-        assert!(!lock(&cache.0).contains_key(&young));
+        let young = || state(usize::MAX, now_ms() / 1000);
+        cache.insert(young());
+        assert!(!cache.contains(&young()));
         let long_ago = Instant::now().checked_sub(Duration::from_secs(VERIFIED_S)).unwrap();
-        lock(&cache.0).insert(last, (state(0), long_ago));
-        assert!(!cache.contains(last, &state(0)));
+        lock(&cache.0).insert(last(), long_ago);
+        assert!(!cache.contains(&last()));
     }
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, fchmod, flock};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, fchmod, flock};
 use rustix::io::Errno;
 
 use super::dir::{Dir, is_file};
@@ -50,7 +50,7 @@ const OLD_LOCKS: [&str; 2] = ["server.lock", "upgrade.lock"];
 
 /// An open data folder.
 pub struct DataDir {
-    root: Dir,
+    pub root: Dir,
 }
 
 impl DataDir {
@@ -116,7 +116,7 @@ impl DataDir {
         Err(StoreError::unusable(format!(
             "{} {why}: name a data folder, or an empty or new one, with --data; a lost database is \
              put back from a backup (see `configsync-server restore --help`)",
-            self.path().display()
+            self.root.path.display()
         )))
     }
 
@@ -124,7 +124,7 @@ impl DataDir {
     fn refuse_links(&self) -> Result<()> {
         for name in DATABASE_FILES {
             if self.root.look(name)?.is_some_and(|stat| !is_file(&stat)) {
-                let path = self.path().join(name);
+                let path = self.root.path.join(name);
                 let why = format!("{} is not a regular file: move it away", path.display());
                 return Err(StoreError::unusable(why));
             }
@@ -148,7 +148,7 @@ impl DataDir {
         Err(StoreError::unusable(format!(
             "{} belongs to another user, whom root's files would lock out; run this instead: \
              sudo -u {name} configsync-server …",
-            self.path().display()
+            self.root.path.display()
         )))
     }
 
@@ -170,7 +170,7 @@ impl DataDir {
             false => Err(StoreError::unusable(format!(
                 "{TMP}/ and {SNAPSHOTS}/ in {} must be on one file system: an upload could not be \
                  renamed into its place",
-                self.path().display()
+                self.root.path.display()
             ))),
         }
     }
@@ -202,13 +202,9 @@ impl DataDir {
         for folder in [TMP, RUN] {
             let dir = self.root.dir(folder)?;
             for name in dir.names()? {
-                let kind = dir.look(&name)?.map(|stat| FileType::from_raw_mode(stat.st_mode));
-                let ours = match kind {
-                    Some(FileType::RegularFile) => RandomId::parse(&name).is_some(),
-                    Some(FileType::Socket) => name == SOCKET,
-                    _ => false,
-                };
-                if ours {
+                let is_socket = |stat: Stat| FileType::from_raw_mode(stat.st_mode).is_socket();
+                let stale = name == SOCKET && dir.look(&name)?.is_some_and(is_socket);
+                if stale || dir.look_ours(&name)?.is_some() {
                     dir.unlink(&name)?;
                 } else {
                     foreign.push(format!("{folder}/{name}"));
@@ -216,16 +212,6 @@ impl DataDir {
             }
         }
         Ok(foreign)
-    }
-
-    /// Its path without links.
-    pub fn path(&self) -> &Path {
-        self.root.path()
-    }
-
-    /// The folder itself.
-    pub fn root(&self) -> &Dir {
-        &self.root
     }
 
     /// `snapshots/`.
@@ -270,7 +256,7 @@ impl DataDir {
     pub fn is_writable(&self) -> Result<bool> {
         let access = rustix::fs::Access::WRITE_OK;
         for name in [".", DATABASE] {
-            match rustix::fs::accessat(self.root.file(), name, access, AtFlags::empty()) {
+            match rustix::fs::accessat(&self.root.file, name, access, AtFlags::empty()) {
                 Ok(()) => {}
                 Err(Errno::ROFS | Errno::ACCESS | Errno::PERM) => return Ok(false),
                 Err(e) => return Err(self.root.error("look at", name, e.into())),
@@ -283,9 +269,9 @@ impl DataDir {
     /// long as the folder is open, and ends with the process, however that ends.
     pub fn lock_server(&self, wait: Duration) -> Result<()> {
         let end = Instant::now() + wait;
-        while !self.lock(self.root.file(), FlockOperation::NonBlockingLockExclusive)? {
+        while !self.lock(&self.root.file, FlockOperation::NonBlockingLockExclusive)? {
             if Instant::now() >= end {
-                let path = self.path().display();
+                let path = self.root.path.display();
                 let why = format!("another configsync-server is running on {path}");
                 return Err(StoreError::unusable(why));
             }
@@ -298,25 +284,26 @@ impl DataDir {
     /// once, so that a server that starts meanwhile gets its own.
     pub fn server_runs(&self) -> Result<bool> {
         let again = self.root.dir(".")?;
-        Ok(!self.lock(again.file(), FlockOperation::NonBlockingLockShared)?)
+        Ok(!self.lock(&again.file, FlockOperation::NonBlockingLockShared)?)
     }
 
     /// Held by a backup while it copies, so that no file that it is about to copy vanishes. None on
     /// a read-only medium without such a lock, where nothing vanishes.
     pub fn lock_for_backup(&self) -> Result<Option<File>> {
-        let file = match self.is_writable()? {
-            true => self.root.open_file(BACKUP_LOCK, OFlags::RDWR | OFlags::CREATE)?,
-            false if self.root.look(BACKUP_LOCK)?.is_none() => return Ok(None),
-            false => self.root.open_file(BACKUP_LOCK, OFlags::RDONLY)?,
-        };
-        self.lock(&file, FlockOperation::LockShared)?;
-        Ok(Some(file))
+        if !self.is_writable()? && self.root.look(BACKUP_LOCK)?.is_none() {
+            return Ok(None);
+        }
+        self.lock_backup(FlockOperation::LockShared)
     }
 
     /// Held while files are unlinked; None while a backup copies.
     pub fn lock_for_unlink(&self) -> Result<Option<File>> {
-        let file = self.root.open_file(BACKUP_LOCK, OFlags::RDWR | OFlags::CREATE)?;
-        Ok(self.lock(&file, FlockOperation::NonBlockingLockExclusive)?.then_some(file))
+        self.lock_backup(FlockOperation::NonBlockingLockExclusive)
+    }
+
+    fn lock_backup(&self, operation: FlockOperation) -> Result<Option<File>> {
+        let file = self.root.open_file(BACKUP_LOCK, OFlags::RDONLY | OFlags::CREATE)?;
+        Ok(self.lock(&file, operation)?.then_some(file))
     }
 
     /// False if another process holds the lock.
@@ -326,14 +313,9 @@ impl DataDir {
             Err(Errno::WOULDBLOCK) => Ok(false),
             Err(e) => Err(StoreError::unusable(format!(
                 "{} cannot be locked ({e}), so two servers could run on it: use a local file system",
-                self.path().display()
+                self.root.path.display()
             ))),
         }
-    }
-
-    /// Gives the reserve up; false if there is none.
-    pub fn free_reserve(&self) -> Result<bool> {
-        self.root.unlink(RESERVE)
     }
 }
 
@@ -350,7 +332,7 @@ pub fn shard_of(file: RandomId) -> String {
 pub fn close_to_others(dir: &Dir) -> Result<()> {
     match dir.metadata()?.mode() & 0o077 {
         0 => Ok(()),
-        _ => fchmod(dir.file(), Mode::RWXU).map_err(|e| dir.error("close to others", "", e.into())),
+        _ => fchmod(&dir.file, Mode::RWXU).map_err(|e| dir.error("close to others", "", e.into())),
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -59,7 +59,7 @@ struct Opened {
     /// The database. It stays open, since to close it would end the locks that SQLite has on it.
     file: File,
     /// Of a server: the application id that this run gave the database.
-    mark: OnceLock<i32>,
+    mark: Option<i32>,
 }
 
 /// Device and inode; None for a file that is not there.
@@ -69,24 +69,24 @@ impl Database {
     /// Opens the database for a server or for a command that changes rows, and migrates it.
     pub fn open(data: &DataDir) -> Result<Database> {
         if !data.is_writable()? {
-            let why = format!("{} cannot be written: it can only be read", data.path().display());
+            let why =
+                format!("{} cannot be written: it can only be read", data.root.path.display());
             return Err(StoreError::unusable(why));
         }
         migrations::refuse_foreign(data)?;
-        let file = data.root().open_file(DATABASE, OFlags::RDONLY)?;
-        let mut database = Database::at(data.path());
+        let file = data.root.open_file(DATABASE, OFlags::RDONLY)?;
+        let mut database = Database::at(&data.root.path);
         let mut writer = connect(&database.path)?;
         let mode: String =
             writer.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
         if mode != "wal" {
-            let path = data.path().display();
+            let path = data.root.path.display();
             let why = format!("SQLite can keep no log in {path}: use a local file system");
             return Err(StoreError::unusable(why));
         }
         migrations::migrate(&mut writer)?;
         database.writer = Pool::new([Some(writer)]);
-        let (ids, mark) = (database.file_ids()?, OnceLock::new());
-        database.opened = Some(Opened { ids, file, mark });
+        database.opened = Some(Opened { ids: database.file_ids()?, file, mark: None });
         Ok(database)
     }
 
@@ -95,18 +95,18 @@ impl Database {
     pub fn open_to_read(data: &DataDir) -> Result<Database> {
         migrations::refuse_foreign(data)?;
         if data.is_writable()? {
-            return Ok(Database::at(data.path()));
+            return Ok(Database::at(&data.root.path));
         }
-        if data.root().look(WAL)?.is_none_or(|log| log.st_size == 0) {
-            return Ok(Database { immutable: true, ..Database::at(data.path()) });
+        if data.root.look(WAL)?.is_none_or(|log| log.st_size == 0) {
+            return Ok(Database { immutable: true, ..Database::at(&data.root.path) });
         }
         // It must not be read without its log, and the index of that must be written.
         let copy = TempFolder::new()?;
         for name in [DATABASE, WAL] {
-            let copied = fs::copy(data.path().join(name), copy.0.path().join(name));
-            copied.map_err(|e| data.root().error("copy", name, e))?;
+            let copied = fs::copy(data.root.path.join(name), copy.0.path.join(name));
+            copied.map_err(|e| data.root.error("copy", name, e))?;
         }
-        let database = Database::at(copy.0.path());
+        let database = Database::at(&copy.0.path);
         Ok(Database { copy: Some(copy), ..database })
     }
 
@@ -124,17 +124,17 @@ impl Database {
 
     /// Marks the database file as that of this run of a server: a copy of an earlier time that is
     /// written over it has another mark.
-    pub fn mark(&self) -> Result<()> {
+    pub fn mark(&mut self) -> Result<()> {
         let mut drawn = [0; 2];
         getrandom::fill(&mut drawn)?;
         let mark = APPLICATION_ID | i32::from(u16::from_be_bytes(drawn));
         self.write(|tx| Ok(tx.pragma_update(None, "application_id", mark)?))?;
         // Into the file itself; where a reader holds that up, this run goes without.
         self.checkpoint("PASSIVE")?;
-        if let Some(opened) = &self.opened
+        if let Some(opened) = &mut self.opened
             && opened.application_id()? == mark
         {
-            let _ = opened.mark.set(mark);
+            opened.mark = Some(mark);
         }
         Ok(())
     }
@@ -217,8 +217,8 @@ impl Database {
     fn refuse_if_lost(&self) -> Result<()> {
         if let Some(opened) = &self.opened {
             let other = self.file_ids()? != opened.ids;
-            let mark = opened.mark.get();
-            if other || mark.is_some() && mark != Some(&opened.application_id()?) {
+            let mark = opened.mark;
+            if other || mark.is_some() && mark != Some(opened.application_id()?) {
                 self.note(Some(ErrorKind::Corrupt));
             }
         }
@@ -285,13 +285,6 @@ pub fn query_rows<T>(
     let mut statement = prepare(connection, sql)?;
     let rows = statement.query_map(values, read)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
-/// All rows of a query for one text column.
-pub fn query_strings(
-    connection: &Connection, sql: &str, values: impl Params,
-) -> Result<Vec<String>> {
-    query_rows(connection, sql, values, |row| row.get(0))
 }
 
 /// Hands the first column of each row, a text, to `rows`: a list of any length takes no memory.

@@ -14,9 +14,9 @@ use crate::util::types::RandomId;
 
 /// An open folder; everything in it is reached by its name below the descriptor.
 pub struct Dir {
-    file: File,
+    pub file: File,
     /// For messages, and for SQLite, which takes nothing else. No link is in it.
-    path: PathBuf,
+    pub path: PathBuf,
 }
 
 impl Dir {
@@ -26,15 +26,6 @@ impl Dir {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let file = fs::open(&path, flags, Mode::empty())?.into();
         Ok(Dir { file, path })
-    }
-
-    /// Its path without links.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub fn file(&self) -> &File {
-        &self.file
     }
 
     /// What it is.
@@ -92,6 +83,12 @@ impl Dir {
             Err(Errno::NOENT) => Ok(None),
             Err(e) => Err(self.error("look at", name, e.into())),
         }
+    }
+
+    /// The file under a name, if it is one that this program names: 32 hexadecimal digits.
+    pub fn look_ours(&self, name: &str) -> Result<Option<Stat>> {
+        let ours = RandomId::parse(name).is_some();
+        Ok(self.look(name)?.filter(|stat| ours && is_file(stat)))
     }
 
     /// The names in it; one that is not UTF-8 is none of ours, and shown as well as it can be.

@@ -15,7 +15,7 @@ use crate::util::types::RandomId;
 impl Store {
     /// Reads the key, or makes it: 32 random bytes, on disk before they are used.
     pub fn jwt_key(&self) -> Result<[u8; 32]> {
-        let root = self.data.root();
+        let root = &self.data.root;
         if root.look(KEY)?.is_none() {
             let (mut key, name) = ([0; 32], RandomId::draw()?.to_string());
             getrandom::fill(&mut key)?;
@@ -33,7 +33,7 @@ impl Store {
             Ok(file)
         });
         let file = opened.map_err(|e| root.error("open", KEY, e))?;
-        read_key(file, &root.path().join(KEY))
+        read_key(file, &root.path.join(KEY))
     }
 }
 

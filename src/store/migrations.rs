@@ -56,9 +56,9 @@ pub fn refuse_older(connection: &Connection) -> Result<()> {
 /// a table, and versions before 5 had no application id.
 pub fn refuse_foreign(data: &DataDir) -> Result<()> {
     let mut header = Vec::new();
-    let opened = data.root().open_regular(DATABASE);
+    let opened = data.root.open_regular(DATABASE);
     let read = opened.and_then(|file| file.take(APPLICATION_ID_AT + 4).read_to_end(&mut header));
-    if read.map_err(|e| data.root().error("read", DATABASE, e))? == 0 {
+    if read.map_err(|e| data.root.error("read", DATABASE, e))? == 0 {
         // A start that was cut off at once.
         return Ok(());
     }
@@ -76,7 +76,7 @@ pub fn refuse_foreign(data: &DataDir) -> Result<()> {
         _ => Err(StoreError::unusable(format!(
             "{} is not a database of configsync-server, or is damaged: name another folder with \
              --data, or restore a backup (see `configsync-server restore --help`)",
-            data.path().join(DATABASE).display()
+            data.root.path.join(DATABASE).display()
         ))),
     }
 }

@@ -45,7 +45,7 @@ use crate::util::log;
 use crate::util::types::RandomId;
 use audit::Event;
 use blobs::VerifiedCache;
-use data_dir::{DATABASE, DataDir, WAL};
+use data_dir::{DataDir, RESERVE};
 use db::Database;
 use health::HealthCache;
 use pending::Pending;
@@ -102,12 +102,12 @@ impl Store {
         let data = DataDir::open(root)?;
         let db = match Database::open(&data) {
             // Not even the index of its log has room.
-            Err(e) if e.kind == ErrorKind::DiskFull && data.free_reserve()? => {
+            Err(e) if e.kind == ErrorKind::DiskFull && data.root.unlink(RESERVE)? => {
                 Database::open(&data)?
             }
             opened => opened?,
         };
-        Ok(Store::with(data, db, Policy::default(), false))
+        Ok(Store::with(data, db))
     }
 
     /// Opens an existing data folder for a command that only reads, also on a read-only medium.
@@ -115,15 +115,15 @@ impl Store {
         let data = DataDir::open(root)?;
         let db = Database::open_to_read(&data)?;
         db.read(migrations::refuse_older)?;
-        Ok(Store::with(data, db, Policy::default(), false))
+        Ok(Store::with(data, db))
     }
 
-    fn with(data: DataDir, db: Database, policy: Policy, is_server: bool) -> Store {
+    fn with(data: DataDir, db: Database) -> Store {
         Store {
-            is_server,
+            is_server: false,
             data: Arc::new(data),
             db,
-            policy,
+            policy: Policy::default(),
             verified: VerifiedCache::default(),
             pending: Mutex::default(),
             promised: Arc::default(),
@@ -161,27 +161,19 @@ impl Store {
         }
     }
 
-    /// Stored bytes and snapshots of all users.
-    pub fn totals(&self) -> Result<(u64, u64)> {
+    /// Stored bytes and snapshots of all users, and the bytes of the database.
+    pub fn totals(&self) -> Result<(u64, u64, u64)> {
         let sql = "SELECT (SELECT coalesce(sum(stored_bytes), 0) FROM users),
-                          (SELECT coalesce(sum(snapshot_count), 0) FROM machines)";
+                          (SELECT coalesce(sum(snapshot_count), 0) FROM machines),
+                          page_count * page_size FROM pragma_page_count, pragma_page_size";
         self.db.read(|c| db::query_one(c, "row", sql, [], |row| row.try_into()))
     }
 
     /// Free bytes of the disk for this process.
     pub fn free_bytes(&self) -> Result<u64> {
-        let root = self.data.root();
-        let stat = fstatvfs(root.file()).map_err(|e| root.error("look at", "", e.into()))?;
+        let root = &self.data.root;
+        let stat = fstatvfs(&root.file).map_err(|e| root.error("look at", "", e.into()))?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-    }
-
-    /// Bytes of the database with its write-ahead log.
-    pub fn database_bytes(&self) -> Result<u64> {
-        let sizes = [DATABASE, WAL].map(|name| self.data.root().look(name));
-        sizes.into_iter().try_fold(0_u64, |sum, found| {
-            let size = found?.map_or(0, |stat| stat.st_size.cast_unsigned());
-            Ok(sum.saturating_add(size))
-        })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::Store;
 use super::data_dir::{RUN, SOCKET};
@@ -12,7 +12,8 @@ use super::error::Result;
 
 /// Where the socket is; it is removed on drop.
 pub struct PrivateSocket {
-    path: PathBuf,
+    /// In this process, while this value lives.
+    pub path: PathBuf,
     dir: Dir,
     /// A folder that was made for the socket alone.
     _temp: Option<TempFolder>,
@@ -22,7 +23,7 @@ impl Store {
     /// Listens in `run/`, or, where the file system has no sockets, in a new folder of mode 0700 in
     /// the system's temporary folder.
     pub fn listen_privately(&self) -> Result<(UnixListener, PrivateSocket)> {
-        let root = self.data.root();
+        let root = &self.data.root;
         PrivateSocket::bind(root.dir(RUN)?, None).or_else(|reason| {
             let failed = |e| root.error("make a socket in", RUN, e);
             let Ok(temp) = TempFolder::new() else { return Err(failed(reason)) };
@@ -34,13 +35,8 @@ impl Store {
 impl PrivateSocket {
     fn bind(dir: Dir, temp: Option<TempFolder>) -> io::Result<(UnixListener, PrivateSocket)> {
         // By way of the descriptor, since the path of a socket has no room for a long one.
-        let path: PathBuf = format!("/proc/self/fd/{}/{SOCKET}", dir.file().as_raw_fd()).into();
+        let path: PathBuf = format!("/proc/self/fd/{}/{SOCKET}", dir.file.as_raw_fd()).into();
         Ok((UnixListener::bind(&path)?, PrivateSocket { path, dir, _temp: temp }))
-    }
-
-    /// Its path in this process, while this value lives.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 }
 

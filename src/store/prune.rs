@@ -1,13 +1,12 @@
 //! Deletes what nobody needs any more: rows first, then the files that their deletion named.
 
-use rusqlite::{Connection, Row, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 use serde_json::json;
 
 use super::Store;
 use super::audit::Event;
-use super::data_dir::ORPHANS;
+use super::data_dir::{ORPHANS, RESERVE};
 use super::db::{execute, query_one, query_rows, query_scalar};
-use super::dir::is_file;
 use super::error::{ErrorKind, Result};
 use crate::util::limits::{DELETED_DAYS, KEEP_ROWS, PRUNE_ROWS};
 use crate::util::log;
@@ -70,8 +69,8 @@ impl Store {
         let mut pruned = Pruned::default();
         let old_ms = retention.older_than_days.map(|days| i64::from(days) * DAY_MS);
         let values = params![retention.keep, old_ms, now_ms()];
-        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-        let list: Vec<(i64, u64)> = self.db.read(|c| query_rows(c, CANDIDATES, values, read))?;
+        let list: Vec<(i64, u64)> =
+            self.db.read(|c| query_rows(c, CANDIDATES, values, |row| row.try_into()))?;
         if dry_run {
             pruned.snapshots = list.len() as u64;
             pruned.bytes = list.iter().fold(0, |sum, (_, size)| sum.saturating_add(*size));
@@ -103,25 +102,23 @@ impl Store {
     fn prune_by_age(&self, pruned: &mut Pruned, audit_days: u32, dry_run: bool) -> Result<()> {
         let ago = |days: u32| now_ms() - i64::from(days) * DAY_MS;
         let before = ago(DELETED_DAYS);
+        let (deleted, bytes): (u64, u64) =
+            self.db.read(|c| query_one(c, "row", SOFT_DELETED, [before], |row| row.try_into()))?;
+        pruned.deleted = deleted;
         if dry_run {
-            let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-            let (deleted, bytes) =
-                self.db.read(|c| query_one(c, "row", SOFT_DELETED, [before], read))?;
-            pruned.deleted = deleted;
             pruned.bytes = pruned.bytes.saturating_add(bytes);
         } else {
-            pruned.deleted = self.write_with_reserve(|tx| {
-                let entities = execute(tx, "DELETE FROM entities WHERE deleted_at < ?1", [before])?;
-                let sql = "DELETE FROM environments WHERE deleted_at < ?1";
-                Ok((entities + execute(tx, sql, [before])?) as u64)
+            self.write_with_reserve(|tx| {
+                execute(tx, "DELETE FROM entities WHERE deleted_at < ?1", [before])?;
+                execute(tx, "DELETE FROM environments WHERE deleted_at < ?1", [before])
             })?;
         }
-        if self.data.root().look(ORPHANS)?.is_some() {
-            let orphans = self.data.root().dir(ORPHANS)?;
-            for name in orphans.names()?.iter().filter(|name| RandomId::parse(name).is_some()) {
-                let Some(stat) = orphans.look(name)?.filter(is_file) else { continue };
+        if self.data.root.look(ORPHANS)?.is_some() {
+            let orphans = self.data.root.dir(ORPHANS)?;
+            for name in orphans.names()? {
+                let Some(stat) = orphans.look_ours(&name)? else { continue };
                 let old = stat.st_mtime.saturating_mul(1000) < before;
-                if old && (dry_run || orphans.unlink(name)?) {
+                if old && (dry_run || orphans.unlink(&name)?) {
                     pruned.orphans += 1;
                     pruned.bytes = pruned.bytes.saturating_add(stat.st_size.cast_unsigned());
                 }
@@ -149,8 +146,8 @@ impl Store {
         // By the key, as each query of a request: so no other file is looked at.
         let sql = "SELECT file, size_bytes FROM deleted_files WHERE file > ''
                     LIMIT coalesce(?1, -1)";
-        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-        let list: Vec<(String, u64)> = self.db.read(|c| query_rows(c, sql, [most], read))?;
+        let list: Vec<(String, u64)> =
+            self.db.read(|c| query_rows(c, sql, [most], |row| row.try_into()))?;
         let (mut gone, mut freed) = (Vec::new(), 0_u64);
         for (name, size) in list {
             match RandomId::parse(&name).map_or(Ok(false), |file| self.unlink_stored(file)) {
@@ -184,7 +181,7 @@ impl Store {
         &self, work: impl Fn(&Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
         match self.write(&work) {
-            Err(e) if e.kind == ErrorKind::DiskFull && self.data.free_reserve()? => {
+            Err(e) if e.kind == ErrorKind::DiskFull && self.data.root.unlink(RESERVE)? => {
                 self.write(work)
             }
             done => done,

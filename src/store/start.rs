@@ -7,47 +7,40 @@ use std::time::SystemTime;
 
 use rustix::fs::OFlags;
 
-use super::data_dir::{DataDir, ORPHANS, RESERVE, SNAPSHOTS};
+use super::data_dir::{DataDir, ORPHANS, RESERVE};
 use super::db::{Database, query_scalar};
-use super::dir::{Dir, is_file};
+use super::dir::Dir;
 use super::error::{Result, StoreError};
 use super::{Policy, Store};
 use crate::util::limits::{NAMES_SHOWN_MAX, RESERVE_BYTES};
+use crate::util::log;
 use crate::util::types::RandomId;
 
 impl Store {
-    /// Takes or makes the data folder of a server. Returns also what the operator should know, a
-    /// sentence each.
-    pub fn start(root: &Path, policy: Policy) -> Result<(Store, Vec<String>)> {
+    /// Takes or makes the data folder of a server; true if it was made. What the operator should
+    /// know goes to the log.
+    pub fn start(root: &Path, policy: Policy) -> Result<(Store, bool)> {
         let (data, new) = DataDir::start(root)?;
         // Before anything is made beside it: then an empty database stands alone.
         let db = Database::open(&data)?;
         data.furnish()?;
         let mut foreign = data.sweep()?;
-        let store = Store::with(data, db, policy, true);
+        let mut store = Store { policy, is_server: true, ..Store::with(data, db) };
         store.refuse_damage()?;
-        let mut warnings = Vec::new();
-        if new {
-            warnings.push(format!("the data folder {} was made new", root.display()));
-        }
         if let Err(error) = store.db.mark() {
-            warnings.push(format!("a database that is written over will not be noticed: {error}"));
+            log::warn(&format!("a database that is written over will not be noticed: {error}"));
         }
-        let orphans = store.set_orphans_aside(&mut foreign, &mut warnings)?;
-        if orphans > 0 {
-            let what = "files without a row moved from snapshots/ to orphans/";
-            warnings.push(format!("{orphans} {what}"));
-        }
+        foreign.extend(store.set_orphans_aside()?);
         if !foreign.is_empty() {
             let shown: Vec<_> = foreign.iter().take(NAMES_SHOWN_MAX).cloned().collect();
             let more = foreign.len() - shown.len();
-            let (path, shown) = (store.data.path().display(), shown.join(", "));
-            warnings.push(format!("left alone in {path}, not made here: {shown} ({more} more)"));
+            let (path, shown) = (store.data.root.path.display(), shown.join(", "));
+            log::warn(&format!("left alone in {path}, not made here: {shown} ({more} more)"));
         }
         if let Err(error) = store.keep_reserve() {
-            warnings.push(format!("no room is kept for a command on a full disk: {error}"));
+            log::warn(&format!("no room is kept for a command on a full disk: {error}"));
         }
-        Ok((store, warnings))
+        Ok((store, new))
     }
 
     /// A server on a damaged database would make the damage worse. About 0.7 ms for a thousand rows.
@@ -61,40 +54,33 @@ impl Store {
         }
     }
 
-    /// Moves files that no row names to `orphans/`; returns how many. Nothing is deleted: with an
-    /// older database these may be somebody's newest snapshots.
-    fn set_orphans_aside(
-        &self, foreign: &mut Vec<String>, warnings: &mut Vec<String>,
-    ) -> Result<usize> {
-        let known = self.known_files()?;
-        let (orphans, mut moved) = (self.data.root().dir(ORPHANS)?, 0);
-        self.data.each_shard(|shard_name, shard, names| {
-            for name in names {
-                // One in another sub-folder is not found by its row.
-                if name.starts_with(shard_name) && known.contains(&name) {
-                    continue;
-                }
-                if RandomId::parse(&name).is_none()
-                    || !shard.look(&name)?.is_some_and(|stat| is_file(&stat))
-                {
-                    foreign.push(format!("{SNAPSHOTS}/{shard_name}/{name}"));
-                    continue;
-                }
-                match set_aside(shard, &name, &orphans) {
-                    Ok(()) => moved += 1,
-                    Err(error) => warnings.push(format!("a file without a row stays: {error}")),
-                }
+    /// Moves files that no row names to `orphans/`. Nothing is deleted: with an older database these
+    /// may be somebody's newest snapshots. What is not ours stays, and its names are returned.
+    fn set_orphans_aside(&self) -> Result<Vec<String>> {
+        let orphans = self.data.root.dir(ORPHANS)?;
+        let (mut moved, mut foreign) = (0, Vec::new());
+        self.each_unknown(|shard, name, path| {
+            if shard.look_ours(name)?.is_none() {
+                foreign.push(path);
+                return Ok(());
+            }
+            match set_aside(shard, name, &orphans) {
+                Ok(()) => moved += 1,
+                Err(error) => log::warn(&format!("a file without a row stays: {error}")),
             }
             Ok(())
         })?;
         orphans.sync()?;
-        Ok(moved)
+        if moved > 0 {
+            log::warn(&format!("{moved} files without a row moved from snapshots/ to orphans/"));
+        }
+        Ok(foreign)
     }
 
     /// Keeps room back for a command that frees some when the disk is full. Not where the room may
     /// be needed sooner, with less than twice the free bytes at which pushes are refused.
     pub fn keep_reserve(&self) -> Result<()> {
-        let root = self.data.root();
+        let root = &self.data.root;
         let least = self.policy.free_bytes_min.max(RESERVE_BYTES).saturating_mul(2);
         let there = root.look(RESERVE)?;
         let whole = there.is_some_and(|stat| stat.st_size.cast_unsigned() >= RESERVE_BYTES);
@@ -106,7 +92,7 @@ impl Store {
         getrandom::fill(&mut bytes)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
         root.open_file(RESERVE, flags)?.write_all(&bytes).map_err(|e| {
-            let _ = self.data.free_reserve();
+            let _ = root.unlink(RESERVE);
             root.error("write", RESERVE, e)
         })
     }

@@ -8,11 +8,11 @@ use serde_json::Value;
 
 use super::audit::moment;
 use super::data_dir::OFFSITE_LAST;
-use super::db::{execute, query_one, query_opt, query_rows, query_strings};
+use super::db::{execute, query_one, query_opt, query_rows};
 use super::error::Result;
 use super::{Store, users};
 use crate::util::limits::FREE_BYTES_MIN;
-use crate::util::time::{DAY_MS, now_ms};
+use crate::util::time::{DAY_MS, now_ms, rfc3339};
 use crate::util::types::Email;
 
 /// Rows of a list. A column's name ends with its unit: `_bytes`, or `_at` for milliseconds since 1970.
@@ -23,10 +23,13 @@ pub struct Table {
 }
 
 impl Table {
-    /// Each row as an object.
+    /// Each row as an object, with times in words.
     pub fn objects(&self) -> Vec<Value> {
-        let object =
-            |row: &Vec<Value>| self.columns.iter().cloned().zip(row.iter().cloned()).collect();
+        let member = |(name, value): (&String, &Value)| {
+            let time = value.as_i64().filter(|_| name.ends_with("_at")).map(rfc3339);
+            (name.clone(), time.map_or_else(|| value.clone(), Value::from))
+        };
+        let object = |row: &Vec<Value>| self.columns.iter().zip(row).map(member).collect();
         self.rows.iter().map(object).collect()
     }
 }
@@ -81,14 +84,14 @@ impl Store {
     /// How many users and machines there are.
     pub fn counts(&self) -> Result<(u64, u64)> {
         let sql = "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM machines)";
-        self.db.read(|c| query_one(c, "row", sql, [], |row| Ok((row.get(0)?, row.get(1)?))))
+        self.db.read(|c| query_one(c, "row", sql, [], |row| row.try_into()))
     }
 
     /// Users with what they store and may store; None is no limit.
     pub fn stored_table(&self) -> Result<Table> {
-        let sql = "SELECT email, state, stored_bytes, nullif(iif(quota_bytes = 'default', ?1,
-                          iif(quota_bytes = 'none', 0, quota_bytes)), 0) AS quota_bytes
-                     FROM user_list";
+        let sql = "SELECT email, iif(disabled_at IS NULL, 'enabled', 'disabled') AS state,
+                          stored_bytes, nullif(coalesce(quota_bytes, ?1), 0) AS quota_bytes
+                     FROM users ORDER BY id";
         self.table(sql, [self.noted(Fact::START, "quota_bytes")?.unwrap_or(0)])
     }
 
@@ -110,14 +113,14 @@ impl Store {
             failed_backup: self.noted(Fact::FAILED_BACKUP, "at")?,
             last_check: self.noted(Fact::CHECK, "at")?,
             last_offsite,
-            attention: self.db.read(|c| query_strings(c, ATTENTION, values))?,
+            attention: self.db.read(|c| query_rows(c, ATTENTION, values, |row| row.get(0)))?,
         })
     }
 
     /// When the last off-site copy was made, in milliseconds since 1970, by the file that its script
     /// writes; None if there is none.
     pub fn last_offsite(&self) -> Result<Option<i64>> {
-        let (root, mut bytes) = (self.data.root(), Vec::new());
+        let (root, mut bytes) = (&self.data.root, Vec::new());
         let opened = root.open_regular(OFFSITE_LAST);
         match opened.and_then(|file| file.take(64).read_to_end(&mut bytes)) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
