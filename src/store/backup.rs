@@ -5,7 +5,7 @@
 //! `backup.lock` is held none of them vanishes. The copied database gets its name last, once all is
 //! on disk: without it, no command takes a folder for a copy.
 
-use std::io;
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
@@ -16,16 +16,17 @@ use serde_json::json;
 
 use super::audit::Event;
 use super::blobs::{Blob, open_verified, reason};
-use super::check::stored_files;
+use super::check::each_stored_file;
 use super::data_dir::{
     DATABASE, DataDir, LOST_AND_FOUND, SNAPSHOTS, close_to_others, make_folder, make_folders,
     shard_of,
 };
-use super::db::{Database, connect, execute, utf8};
+use super::db::{Database, connect, execute, query_scalar, utf8};
 use super::dir::Dir;
 use super::error::{Result, StoreError};
 use super::status::{Fact, note};
 use super::{Progress, Store, migrations};
+use crate::util::limits::PIECE_BYTES;
 
 /// The database of a copy until all of it is there, and what SQLite makes beside it.
 const PARTIAL: &str = "configsync.db.partial";
@@ -159,12 +160,13 @@ fn fill(
     let mut connection = connect(&partial)?;
     copied.backup_time = make_it_a_copy(&mut connection)?;
     root.make_dir(SNAPSHOTS)?;
-    let files = stored_files(&connection)?;
-    let total = files.iter().fold(0, |sum, (.., blob)| blob.size.saturating_add(sum));
-    for (what, _, blob) in files {
+    let total = "SELECT coalesce(sum(size_bytes), 0) FROM stored_files";
+    let total = query_scalar(&connection, total, [])?;
+    each_stored_file(&connection, |what, _, blob| {
         transfer(from, to, links, &what, blob, &mut copied)?;
         progress(copied.bytes, total);
-    }
+        Ok(())
+    })?;
     connection.close().map_err(|(_, e)| e)?;
     // One call for all files: a sync of each would wait for the disk a thousand times.
     syncfs(&root.file).map_err(|e| root.error("sync", "", e.into()))?;
@@ -201,8 +203,12 @@ fn transfer(
 fn copy_file(
     from: &DataDir, to: &DataDir, blob: Blob, shard: &Dir, name: &str,
 ) -> Result<Option<io::Error>> {
-    let mut out = shard.create(name)?;
-    let copied = from.open_stored(blob.file).and_then(|mut file| io::copy(&mut file, &mut out));
+    let mut out = BufWriter::with_capacity(PIECE_BYTES, shard.create(name)?);
+    let copied = from.open_stored(blob.file).and_then(|mut file| {
+        // By reading and writing: a copy that shared the blocks of the disk would share their damage.
+        io::copy(&mut file as &mut dyn Read, &mut out)?;
+        out.flush()
+    });
     let Err(failed) = copied.and_then(|_| open_verified(to, blob, None)) else { return Ok(None) };
     match open_verified(from, blob, None) {
         Ok(_) => Err(shard.error("write", name, failed)),
@@ -227,6 +233,8 @@ fn make_it_a_copy(connection: &mut Connection) -> Result<Option<i64>> {
               AND name NOT IN (SELECT name FROM sqlite_sequence);
          DELETE FROM deleted_files;",
     )?;
+    // A running server over whose file this is written must not take it for its own.
+    tx.pragma_update(None, "application_id", migrations::APPLICATION_ID)?;
     note(&tx, Fact::GOOD_BACKUP, &json!({}))?;
     tx.commit()?;
     Ok(copied_at)

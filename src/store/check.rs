@@ -63,7 +63,14 @@ impl Store {
 
     /// Compares every row with its file.
     fn check_rows(&self, report: &mut Report, progress: Progress<'_>) -> Result<()> {
-        let files = self.db.read(stored_files)?;
+        let mut files = Vec::new();
+        // All at once: a long read would keep the log from being cut back.
+        self.db.read(|c| {
+            each_stored_file(c, |what, origin, blob| {
+                files.push((what, origin, blob));
+                Ok(())
+            })
+        })?;
         let total = files.iter().fold(0, |sum, (.., blob)| blob.size.saturating_add(sum));
         for (what, origin, blob) in files {
             match open_verified(&self.data, blob, None) {
@@ -100,10 +107,17 @@ impl Store {
     }
 }
 
-/// Every file that a row names, with the row in words, and whose it is.
-pub(super) fn stored_files(connection: &Connection) -> Result<Vec<(String, String, Blob)>> {
+/// Hands on every file that a row names, with the row in words, and whose it is.
+pub(super) fn each_stored_file(
+    connection: &Connection, mut work: impl FnMut(String, String, Blob) -> Result<()>,
+) -> Result<()> {
     let sql =
         "SELECT what, coalesce((SELECT origin FROM file_origins o WHERE o.file = f.file), ''),
                       file, size_bytes, sha256 FROM stored_files f ORDER BY file";
-    query_rows(connection, sql, [], |row| Ok((row.get(0)?, row.get(1)?, Blob::from_row(row, 2)?)))
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        work(row.get(0)?, row.get(1)?, Blob::from_row(row, 2)?)?;
+    }
+    Ok(())
 }

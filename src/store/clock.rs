@@ -49,7 +49,7 @@ impl Store {
             None => (0, self.first_wait(wall_ms)?),
             Some(look) => (look.wait_ms, look.next_wait(wall_ms, look.elapsed_ms())),
         };
-        *last = Some(Look { wall_ms, at: Instant::now(), wait_ms });
+        let earlier = last.replace(Look { wall_ms, at: Instant::now(), wait_ms });
         drop(last);
         let begins = wait_ms > before;
         if begins && self.is_server {
@@ -59,22 +59,24 @@ impl Store {
                 wait_ms / 3_600_000
             ));
         }
-        if (self.is_server && wait_ms != before) || (begins && wait_ms == CLOCK_WAIT_MS) {
-            self.write(|tx| note(tx, Fact::CLOCK_WAIT, &json!({ "wait_ms": wait_ms })))?;
+        let keep = (self.is_server && wait_ms != before) || (begins && wait_ms == CLOCK_WAIT_MS);
+        if keep && self.db.is_in_place() {
+            let kept = self.write(|tx| note(tx, Fact::CLOCK_WAIT, &json!({ "wait_ms": wait_ms })));
+            // Else no row may be written that would hide the jump: the next one asks again.
+            kept.inspect_err(|_| *lock(&self.clock) = earlier)?;
         }
         Ok(wait_ms == 0)
     }
 
     /// Asked before each write, also the first of a process: else rows of a clock that jumped would
     /// look like the newest ones to the next start.
-    pub(super) fn notice_clock(&self) {
+    pub(super) fn notice_clock(&self) -> Result<()> {
         let last = *lock(&self.clock);
         let jumped = |look: Look| look.next_wait(now_ms(), look.elapsed_ms()) > look.wait_ms;
-        if last.is_none_or(jumped)
-            && let Err(error) = self.trusts_clock()
-        {
-            log::error(&format!("whether the clock jumped was not kept: {error}"));
+        if last.is_none_or(jumped) {
+            self.trusts_clock()?;
         }
+        Ok(())
     }
 
     /// The wait that an earlier run left, or a new one if the newest row is far from now.

@@ -22,6 +22,10 @@ pub const APPLICATION_ID_AT: u64 = 68;
 /// schema, an older one those after its version; a newer one is refused untouched. Of several
 /// processes that open it at once, one does: the others must not take a server's mark away.
 pub fn migrate(connection: &mut Connection) -> Result<()> {
+    // Without waiting for somebody who writes.
+    if version(connection)? == VERSION {
+        return Ok(());
+    }
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let found = version(&tx)?;
     if found == VERSION {

@@ -69,8 +69,10 @@ impl Store {
         let mut pruned = Pruned::default();
         let old_ms = retention.older_than_days.map(|days| i64::from(days) * DAY_MS);
         let values = params![retention.keep, old_ms, now_ms()];
-        let list: Vec<(i64, u64)> =
-            self.db.read(|c| query_rows(c, CANDIDATES, values, |row| row.try_into()))?;
+        let list: Vec<(i64, u64)> = match retention.keep > 0 || old_ms.is_some() {
+            true => self.db.read(|c| query_rows(c, CANDIDATES, values, |row| row.try_into()))?,
+            false => Vec::new(),
+        };
         if dry_run {
             pruned.snapshots = list.len() as u64;
             pruned.bytes = list.iter().fold(0, |sum, (_, size)| sum.saturating_add(*size));
@@ -85,7 +87,7 @@ impl Store {
             }
         }
         match self.trusts_clock()? {
-            true => self.prune_by_age(&mut pruned, retention.audit_days, dry_run)?,
+            true => self.prune_by_age(&mut pruned, dry_run)?,
             false => pruned.clock_in_doubt = true,
         }
         if !dry_run {
@@ -95,19 +97,21 @@ impl Store {
             if pruned.snapshots + pruned.deleted + pruned.orphans > 0 {
                 self.write_with_reserve(|tx| Event::new("prune").write(tx))?;
             }
+            if retention.audit_days > 0 && !pruned.clock_in_doubt {
+                pruned.audit_rows = self.prune_audit(days_ago(retention.audit_days))?;
+            }
         }
         Ok(pruned)
     }
 
-    fn prune_by_age(&self, pruned: &mut Pruned, audit_days: u32, dry_run: bool) -> Result<()> {
-        let ago = |days: u32| now_ms() - i64::from(days) * DAY_MS;
-        let before = ago(DELETED_DAYS);
+    fn prune_by_age(&self, pruned: &mut Pruned, dry_run: bool) -> Result<()> {
+        let before = days_ago(DELETED_DAYS);
         let (deleted, bytes): (u64, u64) =
             self.db.read(|c| query_one(c, "row", SOFT_DELETED, [before], |row| row.try_into()))?;
         pruned.deleted = deleted;
         if dry_run {
             pruned.bytes = pruned.bytes.saturating_add(bytes);
-        } else {
+        } else if deleted > 0 {
             self.write_with_reserve(|tx| {
                 execute(tx, "DELETE FROM entities WHERE deleted_at < ?1", [before])?;
                 execute(tx, "DELETE FROM environments WHERE deleted_at < ?1", [before])
@@ -117,25 +121,32 @@ impl Store {
             let orphans = self.data.root.dir(ORPHANS)?;
             for name in orphans.names()? {
                 let Some(stat) = orphans.look_ours(&name)? else { continue };
-                let old = stat.st_mtime.saturating_mul(1000) < before;
-                if old && (dry_run || orphans.unlink(&name)?) {
-                    pruned.orphans += 1;
-                    pruned.bytes = pruned.bytes.saturating_add(stat.st_size.cast_unsigned());
+                if stat.st_mtime.saturating_mul(1000) >= before {
+                    continue;
+                }
+                let unlinked = if dry_run { Ok(true) } else { orphans.unlink(&name) };
+                match unlinked {
+                    Ok(gone) => {
+                        pruned.orphans += u64::from(gone);
+                        pruned.bytes = pruned.bytes.saturating_add(stat.st_size.cast_unsigned());
+                    }
+                    Err(error) => log::warn(&format!("a file stays in {ORPHANS}/: {error}")),
                 }
             }
         }
-        if audit_days == 0 || dry_run {
-            return Ok(());
-        }
+        Ok(())
+    }
+
+    /// Deletes audit rows from before a moment, and says how many.
+    fn prune_audit(&self, before: i64) -> Result<u64> {
+        let any = "SELECT EXISTS (SELECT 1 FROM audit_log WHERE created_at < ?1)";
         let sql = "DELETE FROM audit_log WHERE id IN
                      (SELECT id FROM audit_log WHERE created_at < ?1 LIMIT ?2)";
-        loop {
-            let rows = self.write(|tx| execute(tx, sql, params![ago(audit_days), PRUNE_ROWS]))?;
-            pruned.audit_rows += rows as u64;
-            if rows < PRUNE_ROWS {
-                return Ok(());
-            }
+        let mut gone = 0;
+        while self.db.read(|c| query_scalar(c, any, [before]))? {
+            gone += self.write(|tx| execute(tx, sql, params![before, PRUNE_ROWS]))? as u64;
         }
+        Ok(gone)
     }
 
     /// Unlinks files whose rows are gone, at most so many; returns how many bytes that freed. A
@@ -157,6 +168,9 @@ impl Store {
                 }
                 Err(error) => log::warn(&format!("a file stays until the next prune: {error}")),
             }
+        }
+        if gone.is_empty() {
+            return Ok(0);
         }
         let sql = "DELETE FROM deleted_files WHERE file IN (SELECT value FROM json_each(?1))";
         self.write_with_reserve(|tx| execute(tx, sql, [json!(gone).to_string()]))?;
@@ -187,6 +201,11 @@ impl Store {
             done => done,
         }
     }
+}
+
+/// The moment so many days ago, in milliseconds since 1970.
+fn days_ago(days: u32) -> i64 {
+    now_ms().saturating_sub(i64::from(days).saturating_mul(DAY_MS))
 }
 
 /// Deletes one batch, each snapshot with its row in the audit log; says how many were there.

@@ -108,8 +108,8 @@ fn entities(store: &Store, user: &User, machine: &MachineId) {
     store.change_link(project, machine, &change).unwrap();
     assert_eq!(count(|rows| store.linked_projects(user.id, machine, rows)), 1);
     assert_eq!(store.sync_state(user.id, machine, 2).unwrap(), Some((1, 0)));
-    let synced = serde_json::from_str(r#"{"entity_id": 2, "new_last_synced_version": 1}"#).unwrap();
-    store.commit_sync(user, machine, &[synced]).unwrap();
+    let synced = r#"{"entity_type": "project", "entity_id": 2, "new_last_synced_version": 1}"#;
+    store.commit_sync(user, machine, &[serde_json::from_str(synced).unwrap()]).unwrap();
     let profile = Target { kind: "profile", id: 1, ..project };
     store.set_profile_active(profile, machine, true).unwrap();
     let key =

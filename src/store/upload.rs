@@ -92,7 +92,7 @@ impl Store {
 
     /// Runs `work` in a transaction; when this returns Ok, it is on disk.
     pub(super) fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
-        self.notice_clock();
+        self.notice_clock()?;
         let in_doubt = lock(&self.in_doubt).clone();
         let value = self.db.write(|tx| {
             let value = work(tx)?;
