@@ -40,7 +40,7 @@ fn what_would_stop_tiny_http_is_answered_and_the_connection_serves_on() {
     }
     // One that it would take for a negative length.
     let head = request("GET", "/healthz", "Content-Length: 9223372036854775808\r\n");
-    assert_eq!(server.send(HERE, &head, b"", false).status, 413);
+    assert_eq!(server.send(HERE, head).status, 413);
     server.assert_serves(HERE);
 }
 
@@ -134,5 +134,5 @@ fn thousands_of_requests_over_the_fixed_links_are_each_answered_with_their_own()
         }
     });
     refused(&server.ask("GET", "/nowhere", "", b""), 404, "not_found");
-    eventually("nothing waits", || server.uploads() == 0);
+    eventually("nothing waits", || server.files("tmp") == 0);
 }

@@ -92,7 +92,7 @@ fn only_serve_and_restore_make_a_data_folder() {
 fn flags_come_from_the_environment_too_and_the_flag_wins() {
     let mut setup = Setup::new();
     setup.command.args(["serve", "--max-body", "200"]);
-    let data = setup.data_folder().to_owned();
+    let data = setup.data.clone();
     setup.command.env("CONFIGSYNC_DATA", data).envs([
         ("CONFIGSYNC_MAX_BODY", "100"),
         ("CONFIGSYNC_LISTEN", "127.0.0.1:0"),

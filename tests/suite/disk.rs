@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use super::responses::{ask, long_list};
 use crate::fixture::mount::{Mount, fill};
-use crate::fixture::{HERE, Server, noise, refused, serve, within};
+use crate::fixture::{HERE, Setup, noise, refused, serve, within};
 
 #[test]
 fn a_full_disk_answers_507_and_serves_on_when_there_is_room_again() {
     let scratch = Arc::new(tempfile::tempdir().unwrap());
     let Some(_mount) = Mount::tmpfs(scratch.path(), "8m") else { return };
-    let mut server = Server::start(scratch, &["--min-free", "0"]);
+    let mut server = Setup::on(scratch).flags(&["--min-free", "0"]).start();
     // Rows of the audit log that nobody waits for cannot be written meanwhile, and that is said.
     server.errors_expected = true;
     let user = server.user("a@example.org");
@@ -57,7 +57,7 @@ fn a_full_disk_answers_507_and_serves_on_when_there_is_room_again() {
 fn where_the_disk_refuses_a_long_response_one_at_a_time_waits_in_memory() {
     let scratch = Arc::new(tempfile::tempdir().unwrap());
     let Some(_mount) = Mount::tmpfs(scratch.path(), "48m") else { return };
-    let server = Server::start(scratch, &["--min-free", "0", "--body-grace", "60"]);
+    let server = Setup::on(scratch).flags(&["--min-free", "0", "--body-grace", "60"]).start();
     let user = server.user("a@example.org");
     let path = long_list(&user, 8);
     let whole = user.get(&path).body;

@@ -60,7 +60,7 @@ fn no_path_is_too_long_for_the_private_socket() {
 #[test]
 fn an_older_folder_is_migrated_by_a_start_and_serves_what_it_held() {
     let setup = Setup::new();
-    let data = setup.data_folder().to_owned();
+    let data = setup.data.clone();
     fs::create_dir_all(data.join("snapshots/00")).unwrap();
     fs::write(data.join("snapshots/00/00112233445566778899aabbccddeeff"), "state").unwrap();
     let old = rusqlite::Connection::open(data.join("configsync.db")).unwrap();

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::access::{filled, furnish, routes};
+use crate::fixture::http::request;
 use crate::fixture::{HERE, assert_has, eventually, refused, serve, with_machine, with_user};
 
 #[test]
@@ -78,8 +79,8 @@ fn a_body_without_a_length_is_refused() {
     for (method, path) in
         [("POST", "/api/machines"), ("PUT", "/api/projects/1/env/x"), ("PATCH", "/api/projects/1")]
     {
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: t\r\n{}\r\n", user.auth());
-        refused(&server.send(HERE, &head, b"", false), 411, "length_required");
+        let head = request(method, path, &user.auth());
+        refused(&server.send(HERE, head), 411, "length_required");
     }
 }
 
