@@ -1,6 +1,6 @@
 //! Who may do what: nobody without credentials, and nobody to another user's things.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::fixture::{User, refused, with_two_users, with_user};
 
@@ -57,9 +57,49 @@ pub fn furnish(user: &User) {
         user.push_version(kind, id, b"x");
         user.post(&format!("/api/{kind}s/{id}/keys"), &json!({ "wrapped_dek": "BBBB" })).is(201);
     }
+    user.add("workspace", "without a key");
+    user.post("/api/profiles/5/workspaces", &json!({ "workspace_id": 2 })).is(201);
     user.post("/api/machines/m/projects", &json!({ "project_id": 1 })).is(201);
     user.put_variable("1", "AAAA").is(200);
     user.sync_environments(json!([{ "name": "dev", "tier": "development" }])).is(200);
+}
+
+/// A request of every route that writes, of a user who is furnished: method, path, body. Those without
+/// a body of their own get one of one byte, which is read and ignored.
+pub fn writes() -> Vec<(&'static str, &'static str, Value)> {
+    let link = json!({ "project_id": 1, "local_path": "/new", "last_synced_version": 9 });
+    let new = json!({ "slug": "new", "name": "new" });
+    let keypair = json!({ "public_key": "AAAA", "encrypted_private_key": "AAAA",
+        "kek_salt": "AAAA", "kek_iterations": 1 });
+    let commit = json!({ "machine_id": "m", "updates":
+        [{ "entity_type": "project", "entity_id": 1, "new_last_synced_version": 9 }] });
+    let environments =
+        json!({ "environments": [{ "name": "new", "tier": "custom" }], "delete_missing": true });
+    let variable = json!({ "environment_tier": "dev", "encrypted_value": "BBBB" });
+    vec![
+        ("POST", "/api/machines", json!({ "machine_id": "n", "name": "n" })),
+        ("POST", "/api/machines/register", json!({ "machine_id": "m", "name": "renamed" })),
+        ("POST", "/api/machines/snapshot", json!({ "machine_id": "m", "encrypted_state": "BBBB" })),
+        ("POST", "/api/machines/m/push", json!({ "encrypted_state": "CCCC" })),
+        ("POST", "/api/machines/unknown/push", json!({ "encrypted_state": "BBBB" })),
+        ("DELETE", "/api/machines/m", json!(0)),
+        ("POST", "/api/auth/keypair", keypair),
+        ("POST", "/api/machines/other/projects", link.clone()),
+        ("PATCH", "/api/machines/m/projects/1", link),
+        ("PATCH", "/api/machines/m/profiles/5", json!({ "active": true })),
+        ("POST", "/api/sync/commit", commit),
+        ("PUT", "/api/environments/sync", environments),
+        ("POST", "/api/profiles/5/workspaces", json!({ "workspace_id": 6 })),
+        ("DELETE", "/api/profiles/5/workspaces/2", json!(0)),
+        ("POST", "/api/projects/1/env/keys", json!({ "layer_id": "x", "wrapped_dek": "BBBB" })),
+        ("PUT", "/api/projects/1/env/NEW", variable),
+        ("DELETE", "/api/projects/1/env/1?env=dev&visibility=shared", json!(0)),
+        ("POST", "/api/configs", new.clone()),
+        ("PATCH", "/api/projects/1", new),
+        ("DELETE", "/api/projects/1", json!(0)),
+        ("POST", "/api/projects/1/versions", json!({ "ciphertext": "BBBB" })),
+        ("POST", "/api/workspaces/6/keys", json!({ "wrapped_dek": "BBBB" })),
+    ]
 }
 
 #[test]

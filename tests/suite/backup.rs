@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use crate::crash::push_until_the_end;
 use crate::fixture::{
-    BINARY, NAME, SERVE, Server, Setup, eventually, files, names, noise, on,
-    pruned_beside_a_backup, serve, with_machine, with_user,
+    BINARY, NAME, SERVE, Server, Setup, eventually, files, names, noise, on, serve, with_machine,
+    with_user,
 };
 
 fn serve_copy(server: &Server, data: &str) -> Server {
@@ -252,17 +252,6 @@ fn a_restore_takes_only_a_backup_and_only_an_empty_place_and_completes_what_was_
     fs::write(files(&Path::new(&backup).join("snapshots")).remove(0), b"wrong").unwrap();
     let damaged = on(server.beside("y"), &["restore", &backup]);
     assert!(damaged.code == 1 && damaged.out.contains("snapshot 1"), "{damaged:?}");
-}
-
-#[test]
-fn files_that_a_backup_kept_from_a_prune_are_no_orphans_at_the_next_start() {
-    let (server, _, held) = pruned_beside_a_backup();
-    let server = server.restarted(&[]);
-    assert_eq!((server.files("snapshots"), server.files("orphans")), (3, 0));
-    drop(held);
-    let server = server.restarted(&[]);
-    eventually("they go once nobody copies", || server.files("snapshots") == 1);
-    assert_eq!(server.files("orphans"), 0);
 }
 
 #[test]

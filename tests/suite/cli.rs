@@ -52,6 +52,14 @@ fn a_wrong_command_line_is_named_in_one_line_with_exit_code_2_before_anything_is
         (&["audit", "--since", "yesterday"], "yesterday"),
         (&["environment", "restore", "a@example.org"], "NAME"),
         (&["healthcheck", "--url", "ftp://x"], "ftp://x"),
+        (&["user", "fly", "--help"], "user fly"),
+        (&["help", "fly"], "fly"),
+        // Of earlier versions.
+        (&["action", "add", "a@example.org", "m", "x", "{}"], "action"),
+        (&["export", "there"], "export"),
+        (&["check", "--repair"], "--repair"),
+        (&["audit", "--format", "text"], "--format"),
+        (&["user", "add", "a@example.org", "--password-file", "x"], "--password-file"),
     ] {
         let ran = on(&data, args);
         assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{args:?} {ran:?}");

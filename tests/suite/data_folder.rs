@@ -417,7 +417,8 @@ fn one_file_that_cannot_be_unlinked_does_not_keep_the_others() {
     assert!(pruned.contains("1 files stay until the next prune"), "{pruned}");
     assert_eq!(server.files("snapshots"), 1);
     fs::remove_dir(&first).unwrap();
-    server.ok(&["prune", "--keep", "1"]);
+    let pruned = server.ok(&["prune", "--keep", "1"]);
+    assert!(pruned.contains(" 1 bytes freed"), "{pruned}");
     assert_eq!(server.count("SELECT count(*) FROM deleted_files"), 0);
 }
 

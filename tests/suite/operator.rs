@@ -6,8 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use crate::fixture::{
-    Server, assert_has, eventually, noise, pruned_beside_a_backup, refused, serve, with_machine,
-    with_two_users, with_user,
+    Server, assert_has, eventually, noise, refused, serve, with_machine, with_two_users, with_user,
 };
 
 fn audit(server: &Server, args: &[&str]) -> Vec<Value> {
@@ -68,13 +67,21 @@ fn a_server_told_to_keep_a_number_keeps_that_many_of_each_machine() {
 
 #[test]
 fn a_running_backup_keeps_the_files_of_what_is_pruned() {
-    let (server, user, held) = pruned_beside_a_backup();
-    assert_eq!((user.history().len(), server.files("snapshots")), (1, 3));
-    assert_eq!(server.cli(&["check"]).code, 0, "they are no orphans");
-    drop(held);
+    let (server, user) = with_machine(&[]);
+    (0..3).for_each(|n| _ = user.stored("m", &[n]));
+    // As a backup holds it while it copies.
+    let held = fs::File::create(server.data().join("backup.lock")).unwrap();
+    held.lock_shared().unwrap();
     let done = server.ok(&["prune", "--keep", "1"]);
-    assert!(done.contains("2 bytes freed"), "{done}");
-    assert_eq!(server.files("snapshots"), 1);
+    assert!(done.contains("2 files stay until the next prune"), "{done}");
+    assert_eq!((user.history().len(), server.files("snapshots")), (1, 3));
+    server.ok(&["check"]);
+    let server = server.restarted(&[]);
+    assert_eq!((server.files("snapshots"), server.files("orphans")), (3, 0), "no orphans");
+    drop(held);
+    let server = server.restarted(&[]);
+    eventually("they go once nobody copies", || server.files("snapshots") == 1);
+    assert_eq!(server.files("orphans"), 0);
 }
 
 #[test]

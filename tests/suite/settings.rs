@@ -190,25 +190,6 @@ fn the_help_of_a_command_shows_that_command_alone() {
 }
 
 #[test]
-fn what_is_gone_is_refused_by_name() {
-    let server = serve(&[]);
-    for (args, named) in [
-        (&["action", "add", "a@example.org", "m", "x", "{}"][..], "action"),
-        (&["export", "there"], "export"),
-        (&["check", "--repair"], "--repair"),
-        (&["audit", "--format", "text"], "--format"),
-        (&["user", "add", "a@example.org", "--password-file", "x"], "--password-file"),
-        (&["user", "fly", "--help"], "user fly"),
-        (&["help", "fly"], "fly"),
-    ] {
-        let ran = server.cli(args);
-        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{args:?} {ran:?}");
-        assert!(ran.err.lines().count() == 1 && ran.err.contains(named), "{args:?} {ran:?}");
-    }
-    assert_eq!(server.count("SELECT count(*) FROM users"), 0);
-}
-
-#[test]
 fn an_unknown_event_is_refused_with_the_list_and_every_event_of_the_code_is_in_it() {
     let server = serve(&[]);
     let ran = server.cli(&["audit", "--event", "user.fly"]);
