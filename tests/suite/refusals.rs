@@ -24,6 +24,7 @@ fn the_status_line_of_every_refusal_carries_its_sentence() {
     let no_length = "POST /api/machines HTTP/1.1\r\nHost: t\r\n\r\n";
     let two_hosts = "GET / HTTP/1.1\r\nHost: t\r\nHost: u\r\n\r\n";
     let anonymous = list("");
+    let tls = server.send(HERE, [0x16, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]);
     // Every refusal that one can cause without waiting, with the standard phrase of its status.
     for (line, response) in [
         ("400 Bad Request: ", ask("GET", "/api/machines/snapshot?id=x", "")),
@@ -39,6 +40,7 @@ fn the_status_line_of_every_refusal_carries_its_sentence() {
         ("400 Bad Request: ", user.post("/api/machines", &long)),
         ("411 Length Required: ", server.send(HERE, no_length)),
         ("400 Bad Request: ", server.send(HERE, two_hosts)),
+        ("400 Bad Request: ", tls.clone()),
     ] {
         let sentence = sentence(&response, &[]);
         let ascii = sentence.chars().map(|c| if c.is_ascii() { c } else { '?' });
@@ -46,6 +48,8 @@ fn the_status_line_of_every_refusal_carries_its_sentence() {
         assert_eq!(format!("{} {}", response.status, response.reason), format!("{line}{ascii}"));
     }
     sentence(&anonymous, &["`configsync-server token create`", "`configsync login`"]);
+    sentence(&tls, &["https"]);
+    server.wait_for_log("\"reason\":\"tls\"");
     // What is no refusal has the standard phrase alone.
     assert_eq!(user.get("/api/machines").reason, "OK");
     assert_eq!(user.push("m", b"state 2", "").reason, "Created");
@@ -137,29 +141,5 @@ fn a_path_that_is_not_a_route_shows_the_base_url() {
         let response = server.ask("GET", path, "", b"");
         refused(&response, 404, "not_found");
         sentence(&response, &["http://t"]);
-    }
-}
-
-#[test]
-fn a_client_that_speaks_tls_to_this_port_is_named_in_the_log() {
-    let server = serve(&[]);
-    let mut client = server.connect();
-    client.send([0x16, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]);
-    let response = client.response();
-    refused(&response, 400, "bad_request");
-    sentence(&response, &["https"]);
-    server.wait_for_log("\"reason\":\"tls\"");
-}
-
-#[test]
-fn a_request_that_comes_too_slowly_is_told_which_part_and_which_flag() {
-    let (server, user) = with_machine(&["--head-timeout", "1", "--body-grace", "1"]);
-    let push = user.request("POST", "/api/machines/snapshot?machine_id=m", "", b"{}");
-    for (sent, part, flag) in [(10, "head", "--head-timeout"), (1, "body", "--body-grace")] {
-        let mut client = server.connect();
-        client.send(&push[..push.len() - sent]);
-        let slow = client.response();
-        refused(&slow, 408, "too_slow");
-        sentence(&slow, &[part, flag]);
     }
 }

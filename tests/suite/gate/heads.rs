@@ -176,26 +176,3 @@ fn pipelined_requests_are_answered_in_order() {
     assert_seen(&server, "six in a row", 1 + 6, 200);
     assert_eq!(user.pull("").body, SMUGGLED.as_bytes());
 }
-
-#[test]
-fn head_requests_and_unchanged_pulls_have_no_body() {
-    let (server, user) = with_machine(&[]);
-    user.stored("m", b"state");
-    let mut client = server.connect();
-    client.send(user.pull_request(true));
-    let whole = client.response();
-    let etag = whole.field("etag").unwrap();
-    client.send(user.pull_request(true).replacen("GET", "HEAD", 1));
-    let head = client.response_to_head();
-    assert_eq!((head.status, head.field("content-length")), (200, Some("5")));
-    assert_eq!(head.field("etag"), Some(etag));
-    let unchanged = format!("If-None-Match: {etag}\r\nAccept");
-    client.send(user.pull_request(true).replacen("Accept", &unchanged, 1));
-    assert_eq!(client.response().status, 304);
-    for path in ["/nowhere", "/api/machines", "/healthz"] {
-        client.send(request("HEAD", path, ""));
-        let response = client.response_to_head();
-        assert_ne!(response.field("content-length"), Some("0"), "{path}");
-        client.assert_reusable(path);
-    }
-}
