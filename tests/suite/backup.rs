@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,8 +13,7 @@ use serde_json::{Value, json};
 
 use crate::crash::push_until_the_end;
 use crate::fixture::{
-    BINARY, NAME, SERVE, Server, Setup, eventually, files, names, noise, on, serve, with_machine,
-    with_user,
+    NAME, SERVE, Server, Setup, eventually, files, names, noise, on, serve, with_machine, with_user,
 };
 
 fn serve_copy(server: &Server, data: &str) -> Server {
@@ -180,9 +179,8 @@ fn what_is_damaged_is_left_out_and_said_and_each_outcome_is_kept() {
     for said in ["snapshot 1 is damaged", "1 files of 2000 bytes"] {
         assert!(ran.out.contains(said), "{ran:?}");
     }
-    let events = server.ok(&["audit", "--event", "backup"]);
-    let outcome = |line: &str| serde_json::from_str::<Value>(line).unwrap()["outcome"].clone();
-    let outcomes: Vec<_> = events.lines().map(outcome).collect();
+    let rows = server.audit(&["--event", "backup"]);
+    let outcomes: Vec<_> = rows.iter().map(|row| &row["outcome"]).collect();
     assert_eq!(outcomes, ["ok", "failed", "failed"]);
 }
 
@@ -194,9 +192,8 @@ fn a_backup_killed_at_any_moment_is_no_backup_and_the_next_one_is() {
     }
     let dest = server.beside("backup");
     for wait_ms in [0, 2, 5, 10, 15, 20, 30] {
-        let mut command = Command::new(BINARY);
-        command.args(["backup", &dest, "--data"]).arg(server.data()).stdout(Stdio::null());
-        let mut child = command.spawn().unwrap();
+        let mut command = server.command(&["backup", &dest]);
+        let mut child = command.stdout(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(wait_ms));
         child.kill().unwrap();
         child.wait().unwrap();

@@ -1,7 +1,7 @@
 //! What one signed-in user may take: rows, entries of a request, deleted things, audit rows. Each
 //! bound is tried one over, and the other user notices nothing.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::access::{furnish, writes};
 use crate::fixture::{
@@ -175,9 +175,8 @@ fn a_sync_of_environments_notes_how_many_it_added_changed_and_deleted() {
         let synced = user.sync_environments(rows.clone()).is(200);
         assert_eq!(synced["environments"].as_array().unwrap().len(), 3);
     }
-    let text = server.ok(&["audit", "--event", "environment.sync"]);
-    let detail = |line| serde_json::from_str::<Value>(line).unwrap()["detail"].clone();
-    let details: Vec<Value> = text.lines().map(detail).collect();
+    let rows = server.audit(&["--event", "environment.sync"]);
+    let details: Vec<_> = rows.iter().map(|row| &row["detail"]).collect();
     assert_eq!(details, ["3 added, 0 changed, 0 deleted", "1 added, 1 changed, 1 deleted"]);
 }
 

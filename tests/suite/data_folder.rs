@@ -31,7 +31,7 @@ fn tree(root: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
 fn tried(data: &Path) {
     let mut command = Command::new(BINARY);
     command.args(SERVE).args(["--keep", "1", "--min-free", "0", "--data"]).arg(data);
-    run_until_ready(&mut command, || {
+    run_until_ready(&mut command, |_| {
         for args in [&["prune", "--keep", "1"][..], &["check"], &["user", "list"]] {
             on(data, args);
         }

@@ -3,19 +3,14 @@
 use std::fs;
 use std::time::{Duration, SystemTime};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::fixture::{
     Server, assert_has, eventually, noise, refused, serve, with_machine, with_two_users, with_user,
 };
 
-fn audit(server: &Server, args: &[&str]) -> Vec<Value> {
-    let text = server.ok(&[&["audit"], args].concat());
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
 fn events(server: &Server) -> Vec<String> {
-    audit(server, &[]).iter().map(|row| row["event"].as_str().unwrap().to_owned()).collect()
+    server.audit(&[]).iter().map(|row| row["event"].as_str().unwrap().to_owned()).collect()
 }
 
 #[test]
@@ -43,7 +38,7 @@ fn prune_deletes_what_fails_every_rule_and_never_a_machines_newest() {
     assert_eq!((a.history(), b.history()), (vec![6, 5], vec![9]));
     assert_eq!(a.read("/api/usage")["stored_bytes"], 4);
     refused(&a.pull("?id=1"), 404, "no_snapshot");
-    let pruned = audit(&server, &["--event", "snapshot.prune"]);
+    let pruned = server.audit(&["--event", "snapshot.prune"]);
     assert_eq!(pruned.len(), 6);
     assert_has(&pruned[0], json!({ "user": "a@example.org", "machine": "m" }));
 }
@@ -152,7 +147,7 @@ fn the_audit_log_tells_who_did_what_and_when() {
     user.delete("/api/machines/m");
     server.ok(&["token", "revoke", "1"]);
     eventually("the batch is written", || events(&server).contains(&"snapshot.pull".to_owned()));
-    let rows = audit(&server, &[]);
+    let rows = server.audit(&[]);
     let find = |event: &str| rows.iter().find(|row| row["event"] == event).unwrap().clone();
     for event in [
         "server.start", "user.add", "token.create", "user.passwd", "login.ok", "login.failed",
@@ -179,21 +174,21 @@ fn the_audit_log_is_filtered_by_time_user_and_event() {
     let server = serve(&[]);
     server.user("a@example.org");
     server.user("b@example.org");
-    assert_eq!(audit(&server, &["--user", "B@example.org"]).len(), 2);
-    assert_eq!(audit(&server, &["--event", "user.add"]).len(), 2);
-    let at = audit(&server, &["--event", "user.add"])[1]["time"].as_str().unwrap().to_owned();
-    let since = audit(&server, &["--since", &at]);
+    assert_eq!(server.audit(&["--user", "B@example.org"]).len(), 2);
+    assert_eq!(server.audit(&["--event", "user.add"]).len(), 2);
+    let at = server.audit(&["--event", "user.add"])[1]["time"].as_str().unwrap().to_owned();
+    let since = server.audit(&["--since", &at]);
     assert!(since.iter().all(|row| row["time"].as_str().unwrap() >= at.as_str()));
-    assert!(audit(&server, &["--since", "2999-01-01"]).is_empty());
-    let events = |until: &str| audit(&server, &["--until", until, "--event", "token.create"]).len();
+    assert!(server.audit(&["--since", "2999-01-01"]).is_empty());
+    let events = |until: &str| server.audit(&["--until", until, "--event", "token.create"]).len();
     let later = "UPDATE audit_log SET created_at = created_at + 60000 WHERE event = 'token.create'";
     server.database().execute(later, []).unwrap();
     assert_eq!((events(&at), events("2999-01-01")), (0, 2));
-    assert!(audit(&server, &["--until", &at]).contains(&since[0]), "the moment itself counts");
-    assert!(audit(&server, &["--since", &at, "--until", "1970-01-01"]).is_empty());
+    assert!(server.audit(&["--until", &at]).contains(&since[0]), "the moment itself counts");
+    assert!(server.audit(&["--since", &at, "--until", "1970-01-01"]).is_empty());
     assert_eq!(server.cli(&["audit", "--until", "tomorrow"]).code, 2);
     server.ok(&["user", "remove", "b@example.org", "--yes"]);
-    assert_eq!(audit(&server, &["--user", "b@example.org"]).len(), 3, "rows outlive the user");
+    assert_eq!(server.audit(&["--user", "b@example.org"]).len(), 3, "rows outlive the user");
 }
 
 #[test]
@@ -215,11 +210,11 @@ fn a_hundred_guesses_from_an_address_are_enough_and_their_audit_rows_are_bounded
     }
     server.login("a@example.org", "wrong").is(401);
     eventually("the failure at a real account is not drowned", || {
-        !audit(&server, &["--event", "login.failed", "--user", "a@example.org"]).is_empty()
+        !server.audit(&["--event", "login.failed", "--user", "a@example.org"]).is_empty()
     });
-    let failed = audit(&server, &["--event", "login.failed"]).len();
+    let failed = server.audit(&["--event", "login.failed"]).len();
     assert!((900..=1020).contains(&failed), "{failed}");
-    let throttled = audit(&server, &["--event", "login.throttled"]);
+    let throttled = server.audit(&["--event", "login.throttled"]);
     let of_first = throttled.iter().filter(|row| row["peer"] == "127.0.1.1");
     assert_eq!(of_first.count(), 1, "noted once");
     let all_but_the_newest = "UPDATE audit_log SET created_at = 1

@@ -56,9 +56,7 @@ fn a_refused_value_says_what_would_be_taken() {
 
 /// Lists the users with a variable of the environment.
 fn list_users(server: &Server, name: &str, value: &str) -> Ran {
-    let mut command = Command::new(BINARY);
-    command.args(["user", "list", "--data"]).arg(server.data()).env(name, value);
-    run_with(&mut command, "")
+    run_with(server.command(&["user", "list"]).env(name, value), "")
 }
 
 #[test]
