@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 
 use crate::crash::push_until_the_end;
 use crate::fixture::{
-    NAME, SERVE, Server, Setup, eventually, files, names, noise, on, serve, with_machine, with_user,
+    NAME, SERVE, Server, Setup, assert_private, eventually, files, names, noise, on, serve,
+    with_machine, with_user,
 };
 
 fn serve_copy(server: &Server, data: &str) -> Server {
@@ -58,7 +59,7 @@ fn a_backup_under_load_restores_every_push_acknowledged_before_it_began() {
 }
 
 #[test]
-fn a_backup_is_a_data_folder_itself_that_accepts_tokens_and_no_jwt_from_before() {
+fn a_backup_is_a_data_folder_that_accepts_tokens_but_no_jwt_of_before_and_gives_out_new_ids() {
     let (server, user) = with_machine(&[]);
     user.stored("m", b"state");
     let by_jwt = user.by_jwt(&server);
@@ -66,38 +67,29 @@ fn a_backup_is_a_data_folder_itself_that_accepts_tokens_and_no_jwt_from_before()
     let printed = server.ok(&["backup", &backup]);
     assert!(printed.contains("1 files of 5 bytes"), "{printed}");
     assert_eq!(names(&backup), ["configsync.db", "snapshots"].map(String::from).into());
-    for file in files(Path::new(&backup)) {
-        let mode = file.symlink_metadata().unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode, 0o600, "{file:?}");
-    }
+    assert_private(Path::new(&backup));
+    server.ok(&["token", "revoke", "1"]);
     // Not even with the key of before does a JWT of before count.
     let key = server.data().join("jwt.key");
     fs::copy(&key, Path::new(&backup).join("jwt.key")).unwrap();
-    on(&restored, &["restore", &backup]).ok();
+    let ran = on(&restored, &["restore", &backup]);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "no progress in a pipe");
+    let sentence = ran.out.lines().find(|line| line.contains("API tokens and passwords")).unwrap();
+    for wanted in ["token revoke ID", "token list", "user disable", "at the backup, of 20"] {
+        assert!(sentence.contains(wanted), "{wanted} in {sentence}");
+    }
     assert!(!names(&restored).contains("jwt.key"));
     fs::copy(&key, Path::new(&restored).join("jwt.key")).unwrap();
-    for copy in [&backup, &restored] {
-        let copy = serve_copy(&server, copy);
-        assert_eq!(user.on(&copy).pull("").body, b"state");
-        assert_eq!(by_jwt.on(&copy).pull("").status, 401);
-    }
-}
-
-#[test]
-fn a_copy_gives_out_no_id_that_was_given_out_since() {
-    let (server, a) = with_machine(&[]);
-    a.stored("m", b"state");
-    let (backup, restored) = (server.beside("backup"), server.beside("restored"));
-    server.ok(&["backup", &backup]);
-    on(&restored, &["restore", &backup]).ok();
     for (copy, least) in [(&backup, 1_000_001), (&restored, 2_000_001)] {
         let copy = serve_copy(&server, copy);
-        let a = a.on(&copy);
-        assert!(a.stored("m", b"later") > least);
+        let user = user.on(&copy);
+        assert_eq!(user.pull("").body, b"state", "its token is valid again, as it was said");
+        assert_eq!(by_jwt.on(&copy).pull("").status, 401);
+        assert!(user.stored("m", b"later") > least);
         let added = copy.ok(&["user", "add", "b@example.org"]);
         assert!(added.contains(&format!("user {} ", least + 1)), "{added}");
         // Of a table that never held a row.
-        assert_eq!(a.add("project", "p"), least);
+        assert_eq!(user.add("project", "p"), least);
     }
 }
 
@@ -249,20 +241,4 @@ fn a_restore_takes_only_a_backup_and_only_an_empty_place_and_completes_what_was_
     fs::write(files(&Path::new(&backup).join("snapshots")).remove(0), b"wrong").unwrap();
     let damaged = on(server.beside("y"), &["restore", &backup]);
     assert!(damaged.code == 1 && damaged.out.contains("snapshot 1"), "{damaged:?}");
-}
-
-#[test]
-fn a_restore_says_what_is_valid_again_since_when_and_how_to_revoke_it() {
-    let (server, user) = with_user(&[]);
-    let (copy, there) = (server.beside("copy"), server.beside("there"));
-    server.ok(&["backup", &copy]);
-    server.ok(&["token", "revoke", "1"]);
-    let ran = on(&there, &["restore", &copy]);
-    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "no progress in a pipe");
-    let sentence = ran.out.lines().find(|line| line.contains("API tokens and passwords")).unwrap();
-    for wanted in ["token revoke ID", "token list", "user disable", "at the backup, of 20"] {
-        assert!(sentence.contains(wanted), "{wanted} in {sentence}");
-    }
-    let again = user.on(&serve_copy(&server, &there)).get("/api/auth/verify");
-    assert_eq!(again.is(200)["email"], "a@example.org", "as it says");
 }

@@ -1,7 +1,7 @@
 //! The data folder is ours only if we made it: what else lies there is left alone, no link in it is
 //! followed, and one server at a time, of one user, works in it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
@@ -14,18 +14,8 @@ use rustix::process::geteuid;
 use crate::fixture::mount::{Mount, fill};
 use crate::fixture::{
     BINARY, NAME, SERVE, Setup, eventually, names, noise, on, refused, run, run_until_ready, serve,
-    with_machine,
+    tree, with_machine,
 };
-
-/// A folder with all that is in it, which no start may change: modes and contents.
-fn tree(root: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
-    let metadata = root.symlink_metadata().unwrap();
-    let content = if metadata.is_file() { fs::read(root).unwrap() } else { Vec::new() };
-    let own = (root.to_owned(), (metadata.permissions().mode(), content));
-    let entries = metadata.is_dir().then(|| fs::read_dir(root).unwrap());
-    let inside = entries.into_iter().flatten().flat_map(|entry| tree(&entry.unwrap().path()));
-    inside.chain([own]).collect()
-}
 
 /// Starts a server, which may be refused, and runs what writes or reads, which may fail.
 fn tried(data: &Path) {

@@ -10,10 +10,10 @@ use std::time::SystemTime;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::fixture::http::{Client, PATIENCE, connect, get, request};
+use crate::fixture::http::{PATIENCE, connect, get, request};
 use crate::fixture::{
-    BINARY, HERE, Server, at_once, eventually, files, noise, refused, serve, with_machine,
-    with_two_users, with_user, within,
+    BINARY, HERE, at_once, eventually, files, noise, refused, serve, with_machine, with_two_users,
+    with_user, within,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -40,30 +40,23 @@ fn the_listener_of_metrics_has_few_connections_of_its_own() {
     drop(held);
 }
 
-/// A client whose request was refused, and that has its response.
-fn refused_client(server: &Server) -> Client {
-    let mut client = server.connect();
-    client.send(request("POST", "/nowhere", "Content-Length: 1000000000000\r\n"));
-    refused(&client.response(), 404, "not_found");
-    client
-}
-
 #[test]
-fn the_unread_body_of_an_unauthenticated_client_is_not_read_for_ever() {
+fn the_unread_body_of_an_unauthenticated_client_is_not_read_for_ever_fast_or_slow() {
     let server = serve(&[]);
-    let mut client = refused_client(&server);
+    let refused_client = || {
+        let mut client = server.connect();
+        client.send(request("POST", "/nowhere", "Content-Length: 1000000000000\r\n"));
+        refused(&client.response(), 404, "not_found");
+        client
+    };
+    let mut client = refused_client();
     let (piece, mut sent) = (vec![b'x'; 64 * 1024], 0);
     while client.try_send(&piece) {
         sent += piece.len();
         // What both kernels keep for a reader that is gone, and more.
         assert!(sent < 16 * MIB, "{sent} bytes");
     }
-}
-
-#[test]
-fn an_unauthenticated_client_that_goes_on_sending_slowly_is_closed() {
-    let server = serve(&[]);
-    let mut client = refused_client(&server);
+    let mut client = refused_client();
     within(PATIENCE, "the connection is closed", || !client.try_send(b"x"));
 }
 
