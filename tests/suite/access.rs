@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::{User, refused, with_two_users, with_user};
+use crate::fixture::{User, assert_has, refused, with_two_users, with_user};
 
 /// Routes that need no credentials.
 const OPEN: [&str; 4] = ["/", "/healthz", "/api/auth/login", "/api/auth/register"];
@@ -166,4 +166,64 @@ fn every_list_shows_its_own_user_alone() {
     let plan = json!({ "machine_id": "m",
         "entities": [{ "type": "project", "id": 1, "local_version": 1, "local_hash": "" }] });
     assert_eq!(b.post("/api/sync/plan", &plan).is(200)["actions"][0]["action"], "error");
+}
+
+#[test]
+fn what_one_user_changes_of_many_rows_at_once_are_their_own() {
+    let (_server, a, b) = with_two_users(&[]);
+    // The mark of the default profile moves among one's own.
+    let profile = json!({ "slug": "p", "name": "p", "is_default": true });
+    for user in [&a, &b] {
+        user.post("/api/profiles", &profile).is(201);
+    }
+    assert_eq!(a.read("/api/profiles")["profiles"][0]["is_default"], true);
+    // An abandoned slug is given up for a new one of the same user.
+    let id = a.add("project", "p");
+    a.post(&format!("/api/projects/{id}/keys"), &json!({ "wrapped_dek": "AAAA" })).is(201);
+    b.add("project", "p");
+    assert_eq!(a.read("/api/projects")["projects"][0]["id"], id);
+    // Missing environments are one's own.
+    a.sync_environments(json!([{ "name": "e", "tier": "custom" }])).is(200);
+    b.sync_environments(json!([])).is(200);
+    assert_eq!(a.read("/api/environments")["environments"][0]["name"], "e");
+}
+
+#[test]
+fn what_has_no_number_in_its_path_is_ones_own_too() {
+    let (_server, a, b) = with_two_users(&[]);
+    let keypair = json!({ "public_key": "AAAA", "encrypted_private_key": "AAAA",
+        "kek_salt": "AAAA", "kek_iterations": 1 });
+    a.post("/api/auth/keypair", &keypair).is(201);
+    refused(&b.get("/api/auth/keypair"), 404, "not_found");
+    // A machine that another user has is hidden for nobody, whether one has its name too or not.
+    a.register("m");
+    refused(&b.delete("/api/machines/m"), 404, "not_found");
+    b.register("m");
+    b.delete("/api/machines/m").is(200);
+    assert_eq!(a.read("/api/machines")["machines"][0]["machine_id"], "m");
+    // A link is not changed by who has a machine of the same name.
+    let path = "/api/machines/m/projects";
+    let link = |user: &User| {
+        let id = user.add("project", "p");
+        user.push_version("project", id, b"state");
+        user.post(path, &json!({ "project_id": id })).is(201);
+        id
+    };
+    let commit = |user: &User, id: i64| {
+        let update =
+            json!({ "entity_type": "project", "entity_id": id, "new_last_synced_version": 9 });
+        user.post("/api/sync/commit", &json!({ "machine_id": "m", "updates": [update] })).is(200);
+    };
+    let of_a = link(&a);
+    commit(&b, of_a);
+    refused(&b.patch(&format!("{path}/{of_a}"), &json!({})), 404, "not_found");
+    assert_eq!(b.read(path)["projects"], json!([]));
+    let of_b = link(&b);
+    commit(&a, of_b);
+    b.patch(&format!("{path}/{of_b}"), &json!({})).is(200);
+    for (user, id) in [(&a, of_a), (&b, of_b)] {
+        let links = user.read(path)["projects"].clone();
+        assert_eq!(links.as_array().unwrap().len(), 1);
+        assert_has(&links[0], json!({ "id": id, "last_synced_version": 1 }));
+    }
 }

@@ -50,10 +50,7 @@ fn a_backup_under_load_restores_every_push_acknowledged_before_it_began() {
     let user = user.on(&copy);
     let kept = user.history();
     let oldest = *kept.iter().min().unwrap();
-    for (id, bytes) in before.iter().filter(|(id, _)| **id >= oldest) {
-        let pulled = user.pull(&format!("?id={id}"));
-        assert!(pulled.status == 200 && &pulled.body == bytes, "snapshot {id}");
-    }
+    user.assert_whole(before.iter().filter(|(id, _)| **id >= oldest));
     let next = user.stored("m0", b"after the restore");
     assert!(next > *kept.iter().max().unwrap(), "ids go on");
 }

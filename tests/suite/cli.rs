@@ -61,15 +61,10 @@ fn a_wrong_command_line_is_named_in_one_line_with_exit_code_2_before_anything_is
         (&["audit", "--format", "text"], "--format"),
         (&["user", "add", "a@example.org", "--password-file", "x"], "--password-file"),
     ] {
-        let ran = on(&data, args);
-        assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{args:?} {ran:?}");
-        assert_eq!(ran.err.lines().count(), 1, "{args:?} {ran:?}");
-        assert!(ran.err.contains(named), "{args:?} {ran:?}");
+        on(&data, args).is_misuse(named);
     }
     for args in [&["serve", "--max-body"][..], &["serve", "--data", "--no-page"]] {
-        let ran = run(args, "");
-        ran.fails(2, args[1]);
-        assert_eq!(ran.err.lines().count(), 1, "{args:?} {ran:?}");
+        run(args, "").is_misuse(args[1]);
     }
     assert!(!data.exists());
 }
@@ -108,9 +103,7 @@ fn flags_come_from_the_environment_too_and_the_flag_wins() {
         ("CONFIGSYNC_METRICS", "127.0.0.1:0"),
         ("CONFIGSYNC_TRUSTED_PROXY", "10.0.0.1, 10.0.0.2"),
     ]);
-    let server = setup.start();
-    let user = server.user("a@example.org");
-    user.register("m");
+    let (server, user) = setup.with_machine();
     assert_eq!(user.push("m", &[7; 201], "").status, 413);
     assert_eq!(user.push("m", &[7; 200], "").status, 201);
     assert_eq!(server.ask_metrics("/metrics", "Host: localhost\r\n").status, 200);

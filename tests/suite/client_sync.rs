@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::{User, assert_has, refused, with_two_users, with_user};
+use crate::fixture::{User, assert_has, refused, with_user};
 
 fn push(user: &User, id: i64, bytes: &[u8]) -> i64 {
     user.push_version("project", id, bytes)
@@ -140,21 +140,4 @@ fn one_project_goes_from_machine_to_machine_with_a_restart_between_every_two_ste
         step();
     }
     server.ok(&["check"]);
-}
-
-#[test]
-fn two_users_on_one_computer_never_meet() {
-    let (_server, a, b) = with_two_users(&[]);
-    let (of_a, of_b) = (a.add("project", "app"), b.add("project", "app"));
-    for (user, id) in [(&a, of_a), (&b, of_b)] {
-        push(user, id, b"state");
-        link(user, "shared", id);
-    }
-    let ids = |user: &User| user.read("/api/machines/shared/projects")["projects"][0]["id"].clone();
-    assert_eq!((ids(&a), ids(&b)), (json!(of_a), json!(of_b)));
-    assert_eq!(plan(&a, "shared", of_b, 1)["action"], "error");
-    commit(&a, "shared", of_b, 0);
-    assert_eq!(plan(&b, "shared", of_b, 1)["action"], "noop", "nothing of it happened");
-    b.patch(&format!("/api/machines/shared/projects/{of_b}"), &json!({})).is(200);
-    refused(&a.get(&format!("/api/projects/{of_b}/blob")), 404, "not_found");
 }

@@ -48,14 +48,9 @@ fn no_acknowledged_push_is_lost_in_twenty_rounds_of_kill_9() {
         });
         server = server.restarted(&[]);
         assert_eq!(server.files("tmp"), 0, "uploads under way are gone");
-        for (id, bytes) in acknowledged.lock().unwrap().iter().take(50) {
-            let pulled = user.pull(&format!("?id={id}"));
-            assert!(pulled.status == 200 && &pulled.body == bytes, "snapshot {id} after {round}");
-        }
+        user.assert_whole(acknowledged.lock().unwrap().iter().take(50));
     }
-    for (id, bytes) in acknowledged.lock().unwrap().iter() {
-        assert!(&user.pull(&format!("?id={id}")).body == bytes, "snapshot {id} at the end");
-    }
+    user.assert_whole(&*acknowledged.lock().unwrap());
     assert!(server.ok(&["check"]).starts_with("clean"));
 }
 

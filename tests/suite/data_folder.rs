@@ -348,9 +348,9 @@ fn a_disk_full_to_the_last_byte_has_a_way_out() {
     for running in [true, false] {
         let scratch = Arc::new(tempfile::tempdir().unwrap());
         let Some(_mount) = Mount::tmpfs(scratch.path(), "12m") else { return };
-        let mut server = Setup::on(Arc::clone(&scratch)).flags(&["--min-free", "0"]).start();
+        let (mut server, user) =
+            Setup::on(Arc::clone(&scratch)).flags(&["--min-free", "0"]).with_user();
         server.errors_expected = true;
-        let user = server.user("a@example.org");
         for n in 0..4 {
             user.register(&format!("m{n}"));
             user.stored(&format!("m{n}"), b"older");
@@ -414,9 +414,7 @@ fn one_file_that_cannot_be_unlinked_does_not_keep_the_others() {
 
 #[test]
 fn a_file_that_may_not_grow_is_a_full_disk_for_one_push() {
-    let server = Setup::new().after("ulimit -f 2000").flags(&[]).start();
-    let user = server.user("a@example.org");
-    user.register("m");
+    let (server, user) = Setup::new().after("ulimit -f 2000").flags(&[]).with_machine();
     refused(&user.push("m", &noise(3_000_000), ""), 507, "disk_full");
     server.assert_no_upload_left();
     user.stored("m", &noise(500_000));

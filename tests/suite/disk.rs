@@ -1,28 +1,26 @@
 //! A full disk: 507, nothing lost, and service goes on.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::responses::{ask, long_list};
 use crate::fixture::mount::{Mount, fill};
-use crate::fixture::{HERE, Setup, noise, refused, serve, within};
+use crate::fixture::{HERE, Setup, eventually, noise, refused, serve};
 
 #[test]
 fn a_full_disk_answers_507_and_serves_on_when_there_is_room_again() {
     let scratch = Arc::new(tempfile::tempdir().unwrap());
     let Some(_mount) = Mount::tmpfs(scratch.path(), "8m") else { return };
-    let mut server = Setup::on(scratch).flags(&["--min-free", "0"]).start();
+    let (mut server, user) = Setup::on(scratch).flags(&["--min-free", "0"]).with_machine();
     // Rows of the audit log that nobody waits for cannot be written meanwhile, and that is said.
     server.errors_expected = true;
-    let user = server.user("a@example.org");
-    user.register("m");
-    let mut kept = Vec::new();
+    let mut kept = HashMap::new();
     let full = loop {
         let bytes = noise(1_000_000);
         let response = user.push("m", &bytes, "");
         match response.status {
-            201 => kept.push((response.json()["snapshot"]["id"].as_i64().unwrap(), bytes)),
+            201 => _ = kept.insert(response.json()["snapshot"]["id"].as_i64().unwrap(), bytes),
             _ => break response,
         }
         assert!(kept.len() < 10);
@@ -30,12 +28,7 @@ fn a_full_disk_answers_507_and_serves_on_when_there_is_room_again() {
     refused(&full, 507, "disk_full");
     assert!(kept.len() >= 3, "{}", kept.len());
     assert_eq!(server.files("tmp"), 0);
-    let check = || {
-        for (id, bytes) in &kept {
-            assert!(&user.pull(&format!("?id={id}")).body == bytes, "snapshot {id}");
-        }
-    };
-    check();
+    user.assert_whole(&kept);
     // To the last byte: now the database cannot grow either.
     let filler = server.scratch.path().join("filler");
     fill(&filler);
@@ -43,11 +36,11 @@ fn a_full_disk_answers_507_and_serves_on_when_there_is_room_again() {
     assert!(matches!(small.status, 201 | 507), "{small:?}");
     let kept_now = user.history().len();
     assert_eq!(user.get("/api/machines").status, 200, "reading goes on");
-    check();
+    user.assert_whole(&kept);
     std::fs::remove_file(&filler).unwrap();
     let server = server.restarted(&["--min-free", "0"]);
     assert_eq!(user.history().len(), kept_now);
-    check();
+    user.assert_whole(&kept);
     server.ok(&["prune", "--keep", "1"]);
     user.push("m", &noise(1_000_000), "").is(201);
     server.ok(&["check"]);
@@ -57,8 +50,8 @@ fn a_full_disk_answers_507_and_serves_on_when_there_is_room_again() {
 fn where_the_disk_refuses_a_long_response_one_at_a_time_waits_in_memory() {
     let scratch = Arc::new(tempfile::tempdir().unwrap());
     let Some(_mount) = Mount::tmpfs(scratch.path(), "48m") else { return };
-    let server = Setup::on(scratch).flags(&["--min-free", "0", "--body-grace", "60"]).start();
-    let user = server.user("a@example.org");
+    let (server, user) =
+        Setup::on(scratch).flags(&["--min-free", "0", "--body-grace", "60"]).with_user();
     let path = long_list(&user, 8);
     let whole = user.get(&path).body;
     let filler = server.scratch.path().join("filler");
@@ -73,7 +66,7 @@ fn where_the_disk_refuses_a_long_response_one_at_a_time_waits_in_memory() {
     refused(&refusal, 503, "overloaded");
     assert_eq!(refusal.field("retry-after"), Some("2"));
     drop(reader);
-    within(Duration::from_secs(20), "the place is given back", || user.get(&path).body == whole);
+    eventually("the place is given back", || user.get(&path).body == whole);
 }
 
 #[test]

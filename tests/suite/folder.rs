@@ -11,9 +11,7 @@ use crate::fixture::{
 
 #[test]
 fn nobody_else_may_read_whatever_the_umask() {
-    let mut server = Setup::new().after("umask 000").flags(&[]).start();
-    let user = server.user("a@example.org");
-    user.register("m");
+    let (mut server, user) = Setup::new().after("umask 000").flags(&[]).with_machine();
     user.stored("m", b"state");
     let data = server.data();
     assert_private(&data);
@@ -31,8 +29,7 @@ fn no_path_is_too_long_for_the_private_socket() {
     let scratch = tempfile::tempdir().unwrap();
     let deep = scratch.path().join("x".repeat(100));
     fs::create_dir(&deep).unwrap();
-    let mut server = Setup::new().data(deep.join("data")).flags(&[]).start();
-    let user = server.user("a@example.org");
+    let (mut server, user) = Setup::new().data(deep.join("data")).flags(&[]).with_user();
     let socket = server.data().join("run/http.sock");
     assert!(socket.symlink_metadata().unwrap().file_type().is_socket());
     server.kill();
@@ -99,8 +96,7 @@ fn a_jwt_key_may_come_from_a_file_that_the_environment_names() {
         start(bytes, mode).fails().fails(1, why);
         assert!(!scratch.path().join("data").exists(), "nothing is made for a start that fails");
     }
-    let server = start(&good, 0o440).start();
-    let user = server.user("a@example.org");
+    let (server, user) = start(&good, 0o440).with_user();
     server.login_from(HERE, &serde_json::json!({ "token": user.bearer })).is(200);
     assert!(!server.data().join("jwt.key").exists());
 }

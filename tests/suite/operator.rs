@@ -86,8 +86,7 @@ fn what_was_soft_deleted_and_what_was_set_aside_goes_after_thirty_days() {
     user.push_version("project", project, b"x");
     user.delete("/api/projects/1").is(200);
     for environments in [json!([{ "name": "dev", "tier": "custom" }]), json!([])] {
-        let body = json!({ "environments": environments, "delete_missing": true });
-        user.put("/api/environments/sync", &body).is(200);
+        user.sync_environments(environments).is(200);
     }
     let orphan = |name: &str, days: u64| {
         let path = server.data().join("orphans").join(name);

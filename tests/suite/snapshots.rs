@@ -73,26 +73,13 @@ fn what_was_pushed_as_json_is_pulled_raw_whatever_stands_around_it() {
         assert_eq!(user.post(SNAPSHOT, &body).is(201)["snapshot"]["message"], "é\nline");
         assert!(user.pull("").body == bytes, "{len}");
     }
-    assert_eq!(user.history().len(), 6);
+    // Names and base64 may be spelled with any escape.
+    let spelled = r#"{"machine\u005fid":"\u006d","meta\u0064ata":"in-clear-51",
+        "\u0065ncrypted\u005fstate":"+\/\u0041\u003D"}"#;
+    user.raw("POST", SNAPSHOT, "", spelled.as_bytes()).is(201);
+    assert_eq!(user.read(SNAPSHOT)["encrypted_state"], "+/A=");
+    assert_eq!(user.history().len(), 7);
     assert!(!server.holds(b"in-clear-51"), "metadata is kept nowhere");
-}
-
-#[test]
-fn an_upload_may_spell_names_and_base64_with_any_escape() {
-    let (_server, user) = with_machine(&[]);
-    for (name, base64) in [
-        ("encrypted_state", r"+/8B"),
-        ("encrypted_state", r"\u002B\/8C"),
-        ("encrypted_state", r"\u002b\u002f\u0038D"),
-        (r"encrypted\u005fstate", r"+\u002FA\u003D"),
-        (r"\u0065ncrypted_state", r"\u0041\u0041\u003d\u003D"),
-    ] {
-        let body =
-            format!(r#"{{"machine\u005fid":"\u006d","meta\u0064ata":0,"{name}":"{base64}"}}"#);
-        assert_eq!(user.raw("POST", SNAPSHOT, "", body.as_bytes()).status, 201, "{body}");
-        let meant: Value = serde_json::from_str(&format!("\"{base64}\"")).unwrap();
-        assert_eq!(user.read(SNAPSHOT)["encrypted_state"], meant, "{base64}");
-    }
 }
 
 #[test]

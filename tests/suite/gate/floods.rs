@@ -219,8 +219,7 @@ fn pipelined_requests_whose_responses_nobody_reads_take_no_memory() {
 #[test]
 fn exhausted_descriptors_end_nothing() {
     let _alone = alone();
-    let server = Setup::new().after("ulimit -n 96").flags(&[]).start();
-    let user = server.user("a@example.org");
+    let (server, user) = Setup::new().after("ulimit -n 96").flags(&[]).with_user();
     let before = Before::of(&server);
     let from = |n: usize| [127, 0, 1, 1 + (n % 40) as u8];
     let mut clients: Vec<Client> = (0..400).map(|n| server.connect_from(from(n))).collect();
