@@ -37,7 +37,7 @@ fn every_route_but_login_registration_health_and_the_page_needs_credentials() {
             let response = server.ask(method, &path, field, b"");
             let sentence = refused(&response, 401, "unauthorized");
             assert_eq!(response.field("www-authenticate"), Some("Bearer"), "{method} {pattern}");
-            for command in ["configsync-server token create", "configsync login"] {
+            for command in ["`configsync-server token create`", "`configsync login`"] {
                 assert!(sentence.contains(command), "{sentence}");
             }
         }

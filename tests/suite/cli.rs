@@ -110,7 +110,7 @@ fn flags_come_from_the_environment_too_and_the_flag_wins() {
 }
 
 #[test]
-fn the_first_start_makes_a_user_whose_token_works_and_later_ones_do_not() {
+fn the_first_start_makes_a_user_whose_token_works() {
     let server = serve(&["--init-user", "You@example.org"]);
     let printed = server.printed.join("\n");
     let token = server.printed.iter().find(|line| line.starts_with("cs_")).unwrap().clone();
@@ -118,9 +118,6 @@ fn the_first_start_makes_a_user_whose_token_works_and_later_ones_do_not() {
     assert!(printed.contains(&format!("{login} --token {token}")), "{printed}");
     let user = User::of(&server, "you@example.org", &token);
     assert_eq!(user.read("/api/auth/verify")["email"], "you@example.org");
-    let server = server.restarted(&["--init-user", "other@example.org"]);
-    assert!(server.printed.is_empty(), "{:?}", server.printed);
-    assert_eq!(server.ok(&["user", "list"]).lines().count(), 1);
 }
 
 #[test]

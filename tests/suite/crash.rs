@@ -73,6 +73,7 @@ fn a_file_without_a_row_is_moved_to_orphans_before_the_server_is_ready() {
     assert_eq!(fs::read(server.data().join("orphans").join(NAME)).unwrap().len(), 19);
     server.wait_for_log("2 files without a row");
     assert_eq!(user.pull("").body, b"state");
+    assert_eq!(server.ok(&["check"]).lines().count(), 1, "nothing but that all is well");
 }
 
 #[test]

@@ -56,8 +56,8 @@ fn damage_of_any_kind_is_reported_by_id_and_never_served() {
 }
 
 #[test]
-fn an_orphan_is_reported_unless_it_may_be_a_push_under_way_and_moved_by_the_next_start() {
-    let (mut server, user, _) = with_three_snapshots();
+fn an_orphan_is_reported_unless_it_may_be_a_push_under_way() {
+    let (mut server, ..) = with_three_snapshots();
     let orphan = server.data().join("snapshots/00").join(NAME);
     fs::write(&orphan, b"x").unwrap();
     server.ok(&["check"]);
@@ -73,10 +73,6 @@ fn an_orphan_is_reported_unless_it_may_be_a_push_under_way_and_moved_by_the_next
     server.stop();
     assert_eq!(server.cli(&["check"]).code, 1, "no server runs");
     assert!(orphan.exists());
-    let server = server.restarted(&[]);
-    assert!(!orphan.exists());
-    assert_eq!(server.ok(&["check"]).lines().count(), 1);
-    assert_eq!(user.history().len(), 3);
 }
 
 #[test]

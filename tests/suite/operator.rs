@@ -57,7 +57,7 @@ fn a_server_told_to_keep_a_number_keeps_that_many_of_each_machine() {
     assert_eq!(user.read("/api/usage")["stored_bytes"], 4 * 2);
     let server = server.restarted(&["--keep", "1"]);
     eventually("the start prunes too", || server.files("snapshots") == 2);
-    assert_eq!(user.on(&server).history(), [8, 4]);
+    assert_eq!(user.history(), [8, 4]);
 }
 
 #[test]
@@ -239,6 +239,11 @@ fn metrics_have_a_listener_of_their_own_that_serves_an_address_or_localhost() {
     server.ask("BREW", "/%3Cscript%3E", "", b"");
     server.login("x@example.org", "x");
     let text = metrics();
+    let assert_lines = |text: &str, lines: &[&str]| {
+        for line in lines {
+            assert!(text.contains(&format!("\nconfigsync_{line}\n")), "{line} in\n{text}");
+        }
+    };
     let whole_lines = [
         "pushes_total 1",
         "pulls_total 1",
@@ -255,9 +260,7 @@ fn metrics_have_a_listener_of_their_own_that_serves_an_address_or_localhost() {
         "http_requests_total{route=\"none\",method=\"other\",status=\"404\"} 1",
         "http_request_duration_seconds_count{route=\"/api/machines/snapshot\"} 2",
     ];
-    for line in whole_lines {
-        assert!(text.contains(&format!("\nconfigsync_{line}\n")), "{line} in\n{text}");
-    }
+    assert_lines(&text, &whole_lines);
     for name in [
         "configsync_connections_open", "configsync_connections_refused_total",
         "configsync_database_bytes", "configsync_disk_free_bytes", "configsync_build_info",
@@ -274,13 +277,11 @@ fn metrics_have_a_listener_of_their_own_that_serves_an_address_or_localhost() {
                  ('last_check', '{\"damaged\": 2}', 2000)";
     server.database().execute(facts, []).unwrap();
     fs::write(server.data().join("offsite.last"), "1970-01-01T00:00:03Z").unwrap();
-    let text = metrics();
-    for line in [
+    let facts = [
         "last_backup_timestamp_seconds 1.5", "last_check_timestamp_seconds 2",
         "last_offsite_timestamp_seconds 3", "damaged_snapshots 2",
-    ] {
-        assert!(text.contains(&format!("\nconfigsync_{line}\n")), "{line} in\n{text}");
-    }
+    ];
+    assert_lines(&metrics(), &facts);
     for host in ["evil.example", "evil.example:9100", "localhost.evil.example", "", "127.0.0.1.x"] {
         let response = server.ask_metrics("/metrics", &format!("Host: {host}\r\n"));
         refused(&response, 403, "forbidden_host");

@@ -47,6 +47,7 @@ fn a_start_says_what_it_serves_and_what_to_look_at() {
     for wanted in ["1 users, 1 machines", "--min-free", "--init-user did nothing"] {
         assert!(lines.contains(wanted), "{wanted} in {lines}");
     }
+    assert!(server.printed.is_empty(), "{:?}", server.printed);
     server.wait_for_log("deleted 2 snapshots");
     assert_eq!(server.ok(&["user", "list"]).lines().count(), 1);
 }

@@ -237,4 +237,9 @@ fn machines_are_listed_and_removed_with_all_they_stored() {
     assert_eq!(a.read("/api/usage")["stored_bytes"], 0);
     let again = server.cli(&["machine", "remove", "a@example.org", "m", "--yes"]);
     assert!(again.code == 1 && again.err.contains("no such machine"), "{again:?}");
+    b.delete("/api/machines/m").is(200);
+    server.ok(&["machine", "remove", "b@example.org", "m", "--yes"]);
+    a.register("m");
+    let _server = server.restarted(&[]);
+    assert_eq!(a.stored("m", b"state"), 3, "no id is used twice");
 }

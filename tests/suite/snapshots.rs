@@ -125,17 +125,6 @@ fn two_identical_pushes_at_once_are_stored_once_whatever_the_timing() {
 }
 
 #[test]
-fn ids_grow_and_are_never_used_twice() {
-    let (server, user) = with_machine(&[]);
-    assert_eq!((user.stored("m", b"one"), user.stored("m", b"two")), (1, 2));
-    user.delete("/api/machines/m").is(200);
-    server.ok(&["machine", "remove", "a@example.org", "m", "--yes"]);
-    user.register("m");
-    let server = server.restarted(&[]);
-    assert_eq!(user.on(&server).stored("m", b"two"), 3);
-}
-
-#[test]
 fn a_conditional_push_depends_on_the_users_newest_snapshot() {
     let (_server, user) = with_machine(&[]);
     user.register("other");
