@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::{User, assert_has, refused, with_two_users, with_user};
+use crate::fixture::{User, assert_has, assert_says, refused, with_two_users, with_user};
 
 /// Routes that need no credentials.
 const OPEN: [&str; 4] = ["/", "/healthz", "/api/auth/login", "/api/auth/register"];
@@ -37,9 +37,7 @@ fn every_route_but_login_registration_health_and_the_page_needs_credentials() {
             let response = server.ask(method, &path, field, b"");
             let sentence = refused(&response, 401, "unauthorized");
             assert_eq!(response.field("www-authenticate"), Some("Bearer"), "{method} {pattern}");
-            for command in ["`configsync-server token create`", "`configsync login`"] {
-                assert!(sentence.contains(command), "{sentence}");
-            }
+            assert_says(&sentence, &["`configsync-server token create`", "`configsync login`"]);
         }
         for user in [&user, &by_jwt] {
             assert_ne!(user.raw(method, &path, "", b"").status, 401, "{method} {pattern}");

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use crate::crash::push_until_the_end;
 use crate::fixture::{
-    NAME, SERVE, Server, Setup, assert_private, eventually, files, names, noise, on, serve,
-    with_machine, with_user,
+    NAME, SERVE, Server, Setup, assert_private, assert_says, eventually, files, names, noise, on,
+    serve, with_machine, with_user,
 };
 
 fn serve_copy(server: &Server, data: &str) -> Server {
@@ -72,9 +72,8 @@ fn a_backup_is_a_data_folder_that_accepts_tokens_but_no_jwt_of_before_and_gives_
     let ran = on(&restored, &["restore", &backup]);
     assert_eq!((ran.code, ran.err.as_str()), (0, ""), "no progress in a pipe");
     let sentence = ran.out.lines().find(|line| line.contains("API tokens and passwords")).unwrap();
-    for wanted in ["token revoke ID", "token list", "user disable", "at the backup, of 20"] {
-        assert!(sentence.contains(wanted), "{wanted} in {sentence}");
-    }
+    let how = ["token revoke ID", "token list", "user disable", "at the backup, of 20"];
+    assert_says(sentence, &how);
     assert!(!names(&restored).contains("jwt.key"));
     fs::copy(&key, Path::new(&restored).join("jwt.key")).unwrap();
     for (copy, least) in [(&backup, 1_000_001), (&restored, 2_000_001)] {
@@ -127,7 +126,7 @@ fn links_save_the_bytes_that_an_older_backup_or_the_folder_has_if_they_are_whole
     server.ok(&["backup", &one]);
     user.stored("m", &noise(60_000));
     let printed = server.ok(&["backup", &two, "--incremental-from", &one]);
-    assert!(printed.contains("2 files") && printed.contains("1 of them linked"), "{printed}");
+    assert_says(&printed, &["2 files", "1 of them linked"]);
     let printed = server.ok(&["backup", &three, "--hard-link"]);
     assert!(printed.contains("2 of them linked"), "{printed}");
     // Rotted: another file, since the first one is linked into the copies.
@@ -165,9 +164,7 @@ fn what_is_damaged_is_left_out_and_said_and_each_outcome_is_kept() {
     assert_eq!(fact("last_check")["damaged"], 1);
     let ran = server.cli(&["backup", &server.beside("less")]);
     assert_eq!(ran.code, 1);
-    for said in ["snapshot 1 is damaged", "1 files of 2000 bytes"] {
-        assert!(ran.out.contains(said), "{ran:?}");
-    }
+    assert_says(&ran.out, &["snapshot 1 is damaged", "1 files of 2000 bytes"]);
     let rows = server.audit(&["--event", "backup"]);
     let outcomes: Vec<_> = rows.iter().map(|row| &row["outcome"]).collect();
     assert_eq!(outcomes, ["ok", "failed", "failed"]);

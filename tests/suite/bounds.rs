@@ -5,7 +5,8 @@ use serde_json::json;
 
 use crate::access::{furnish, writes};
 use crate::fixture::{
-    Server, Setup, User, alone, at_once, eventually, noise, refused, with_two_users, with_user,
+    Server, Setup, User, alone, assert_says, at_once, eventually, noise, refused, with_two_users,
+    with_user,
 };
 
 /// What the rows of one user may count.
@@ -21,8 +22,7 @@ fn assert_reads_and_deletes_alone(user: &User, code: &str, words: &str) {
         let response = user.raw(method, path, "", body.to_string().as_bytes());
         let found = (response.status, response.field("retry-after"));
         assert_eq!(found, (507, None), "{method} {path}");
-        let sentence = refused(&response, 507, code);
-        assert!(sentence.contains(words), "{method} {path}: {sentence}");
+        assert_says(&refused(&response, 507, code), &[words]);
     }
     refused(&user.push("m", &noise(9), ""), 507, code);
     user.register("m");

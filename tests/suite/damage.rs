@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use crate::fixture::{NAME, SERVE, noise, refused, with_three_snapshots};
+use crate::fixture::{NAME, SERVE, assert_says, noise, refused, with_three_snapshots};
 
 #[test]
 fn damage_of_any_kind_is_reported_by_id_and_never_served() {
@@ -46,9 +46,8 @@ fn damage_of_any_kind_is_reported_by_id_and_never_served() {
         }
         let check = server.cli(&["check"]);
         assert_eq!(check.code, 1, "{kind}");
-        for said in ["snapshot 2 is damaged", "a@example.org, machine m, 20", "to mend it"] {
-            assert!(check.out.contains(said), "{kind}: {check:?}");
-        }
+        let said = ["snapshot 2 is damaged", "a@example.org, machine m, 20", "to mend it"];
+        assert_says(&check.out, &said);
         assert!(!check.out.contains("snapshot 1 ") && !check.out.contains("snapshot 3 "));
         let status = server.cli(&["status"]);
         assert!(status.code == 1 && status.out.contains("\n! "), "kept for status: {status:?}");

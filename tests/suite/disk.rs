@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::responses::{ask, long_list};
 use crate::fixture::mount::{Mount, fill};
-use crate::fixture::{HERE, Setup, eventually, noise, refused, serve};
+use crate::fixture::{HERE, Setup, assert_says, eventually, noise, refused, serve};
 
 #[test]
 fn a_full_disk_answers_507_and_serves_on_when_there_is_room_again() {
@@ -77,8 +77,8 @@ fn a_quota_counts_every_stored_byte_of_one_user() {
         user.register("m");
         user.stored("m", &noise(600));
     }
-    let error = refused(&a.push("m", &noise(401), ""), 507, "quota_exceeded");
-    assert!(error.contains("600") && error.contains("1000"), "{error}");
+    let over = a.push("m", &noise(401), "");
+    assert_says(&refused(&over, 507, "quota_exceeded"), &["600", "1000"]);
     a.stored("m", &noise(400));
     let usage = a.read("/api/usage");
     assert_eq!((&usage["stored_bytes"], &usage["quota_bytes"]), (&1000.into(), &1000.into()));

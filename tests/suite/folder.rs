@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::fixture::{
-    HERE, NAME, SERVE, Setup, User, assert_private, noise, on, serve, tree, with_machine,
+    NAME, SERVE, Setup, User, assert_private, noise, on, serve, tree, with_machine,
 };
 
 #[test]
@@ -97,7 +97,7 @@ fn a_jwt_key_may_come_from_a_file_that_the_environment_names() {
         assert!(!scratch.path().join("data").exists(), "nothing is made for a start that fails");
     }
     let (server, user) = start(&good, 0o440).with_user();
-    server.login_from(HERE, &serde_json::json!({ "token": user.bearer })).is(200);
+    user.by_jwt(&server).read("/api/machines");
     assert!(!server.data().join("jwt.key").exists());
 }
 

@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 use serde_json::json;
 
 use crate::fixture::{
-    Server, assert_has, eventually, noise, refused, serve, with_machine, with_two_users, with_user,
+    Server, assert_has, assert_says, eventually, noise, refused, serve, with_machine,
+    with_two_users, with_user,
 };
 
 fn events(server: &Server) -> Vec<String> {
@@ -27,10 +28,10 @@ fn prune_deletes_what_fails_every_rule_and_never_a_machines_newest() {
     server.database().execute(old, []).unwrap();
     let both = ["prune", "--keep", "3", "--older-than-days", "6"];
     let preview = server.ok(&[&both[..], &["--dry-run"]].concat());
-    assert!(preview.contains("would delete 2 snapshots") && preview.contains("4 bytes"));
+    assert_says(&preview, &["would delete 2 snapshots", "4 bytes"]);
     assert_eq!(server.count("SELECT count(*) FROM state_snapshots"), 9);
     let done = server.ok(&both);
-    assert!(done.contains("deleted 2 snapshots") && done.contains("4 bytes freed"), "{done}");
+    assert_says(&done, &["deleted 2 snapshots", "4 bytes freed"]);
     assert_eq!(a.history(), [6, 5, 4, 3]);
     assert_eq!(b.history(), [9, 8, 7]);
     assert_eq!(server.files("snapshots"), 7);

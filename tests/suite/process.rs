@@ -8,7 +8,9 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::fixture::{BINARY, SERVE, Server, Setup, on, run, run_until_ready, run_with, serve};
+use crate::fixture::{
+    BINARY, SERVE, Server, Setup, assert_says, on, run, run_until_ready, run_with, serve,
+};
 
 /// The start's own lines, once it is ready.
 fn said(server: &Server) -> String {
@@ -32,9 +34,9 @@ fn a_start_says_what_it_serves_and_what_to_look_at() {
     let lines = said(&server);
     let (version, data) = (env!("CARGO_PKG_VERSION"), server.data());
     let first = format!("configsync-server {version} on {}: 0 users, 0 machines", data.display());
-    assert!(lines.contains(&first) && lines.contains("was made new"), "{lines}");
+    assert_says(&lines, &[&first, "was made new"]);
     let none = lines.lines().find(|line| line.contains("no users")).unwrap();
-    assert!(none.contains("user add") && none.contains(r#""level":"warn""#), "{none}");
+    assert_says(none, &["user add", r#""level":"warn""#]);
     let user = server.user("a@example.org");
     user.register("m");
     for n in 0..3 {
@@ -44,9 +46,7 @@ fn a_start_says_what_it_serves_and_what_to_look_at() {
     let server = server.restarted(&flags);
     let lines = said(&server);
     assert!(!lines.contains("no users") && !lines.contains("made new"), "{lines}");
-    for wanted in ["1 users, 1 machines", "--min-free", "--init-user did nothing"] {
-        assert!(lines.contains(wanted), "{wanted} in {lines}");
-    }
+    assert_says(&lines, &["1 users, 1 machines", "--min-free", "--init-user did nothing"]);
     assert!(server.printed.is_empty(), "{:?}", server.printed);
     server.wait_for_log("deleted 2 snapshots");
     assert_eq!(server.ok(&["user", "list"]).lines().count(), 1);

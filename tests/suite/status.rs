@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::fixture::{BINARY, Ran, Server, assert_has, on, serve, tree, with_user};
+use crate::fixture::{BINARY, Ran, Server, assert_has, assert_says, on, serve, tree, with_user};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -58,15 +58,14 @@ fn all_well_exits_0_and_shows_what_there_is_on_one_screen() {
     let shown = server.ok(&["status"]);
     assert!(shown.lines().count() <= 24, "{shown}");
     let version = env!("CARGO_PKG_VERSION");
-    for wanted in [
+    let wanted = [
         &*format!("configsync-server {version}, running, on {}", server.data().display()),
         "--min-free 1024",
         "last check: never",
         "a@example.org\tenabled\t5\t-",
         "a@example.org\tlaptop\tlaptop\t-\t1\t5\t",
-    ] {
-        assert!(shown.contains(wanted), "{wanted} in {shown}");
-    }
+    ];
+    assert_says(&shown, &wanted);
     let backup = shown.lines().find(|line| line.starts_with("last good backup: "));
     assert!(backup.unwrap().ends_with(" ago"), "{shown}");
     assert!(!shown.contains('!') && !shown.contains('\u{1b}'), "{shown}");
@@ -123,9 +122,7 @@ fn a_backup_is_too_old_after_8_days_and_damage_that_the_last_check_found_is_repo
     }
     fact(&server, "failed_backup", json!({ "reason": "full" }), 0);
     let shown = server.cli(&["status"]).out;
-    for wanted in ["last check: 3 days ago", "last backup that failed: "] {
-        assert!(shown.contains(wanted), "{wanted} in {shown}");
-    }
+    assert_says(&shown, &["last check: 3 days ago", "last backup that failed: "]);
 }
 
 #[test]
@@ -230,9 +227,8 @@ fn a_terminal_gets_columns_units_and_colour_unless_no_color_says_no() {
     let server = well();
     fact(&server, "last_backup", json!({}), 9);
     let Some(shown) = on_a_terminal(&server, "status", &[]) else { return };
-    for wanted in ["--min-free 1.0 KiB", "EMAIL  ", "LAST PUSH", "5 B", "\u{1b}[1;31m! last good"] {
-        assert!(shown.contains(wanted), "{wanted} in {shown}");
-    }
+    let colour = "\u{1b}[1;31m! last good";
+    assert_says(&shown, &["--min-free 1.0 KiB", "EMAIL  ", "LAST PUSH", "5 B", colour]);
     let plain = on_a_terminal(&server, "status", &[("NO_COLOR", "1")]).unwrap();
     assert!(plain.contains("\n! last good") && !plain.contains('\u{1b}'), "{plain}");
     let list = on_a_terminal(&server, "user list", &[]).unwrap();

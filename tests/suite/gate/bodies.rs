@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{SMUGGLED, assert_refused, assert_seen};
 use crate::fixture::http::{Client, request};
-use crate::fixture::{ELSEWHERE, eventually, refused, with_machine, with_user};
+use crate::fixture::{ELSEWHERE, assert_says, eventually, refused, with_machine, with_user};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -165,8 +165,7 @@ fn a_body_that_trickles_is_dropped_after_its_grace() {
         !client.try_send("x") || server.wait_for_requests(1).len() > 1
     });
     assert!(dropped, "200 bytes in ten seconds are too few");
-    let sentence = refused(&client.response(), 408, "too_slow");
-    assert!(sentence.contains("body") && sentence.contains("--body-grace"), "{sentence}");
+    assert_says(&refused(&client.response(), 408, "too_slow"), &["body", "--body-grace"]);
     client.assert_closed("a trickle");
     assert_seen(&server, "a trickle", 2, 408);
     server.assert_no_upload_left();

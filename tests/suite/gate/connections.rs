@@ -7,7 +7,8 @@ use rustix::process::Signal;
 use super::{SMUGGLED, half_a_push};
 use crate::fixture::http::{Client, get, request};
 use crate::fixture::{
-    ELSEWHERE, HERE, Server, eventually, noise, refused, serve, with_machine, with_user,
+    ELSEWHERE, HERE, Server, assert_says, eventually, noise, refused, serve, with_machine,
+    with_user,
 };
 
 /// A fresh connection that is served; None if it is refused as it must be.
@@ -102,9 +103,8 @@ fn a_head_that_does_not_end_in_time_is_answered_and_closed() {
     assert_eq!(clients[0].1.response().status, 200, "the whole before a half");
     for (sent, client) in &mut clients {
         let response = client.response();
-        let sentence = refused(&response, 408, "too_slow");
-        let is_said = sentence.contains("head") && sentence.contains("--head-timeout");
-        assert!(is_said && response.closes(), "{sent:?}: {response:?}");
+        assert_says(&refused(&response, 408, "too_slow"), &["head", "--head-timeout"]);
+        assert!(response.closes(), "{sent:?}: {response:?}");
         client.assert_closed(sent);
     }
     assert_eq!(server.wait_for_requests(5).len(), 5);
