@@ -1,12 +1,14 @@
 //! A full disk: 507, nothing lost, and service goes on.
 
 use std::collections::HashMap;
+use std::fs;
 use std::io::Read;
 use std::sync::Arc;
 
-use super::responses::{ask, long_list};
+use crate::data_folder::tried;
 use crate::fixture::mount::{Mount, fill};
 use crate::fixture::{HERE, Setup, assert_says, eventually, noise, refused, serve};
+use crate::responses::{ask, long_list};
 
 #[test]
 fn a_full_disk_answers_507_and_serves_on_when_there_is_room_again() {
@@ -37,7 +39,7 @@ fn a_full_disk_answers_507_and_serves_on_when_there_is_room_again() {
     let kept_now = user.history().len();
     assert_eq!(user.get("/api/machines").status, 200, "reading goes on");
     user.assert_whole(&kept);
-    std::fs::remove_file(&filler).unwrap();
+    fs::remove_file(&filler).unwrap();
     let server = server.restarted(&["--min-free", "0"]);
     assert_eq!(user.history().len(), kept_now);
     user.assert_whole(&kept);
@@ -57,7 +59,7 @@ fn where_the_disk_refuses_a_long_response_one_at_a_time_waits_in_memory() {
     let filler = server.scratch.path().join("filler");
     // A beginning fits into the file.
     fill(&filler);
-    let file = std::fs::File::options().write(true).open(&filler).unwrap();
+    let file = fs::File::options().write(true).open(&filler).unwrap();
     file.set_len(file.metadata().unwrap().len() - 2_000_000).unwrap();
     assert!(user.get(&path).body == whole);
     let mut reader = ask(&server, &user, &path, HERE);
@@ -90,4 +92,63 @@ fn a_quota_counts_every_stored_byte_of_one_user() {
     server.ok(&["user", "quota", "a@example.org", "default"]);
     refused(&a.push("m", b"x", ""), 507, "quota_exceeded");
     assert_eq!(b.read("/api/usage")["stored_bytes"], 600);
+}
+
+#[test]
+fn a_disk_full_to_the_last_byte_has_a_way_out() {
+    for running in [true, false] {
+        let scratch = Arc::new(tempfile::tempdir().unwrap());
+        let Some(_mount) = Mount::tmpfs(scratch.path(), "12m") else { return };
+        let (mut server, user) =
+            Setup::on(Arc::clone(&scratch)).flags(&["--min-free", "0"]).with_user();
+        server.errors_expected = true;
+        for n in 0..4 {
+            user.register(&format!("m{n}"));
+            user.stored(&format!("m{n}"), b"older");
+            user.stored(&format!("m{n}"), b"newer");
+        }
+        let other = server.user("b@example.org");
+        if !running {
+            server.stop();
+        }
+        let (reserve, filler) = (server.data().join("reserve"), scratch.path().join("filler"));
+        // Whole: one that is still being written is given up again when the disk is full.
+        let is_kept = || fs::metadata(&reserve).is_ok_and(|file| file.len() >= 1 << 20);
+        for args in [
+            &["prune", "--keep", "1"][..],
+            &["machine", "remove", "a@example.org", "m0", "--yes"],
+            &["token", "revoke", "1"],
+            &["user", "disable", "b@example.org"],
+            &["user", "remove", "b@example.org", "--yes"],
+        ] {
+            assert!(is_kept(), "{args:?}");
+            fill(&filler);
+            if running {
+                eventually("health is red, whatever --min-free says", || {
+                    // What the server still gave back after the last command is taken too.
+                    fill(&filler);
+                    server.health() == (503, "disk_full".to_owned())
+                });
+            }
+            server.ok(args);
+            fs::remove_file(&filler).unwrap();
+            if !running {
+                tried(&server.data());
+            }
+            eventually("the reserve is made anew", is_kept);
+        }
+        let server = server.restarted(&["--min-free", "0"]);
+        assert_eq!(server.count("SELECT count(*) FROM state_snapshots"), 3);
+        assert_eq!(other.get("/api/machines").status, 401);
+        server.ok(&["check"]);
+    }
+}
+
+#[test]
+fn a_file_that_may_not_grow_is_a_full_disk_for_one_push() {
+    let (server, user) = Setup::new().after("ulimit -f 2000").flags(&[]).with_machine();
+    refused(&user.push("m", &noise(3_000_000), ""), 507, "disk_full");
+    server.assert_no_upload_left();
+    user.stored("m", &noise(500_000));
+    assert_eq!((server.files("snapshots"), user.history().len()), (1, 1));
 }
