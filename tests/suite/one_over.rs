@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fixture::http::{connect, get, request};
 use crate::fixture::{
-    BINARY, HERE, at_once, eventually, files, noise, refused, serve, with_machine, with_user,
+    BINARY, HERE, at_once, eventually, noise, refused, serve, with_machine, with_user,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -111,7 +111,7 @@ fn a_file_changed_after_it_was_verified_is_not_served_whatever_its_dates_say() {
     server.errors_expected = true;
     let mut bytes = noise(10_000);
     user.stored("m", &bytes);
-    let file = files(&server.data().join("snapshots")).remove(0);
+    let file = server.snapshot_file(1);
     // Younger files are not remembered as verified.
     eventually("the file is old enough", || {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
