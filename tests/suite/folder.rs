@@ -93,7 +93,7 @@ fn a_jwt_key_may_come_from_a_file_that_the_environment_names() {
         (&[7; 32], 0o600, "32 random bytes"),
         (&good, 0o604, "open to other users"),
     ] {
-        start(bytes, mode).fails().fails(1, why);
+        start(bytes, mode).refused().fails(1, why);
         assert!(!scratch.path().join("data").exists(), "nothing is made for a start that fails");
     }
     let (server, user) = start(&good, 0o440).with_user();

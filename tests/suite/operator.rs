@@ -127,7 +127,7 @@ fn two_prunes_at_once_and_pulls_beside_them_end_well() {
         }
     });
     assert_eq!((user.history(), server.files("snapshots")), (vec![40], 1));
-    assert_eq!(server.cli(&["check"]).code, 0);
+    server.ok(&["check"]);
 }
 
 #[test]

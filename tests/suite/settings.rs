@@ -74,7 +74,7 @@ fn an_empty_data_folder_is_refused_and_the_flag_wins_over_the_variable() {
     }
     let server = serve(&[]);
     for value in ["", "/nowhere"] {
-        assert_eq!(list_users(&server, "CONFIGSYNC_DATA", value).code, 0);
+        list_users(&server, "CONFIGSYNC_DATA", value).ok();
     }
     for command in [&["status"][..], &["user", "list"], &["backup", "x"], &["restore", "x"]] {
         assert_eq!(run(&[command, &["--data", ""]].concat(), "").code, 2, "{command:?}");
@@ -90,8 +90,7 @@ fn sizes_and_switches_have_the_usual_spellings() {
     for word in ["1", "0", "true", "False", "YES", "no", "on", "off"] {
         let mut command = Command::new(BINARY);
         command.args(["serve", "--data", &server.beside("unmade"), "--listen", &taken]);
-        let ran = run_with(command.env("CONFIGSYNC_NO_PAGE", word), "");
-        assert!(ran.code == 1 && ran.err.contains(&taken), "{word}: {ran:?}");
+        run_with(command.env("CONFIGSYNC_NO_PAGE", word), "").fails(1, &taken);
     }
     let setup = Setup::new().flags(&["--max-body", "1K", "--quota=1GiB"]);
     let server = setup.env("CONFIGSYNC_NO_PAGE", "off").env("CONFIGSYNC_MIN_FREE", "1MiB").start();
@@ -237,15 +236,14 @@ fn machines_are_listed_and_removed_with_all_they_stored() {
     assert_eq!(rows[1][..], ["a@example.org", "quiet", "quiet", "-", "0", "0", "never", "hidden"]);
     assert_eq!(server.ok(&["machine", "list", "b@example.org"]).lines().count(), 1);
     assert_eq!(server.cli(&["machine", "list", "x@example.org"]).code, 1);
-    let sure = server.cli(&["machine", "remove", "a@example.org", "m"]);
-    assert!(sure.code == 2 && sure.err.contains("--yes"), "{sure:?}");
-    let said = server.ok(&["machine", "remove", "a@example.org", "m", "--yes"]);
+    server.cli(&["machine", "remove", "a@example.org", "m"]).is_misuse("--yes");
+    let remove = ["machine", "remove", "a@example.org", "m", "--yes"];
+    let said = server.ok(&remove);
     assert!(said.contains("1 snapshots"), "{said}");
     assert_eq!((a.history(), b.history()), (vec![], vec![2]), "another user's stays");
     assert_eq!(server.files("snapshots"), 1);
     assert_eq!(a.read("/api/usage")["stored_bytes"], 0);
-    let again = server.cli(&["machine", "remove", "a@example.org", "m", "--yes"]);
-    assert!(again.code == 1 && again.err.contains("no such machine"), "{again:?}");
+    server.cli(&remove).fails(1, "no such machine");
     b.delete("/api/machines/m").is(200);
     server.ok(&["machine", "remove", "b@example.org", "m", "--yes"]);
     a.register("m");
