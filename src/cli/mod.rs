@@ -129,7 +129,10 @@ fn run(arguments: Vec<OsString>) -> Done {
         None => {
             // A flag that does not exist is the likelier mistake.
             args.finish()?;
-            Err(CliError::Usage(format!("`{name}` is not a command; see --help")))
+            Err(CliError::Usage(match is_group {
+                true => format!("{name} needs a command; see --help").trim_start().into(),
+                false => format!("`{name}` is not a command; see --help"),
+            }))
         }
     }
 }
