@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use crate::crash::push_until_the_end;
 use crate::fixture::{
-    BINARY, NAME, SERVE, Server, Setup, eventually, files, names, noise, on,
-    pruned_beside_a_backup, serve, with_machine, with_user,
+    NAME, SERVE, Server, Setup, assert_private, assert_says, eventually, files, names, noise, on,
+    serve, with_machine, with_user,
 };
 
 fn serve_copy(server: &Server, data: &str) -> Server {
@@ -50,16 +50,13 @@ fn a_backup_under_load_restores_every_push_acknowledged_before_it_began() {
     let user = user.on(&copy);
     let kept = user.history();
     let oldest = *kept.iter().min().unwrap();
-    for (id, bytes) in before.iter().filter(|(id, _)| **id >= oldest) {
-        let pulled = user.pull(&format!("?id={id}"));
-        assert!(pulled.status == 200 && &pulled.body == bytes, "snapshot {id}");
-    }
+    user.assert_whole(before.iter().filter(|(id, _)| **id >= oldest));
     let next = user.stored("m0", b"after the restore");
     assert!(next > *kept.iter().max().unwrap(), "ids go on");
 }
 
 #[test]
-fn a_backup_is_a_data_folder_itself_that_accepts_tokens_and_no_jwt_from_before() {
+fn a_backup_is_a_data_folder_that_accepts_tokens_but_no_jwt_of_before_and_gives_out_new_ids() {
     let (server, user) = with_machine(&[]);
     user.stored("m", b"state");
     let by_jwt = user.by_jwt(&server);
@@ -67,38 +64,28 @@ fn a_backup_is_a_data_folder_itself_that_accepts_tokens_and_no_jwt_from_before()
     let printed = server.ok(&["backup", &backup]);
     assert!(printed.contains("1 files of 5 bytes"), "{printed}");
     assert_eq!(names(&backup), ["configsync.db", "snapshots"].map(String::from).into());
-    for file in files(Path::new(&backup)) {
-        let mode = file.symlink_metadata().unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode, 0o600, "{file:?}");
-    }
+    assert_private(Path::new(&backup));
+    server.ok(&["token", "revoke", "1"]);
     // Not even with the key of before does a JWT of before count.
     let key = server.data().join("jwt.key");
     fs::copy(&key, Path::new(&backup).join("jwt.key")).unwrap();
-    on(&restored, &["restore", &backup]).ok();
+    let ran = on(&restored, &["restore", &backup]);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "no progress in a pipe");
+    let sentence = ran.out.lines().find(|line| line.contains("API tokens and passwords")).unwrap();
+    let how = ["token revoke ID", "token list", "user disable", "at the backup, of 20"];
+    assert_says(sentence, &how);
     assert!(!names(&restored).contains("jwt.key"));
     fs::copy(&key, Path::new(&restored).join("jwt.key")).unwrap();
-    for copy in [&backup, &restored] {
-        let copy = serve_copy(&server, copy);
-        assert_eq!(user.on(&copy).pull("").body, b"state");
-        assert_eq!(by_jwt.on(&copy).pull("").status, 401);
-    }
-}
-
-#[test]
-fn a_copy_gives_out_no_id_that_was_given_out_since() {
-    let (server, a) = with_machine(&[]);
-    a.stored("m", b"state");
-    let (backup, restored) = (server.beside("backup"), server.beside("restored"));
-    server.ok(&["backup", &backup]);
-    on(&restored, &["restore", &backup]).ok();
     for (copy, least) in [(&backup, 1_000_001), (&restored, 2_000_001)] {
         let copy = serve_copy(&server, copy);
-        let a = a.on(&copy);
-        assert!(a.stored("m", b"later") > least);
+        let user = user.on(&copy);
+        assert_eq!(user.pull("").body, b"state", "its token is valid again, as it was said");
+        assert_eq!(by_jwt.on(&copy).pull("").status, 401);
+        assert!(user.stored("m", b"later") > least);
         let added = copy.ok(&["user", "add", "b@example.org"]);
         assert!(added.contains(&format!("user {} ", least + 1)), "{added}");
         // Of a table that never held a row.
-        assert_eq!(a.add("project", "p"), least);
+        assert_eq!(user.add("project", "p"), least);
     }
 }
 
@@ -139,7 +126,7 @@ fn links_save_the_bytes_that_an_older_backup_or_the_folder_has_if_they_are_whole
     server.ok(&["backup", &one]);
     user.stored("m", &noise(60_000));
     let printed = server.ok(&["backup", &two, "--incremental-from", &one]);
-    assert!(printed.contains("2 files") && printed.contains("1 of them linked"), "{printed}");
+    assert_says(&printed, &["2 files", "1 of them linked"]);
     let printed = server.ok(&["backup", &three, "--hard-link"]);
     assert!(printed.contains("2 of them linked"), "{printed}");
     // Rotted: another file, since the first one is linked into the copies.
@@ -177,12 +164,9 @@ fn what_is_damaged_is_left_out_and_said_and_each_outcome_is_kept() {
     assert_eq!(fact("last_check")["damaged"], 1);
     let ran = server.cli(&["backup", &server.beside("less")]);
     assert_eq!(ran.code, 1);
-    for said in ["snapshot 1 is damaged", "1 files of 2000 bytes"] {
-        assert!(ran.out.contains(said), "{ran:?}");
-    }
-    let events = server.ok(&["audit", "--event", "backup"]);
-    let outcome = |line: &str| serde_json::from_str::<Value>(line).unwrap()["outcome"].clone();
-    let outcomes: Vec<_> = events.lines().map(outcome).collect();
+    assert_says(&ran.out, &["snapshot 1 is damaged", "1 files of 2000 bytes"]);
+    let rows = server.audit(&["--event", "backup"]);
+    let outcomes: Vec<_> = rows.iter().map(|row| &row["outcome"]).collect();
     assert_eq!(outcomes, ["ok", "failed", "failed"]);
 }
 
@@ -194,9 +178,8 @@ fn a_backup_killed_at_any_moment_is_no_backup_and_the_next_one_is() {
     }
     let dest = server.beside("backup");
     for wait_ms in [0, 2, 5, 10, 15, 20, 30] {
-        let mut command = Command::new(BINARY);
-        command.args(["backup", &dest, "--data"]).arg(server.data()).stdout(Stdio::null());
-        let mut child = command.spawn().unwrap();
+        let mut command = server.command(&["backup", &dest]);
+        let mut child = command.stdout(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(wait_ms));
         child.kill().unwrap();
         child.wait().unwrap();
@@ -252,31 +235,4 @@ fn a_restore_takes_only_a_backup_and_only_an_empty_place_and_completes_what_was_
     fs::write(files(&Path::new(&backup).join("snapshots")).remove(0), b"wrong").unwrap();
     let damaged = on(server.beside("y"), &["restore", &backup]);
     assert!(damaged.code == 1 && damaged.out.contains("snapshot 1"), "{damaged:?}");
-}
-
-#[test]
-fn files_that_a_backup_kept_from_a_prune_are_no_orphans_at_the_next_start() {
-    let (server, _, held) = pruned_beside_a_backup();
-    let server = server.restarted(&[]);
-    assert_eq!((server.files("snapshots"), server.files("orphans")), (3, 0));
-    drop(held);
-    let server = server.restarted(&[]);
-    eventually("they go once nobody copies", || server.files("snapshots") == 1);
-    assert_eq!(server.files("orphans"), 0);
-}
-
-#[test]
-fn a_restore_says_what_is_valid_again_since_when_and_how_to_revoke_it() {
-    let (server, user) = with_user(&[]);
-    let (copy, there) = (server.beside("copy"), server.beside("there"));
-    server.ok(&["backup", &copy]);
-    server.ok(&["token", "revoke", "1"]);
-    let ran = on(&there, &["restore", &copy]);
-    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "no progress in a pipe");
-    let sentence = ran.out.lines().find(|line| line.contains("API tokens and passwords")).unwrap();
-    for wanted in ["token revoke ID", "token list", "user disable", "at the backup, of 20"] {
-        assert!(sentence.contains(wanted), "{wanted} in {sentence}");
-    }
-    let again = user.on(&serve_copy(&server, &there)).get("/api/auth/verify");
-    assert_eq!(again.is(200)["email"], "a@example.org", "as it says");
 }

@@ -7,7 +7,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::access::KINDS;
-use crate::fixture::{User, assert_has, at_once, noise, refused, with_two_users, with_user};
+use crate::fixture::{
+    User, assert_has, assert_says, at_once, noise, refused, with_two_users, with_user,
+};
 
 #[test]
 fn each_kind_is_added_listed_shown_renamed_and_deleted() {
@@ -38,8 +40,7 @@ fn each_kind_is_added_listed_shown_renamed_and_deleted() {
         let taken = json!({ "slug": "taken", "name": "x" });
         for again in [user.patch(&one, &taken), user.post(&path, &taken)] {
             let sentence = refused(&again, 409, "conflict");
-            assert!(sentence.contains("'taken' already exists"), "{sentence}");
-            assert!(sentence.contains("choose another slug"), "{sentence}");
+            assert_says(&sentence, &["'taken' already exists", "choose another slug"]);
         }
         user.delete(&format!("{path}/{other}")).is(200);
         user.patch(&one, &taken).is(200);
@@ -257,8 +258,8 @@ fn a_damaged_version_is_named_and_not_served() {
     user.push_version("module", id, &noise(1000));
     let file = crate::fixture::files(&server.data().join("snapshots")).remove(0);
     std::fs::write(file, vec![0; 1000]).unwrap();
-    let sentence = refused(&user.get(&format!("/api/modules/{id}/blob")), 500, "snapshot_damaged");
-    assert!(sentence.contains("module 1 version 1"), "{sentence}");
+    let blob = user.get(&format!("/api/modules/{id}/blob"));
+    assert_says(&refused(&blob, 500, "snapshot_damaged"), &["module 1 version 1"]);
     assert!(server.cli(&["check"]).out.contains("module 1 version 1 is damaged"));
 }
 

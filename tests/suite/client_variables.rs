@@ -111,15 +111,3 @@ fn every_distinct_layer_key_is_kept_and_a_variable_remembers_the_one_uploaded_la
     let bad = json!({ "layer_id": "l", "wrapped_dek": "!" });
     refused(&user.post(keys, &bad), 400, "bad_request");
 }
-
-#[test]
-fn three_hundred_variables_go_over_one_connection() {
-    let (server, user) = with_project();
-    let mut client = server.connect();
-    let body = value("dev", "shared", "AAAA").to_string();
-    for n in 0..300 {
-        client.send(user.request("PUT", &format!("{ENV}/V{n}"), "", body.as_bytes()));
-        client.response().is(200);
-    }
-    assert_eq!(user.read(ENV)["variables"].as_array().unwrap().len(), 300);
-}

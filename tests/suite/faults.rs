@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::fixture::{
     BINARY, NAME, Ran, SERVE, Server, User, eventually, files, names, noise, on, run_until_ready,
-    serve, with_machine,
+    serve, with_machine, with_three_snapshots,
 };
 
 /// The system calls of the store: looks, changes, and what makes them durable.
@@ -43,7 +43,7 @@ impl Strace {
     fn run(&self, options: &str, data: &Path, args: &[&str]) -> Ran {
         let mut command = Command::new("strace");
         command.args(["-f", "-qqq"]).args(options.split(' ')).arg(BINARY).args(args);
-        run_until_ready(command.arg("--data").arg(data), || ())
+        run_until_ready(command.arg("--data").arg(data), |_| ())
     }
 
     /// Watches a running server while something is done.
@@ -102,29 +102,17 @@ fn kept(data: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     stored.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
 }
 
-/// A stopped server with three snapshots.
-fn with_three() -> (Server, User, Vec<Vec<u8>>) {
-    let (mut server, user) = with_machine(&[]);
-    let states: Vec<_> = (1..=3).map(|n| noise(n * 1000)).collect();
-    for state in &states {
-        user.stored("m", state);
-    }
-    server.stop();
-    (server, user, states)
-}
-
 fn assert_all_there(server: Server, user: &User, states: &[Vec<u8>]) {
     let server = server.restarted(&[]);
-    for (n, state) in (1..).zip(states) {
-        assert!(&user.pull(&format!("?id={n}")).body == state, "snapshot {n}");
-    }
+    user.assert_whole([1, 2, 3].iter().zip(states));
     server.ok(&["check"]);
 }
 
 #[test]
 fn a_start_whose_looks_or_changes_fail_moves_and_replaces_nothing() {
     let Some(strace) = Strace::found() else { return };
-    let (server, user, states) = with_three();
+    let (mut server, user, states) = with_three_snapshots();
+    server.stop();
     let (data, before) = (server.data(), kept(&server.data()));
     for (call, count) in strace.counted(&data, &SERVE) {
         for n in picks(count, 4) {
@@ -151,7 +139,8 @@ fn a_start_whose_looks_or_changes_fail_moves_and_replaces_nothing() {
 #[test]
 fn commands_whose_looks_or_changes_fail_lose_nothing_and_say_so() {
     let Some(strace) = Strace::found() else { return };
-    let (server, user, states) = with_three();
+    let (mut server, user, states) = with_three_snapshots();
+    server.stop();
     let data = server.data();
     let [backup, copy, restored] = ["backup", "copy", "restored"].map(|name| server.beside(name));
     on(&data, &["backup", &backup]).ok();
@@ -193,7 +182,7 @@ fn a_push_whose_looks_or_changes_fail_is_answered_and_never_acknowledged_and_los
     let (mut server, user) = with_machine(&[]);
     server.errors_expected = true;
     user.stored("m", b"the first");
-    let mut acknowledged = Vec::new();
+    let mut acknowledged = BTreeMap::new();
     let calls = [
         "openat", "newfstatat", "fstatfs", "renameat", "unlinkat", "fsync", "fdatasync", "pwrite64",
     ];
@@ -205,7 +194,7 @@ fn a_push_whose_looks_or_changes_fail_is_answered_and_never_acknowledged_and_los
             match response.status {
                 201 => {
                     let id = response.json()["snapshot"]["id"].as_i64().unwrap();
-                    acknowledged.push((id, state));
+                    acknowledged.insert(id, state);
                 }
                 500 | 503 | 507 => {}
                 status => panic!("{call} {error} {n}: {status}"),
@@ -214,9 +203,7 @@ fn a_push_whose_looks_or_changes_fail_is_answered_and_never_acknowledged_and_los
         }
     }
     let server = server.restarted(&[]);
-    for (id, state) in &acknowledged {
-        assert!(&user.pull(&format!("?id={id}")).body == state, "snapshot {id}");
-    }
+    user.assert_whole(&acknowledged);
     server.ok(&["check"]);
 }
 
@@ -301,7 +288,8 @@ fn where_a_file_system_has_no_sockets_the_private_one_is_in_a_closed_folder_else
 #[test]
 fn an_orphan_that_cannot_be_moved_is_a_warning_and_is_not_served() {
     let Some(strace) = Strace::found() else { return };
-    let (server, ..) = with_three();
+    let (mut server, ..) = with_three_snapshots();
+    server.stop();
     let orphan = server.data().join("snapshots/00").join(NAME);
     fs::write(&orphan, "whole, but nobody's").unwrap();
     let ran = strace.run(&failing("renameat", "EIO"), &server.data(), &SERVE);

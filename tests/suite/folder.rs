@@ -5,30 +5,13 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::fixture::{HERE, Setup, User, noise, run, serve, with_machine};
-
-/// A start that must fail, on no port that others use.
-const SERVE: [&str; 3] = ["serve", "--listen", "127.0.0.1:0"];
-
-fn mode(path: &Path) -> u32 {
-    path.metadata().unwrap().permissions().mode() & 0o777
-}
-
-/// Asserts that nobody else may read this folder or file, nor what is in it.
-fn assert_private(path: &Path) {
-    if path.is_dir() {
-        assert_eq!(mode(path), 0o700, "{path:?}");
-        fs::read_dir(path).unwrap().for_each(|entry| assert_private(&entry.unwrap().path()));
-    } else if path.is_file() {
-        assert_eq!(mode(path), 0o600, "{path:?}");
-    }
-}
+use crate::fixture::{
+    NAME, SERVE, Setup, User, assert_private, noise, on, serve, tree, with_machine,
+};
 
 #[test]
 fn nobody_else_may_read_whatever_the_umask() {
-    let mut server = Setup::new().after("umask 000").flags(&[]).start();
-    let user = server.user("a@example.org");
-    user.register("m");
+    let (mut server, user) = Setup::new().after("umask 000").flags(&[]).with_machine();
     user.stored("m", b"state");
     let data = server.data();
     assert_private(&data);
@@ -36,9 +19,9 @@ fn nobody_else_may_read_whatever_the_umask() {
     for name in ["", "snapshots", "tmp", "orphans", "run"] {
         fs::set_permissions(data.join(name), Permissions::from_mode(0o755)).unwrap();
     }
-    let server = server.restarted(&[]);
+    let _server = server.restarted(&[]);
     assert_private(&data);
-    assert_eq!(user.on(&server).pull("").body, b"state");
+    assert_eq!(user.pull("").body, b"state");
 }
 
 #[test]
@@ -46,13 +29,12 @@ fn no_path_is_too_long_for_the_private_socket() {
     let scratch = tempfile::tempdir().unwrap();
     let deep = scratch.path().join("x".repeat(100));
     fs::create_dir(&deep).unwrap();
-    let mut server = Setup::new().data(deep.join("data")).flags(&[]).start();
-    let user = server.user("a@example.org");
+    let (mut server, user) = Setup::new().data(deep.join("data")).flags(&[]).with_user();
     let socket = server.data().join("run/http.sock");
     assert!(socket.symlink_metadata().unwrap().file_type().is_socket());
     server.kill();
     let mut server = server.restarted(&[]);
-    user.on(&server).register("m");
+    user.register("m");
     assert_eq!(server.stop().code(), Some(0));
     assert!(!socket.exists(), "the socket goes with the server");
 }
@@ -60,9 +42,9 @@ fn no_path_is_too_long_for_the_private_socket() {
 #[test]
 fn an_older_folder_is_migrated_by_a_start_and_serves_what_it_held() {
     let setup = Setup::new();
-    let data = setup.data_folder().to_owned();
+    let data = setup.data.clone();
     fs::create_dir_all(data.join("snapshots/00")).unwrap();
-    fs::write(data.join("snapshots/00/00112233445566778899aabbccddeeff"), "state").unwrap();
+    fs::write(data.join("snapshots/00").join(NAME), "state").unwrap();
     let old = rusqlite::Connection::open(data.join("configsync.db")).unwrap();
     let schema = include_str!("../../schema.sql");
     old.execute_batch(schema.split_once("-- version 5 --").unwrap().0).unwrap();
@@ -91,8 +73,7 @@ fn a_folder_that_cannot_be_made_is_named() {
     let file = scratch.path().join("file");
     fs::write(&file, b"x").unwrap();
     for data in [file.join("data"), file.clone()] {
-        let ran = run(&[&SERVE[..], &["--data", data.to_str().unwrap()]].concat(), "");
-        assert!(ran.code == 1 && ran.err.contains(file.to_str().unwrap()), "{ran:?}");
+        on(&data, &SERVE).fails(1, file.to_str().unwrap());
     }
     assert_eq!(fs::read(&file).unwrap(), b"x");
 }
@@ -112,13 +93,11 @@ fn a_jwt_key_may_come_from_a_file_that_the_environment_names() {
         (&[7; 32], 0o600, "32 random bytes"),
         (&good, 0o604, "open to other users"),
     ] {
-        let ran = start(bytes, mode).fails();
-        assert!(ran.code == 1 && ran.err.contains(why), "{ran:?}");
+        start(bytes, mode).refused().fails(1, why);
         assert!(!scratch.path().join("data").exists(), "nothing is made for a start that fails");
     }
-    let server = start(&good, 0o440).start();
-    let user = server.user("a@example.org");
-    server.login_from(HERE, &serde_json::json!({ "token": user.bearer })).is(200);
+    let (server, user) = start(&good, 0o440).with_user();
+    user.by_jwt(&server).read("/api/machines");
     assert!(!server.data().join("jwt.key").exists());
 }
 
@@ -140,8 +119,8 @@ fn snapshots_without_their_database_are_not_set_aside() {
         assert_eq!(server.files("snapshots"), 1);
     }
     fs::write(&database, kept).unwrap();
-    let server = server.restarted(&[]);
-    assert_eq!(user.on(&server).pull("").body, b"state");
+    let _server = server.restarted(&[]);
+    assert_eq!(user.pull("").body, b"state");
 }
 
 #[test]
@@ -154,14 +133,13 @@ fn a_newer_folder_is_refused_before_anything_in_it_changes() {
     newer.pragma_update(None, "journal_mode", "delete").unwrap();
     drop(newer);
     fs::write(data.join("tmp/upload"), "x").unwrap();
-    let before = fs::read(data.join("configsync.db")).unwrap();
+    let before = tree(&data);
     for args in [&SERVE[..], &["audit"], &["check"], &["user", "list"]] {
         let ran = server.cli(args);
-        let is_said = ran.err.contains("version 99") && ran.err.contains("newer");
-        assert!(ran.code == 1 && is_said, "{ran:?}");
+        ran.fails(1, "version 99");
+        ran.fails(1, "newer");
     }
-    assert!(data.join("tmp/upload").exists());
-    assert_eq!(fs::read(data.join("configsync.db")).unwrap(), before);
+    assert!(tree(&data) == before);
 }
 
 #[test]
@@ -180,16 +158,13 @@ fn a_database_of_another_program_is_refused_and_nothing_beside_it_is_touched() {
         let scratch = tempfile::tempdir().unwrap();
         let data = scratch.path().join("data");
         fs::create_dir_all(data.join("tmp")).unwrap();
-        let theirs = data.join("tmp/0123456789abcdef0123456789abcdef");
-        fs::write(&theirs, "theirs").unwrap();
+        fs::write(data.join("tmp").join(NAME), "theirs").unwrap();
         make(&data.join("configsync.db"));
-        let before = (fs::read(data.join("configsync.db")).unwrap(), mode(&data));
-        let ran = run(&[&SERVE[..], &["--data", data.to_str().unwrap()]].concat(), "");
+        let before = tree(&data);
+        let ran = on(&data, &SERVE);
         assert_eq!(ran.code, 1, "{ran:?}");
         let sentences = ["not a database of configsync-server", "but its configsync.db is empty"];
         assert!(sentences.iter().any(|sentence| ran.err.contains(sentence)), "{ran:?}");
-        let after = (fs::read(data.join("configsync.db")).unwrap(), mode(&data));
-        assert!(before == after && theirs.exists());
-        assert_eq!(fs::read_dir(&data).unwrap().count(), 2);
+        assert!(tree(&data) == before);
     }
 }

@@ -8,12 +8,10 @@ use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::json;
 
-use crate::fixture::http::{Client, PATIENCE, connect, get, request};
+use crate::fixture::http::{connect, get, request};
 use crate::fixture::{
-    BINARY, HERE, Server, at_once, eventually, files, noise, refused, serve, with_machine,
-    with_two_users, with_user, within,
+    BINARY, HERE, at_once, eventually, noise, refused, serve, with_machine, with_user,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -40,31 +38,24 @@ fn the_listener_of_metrics_has_few_connections_of_its_own() {
     drop(held);
 }
 
-/// A client whose request was refused, and that has its response.
-fn refused_client(server: &Server) -> Client {
-    let mut client = server.connect();
-    client.send(request("POST", "/nowhere", "Content-Length: 1000000000000\r\n"));
-    refused(&client.response(), 404, "not_found");
-    client
-}
-
 #[test]
-fn the_unread_body_of_an_unauthenticated_client_is_not_read_for_ever() {
+fn the_unread_body_of_an_unauthenticated_client_is_not_read_for_ever_fast_or_slow() {
     let server = serve(&[]);
-    let mut client = refused_client(&server);
+    let refused_client = || {
+        let mut client = server.connect();
+        client.send(request("POST", "/nowhere", "Content-Length: 1000000000000\r\n"));
+        refused(&client.response(), 404, "not_found");
+        client
+    };
+    let mut client = refused_client();
     let (piece, mut sent) = (vec![b'x'; 64 * 1024], 0);
     while client.try_send(&piece) {
         sent += piece.len();
         // What both kernels keep for a reader that is gone, and more.
         assert!(sent < 16 * MIB, "{sent} bytes");
     }
-}
-
-#[test]
-fn an_unauthenticated_client_that_goes_on_sending_slowly_is_closed() {
-    let server = serve(&[]);
-    let mut client = refused_client(&server);
-    within(PATIENCE, "the connection is closed", || !client.try_send(b"x"));
+    let mut client = refused_client();
+    eventually("the connection is closed", || !client.try_send(b"x"));
 }
 
 #[test]
@@ -120,7 +111,7 @@ fn a_file_changed_after_it_was_verified_is_not_served_whatever_its_dates_say() {
     server.errors_expected = true;
     let mut bytes = noise(10_000);
     user.stored("m", &bytes);
-    let file = files(&server.data().join("snapshots")).remove(0);
+    let file = server.snapshot_file(1);
     // Younger files are not remembered as verified.
     eventually("the file is old enough", || {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
@@ -134,51 +125,4 @@ fn a_file_changed_after_it_was_verified_is_not_served_whatever_its_dates_say() {
     opened.set_modified(dates.modified().unwrap()).unwrap();
     assert_eq!(file.metadata().unwrap().mtime_nsec(), dates.mtime_nsec());
     refused(&user.pull(""), 500, "snapshot_damaged");
-}
-
-#[test]
-fn what_one_user_changes_of_many_rows_at_once_are_their_own() {
-    let (_server, a, b) = with_two_users(&[]);
-    // The mark of the default profile moves among one's own.
-    let profile = json!({ "slug": "p", "name": "p", "is_default": true });
-    for user in [&a, &b] {
-        user.post("/api/profiles", &profile).is(201);
-    }
-    assert_eq!(a.read("/api/profiles")["profiles"][0]["is_default"], true);
-    // An abandoned slug is given up for a new one of the same user.
-    let id = a.add("project", "p");
-    a.post(&format!("/api/projects/{id}/keys"), &json!({ "wrapped_dek": "AAAA" })).is(201);
-    b.add("project", "p");
-    assert_eq!(a.read("/api/projects")["projects"][0]["id"], id);
-    // Missing environments are one's own.
-    let one = json!({ "environments": [{ "name": "e", "tier": "custom" }] });
-    a.put("/api/environments/sync", &one).is(200);
-    b.put("/api/environments/sync", &json!({ "environments": [], "delete_missing": true })).is(200);
-    assert_eq!(a.read("/api/environments")["environments"][0]["name"], "e");
-}
-
-#[test]
-fn what_has_no_number_in_its_path_is_ones_own_too() {
-    let (_server, a, b) = with_two_users(&[]);
-    let keypair = json!({ "public_key": "AAAA", "encrypted_private_key": "AAAA",
-        "kek_salt": "AAAA", "kek_iterations": 1 });
-    a.post("/api/auth/keypair", &keypair).is(201);
-    refused(&b.get("/api/auth/keypair"), 404, "not_found");
-    // A machine that another user has is hidden for nobody, whether one has its name too or not.
-    a.register("m");
-    refused(&b.delete("/api/machines/m"), 404, "not_found");
-    b.register("m");
-    b.delete("/api/machines/m").is(200);
-    assert_eq!(a.read("/api/machines")["machines"][0]["machine_id"], "m");
-    // A link is not changed by who has a machine of the same name.
-    let id = a.add("project", "p");
-    let link = json!({ "project_id": id, "local_path": "/home/a" });
-    a.post("/api/machines/m/projects", &link).is(201);
-    let update = json!({ "entity_type": "project", "entity_id": id, "new_last_synced_version": 9 });
-    let commit = json!({ "machine_id": "m", "updates": [update] });
-    b.post("/api/sync/commit", &commit).is(200);
-    refused(&b.patch(&format!("/api/machines/m/projects/{id}"), &link), 404, "not_found");
-    let path = "/api/machines/m/projects";
-    assert_eq!(a.read(path)["projects"][0]["last_synced_version"], 0);
-    assert_eq!(b.read(path)["projects"], json!([]));
 }

@@ -3,21 +3,12 @@
 use std::fs;
 use std::time::{Duration, SystemTime};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::fixture::{
-    Server, assert_has, eventually, noise, pruned_beside_a_backup, refused, serve, with_machine,
-    with_two_users, with_user,
+    assert_has, assert_says, eventually, noise, refused, serve, with_machine, with_two_users,
+    with_user,
 };
-
-fn audit(server: &Server, args: &[&str]) -> Vec<Value> {
-    let text = server.ok(&[&["audit"], args].concat());
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-fn events(server: &Server) -> Vec<String> {
-    audit(server, &[]).iter().map(|row| row["event"].as_str().unwrap().to_owned()).collect()
-}
 
 #[test]
 fn prune_deletes_what_fails_every_rule_and_never_a_machines_newest() {
@@ -33,10 +24,10 @@ fn prune_deletes_what_fails_every_rule_and_never_a_machines_newest() {
     server.database().execute(old, []).unwrap();
     let both = ["prune", "--keep", "3", "--older-than-days", "6"];
     let preview = server.ok(&[&both[..], &["--dry-run"]].concat());
-    assert!(preview.contains("would delete 2 snapshots") && preview.contains("4 bytes"));
+    assert_says(&preview, &["would delete 2 snapshots", "4 bytes"]);
     assert_eq!(server.count("SELECT count(*) FROM state_snapshots"), 9);
     let done = server.ok(&both);
-    assert!(done.contains("deleted 2 snapshots") && done.contains("4 bytes freed"), "{done}");
+    assert_says(&done, &["deleted 2 snapshots", "4 bytes freed"]);
     assert_eq!(a.history(), [6, 5, 4, 3]);
     assert_eq!(b.history(), [9, 8, 7]);
     assert_eq!(server.files("snapshots"), 7);
@@ -44,7 +35,7 @@ fn prune_deletes_what_fails_every_rule_and_never_a_machines_newest() {
     assert_eq!((a.history(), b.history()), (vec![6, 5], vec![9]));
     assert_eq!(a.read("/api/usage")["stored_bytes"], 4);
     refused(&a.pull("?id=1"), 404, "no_snapshot");
-    let pruned = audit(&server, &["--event", "snapshot.prune"]);
+    let pruned = server.audit(&["--event", "snapshot.prune"]);
     assert_eq!(pruned.len(), 6);
     assert_has(&pruned[0], json!({ "user": "a@example.org", "machine": "m" }));
 }
@@ -63,18 +54,26 @@ fn a_server_told_to_keep_a_number_keeps_that_many_of_each_machine() {
     assert_eq!(user.read("/api/usage")["stored_bytes"], 4 * 2);
     let server = server.restarted(&["--keep", "1"]);
     eventually("the start prunes too", || server.files("snapshots") == 2);
-    assert_eq!(user.on(&server).history(), [8, 4]);
+    assert_eq!(user.history(), [8, 4]);
 }
 
 #[test]
 fn a_running_backup_keeps_the_files_of_what_is_pruned() {
-    let (server, user, held) = pruned_beside_a_backup();
-    assert_eq!((user.history().len(), server.files("snapshots")), (1, 3));
-    assert_eq!(server.cli(&["check"]).code, 0, "they are no orphans");
-    drop(held);
+    let (server, user) = with_machine(&[]);
+    (0..3).for_each(|n| _ = user.stored("m", &[n]));
+    // As a backup holds it while it copies.
+    let held = fs::File::create(server.data().join("backup.lock")).unwrap();
+    held.lock_shared().unwrap();
     let done = server.ok(&["prune", "--keep", "1"]);
-    assert!(done.contains("2 bytes freed"), "{done}");
-    assert_eq!(server.files("snapshots"), 1);
+    assert!(done.contains("2 files stay until the next prune"), "{done}");
+    assert_eq!((user.history().len(), server.files("snapshots")), (1, 3));
+    server.ok(&["check"]);
+    let server = server.restarted(&[]);
+    assert_eq!((server.files("snapshots"), server.files("orphans")), (3, 0), "no orphans");
+    drop(held);
+    let server = server.restarted(&[]);
+    eventually("they go once nobody copies", || server.files("snapshots") == 1);
+    assert_eq!(server.files("orphans"), 0);
 }
 
 #[test]
@@ -84,8 +83,7 @@ fn what_was_soft_deleted_and_what_was_set_aside_goes_after_thirty_days() {
     user.push_version("project", project, b"x");
     user.delete("/api/projects/1").is(200);
     for environments in [json!([{ "name": "dev", "tier": "custom" }]), json!([])] {
-        let body = json!({ "environments": environments, "delete_missing": true });
-        user.put("/api/environments/sync", &body).is(200);
+        user.sync_environments(environments).is(200);
     }
     let orphan = |name: &str, days: u64| {
         let path = server.data().join("orphans").join(name);
@@ -129,7 +127,7 @@ fn two_prunes_at_once_and_pulls_beside_them_end_well() {
         }
     });
     assert_eq!((user.history(), server.files("snapshots")), (vec![40], 1));
-    assert_eq!(server.cli(&["check"]).code, 0);
+    server.ok(&["check"]);
 }
 
 #[test]
@@ -144,8 +142,9 @@ fn the_audit_log_tells_who_did_what_and_when() {
     user.pull("");
     user.delete("/api/machines/m");
     server.ok(&["token", "revoke", "1"]);
-    eventually("the batch is written", || events(&server).contains(&"snapshot.pull".to_owned()));
-    let rows = audit(&server, &[]);
+    let pulls = ["--event", "snapshot.pull"];
+    eventually("the batch is written", || !server.audit(&pulls).is_empty());
+    let rows = server.audit(&[]);
     let find = |event: &str| rows.iter().find(|row| row["event"] == event).unwrap().clone();
     for event in [
         "server.start", "user.add", "token.create", "user.passwd", "login.ok", "login.failed",
@@ -172,21 +171,21 @@ fn the_audit_log_is_filtered_by_time_user_and_event() {
     let server = serve(&[]);
     server.user("a@example.org");
     server.user("b@example.org");
-    assert_eq!(audit(&server, &["--user", "B@example.org"]).len(), 2);
-    assert_eq!(audit(&server, &["--event", "user.add"]).len(), 2);
-    let at = audit(&server, &["--event", "user.add"])[1]["time"].as_str().unwrap().to_owned();
-    let since = audit(&server, &["--since", &at]);
+    assert_eq!(server.audit(&["--user", "B@example.org"]).len(), 2);
+    assert_eq!(server.audit(&["--event", "user.add"]).len(), 2);
+    let at = server.audit(&["--event", "user.add"])[1]["time"].as_str().unwrap().to_owned();
+    let since = server.audit(&["--since", &at]);
     assert!(since.iter().all(|row| row["time"].as_str().unwrap() >= at.as_str()));
-    assert!(audit(&server, &["--since", "2999-01-01"]).is_empty());
-    let events = |until: &str| audit(&server, &["--until", until, "--event", "token.create"]).len();
+    assert!(server.audit(&["--since", "2999-01-01"]).is_empty());
+    let events = |until: &str| server.audit(&["--until", until, "--event", "token.create"]).len();
     let later = "UPDATE audit_log SET created_at = created_at + 60000 WHERE event = 'token.create'";
     server.database().execute(later, []).unwrap();
     assert_eq!((events(&at), events("2999-01-01")), (0, 2));
-    assert!(audit(&server, &["--until", &at]).contains(&since[0]), "the moment itself counts");
-    assert!(audit(&server, &["--since", &at, "--until", "1970-01-01"]).is_empty());
+    assert!(server.audit(&["--until", &at]).contains(&since[0]), "the moment itself counts");
+    assert!(server.audit(&["--since", &at, "--until", "1970-01-01"]).is_empty());
     assert_eq!(server.cli(&["audit", "--until", "tomorrow"]).code, 2);
     server.ok(&["user", "remove", "b@example.org", "--yes"]);
-    assert_eq!(audit(&server, &["--user", "b@example.org"]).len(), 3, "rows outlive the user");
+    assert_eq!(server.audit(&["--user", "b@example.org"]).len(), 3, "rows outlive the user");
 }
 
 #[test]
@@ -208,18 +207,19 @@ fn a_hundred_guesses_from_an_address_are_enough_and_their_audit_rows_are_bounded
     }
     server.login("a@example.org", "wrong").is(401);
     eventually("the failure at a real account is not drowned", || {
-        !audit(&server, &["--event", "login.failed", "--user", "a@example.org"]).is_empty()
+        !server.audit(&["--event", "login.failed", "--user", "a@example.org"]).is_empty()
     });
-    let failed = audit(&server, &["--event", "login.failed"]).len();
+    let failed = server.audit(&["--event", "login.failed"]).len();
     assert!((900..=1020).contains(&failed), "{failed}");
-    let throttled = audit(&server, &["--event", "login.throttled"]);
+    let throttled = server.audit(&["--event", "login.throttled"]);
     let of_first = throttled.iter().filter(|row| row["peer"] == "127.0.1.1");
     assert_eq!(of_first.count(), 1, "noted once");
     let all_but_the_newest = "UPDATE audit_log SET created_at = 1
                                WHERE id < (SELECT max(id) FROM audit_log)";
     server.database().execute(all_but_the_newest, []).unwrap();
     let server = server.restarted(&["--audit-days", "1"]);
-    eventually("old rows are gone", || !events(&server).contains(&"login.throttled".to_owned()));
+    let throttled = ["--event", "login.throttled"];
+    eventually("old rows are gone", || server.audit(&throttled).is_empty());
 }
 
 #[test]
@@ -238,6 +238,11 @@ fn metrics_have_a_listener_of_their_own_that_serves_an_address_or_localhost() {
     server.ask("BREW", "/%3Cscript%3E", "", b"");
     server.login("x@example.org", "x");
     let text = metrics();
+    let assert_lines = |text: &str, lines: &[&str]| {
+        for line in lines {
+            assert!(text.contains(&format!("\nconfigsync_{line}\n")), "{line} in\n{text}");
+        }
+    };
     let whole_lines = [
         "pushes_total 1",
         "pulls_total 1",
@@ -254,9 +259,7 @@ fn metrics_have_a_listener_of_their_own_that_serves_an_address_or_localhost() {
         "http_requests_total{route=\"none\",method=\"other\",status=\"404\"} 1",
         "http_request_duration_seconds_count{route=\"/api/machines/snapshot\"} 2",
     ];
-    for line in whole_lines {
-        assert!(text.contains(&format!("\nconfigsync_{line}\n")), "{line} in\n{text}");
-    }
+    assert_lines(&text, &whole_lines);
     for name in [
         "configsync_connections_open", "configsync_connections_refused_total",
         "configsync_database_bytes", "configsync_disk_free_bytes", "configsync_build_info",
@@ -273,13 +276,11 @@ fn metrics_have_a_listener_of_their_own_that_serves_an_address_or_localhost() {
                  ('last_check', '{\"damaged\": 2}', 2000)";
     server.database().execute(facts, []).unwrap();
     fs::write(server.data().join("offsite.last"), "1970-01-01T00:00:03Z").unwrap();
-    let text = metrics();
-    for line in [
+    let facts = [
         "last_backup_timestamp_seconds 1.5", "last_check_timestamp_seconds 2",
         "last_offsite_timestamp_seconds 3", "damaged_snapshots 2",
-    ] {
-        assert!(text.contains(&format!("\nconfigsync_{line}\n")), "{line} in\n{text}");
-    }
+    ];
+    assert_lines(&metrics(), &facts);
     for host in ["evil.example", "evil.example:9100", "localhost.evil.example", "", "127.0.0.1.x"] {
         let response = server.ask_metrics("/metrics", &format!("Host: {host}\r\n"));
         refused(&response, 403, "forbidden_host");

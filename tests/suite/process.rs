@@ -1,14 +1,16 @@
 //! The server as a process: what it says at its start, signals, limits, standard streams.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::fixture::{BINARY, Server, Setup, eventually, run, run_with, serve};
+use crate::fixture::{
+    BINARY, SERVE, Server, Setup, assert_says, on, run, run_until_ready, run_with, serve,
+};
 
 /// The start's own lines, once it is ready.
 fn said(server: &Server) -> String {
@@ -19,15 +21,22 @@ fn said(server: &Server) -> String {
     server.log_lines().join("\n")
 }
 
+/// A server that is ready must be well.
+fn assert_well(url: Option<&str>) {
+    if let Some(url) = url {
+        run(&["healthcheck", "--url", url], "").ok();
+    }
+}
+
 #[test]
 fn a_start_says_what_it_serves_and_what_to_look_at() {
     let server = serve(&[]);
     let lines = said(&server);
     let (version, data) = (env!("CARGO_PKG_VERSION"), server.data());
     let first = format!("configsync-server {version} on {}: 0 users, 0 machines", data.display());
-    assert!(lines.contains(&first) && lines.contains("was made new"), "{lines}");
+    assert_says(&lines, &[&first, "was made new"]);
     let none = lines.lines().find(|line| line.contains("no users")).unwrap();
-    assert!(none.contains("user add") && none.contains(r#""level":"warn""#), "{none}");
+    assert_says(none, &["user add", r#""level":"warn""#]);
     let user = server.user("a@example.org");
     user.register("m");
     for n in 0..3 {
@@ -37,9 +46,8 @@ fn a_start_says_what_it_serves_and_what_to_look_at() {
     let server = server.restarted(&flags);
     let lines = said(&server);
     assert!(!lines.contains("no users") && !lines.contains("made new"), "{lines}");
-    for wanted in ["1 users, 1 machines", "--min-free", "--init-user did nothing"] {
-        assert!(lines.contains(wanted), "{wanted} in {lines}");
-    }
+    assert_says(&lines, &["1 users, 1 machines", "--min-free", "--init-user did nothing"]);
+    assert!(server.printed.is_empty(), "{:?}", server.printed);
     server.wait_for_log("deleted 2 snapshots");
     assert_eq!(server.ok(&["user", "list"]).lines().count(), 1);
 }
@@ -50,9 +58,8 @@ fn a_start_that_cannot_listen_makes_no_data_folder() {
     let used = format!("127.0.0.1:{}", other.port);
     let data = other.beside("unmade");
     for flags in [&["--listen", &used][..], &["--listen", "127.0.0.1:0", "--metrics", &used]] {
-        let ran = run(&[&["serve", "--data", &data], flags].concat(), "");
-        assert!(ran.code == 1 && ran.err.contains(&used), "{ran:?}");
-        assert!(!Path::new(&data).exists(), "{ran:?}");
+        on(&data, &[&["serve"], flags].concat()).fails(1, &used);
+        assert!(!Path::new(&data).exists());
     }
 }
 
@@ -76,45 +83,29 @@ fn the_soft_descriptor_limit_is_raised_to_the_hard_one_which_may_be_too_low() {
     server.wait_for_log("--max-connections");
     for descriptors in [24, 34, 60] {
         let limit = format!("ulimit -n {descriptors}");
-        let ran = Setup::new().after(&limit).flags(&[]).fails();
-        assert!(ran.code == 1 && ran.err.contains("descriptor limit"), "{descriptors}: {ran:?}");
+        Setup::new().after(&limit).flags(&[]).refused().fails(1, "descriptor limit");
     }
 }
 
 #[test]
 fn standard_output_on_a_full_disk_keeps_nobody_from_serving_and_gives_out_no_token() {
     let scratch = tempfile::tempdir().unwrap();
-    let (data, log) = (scratch.path().join("data"), scratch.path().join("log"));
-    let start = |args: &[&str]| {
-        let mut command = Command::new(BINARY);
-        command.args(args).arg("--data").arg(&data).stdout(File::create("/dev/full").unwrap());
-        command.stderr(File::create(&log).unwrap()).stdin(Stdio::null()).spawn().unwrap()
+    let data = scratch.path().join("data");
+    let on_full_disk = |args: &[&str]| {
+        let mut command = Command::new("sh");
+        // What it logs is what the test reads.
+        command.args(["-c", "exec \"$@\" 2>&1 >/dev/full", "sh", BINARY]).args(args);
+        run_until_ready(command.arg("--data").arg(&data), assert_well)
     };
-    let fails = |args: &[&str]| {
-        let mut child = start(args);
-        eventually("it ends", || child.try_wait().unwrap().is_some());
-        assert_eq!(child.wait().unwrap().code(), Some(1), "{args:?}");
-    };
-    let serve = ["serve", "--listen", "127.0.0.1:0"];
-    fails(&[&serve[..], &["--init-user", "a@example.org"]].concat());
-    let said = fs::read_to_string(&log).unwrap();
-    assert!(said.contains("nothing was created"), "{said}");
-    let mut child = start(&serve);
-    let mut lines = String::new();
-    eventually("the log has the ready line", || {
-        lines = fs::read_to_string(&log).unwrap();
-        lines.contains("listening on ") && lines.ends_with('\n')
-    });
-    let (_, url) = lines.lines().find_map(|line| line.split_once("listening on ")).unwrap();
-    let well = run(&["healthcheck", "--url", url], "");
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert_eq!(well.code, 0, "{well:?}");
-    let on_data = |args: &[&str]| run(&[args, &["--data", data.to_str().unwrap()]].concat(), "");
-    assert_eq!(on_data(&["user", "list"]).out, "");
-    on_data(&["user", "add", "a@example.org"]);
-    fails(&["token", "create", "a@example.org", "--name", "x"]);
-    assert_eq!(on_data(&["token", "list"]).out, "");
+    let init = on_full_disk(&[&SERVE[..], &["--init-user", "a@example.org"]].concat());
+    assert!(init.code == 1 && init.out.contains("nothing was created"), "{init:?}");
+    let served = on_full_disk(&SERVE);
+    assert!(served.was_ready(), "{served:?}");
+    assert_eq!(on(&data, &["user", "list"]).ok(), "");
+    on(&data, &["user", "add", "a@example.org"]).ok();
+    let created = on_full_disk(&["token", "create", "a@example.org", "--name", "x"]);
+    assert_eq!(created.code, 1, "{created:?}");
+    assert_eq!(on(&data, &["token", "list"]).ok(), "");
 }
 
 #[test]
@@ -129,8 +120,7 @@ fn lines_for_the_journal_carry_their_priority() {
         }
     }
     let plain = serve(&[]);
-    let mut command = Command::new(BINARY);
-    command.args(["user", "enable", "x@example.org", "--data"]).arg(plain.data());
+    let mut command = plain.command(&["user", "enable", "x@example.org"]);
     let ran = run_with(command.env("JOURNAL_STREAM", "9:1"), "");
     assert!(ran.code == 1 && ran.err.starts_with("<3>configsync-server: "), "{ran:?}");
     plain.wait_for_log("configsync-server");
@@ -160,27 +150,12 @@ fn a_start_that_cannot_have_its_threads_ends_whatever_the_limit() {
         );
         let mut command = Command::new("sh");
         command.args(["-c", &line]).arg(&binary).current_dir(&dir).uid(uid).gid(uid);
-        let [out, err] = ["out", "err"].map(|name| dir.join(name));
-        command.stdout(File::create(&out).unwrap()).stderr(File::create(&err).unwrap());
-        let mut child = command.spawn().unwrap();
-        let (mut ended, mut line) = (None, String::new());
-        eventually("it is ready, or ends", || {
-            ended = child.try_wait().unwrap();
-            line = fs::read_to_string(&out).unwrap();
-            ended.is_some() || line.ends_with('\n')
-        });
-        if let Some(status) = ended {
-            refused += 1;
-            let said = fs::read_to_string(&err).unwrap();
-            let is_said = said.contains("configsync-server: could not");
-            assert!(status.code() == Some(1) && is_said, "{threads} threads: {said}");
-        } else {
+        let ran = run_until_ready(&mut command, assert_well);
+        if ran.was_ready() {
             ready += 1;
-            let (_, url) = line.trim_end().split_once("listening on ").unwrap();
-            let well = run(&["healthcheck", "--url", url], "");
-            let _ = child.kill();
-            child.wait().unwrap();
-            assert_eq!(well.code, 0, "{threads} threads: {well:?}");
+        } else {
+            refused += 1;
+            ran.fails(1, "configsync-server: could not");
         }
     }
     assert!(ready > 0 && refused > 0, "{ready} {refused}");

@@ -3,16 +3,9 @@
 
 use serde_json::json;
 
-use crate::fixture::http::Response;
-use crate::fixture::{ELSEWHERE, HERE, assert_has, refused, serve, with_machine, with_user};
-
-/// The sentence of a refusal, which has each of these words.
-#[track_caller]
-fn sentence(response: &Response, words: &[&str]) -> String {
-    let sentence = response.json()["error"].as_str().unwrap().to_owned();
-    assert!(words.iter().all(|word| sentence.contains(word)), "{words:?} in {sentence}");
-    sentence
-}
+use crate::fixture::{
+    ELSEWHERE, HERE, assert_has, assert_says, refused, serve, with_machine, with_user,
+};
 
 #[test]
 fn the_status_line_of_every_refusal_carries_its_sentence() {
@@ -23,11 +16,11 @@ fn the_status_line_of_every_refusal_carries_its_sentence() {
     let long = json!({ "machine_id": "x".repeat(300), "name": "m" });
     let no_length = "POST /api/machines HTTP/1.1\r\nHost: t\r\n\r\n";
     let two_hosts = "GET / HTTP/1.1\r\nHost: t\r\nHost: u\r\n\r\n";
-    let anonymous = list("");
+    let tls = server.send(HERE, [0x16, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]);
     // Every refusal that one can cause without waiting, with the standard phrase of its status.
     for (line, response) in [
         ("400 Bad Request: ", ask("GET", "/api/machines/snapshot?id=x", "")),
-        ("401 Unauthorized: ", anonymous.clone()),
+        ("401 Unauthorized: ", list("")),
         ("401 Unauthorized: ", list("Authorization: Bearer cs_x\r\n")),
         ("403 Forbidden: ", ask("GET", "/api/machines", "Origin: https://evil.example\r\n")),
         ("404 Not Found: ", ask("GET", "/nowhere", "")),
@@ -37,15 +30,17 @@ fn the_status_line_of_every_refusal_carries_its_sentence() {
         ("413 Payload Too Large: ", user.push("m", &[7; 2000], "")),
         ("415 Unsupported Media Type: ", user.push("m", b"x", "Content-Encoding: gzip\r\n")),
         ("400 Bad Request: ", user.post("/api/machines", &long)),
-        ("411 Length Required: ", server.send(HERE, no_length, b"", false)),
-        ("400 Bad Request: ", server.send(HERE, two_hosts, b"", false)),
+        ("411 Length Required: ", server.send(HERE, no_length)),
+        ("400 Bad Request: ", server.send(HERE, two_hosts)),
+        ("400 Bad Request: ", tls.clone()),
     ] {
-        let sentence = sentence(&response, &[]);
+        let sentence = response.json()["error"].as_str().unwrap().to_owned();
         let ascii = sentence.chars().map(|c| if c.is_ascii() { c } else { '?' });
         let ascii: String = ascii.take(200).collect();
         assert_eq!(format!("{} {}", response.status, response.reason), format!("{line}{ascii}"));
     }
-    sentence(&anonymous, &["`configsync-server token create`", "`configsync login`"]);
+    assert_says(&refused(&tls, 400, "bad_request"), &["https"]);
+    server.wait_for_log("\"reason\":\"tls\"");
     // What is no refusal has the standard phrase alone.
     assert_eq!(user.get("/api/machines").reason, "OK");
     assert_eq!(user.push("m", b"state 2", "").reason, "Created");
@@ -108,9 +103,9 @@ fn a_page_of_another_site_is_refused_before_anything_is_counted_or_done() {
     }
     // A trusted proxy says under which name the browser knows this server.
     let fields = "Origin: https://sync.example\r\nX-Forwarded-Host: sync.example\r\n";
-    let head = String::from_utf8(user.request("GET", "/api/machines", fields, b"")).unwrap();
-    assert_eq!(server.send(ELSEWHERE, &head, b"", false).status, 200);
-    assert_eq!(server.send(HERE, &head, b"", false).status, 403);
+    let request = user.request("GET", "/api/machines", fields, b"");
+    assert_eq!(server.send(ELSEWHERE, &request).status, 200);
+    assert_eq!(server.send(HERE, &request).status, 403);
 }
 
 #[test]
@@ -135,31 +130,6 @@ fn a_path_that_is_not_a_route_shows_the_base_url() {
         "//api/machines", "/API/machines",
     ] {
         let response = server.ask("GET", path, "", b"");
-        refused(&response, 404, "not_found");
-        sentence(&response, &["http://t"]);
-    }
-}
-
-#[test]
-fn a_client_that_speaks_tls_to_this_port_is_named_in_the_log() {
-    let server = serve(&[]);
-    let mut client = server.connect();
-    client.send([0x16, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3]);
-    let response = client.response();
-    refused(&response, 400, "bad_request");
-    sentence(&response, &["https"]);
-    server.wait_for_log("\"reason\":\"tls\"");
-}
-
-#[test]
-fn a_request_that_comes_too_slowly_is_told_which_part_and_which_flag() {
-    let (server, user) = with_machine(&["--head-timeout", "1", "--body-grace", "1"]);
-    let push = user.request("POST", "/api/machines/snapshot?machine_id=m", "", b"{}");
-    for (sent, part, flag) in [(10, "head", "--head-timeout"), (1, "body", "--body-grace")] {
-        let mut client = server.connect();
-        client.send(&push[..push.len() - sent]);
-        let slow = client.response();
-        refused(&slow, 408, "too_slow");
-        sentence(&slow, &[part, flag]);
+        assert_says(&refused(&response, 404, "not_found"), &["http://t"]);
     }
 }

@@ -1,12 +1,11 @@
 //! `status`: what it shows, what it asks to look at, and that it only reads.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::fixture::{BINARY, Ran, Server, assert_has, files, run, serve, with_user};
+use crate::fixture::{BINARY, Ran, Server, assert_has, assert_says, on, serve, tree, with_user};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -59,15 +58,14 @@ fn all_well_exits_0_and_shows_what_there_is_on_one_screen() {
     let shown = server.ok(&["status"]);
     assert!(shown.lines().count() <= 24, "{shown}");
     let version = env!("CARGO_PKG_VERSION");
-    for wanted in [
+    let wanted = [
         &*format!("configsync-server {version}, running, on {}", server.data().display()),
         "--min-free 1024",
         "last check: never",
         "a@example.org\tenabled\t5\t-",
         "a@example.org\tlaptop\tlaptop\t-\t1\t5\t",
-    ] {
-        assert!(shown.contains(wanted), "{wanted} in {shown}");
-    }
+    ];
+    assert_says(&shown, &wanted);
     let backup = shown.lines().find(|line| line.starts_with("last good backup: "));
     assert!(backup.unwrap().ends_with(" ago"), "{shown}");
     assert!(!shown.contains('!') && !shown.contains('\u{1b}'), "{shown}");
@@ -109,14 +107,22 @@ fn a_new_server_has_no_users_and_no_backup() {
 }
 
 #[test]
-fn a_backup_is_too_old_after_8_days() {
+fn a_backup_is_too_old_after_8_days_and_damage_that_the_last_check_found_is_reported() {
     let server = well();
-    fact(&server, "last_backup", json!({}), 7);
-    attention(&server, &[], &[]);
-    fact(&server, "last_backup", json!({}), 9);
-    attention(&server, &[], &["backup 9 days ago … backup DEST"]);
+    let check = |damaged: u64| json!({ "damaged": damaged, "orphans": 0, "database": 0 });
+    for (name, value, days, says) in [
+        ("last_backup", json!({}), 7, &[][..]),
+        ("last_backup", json!({}), 9, &["backup 9 days ago … backup DEST"]),
+        ("last_backup", json!({}), 0, &[]),
+        ("last_check", check(0), 0, &[]),
+        ("last_check", check(2), 3, &["2 snapshots … configsync-server check"]),
+    ] {
+        fact(&server, name, value, days);
+        attention(&server, &[], says);
+    }
     fact(&server, "failed_backup", json!({ "reason": "full" }), 0);
-    assert!(server.cli(&["status"]).out.contains("last backup that failed: "));
+    let shown = server.cli(&["status"]).out;
+    assert_says(&shown, &["last check: 3 days ago", "last backup that failed: "]);
 }
 
 #[test]
@@ -162,16 +168,6 @@ fn a_machine_is_silent_only_where_days_are_given() {
 }
 
 #[test]
-fn damage_that_the_last_check_found_is_reported() {
-    let server = well();
-    fact(&server, "last_check", json!({ "damaged": 0, "orphans": 0, "database": 0 }), 0);
-    attention(&server, &[], &[]);
-    fact(&server, "last_check", json!({ "damaged": 2, "orphans": 0, "database": 0 }), 3);
-    attention(&server, &[], &["2 snapshots … configsync-server check"]);
-    assert!(server.cli(&["status"]).out.contains("last check: 3 days ago"));
-}
-
-#[test]
 fn off_site_copies_are_looked_at_only_where_they_are_set_up() {
     let server = well();
     let file = server.data().join("offsite.last");
@@ -189,33 +185,27 @@ fn off_site_copies_are_looked_at_only_where_they_are_set_up() {
 }
 
 #[test]
-fn it_works_on_a_stopped_server_and_changes_nothing() {
+fn it_works_on_a_backup_and_on_a_stopped_server_and_changes_nothing() {
     let mut server = well();
+    let copy = server.beside("copy");
+    server.ok(&["backup", &copy]);
+    let status = parsed(&on(&copy, &["status", "--json"]));
+    assert_has(&status, json!({ "data": copy, "running": false }));
+    assert_eq!(status["machines"][0]["machine_id"], "laptop");
     server.stop();
-    let state = |server: &Server| {
-        let stored = files(&server.data()).into_iter().map(|path| (fs::read(&path).unwrap(), path));
+    let state = || {
+        let mut state = tree(&server.data());
         // SQLite makes these two anew for a reader.
-        let is_new = |bytes: &[u8], path: &str| {
-            path.ends_with("-shm") || path.ends_with("-wal") && bytes.is_empty()
-        };
-        let found = stored.filter(|(bytes, path)| !is_new(bytes, path.to_str().unwrap()));
-        found.collect::<BTreeSet<_>>()
+        state.remove(&server.data().join("configsync.db-shm"));
+        let wal = state.remove(&server.data().join("configsync.db-wal"));
+        assert!(wal.is_none_or(|(_, bytes)| bytes.is_empty()));
+        state
     };
-    let before = state(&server);
+    let before = state();
     let shown = server.ok(&["status"]);
     assert!(shown.contains(", not running, on "), "{shown}");
     assert_eq!(parsed(&server.cli(&["status", "--json"]))["running"], false);
-    assert!(before == state(&server), "status changed the data folder");
-}
-
-#[test]
-fn it_works_on_a_backup() {
-    let server = well();
-    let copy = server.beside("copy");
-    server.ok(&["backup", &copy]);
-    let status = parsed(&run(&["status", "--json", "--data", &copy], ""));
-    assert_has(&status, json!({ "data": copy, "running": false }));
-    assert_eq!(status["machines"][0]["machine_id"], "laptop");
+    assert!(before == state(), "status changed the data folder");
 }
 
 /// Runs a command with a terminal for its standard output, through util-linux's `script`.
@@ -237,9 +227,8 @@ fn a_terminal_gets_columns_units_and_colour_unless_no_color_says_no() {
     let server = well();
     fact(&server, "last_backup", json!({}), 9);
     let Some(shown) = on_a_terminal(&server, "status", &[]) else { return };
-    for wanted in ["--min-free 1.0 KiB", "EMAIL  ", "LAST PUSH", "5 B", "\u{1b}[1;31m! last good"] {
-        assert!(shown.contains(wanted), "{wanted} in {shown}");
-    }
+    let colour = "\u{1b}[1;31m! last good";
+    assert_says(&shown, &["--min-free 1.0 KiB", "EMAIL  ", "LAST PUSH", "5 B", colour]);
     let plain = on_a_terminal(&server, "status", &[("NO_COLOR", "1")]).unwrap();
     assert!(plain.contains("\n! last good") && !plain.contains('\u{1b}'), "{plain}");
     let list = on_a_terminal(&server, "user list", &[]).unwrap();

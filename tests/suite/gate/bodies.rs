@@ -4,21 +4,20 @@ use std::time::Duration;
 
 use super::{SMUGGLED, assert_refused, assert_seen};
 use crate::fixture::http::{Client, request};
-use crate::fixture::target::serve;
-use crate::fixture::{ELSEWHERE, eventually};
+use crate::fixture::{ELSEWHERE, assert_says, eventually, refused, with_machine, with_user};
 
 const MIB: u64 = 1024 * 1024;
 
 #[test]
 fn a_refused_request_is_answered_before_its_body_and_its_body_is_no_request() {
-    let server = serve(&["--max-body", "1000000"]);
-    server.register();
+    let (server, user) = with_machine(&["--max-body", "1000000"]);
     let push = "/api/machines/snapshot?machine_id=m";
-    let auth = server.auth();
+    let auth = user.auth();
     let text = format!("{auth}Content-Type: text/plain\r\n");
     let bad = "Authorization: Bearer cs_0000000000000000000000000000000000000000\r\n";
     let (huge, most, length) = (9_999_999_999_999_999, u64::MAX, SMUGGLED.len() as u64);
-    let mut seen = 1;
+    // The line of a request follows its response.
+    let mut seen = server.wait_for_requests(1).len();
     for (status, method, path, fields, length) in [
         (401, "POST", push, "", 31_457_280),
         (401, "POST", push, bad, 31_457_280),
@@ -43,37 +42,36 @@ fn a_refused_request_is_answered_before_its_body_and_its_body_is_no_request() {
         }
     }
     server.assert_serves(ELSEWHERE);
-    assert_eq!(server.uploads(), 0);
+    assert_eq!(server.files("tmp"), 0);
 }
 
 #[test]
 fn only_a_push_that_will_be_taken_is_told_to_continue() {
-    let server = serve(&[]);
-    server.register();
+    let (server, user) = with_machine(&[]);
     let expect = "Expect: 100-continue\r\n";
-    let push = server.push_head(31_457_280, expect);
+    let push = user.push_head(31_457_280, expect);
     let unknown = request("POST", "/nowhere", &format!("Content-Length: 5\r\n{expect}"));
     for (status, head) in [
-        (401, push.replacen(&server.auth(), "", 1)),
-        (401, push.replacen(&server.token, "cs_x", 1)),
-        (413, server.push_head(1 << 40, expect)),
+        (401, push.replacen(&user.auth(), "", 1)),
+        (401, push.replacen(&user.bearer, "cs_x", 1)),
+        (413, user.push_head(1 << 40, expect)),
         (404, unknown),
     ] {
         assert_refused(&server, &head, status, head.as_bytes(), head.len());
     }
     let mut client = server.connect();
-    client.send(server.push_head(5, expect));
+    client.send(user.push_head(5, expect));
     assert_eq!(client.response().status, 100);
     client.send("state");
     assert_eq!(client.response().status, 201);
     // A client that does not wait needs no telling; the response is the same.
-    client.send(server.push_head(5, expect) + "other");
+    client.send(user.push_head(5, expect) + "other");
     let first = client.response();
     let last = if first.status == 100 { client.response() } else { first };
     assert_eq!(last.status, 201);
     client.assert_reusable("after two pushes");
     let mut client = server.connect();
-    client.send(server.push_head(5, expect).replacen("HTTP/1.1", "HTTP/1.0", 1) + "third");
+    client.send(user.push_head(5, expect).replacen("HTTP/1.1", "HTTP/1.0", 1) + "third");
     assert_eq!(client.response().status, 201, "HTTP/1.0 knows no 100");
     client.assert_closed("HTTP/1.0");
 }
@@ -83,23 +81,22 @@ type Leave = fn(Client);
 
 #[test]
 fn a_body_cut_short_stores_nothing_and_leaves_nothing() {
-    let server = serve(&[]);
-    server.register();
+    let (server, user) = with_machine(&[]);
     let json = r#"{"machine_id":"m","encrypted_state":"QUJD"#;
-    let json_head = server.post("/api/machines/snapshot", &" ".repeat(2 * MIB as usize));
+    let json_head = user.post_request("/api/machines/snapshot", &" ".repeat(2 * MIB as usize));
     let json_head = json_head.trim_end_matches(' ').to_owned() + json;
     let half_close: Leave = |mut client| {
         client.finish();
         let rest = client.rest();
         assert!(!rest.starts_with(b"HTTP/1.1 2"), "{}", rest.escape_ascii());
     };
-    let mut seen = 1;
-    for head in [server.push_head(2 * MIB, ""), json_head] {
+    let mut seen = server.wait_for_requests(1).len();
+    for head in [user.push_head(2 * MIB, ""), json_head] {
         for leave in [drop, Client::reset, half_close] {
             let mut client = server.connect();
             client.send(&head);
             client.send("QUJD".repeat(100_000));
-            eventually("the upload is under way", || server.uploads() == 1);
+            eventually("the upload is under way", || server.files("tmp") == 1);
             leave(client);
             server.assert_no_upload_left();
             seen += 1;
@@ -110,19 +107,20 @@ fn a_body_cut_short_stores_nothing_and_leaves_nothing() {
     }
     // A JSON document that is whole but for its last byte, and a small body.
     for path in ["/api/machines/snapshot", "/api/machines"] {
-        let whole = server.post(path, r#"{"machine_id":"x","name":"n","encrypted_state":"QUJD"}"#);
+        let whole =
+            user.post_request(path, r#"{"machine_id":"x","name":"n","encrypted_state":"QUJD"}"#);
         let mut client = server.connect();
         client.send(&whole[..whole.len() - 1]);
         half_close(client);
     }
-    assert_eq!(server.snapshots(), []);
+    assert!(user.history().is_empty());
     assert_eq!(server.count("SELECT count(*) FROM machines"), 1);
     server.assert_no_upload_left();
 }
 
 #[test]
 fn a_client_that_sends_a_refused_body_all_the_same_can_read_why() {
-    let server = serve(&[]);
+    let (server, user) = with_user(&[]);
     let long = "x".repeat(200_000);
     let bad_base64 = format!(r#"{{"encrypted_state":"{}"}}"#, "?".repeat(200_000));
     for (status, path, body) in [
@@ -131,7 +129,7 @@ fn a_client_that_sends_a_refused_body_all_the_same_can_read_why() {
         (400, "/api/machines/snapshot", &long),
         (400, "/api/machines/snapshot", &bad_base64),
     ] {
-        let whole = server.post(path, body);
+        let whole = user.post_request(path, body);
         assert_refused(&server, path, status, whole.as_bytes(), whole.len());
     }
     server.assert_no_upload_left();
@@ -139,9 +137,9 @@ fn a_client_that_sends_a_refused_body_all_the_same_can_read_why() {
 
 #[test]
 fn a_client_that_is_still_sending_when_it_is_refused_is_not_cut_off() {
-    let server = serve(&[]);
+    let (server, user) = with_user(&[]);
     for (n, (status, path)) in (1..).zip([(413, "/api/machines"), (404, "/nowhere")]) {
-        let whole = server.post(path, &"x".repeat(120_000));
+        let whole = user.post_request(path, &"x".repeat(120_000));
         let (head, body) = whole.as_bytes().split_at(whole.len() - 120_000);
         let mut client = server.connect();
         client.send(head);
@@ -158,18 +156,17 @@ fn a_client_that_is_still_sending_when_it_is_refused_is_not_cut_off() {
 
 #[test]
 fn a_body_that_trickles_is_dropped_after_its_grace() {
-    let server = serve(&["--body-grace", "1"]);
-    server.register();
+    let (server, user) = with_machine(&["--body-grace", "1"]);
     let before = server.usage_at_rest();
     let mut client = server.connect();
-    client.send(server.push_head(MIB, ""));
+    client.send(user.push_head(MIB, ""));
     // Bytes come all the time, far below 1 KiB a second.
     let dropped = (0..200).any(|_| {
         std::thread::sleep(Duration::from_millis(50));
         !client.try_send("x") || server.wait_for_requests(1).len() > 1
     });
     assert!(dropped, "200 bytes in ten seconds are too few");
-    assert_eq!(client.response().status, 408);
+    assert_says(&refused(&client.response(), 408, "too_slow"), &["body", "--body-grace"]);
     client.assert_closed("a trickle");
     assert_seen(&server, "a trickle", 2, 408);
     server.assert_no_upload_left();

@@ -2,13 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use super::{SMUGGLED, half_a_push};
 use crate::fixture::http::{Client, get, request};
-use crate::fixture::target::{Target, serve};
-use crate::fixture::{ELSEWHERE, HERE, eventually, noise};
+use crate::fixture::{
+    ELSEWHERE, HERE, Server, assert_says, eventually, noise, refused, serve, with_machine,
+    with_user,
+};
 
 /// A fresh connection that is served; None if it is refused as it must be.
-fn is_served(server: &Target, from: [u8; 4]) -> Option<Client> {
+fn is_served(server: &Server, from: [u8; 4]) -> Option<Client> {
     let mut client = server.connect_from(from);
     // The server may have refused and closed before it sees a request.
     client.try_send(get("/healthz"));
@@ -66,13 +70,13 @@ fn a_burst_of_keep_alive_connections_is_answered_on_every_one() {
 
 #[test]
 fn an_idle_connection_is_closed_without_a_word() {
-    let server = serve(&["--idle-timeout", "1", "--head-timeout", "60"]);
+    let (server, user) = with_user(&["--idle-timeout", "1", "--head-timeout", "60"]);
     let before = server.usage_at_rest();
     let mut fresh = server.connect();
     let mut used = server.connect();
     used.assert_reusable("before");
     // An empty line after a body is not the beginning of a request.
-    let post = server.post("/api/machines", r#"{"machine_id":"m","name":"n"}"#) + "\r\n";
+    let post = user.post_request("/api/machines", r#"{"machine_id":"m","name":"n"}"#) + "\r\n";
     let mut ended = server.connect();
     for status in [201, 200] {
         ended.send(&post);
@@ -99,7 +103,8 @@ fn a_head_that_does_not_end_in_time_is_answered_and_closed() {
     assert_eq!(clients[0].1.response().status, 200, "the whole before a half");
     for (sent, client) in &mut clients {
         let response = client.response();
-        assert!(response.status == 408 && response.closes(), "{sent:?}: {response:?}");
+        assert_says(&refused(&response, 408, "too_slow"), &["head", "--head-timeout"]);
+        assert!(response.closes(), "{sent:?}: {response:?}");
         client.assert_closed(sent);
     }
     assert_eq!(server.wait_for_requests(5).len(), 5);
@@ -107,16 +112,16 @@ fn a_head_that_does_not_end_in_time_is_answered_and_closed() {
 
 #[test]
 fn no_response_waits_for_an_acknowledgement() {
-    let server = serve(&[]);
+    let (server, user) = with_machine(&[]);
     let mut client = server.connect();
     for size in [100_usize, 1_000, 4_000, 12_000, 40_000, 100_000] {
-        server.store(&vec![7; size]);
+        user.stored("m", &vec![7; size]);
         for raw in [true, false] {
             // A stall of 40 ms and more strikes every response but perhaps the first ones; so the
             // fastest of many tells, however busy the machine is.
             let took = (0..20).map(|_| {
                 let start = Instant::now();
-                client.send(server.pull(raw));
+                client.send(user.pull_request(raw));
                 assert_eq!(client.response().status, 200);
                 start.elapsed()
             });
@@ -131,7 +136,7 @@ fn a_strangers_word_on_whom_he_speaks_for_counts_for_nothing() {
     let server = serve(&[]);
     let forwarded =
         "X-Forwarded-For: 192.0.2.1\r\nX-Real-IP: 192.0.2.1\r\nForwarded: for=192.0.2.1\r\n";
-    (0..2).for_each(|_| _ = server.ask(request("GET", "/healthz", forwarded)));
+    (0..2).for_each(|_| _ = server.send(HERE, request("GET", "/healthz", forwarded)));
     let logged = server.wait_for_requests(2);
     assert!(logged.iter().all(|request| request.peer == "127.0.0.1"), "{logged:?}");
     assert_eq!(server.wait_for_log("--trusted-proxy").len(), 1, "said once");
@@ -160,42 +165,41 @@ fn a_trusted_proxy_speaks_for_the_rightmost_address_that_is_not_a_proxy() {
     .enumerate()
     {
         let head = request("GET", "/healthz", &format!("X-Forwarded-For: {forwarded}\r\n"));
-        assert_eq!(server.send(from, &head, b"", false).status, 200);
+        assert_eq!(server.send(from, head).status, 200);
         assert_eq!(server.wait_for_requests(n + 1)[n].peer, peer, "{forwarded}");
     }
-    server.ask(get("/healthz"));
+    server.send(HERE, get("/healthz"));
     assert_eq!(server.wait_for_requests(14)[13].peer, "127.0.0.1", "no such field");
 }
 
 #[test]
 fn requests_behind_a_proxy_share_the_slots_of_their_own_address() {
-    let server = serve(&["--trusted-proxy", "127.0.0.1", "--max-connections-per-ip", "2"]);
-    server.register();
-    let push = |client: u8| server.push_head(5, &format!("X-Forwarded-For: 192.0.2.{client}\r\n"));
+    let (server, user) =
+        with_machine(&["--trusted-proxy", "127.0.0.1", "--max-connections-per-ip", "2"]);
+    let push = |client: u8| user.push_head(5, &format!("X-Forwarded-For: 192.0.2.{client}\r\n"));
     let mut held: Vec<Client> = (0..2).map(|_| server.connect()).collect();
     held.iter_mut().for_each(|client| client.send(push(1)));
-    eventually("both uploads wait for their bodies", || server.uploads() == 2);
-    let refused = server.ask(push(1) + "state");
+    eventually("both uploads wait for their bodies", || server.files("tmp") == 2);
+    let refused = server.send(HERE, push(1) + "state");
     assert_eq!(refused.status, 503);
     assert!(refused.field("retry-after").is_some() && refused.closes());
-    assert_eq!(server.ask(push(2) + "state").status, 201, "another client of the same proxy");
+    assert_eq!(server.send(HERE, push(2) + "state").status, 201, "another client");
     for client in &mut held {
         client.send("state");
         assert!(matches!(client.response().status, 200 | 201));
         client.assert_reusable("a proxy keeps its connections");
     }
-    assert!(matches!(server.ask(push(1) + "state").status, 200 | 201), "the slots are back");
+    assert!(matches!(server.send(HERE, push(1) + "state").status, 200 | 201), "the slots are back");
 }
 
 #[test]
 fn bytes_after_the_last_request_do_not_cut_its_response() {
-    let server = serve(&[]);
-    server.register();
+    let (server, user) = with_machine(&[]);
     let state = noise(4_000_000);
-    server.store(&state);
+    user.stored("m", &state);
     for n in 0..10 {
         let mut client = server.connect();
-        client.send(server.pull(true).replacen("Accept", "Connection: close\r\nAccept", 1));
+        client.send(user.pull_request(true).replacen("Accept", "Connection: close\r\nAccept", 1));
         std::thread::sleep(Duration::from_millis(1 + n));
         client.try_send(if n % 2 == 0 { "\r\n" } else { SMUGGLED });
         let response = client.response();
@@ -206,8 +210,7 @@ fn bytes_after_the_last_request_do_not_cut_its_response() {
 
 #[test]
 fn a_server_that_was_halted_for_a_moment_goes_on_with_every_connection() {
-    let server = serve(&[]);
-    server.register();
+    let (server, user) = with_machine(&[]);
     let (mut idle, mut half) = (server.connect(), server.connect());
     idle.assert_reusable("before");
     let head = get("/healthz");
@@ -215,8 +218,10 @@ fn a_server_that_was_halted_for_a_moment_goes_on_with_every_connection() {
     let mut refused = server.connect();
     refused.send(request("POST", "/api/machines/snapshot", "Content-Length: 100000\r\n"));
     assert_eq!(refused.response().status, 401);
-    let mut pushing = half_a_push(&server);
-    server.halt();
+    let mut pushing = half_a_push(&server, &user);
+    server.signal(Signal::STOP);
+    std::thread::sleep(Duration::from_millis(100));
+    server.signal(Signal::CONT);
     idle.assert_reusable("idle");
     half.send(&head[20..]);
     assert_eq!(half.response().status, 200);

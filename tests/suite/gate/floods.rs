@@ -5,19 +5,20 @@ use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use crate::fixture::http::{Client, get, request};
-use crate::fixture::target::{Target, serve, serve_with_descriptors};
-use crate::fixture::{ELSEWHERE, HERE, Usage, alone, at_once, eventually};
+use crate::fixture::{
+    ELSEWHERE, HERE, Server, Setup, Usage, User, alone, at_once, eventually, serve, with_machine,
+};
 
 const MIB: usize = 1024 * 1024;
 
 /// What a server used before a flood.
 struct Before<'a> {
-    server: &'a Target,
+    server: &'a Server,
     usage: Usage,
 }
 
 impl<'a> Before<'a> {
-    fn of(server: &'a Target) -> Before<'a> {
+    fn of(server: &'a Server) -> Before<'a> {
         server.assert_serves(ELSEWHERE);
         Before { server, usage: server.usage_at_rest() }
     }
@@ -76,22 +77,22 @@ fn hundreds_of_dripping_connections_delay_nobody_and_are_gone_after_the_head_tim
 #[test]
 fn readers_that_do_not_read_and_writers_that_do_not_write_delay_nobody_and_are_dropped() {
     let _alone = alone();
-    let server = serve(&["--body-grace", "2", "--max-connections-per-ip", "100"]);
-    server.store(&vec![7; 8 * MIB]);
+    let (server, user) = with_machine(&["--body-grace", "2", "--max-connections-per-ip", "100"]);
+    user.stored("m", &vec![7; 8 * MIB]);
     let before = Before::of(&server);
     let mut readers: Vec<Client> = (0..40).map(|_| server.connect_narrow(HERE)).collect();
     for (n, client) in readers.iter_mut().enumerate() {
-        client.send(server.pull(n % 2 == 0));
+        client.send(user.pull_request(n % 2 == 0));
     }
-    let register = server.post("/api/machines", "").replacen("Length: 0", "Length: 100", 1);
+    let register = user.post_request("/api/machines", "").replacen("Length: 0", "Length: 100", 1);
     let mut writers: Vec<Client> = (0..20).map(|_| server.connect()).collect();
     for (n, client) in writers.iter_mut().enumerate() {
-        client.send(if n % 2 == 0 { server.push_head(MIB as u64, "") } else { register.clone() });
+        client.send(if n % 2 == 0 { user.push_head(MIB as u64, "") } else { register.clone() });
     }
     eventually("all of them stand", || server.usage().threads >= before.usage.threads + 60);
     let mut other = server.connect_from(ELSEWHERE);
     for _ in 0..20 {
-        other.send(server.pull(true));
+        other.send(user.pull_request(true));
         let response = other.response();
         assert_eq!((response.status, response.body.len()), (200, 8 * MIB));
     }
@@ -111,12 +112,12 @@ fn readers_that_do_not_read_and_writers_that_do_not_write_delay_nobody_and_are_d
 #[test]
 fn a_reader_that_trickles_is_dropped() {
     let _alone = alone();
-    let server = serve(&["--body-grace", "1"]);
-    server.store(&vec![7; 8 * MIB]);
+    let (server, user) = with_machine(&["--body-grace", "1"]);
+    user.stored("m", &vec![7; 8 * MIB]);
     let before = Before::of(&server);
     let mut readers = [true, false].map(|raw| {
         let mut client = server.connect_narrow(HERE);
-        client.send(server.pull(raw));
+        client.send(user.pull_request(raw));
         client
     });
     // Hours before the whole of it could have gone at the lowest rate.
@@ -132,7 +133,7 @@ fn a_reader_that_trickles_is_dropped() {
 
 /// Pushes at once; every one is stored, whole, or told to come again, and some are stored.
 fn push_at_once(
-    server: &Target, count: usize, size: u64, push: impl Fn(&mut Client, usize) + Sync,
+    server: &Server, count: usize, size: u64, push: impl Fn(&mut Client, usize) + Sync,
 ) {
     let mut clients = at_once(count, |n| {
         let mut client = server.connect();
@@ -150,12 +151,11 @@ fn push_at_once(
 #[test]
 fn large_pushes_at_once_take_little_memory_raw_and_as_json() {
     let _alone = alone();
-    let server = serve(&[]);
-    server.register();
+    let (server, user) = with_machine(&[]);
     let before = Before::of(&server);
     push_at_once(&server, 16, 8 * MIB as u64, |client, n| {
         let piece = vec![n as u8; 64 * 1024];
-        client.send(server.push_head(8 * MIB as u64, ""));
+        client.send(user.push_head(8 * MIB as u64, ""));
         (0..8 * 16).for_each(|_| client.send(&piece));
     });
     before.grew_less_than(24, "16 raw pushes of 8 MiB");
@@ -164,7 +164,7 @@ fn large_pushes_at_once_take_little_memory_raw_and_as_json() {
         let start = format!(r#"{{"machine_id":"m","encrypted_state":"{n:04}"#);
         let end = format!(r#"","metadata":[{metadata}0]}}"#);
         let length = start.len() + 8 * MIB + end.len();
-        let fields = format!("{}Content-Length: {length}\r\n", server.auth());
+        let fields = format!("{}Content-Length: {length}\r\n", user.auth());
         client.send(request("POST", "/api/machines/snapshot", &fields) + &start);
         let piece = "QUJD".repeat(16 * 1024);
         (0..8 * 16).for_each(|_| client.send(&piece));
@@ -219,7 +219,7 @@ fn pipelined_requests_whose_responses_nobody_reads_take_no_memory() {
 #[test]
 fn exhausted_descriptors_end_nothing() {
     let _alone = alone();
-    let server = serve_with_descriptors(96, &[]);
+    let (server, user) = Setup::new().after("ulimit -n 96").flags(&[]).with_user();
     let before = Before::of(&server);
     let from = |n: usize| [127, 0, 1, 1 + (n % 40) as u8];
     let mut clients: Vec<Client> = (0..400).map(|n| server.connect_from(from(n))).collect();
@@ -232,10 +232,10 @@ fn exhausted_descriptors_end_nothing() {
         client.try_send(get("/healthz")) && client.response().status == 200
     });
     before.is_back();
-    server.register();
+    user.register("m");
     // More than there are slots: refused before a byte of body, so sending may fail.
     push_at_once(&server, 20, MIB as u64, |client, n| {
-        let _ = client.try_send(server.push_head(MIB as u64, ""))
+        let _ = client.try_send(user.push_head(MIB as u64, ""))
             && (0..16).all(|_| client.try_send(vec![n as u8; MIB / 16]));
     });
 }
@@ -243,16 +243,16 @@ fn exhausted_descriptors_end_nothing() {
 #[test]
 fn wrong_passwords_at_once_take_bounded_memory_and_delay_no_pull() {
     let _alone = alone();
-    let server = serve(&["--max-connections-per-ip", "90"]);
-    server.store(b"state");
-    let login = |body: &str| server.post("/api/auth/login", body);
+    let (server, user) = with_machine(&["--max-connections-per-ip", "90"]);
+    user.stored("m", b"state");
+    let login = |body: &str| user.post_request("/api/auth/login", body);
     let wrong = |n: usize| login(&format!(r#"{{"email":"{n}@x.org","password":"x"}}"#));
     let before = Before::of(&server);
     let mut clients: Vec<Client> = (0..90).map(|_| server.connect()).collect();
     clients.iter_mut().enumerate().for_each(|(n, client)| client.send(wrong(n)));
-    let trade = login(&format!(r#"{{"token":"{}"}}"#, server.token));
+    let trade = login(&format!(r#"{{"token":"{}"}}"#, user.bearer));
     let mut other = server.connect_from(ELSEWHERE);
-    for request in [&vec![trade; 10][..], &[server.pull(false)]].concat() {
+    for request in [&vec![trade; 10][..], &[user.pull_request(false)]].concat() {
         other.send(request);
         assert_eq!(other.response().status, 200);
     }
@@ -291,18 +291,18 @@ fn an_idle_connection_takes_little_memory() {
 }
 
 /// Opens a connection and leaves it at one of ten stages of a request.
-fn abandon(server: &Target, n: usize) -> Client {
+fn abandon(server: &Server, user: &User, n: usize) -> Client {
     let mut client = server.connect_from([127, 0, 2, 1 + (n % 16) as u8]);
-    let push = server.push_head(100_000, "");
+    let push = user.push_head(100_000, "");
     let bytes = match n % 10 {
         0 => String::new(),
         1 => "GET /heal".to_owned(),
         2 => push[..push.len() / 2].to_owned(),
         3 => push,
         4 => push + &"x".repeat(50_000),
-        5 | 6 => server.pull(n % 20 < 10),
-        7 => server.push_head(100_000, "Expect: 100-continue\r\n"),
-        8 => server.push_head(5, "") + "state",
+        5 | 6 => user.pull_request(n % 20 < 10),
+        7 => user.push_head(100_000, "Expect: 100-continue\r\n"),
+        8 => user.push_head(5, "") + "state",
         _ => "BAD\0".to_owned(),
     };
     client.try_send(bytes);
@@ -313,10 +313,10 @@ fn abandon(server: &Target, n: usize) -> Client {
 }
 
 /// Abandons connections, some of them at the same time, every other one with a reset.
-fn churn(server: &Target, count: usize) {
+fn churn(server: &Server, user: &User, count: usize) {
     let mut open = VecDeque::new();
     for n in 0..count {
-        open.push_back(abandon(server, n));
+        open.push_back(abandon(server, user, n));
         if open.len() > 48 {
             let oldest: Option<Client> = open.pop_front();
             oldest.filter(|_| n % 4 < 2).into_iter().for_each(Client::reset);
@@ -329,12 +329,12 @@ fn churn(server: &Target, count: usize) {
 #[test]
 fn thousands_of_connections_dropped_at_every_stage_leave_nothing_behind() {
     let _alone = alone();
-    let server = serve(&[]);
-    server.store(&vec![7; MIB]);
+    let (server, user) = with_machine(&[]);
+    user.stored("m", &vec![7; MIB]);
     // Let caches and allocator reach the size that this load keeps them at.
-    churn(&server, 400);
+    churn(&server, &user, 400);
     let before = Before::of(&server);
-    churn(&server, 2000);
+    churn(&server, &user, 2000);
     before.is_back();
     let (now, then) = (server.usage().resident_kib, before.usage.resident_kib);
     assert!(now < then + 4 * 1024, "{now} KiB, {then} before");

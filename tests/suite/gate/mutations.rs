@@ -2,17 +2,16 @@
 
 use crate::fixture::http::{request, responses};
 use crate::fixture::random::Random;
-use crate::fixture::target::{Target, serve};
-use crate::fixture::{ELSEWHERE, at_once};
+use crate::fixture::{ELSEWHERE, Server, User, at_once, with_machine};
 
 const CONNECTIONS: usize = 4000;
 
 #[test]
 fn mutated_requests_get_complete_responses_or_the_end_and_the_server_lives() {
-    let server = serve(&["--head-timeout", "5", "--body-grace", "5"]);
-    server.store(b"state");
+    let (server, user) = with_machine(&["--head-timeout", "5", "--body-grace", "5"]);
+    user.stored("m", b"state");
     let before = server.usage_at_rest();
-    let half = |seed| attack(&server, Random::new(seed as u64), CONNECTIONS / 2);
+    let half = |seed| attack(&server, &user, Random::new(seed as u64), CONNECTIONS / 2);
     let statuses = at_once(2, half).concat();
     let count = |status| statuses.iter().filter(|s| **s == status).count();
     let (good, malformed) = (count(200), count(400));
@@ -25,10 +24,10 @@ fn mutated_requests_get_complete_responses_or_the_end_and_the_server_lives() {
 }
 
 /// Sends mutated requests, one connection each; the statuses of all responses.
-fn attack(server: &Target, mut random: Random, count: usize) -> Vec<u16> {
+fn attack(server: &Server, user: &User, mut random: Random, count: usize) -> Vec<u16> {
     let mut statuses = Vec::new();
     for _ in 0..count {
-        let bytes = requests(server, &mut random);
+        let bytes = requests(user, &mut random);
         let mut client = server.connect();
         let cut = random.below(bytes.len() + 1);
         let _ = client.try_send(&bytes[..cut]) && client.try_send(&bytes[cut..]);
@@ -42,19 +41,19 @@ fn attack(server: &Target, mut random: Random, count: usize) -> Vec<u16> {
 }
 
 /// One to three requests in a row, with a few places changed.
-fn requests(server: &Target, random: &mut Random) -> Vec<u8> {
+fn requests(user: &User, random: &mut Random) -> Vec<u8> {
     let mut bytes = Vec::new();
     for _ in 0..=random.below(3) {
         let one = match random.below(6) {
             0 => request("GET", "/healthz", ""),
-            1 => server.pull(random.below(2) == 0),
-            2 => server.push_head(5, "") + "state",
-            3 => server.post("/api/machines", r#"{"machine_id":"m","name":"n"}"#),
+            1 => user.pull_request(random.below(2) == 0),
+            2 => user.push_head(5, "") + "state",
+            3 => user.post_request("/api/machines", r#"{"machine_id":"m","name":"n"}"#),
             4 => {
                 let body = r#"{"machine_id":"m","metadata":{"a":[1]},"encrypted_state":"QUJD"}"#;
-                server.post("/api/machines/snapshot", body)
+                user.post_request("/api/machines/snapshot", body)
             }
-            _ => request("GET", "/api/machines", &server.auth()),
+            _ => request("GET", "/api/machines", &user.auth()),
         };
         bytes.extend_from_slice(one.as_bytes());
     }

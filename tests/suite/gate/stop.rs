@@ -8,8 +8,7 @@ use rustix::process::Signal;
 
 use super::half_a_push;
 use crate::fixture::http::get;
-use crate::fixture::target::serve;
-use crate::fixture::{ELSEWHERE, eventually};
+use crate::fixture::{ELSEWHERE, eventually, with_machine};
 
 #[test]
 fn each_stopping_signal_lets_an_upload_in_flight_end_and_nothing_else_delay_it() {
@@ -18,8 +17,7 @@ fn each_stopping_signal_lets_an_upload_in_flight_end_and_nothing_else_delay_it()
     for signal in [Signal::TERM, Signal::INT].into_iter().chain(hangup) {
         // The fixture's patience is far below a minute.
         let minute = ["--stop-timeout", "60", "--head-timeout", "60", "--idle-timeout", "60"];
-        let mut server = serve(&minute);
-        server.register();
+        let (mut server, user) = with_machine(&minute);
         let mut clients: Vec<_> = (0..15).map(|_| server.connect()).collect();
         for (n, client) in clients.iter_mut().enumerate() {
             match n % 3 {
@@ -28,7 +26,7 @@ fn each_stopping_signal_lets_an_upload_in_flight_end_and_nothing_else_delay_it()
                 _ => {}
             }
         }
-        let mut client = half_a_push(&server);
+        let mut client = half_a_push(&server, &user);
         // A half head is in the server's hands once a later one was answered; then some.
         server.assert_serves(ELSEWHERE);
         std::thread::sleep(Duration::from_millis(100));
@@ -44,8 +42,8 @@ fn each_stopping_signal_lets_an_upload_in_flight_end_and_nothing_else_delay_it()
             assert_eq!(server.ok(&["audit", "--event", event]).lines().count(), 1, "{event}");
         }
         assert_eq!(server.files("run"), 0);
-        let again = server.again();
-        assert_eq!(again.ask(again.pull(true)).body, [b'x'; 100_000]);
+        let _server = server.restarted(&[]);
+        assert_eq!(user.pull("").body, [b'x'; 100_000]);
     }
 }
 
@@ -57,10 +55,9 @@ fn hangup_is_ignored() -> bool {
 
 #[test]
 fn a_second_signal_exits_at_once() {
-    let mut server = serve(&["--stop-timeout", "3600", "--body-grace", "3600"]);
-    server.register();
-    let _pushing = half_a_push(&server);
-    server.terminate();
+    let (mut server, user) = with_machine(&["--stop-timeout", "3600", "--body-grace", "3600"]);
+    let _pushing = half_a_push(&server, &user);
+    server.signal(Signal::TERM);
     server.wait_for_log("stopping");
     server.signal(Signal::INT);
     assert_eq!(server.wait().code(), Some(1));
@@ -68,26 +65,24 @@ fn a_second_signal_exits_at_once() {
 
 #[test]
 fn a_body_that_never_comes_delays_the_stop_only_for_its_timeout() {
-    let mut server = serve(&["--stop-timeout", "1", "--body-grace", "60"]);
-    server.register();
-    let mut client = half_a_push(&server);
-    server.terminate();
+    let (mut server, user) = with_machine(&["--stop-timeout", "1", "--body-grace", "60"]);
+    let mut client = half_a_push(&server, &user);
+    server.signal(Signal::TERM);
     assert_eq!(server.wait().code(), Some(0));
     client.assert_closed("cut off");
-    let again = server.again();
-    assert_eq!((again.uploads(), again.snapshots()), (0, vec![]));
+    let server = server.restarted(&[]);
+    assert_eq!((server.files("tmp"), user.history().len()), (0, 0));
 }
 
 #[test]
 fn another_process_that_holds_the_database_does_not_hold_up_the_stop() {
-    let mut server = serve(&["--stop-timeout", "1"]);
+    let (mut server, _) = with_machine(&["--stop-timeout", "1"]);
     // Rows about the stop cannot be written, and that is said.
     server.errors_expected = true;
-    server.register();
     let database = server.database();
     database.execute_batch("BEGIN IMMEDIATE").unwrap();
     let begin = Instant::now();
-    server.terminate();
+    server.signal(Signal::TERM);
     assert_eq!(server.wait().code(), Some(0));
     assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
 }
