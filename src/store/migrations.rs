@@ -148,6 +148,17 @@ mod tests {
     }
 
     #[test]
+    fn who_finds_the_schema_of_today_waits_for_nobody_who_writes() {
+        let scratch = tempfile::tempdir().unwrap();
+        let connect = || Connection::open(scratch.path().join(DATABASE)).unwrap();
+        let (mut one, mut other) = (connect(), connect());
+        migrate(&mut one).unwrap();
+        let _writes = one.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
+        other.busy_timeout(std::time::Duration::ZERO).unwrap();
+        migrate(&mut other).unwrap();
+    }
+
+    #[test]
     fn every_version_reaches_the_schema_of_a_new_one() {
         let mut new = Connection::open_in_memory().unwrap();
         migrate(&mut new).unwrap();

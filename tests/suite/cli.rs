@@ -1,6 +1,8 @@
 //! The command line: what each command prints, its exit code, and the mistakes it names.
 
-use crate::fixture::{Setup, User, eventually, on, run, serve, with_user};
+use std::process::Command;
+
+use crate::fixture::{BINARY, Setup, User, eventually, on, run, run_with, serve, with_user};
 
 #[test]
 fn a_wrong_command_line_is_named_in_one_line_with_exit_code_2_before_anything_is_touched() {
@@ -183,4 +185,18 @@ fn healthcheck_tells_a_server_that_is_well_from_one_that_is_not_there() {
     run(&["healthcheck", "--url", &format!("{url}/nowhere")], "").fails(1, "404");
     server.stop();
     assert_eq!(run(&["healthcheck", "--url", &url], "").code, 1);
+}
+
+#[test]
+fn a_reader_that_has_enough_changes_no_exit_code() {
+    let server = serve(&[]);
+    let data = server.data();
+    for (command, code) in [("status", 1), ("user list", 0), ("audit", 0)] {
+        let line = format!(
+            "{BINARY} {command} --data {} | (exec <&-; sleep 0.5); exit ${{PIPESTATUS[0]}}",
+            data.display()
+        );
+        let ran = run_with(Command::new("bash").args(["-c", &line]), "");
+        assert_eq!((ran.code, &*ran.err), (code, ""), "{command}");
+    }
 }

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::fixture::mount::{Mount, fill};
 use crate::fixture::{BINARY, NAME, Ran, Server, Setup, User, eventually, run_with};
 
 const DAY_S: i64 = 86_400;
@@ -168,6 +169,23 @@ fn a_clock_that_jumps_while_the_server_runs_makes_the_next_start_wait() {
         assert_nothing_lost(&clock, &server, 2, "after the jump");
         server.stop();
     }
+}
+
+#[test]
+fn where_a_jump_of_the_clock_cannot_be_noted_no_row_hides_it() {
+    let Some(clock) = Clock::new() else { return };
+    let data = clock.scratch.path().join("data");
+    fs::create_dir(&data).unwrap();
+    let Some(_mount) = Mount::tmpfs(&data, "12m") else { return };
+    let mut server = clock.serve(&["--min-free", "0"]);
+    furnish(&server);
+    server.stop();
+    clock.set_ahead(400 * DAY_S);
+    fill(&data.join("filler"));
+    clock.cli(&["prune", "--keep", "9"]);
+    fs::remove_file(data.join("filler")).unwrap();
+    clock.cli(&["prune", "--keep", "9"]).ok();
+    assert_nothing_lost(&clock, &server, 1, "the disk was full");
 }
 
 #[test]

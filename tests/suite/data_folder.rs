@@ -238,7 +238,7 @@ fn root_in_another_users_folder_is_told_to_become_that_user() {
 #[test]
 fn a_database_that_is_moved_or_replaced_is_written_no_more_and_health_is_red() {
     type Fault = fn(&Path);
-    let faults: [(&str, Fault); 6] = [
+    let faults: [(&str, Fault); 7] = [
         ("replaced", |data| {
             fs::copy(data.join("configsync.db"), data.join("other")).unwrap();
             fs::rename(data.join("other"), data.join("configsync.db")).unwrap();
@@ -252,6 +252,12 @@ fn a_database_that_is_moved_or_replaced_is_written_no_more_and_health_is_red() {
         ("an older one copied over it", |data| {
             let older = fs::read(data.with_extension("older")).unwrap();
             fs::write(data.join("configsync.db"), older).unwrap();
+        }),
+        ("a backup of this run copied over it", |data| {
+            let backup = data.with_extension("backup");
+            on(data, &["backup", backup.to_str().unwrap()]).ok();
+            let copied = fs::read(backup.join("configsync.db")).unwrap();
+            fs::write(data.join("configsync.db"), copied).unwrap();
         }),
         ("folder moved", |data| fs::rename(data, data.with_extension("moved")).unwrap()),
     ];

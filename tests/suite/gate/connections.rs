@@ -54,6 +54,20 @@ fn all_addresses_together_get_the_total_and_no_more() {
 }
 
 #[test]
+fn a_silent_client_does_not_keep_its_connection_after_its_last_response() {
+    let (server, user) = with_user(&["--max-connections-per-ip", "1"]);
+    let mut silent = server.connect();
+    silent.send(request("GET", "/api/machines", &(user.auth() + "Connection: close\r\n")));
+    assert_eq!(silent.response().status, 200);
+    let begin = Instant::now();
+    while is_served(&server, HERE).is_none() {
+        assert!(begin.elapsed() < Duration::from_secs(6), "a second is enough");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    drop(silent);
+}
+
+#[test]
 fn a_burst_of_keep_alive_connections_is_answered_on_every_one() {
     let server = serve(&[]);
     for burst in [8, 8, 30] {
