@@ -37,7 +37,8 @@ fn from_query(request: &Request) -> Result<PushBody, Error> {
 }
 
 /// GET /api/machines/snapshot and, as the released command line calls it, /api/machines/latest and
-/// /api/machines/snapshot/{id}: as JSON with base64, or, asked for by `Accept`, the bytes themselves.
+/// /api/machines/snapshot/{id}: as JSON with base64, or, asked for by `Accept`, the bytes
+/// themselves.
 pub fn pull(app: &App, request: &Request, user: &User) -> HandlerResult {
     let id = match request.params.is_empty() {
         true => request.query.id("id")?,

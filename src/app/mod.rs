@@ -38,8 +38,8 @@ pub struct App {
     pub store: Store,
     /// Signs and verifies JWTs.
     pub jwt_key: JwtKey,
-    /// Counts failed logins by password, and those by token apart: garbage tokens from an address do
-    /// not hold up its passwords.
+    /// Counts failed logins by password, and those by token apart: garbage tokens from an address
+    /// do not hold up its passwords.
     pub password_throttle: Throttle,
     pub token_throttle: Throttle,
     /// Bytes of responses that wait in files for their readers, by user; None has those of all who

@@ -35,8 +35,8 @@ pub enum Payload {
     },
 }
 
-/// A handler, and who may call it: one without a user in its signature cannot know one, and one with
-/// a user is never called without.
+/// A handler, and who may call it: one without a user in its signature cannot know one, and one
+/// with a user is never called without.
 pub enum Handler {
     Anyone(fn(&App, &Request) -> HandlerResult),
     /// Anyone, on the listener of `--metrics` alone.
@@ -54,8 +54,8 @@ pub struct Route {
     /// A GET route takes HEAD too.
     pub method: &'static str,
     /// Path; `{}` stands for any one segment, `{mid}` for a machine id (never for one of the words
-    /// that are routes of their own), `{kinds}` for the plural of an entity kind, `{empty}` for a list
-    /// that is always empty.
+    /// that are routes of their own), `{kinds}` for the plural of an entity kind, `{empty}` for a
+    /// list that is always empty.
     pub pattern: &'static str,
     pub payload: Payload,
     pub handler: Handler,

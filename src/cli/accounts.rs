@@ -143,8 +143,8 @@ pub fn restore_environment(mut args: Args) -> Done {
     print(format_args!("environment {} restored\n", visible(&name)))
 }
 
-/// The hash of the password on the first line of standard input, which is read no further. A password
-/// is never an argument: other users of the host could read it.
+/// The hash of the password on the first line of standard input, which is read no further. A
+/// password is never an argument: other users of the host could read it.
 fn read_password() -> Result<String, CliError> {
     let mut line = String::new();
     // Room for one byte too many and a line end, so that a longer one is noticed.

@@ -10,8 +10,8 @@ use super::CliError;
 use super::settings::{self, Setting};
 use crate::util::types::{Email, Rule};
 
-/// What is left of the command line. What takes a value also reads it: `read` makes something of the
-/// text, or says what would be taken.
+/// What is left of the command line. What takes a value also reads it: `read` makes something of
+/// the text, or says what would be taken.
 pub struct Args {
     inner: Arguments,
     data: PathBuf,
@@ -93,7 +93,8 @@ impl Args {
         self.setting(flag, settings::number(kind, least))
     }
 
-    /// Takes the next argument that is not a flag, if there is one; `kind` stands for it in the help.
+    /// Takes the next argument that is not a flag, if there is one; `kind` stands for it in the
+    /// help.
     pub fn optional<T>(
         &mut self, kind: &str, read: impl Fn(&str) -> Result<T, Rule>,
     ) -> Result<Option<T>, CliError> {

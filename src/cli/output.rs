@@ -1,5 +1,5 @@
-//! What commands print: lists, sizes, progress. A terminal gets columns, colour and progress; a pipe
-//! gets tabs and bytes.
+//! What commands print: lists, sizes, progress. A terminal gets columns, colour and progress; a
+//! pipe gets tabs and bytes.
 
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};

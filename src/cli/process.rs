@@ -1,4 +1,5 @@
-//! What the system gives a server, tells it and is told by it: threads, descriptors, signals, systemd.
+//! What the system gives a server, tells it and is told by it: threads, descriptors, signals,
+//! systemd.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};

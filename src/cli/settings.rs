@@ -1,5 +1,5 @@
-//! The settings of `serve`, each once: flag, variable, default, bound and line of help. And what reads
-//! values of each kind.
+//! The settings of `serve`, each once: flag, variable, default, bound and line of help. And what
+//! reads values of each kind.
 
 use std::net::SocketAddr;
 

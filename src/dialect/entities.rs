@@ -129,8 +129,8 @@ fn safe_git_url(url: &str) -> Result<(), Error> {
     let runs = url.split_once("::").is_some_and(|(helper, _)| word(helper));
     let (scheme, rest) = url.split_once("://").unwrap_or(("ssh", url));
     let authority = rest.split('/').next().unwrap_or_default();
-    // git decodes the escapes of a URL, not those of the short form, and takes brackets off before it
-    // looks at the host; what follows a colon is a port, or the path of the short form.
+    // git decodes the escapes of a URL, not those of the short form, and takes brackets off before
+    // it looks at the host; what follows a colon is a port, or the path of the short form.
     let decoded =
         if url.contains("://") { percent_decode(authority)? } else { authority.to_owned() };
     let option = |text: &str| text.trim_start_matches('[').starts_with('-');

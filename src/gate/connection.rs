@@ -130,8 +130,8 @@ impl<A: Admission> Connection<'_, A> {
         self.service.upstream.forward(record.id, head, ticket, &body)
     }
 
-    /// Ends a connection after its last response: closing it with something unread would reset it, and the reset
-    /// could overtake the response (RFC 9112, section 9.6).
+    /// Ends a connection after its last response: closing it with something unread would reset it,
+    /// and the reset could overtake the response (RFC 9112, section 9.6).
     fn linger(&mut self, user: bool) {
         let bytes = if user { LINGER_USER_BYTES } else { LINGER_BYTES };
         let (begin, brief) = (Instant::now(), Duration::from_millis(LINGER_MS));

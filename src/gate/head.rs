@@ -167,7 +167,8 @@ fn request_line(line: &[u8]) -> Result<(Head, Option<&str>), Error> {
         _ => return Err(malformed()),
     };
     let method_fits = method.len() <= METHOD_CHARS_MAX && method.bytes().all(|b| is_token(&b));
-    // A fragment never leaves a client, and a reader that gets one may cut the path at another place.
+    // A fragment never leaves a client, and a reader that gets one may cut the path at another
+    // place.
     if !method_fits || !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
         return Err(malformed());
     }

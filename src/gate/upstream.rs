@@ -50,8 +50,8 @@ pub struct Upstream<T> {
 
 impl<T> Upstream<T> {
     /// Opens every link, one after the other: tiny_http's task pool can leave one of several
-    /// connections that arrive at once without a thread. Each must carry one request and its response in time, so
-    /// that a server without its threads does not start.
+    /// connections that arrive at once without a thread. Each must carry one request and its
+    /// response in time, so that a server without its threads does not start.
     pub fn connect(
         socket: &Path, handoff: Arc<Handoff<T>>, on_lost: Box<dyn Fn() + Send + Sync>,
     ) -> io::Result<Upstream<T>> {

@@ -75,9 +75,10 @@ impl Event {
 }
 
 impl Store {
-    /// Hands every row of these times (milliseconds since 1970) to `work`, a page at a time until that
-    /// fails, oldest first: rows of reads and logins are written later than they happened, so their
-    /// ids do not tell. With `user` or `event` only those of it; a user may be removed by now.
+    /// Hands every row of these times (milliseconds since 1970) to `work`, a page at a time until
+    /// that fails, oldest first: rows of reads and logins are written later than they happened, so
+    /// their ids do not tell. With `user` or `event` only those of it; a user may be removed by
+    /// now.
     pub fn each_audit_row<E: From<StoreError>>(
         &self, times: RangeInclusive<i64>, user: Option<&Email>, event: Option<&str>,
         mut work: impl FnMut(&[String]) -> std::result::Result<(), E>,

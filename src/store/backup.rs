@@ -80,8 +80,9 @@ pub fn restore(from: &Path, dest: &Path, progress: Progress<'_>) -> Result<Copie
     copy(&from, &database, dest, None, false, progress)
 }
 
-/// Copies into a folder that is new, empty or what a copy left that was cut off. If that fails, what
-/// was written is removed. Files are linked that `older` has, and with `hard_link` those of `from`.
+/// Copies into a folder that is new, empty or what a copy left that was cut off. If that fails,
+/// what was written is removed. Files are linked that `older` has, and with `hard_link` those of
+/// `from`.
 fn copy(
     from: &DataDir, database: &Database, dest: &Path, older: Option<&DataDir>, hard_link: bool,
     progress: Progress<'_>,
@@ -143,7 +144,8 @@ fn refuse_other_things(to: &DataDir) -> Result<()> {
     }
 }
 
-/// Removes what a copy wrote. What says that it is whole goes first, what says that it is ours last.
+/// Removes what a copy wrote. What says that it is whole goes first, what says that it is ours
+/// last.
 fn clear(to: &DataDir) -> Result<()> {
     to.root.unlink(DATABASE)?;
     to.remove_stored()?;
@@ -175,8 +177,8 @@ fn fill(
     Ok(copied)
 }
 
-/// Links a file that one of `links` has, or copies it where it cannot be linked. One that is damaged
-/// is left out.
+/// Links a file that one of `links` has, or copies it where it cannot be linked. One that is
+/// damaged is left out.
 fn transfer(
     from: &DataDir, to: &DataDir, links: &[&DataDir], what: &str, blob: Blob, copied: &mut Copied,
 ) -> Result<()> {
@@ -205,7 +207,8 @@ fn copy_file(
 ) -> Result<Option<io::Error>> {
     let mut out = BufWriter::with_capacity(PIECE_BYTES, shard.create(name)?);
     let copied = from.open_stored(blob.file).and_then(|mut file| {
-        // By reading and writing: a copy that shared the blocks of the disk would share their damage.
+        // By reading and writing: a copy that shared the blocks of the disk would share their
+        // damage.
         io::copy(&mut file as &mut dyn Read, &mut out)?;
         out.flush()
     });

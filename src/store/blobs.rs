@@ -59,7 +59,8 @@ impl Store {
     pub(super) fn each_unknown(
         &self, mut work: impl FnMut(&Dir, &str, String) -> Result<()>,
     ) -> Result<()> {
-        // All names that begin like the sub-folder's: a file in another one is not found by its row.
+        // All names that begin like the sub-folder's: a file in another one is not found by its
+        // row.
         let sql = "SELECT file FROM stored_files WHERE file BETWEEN ?1 AND ?1 || 'g'
                    UNION ALL SELECT file FROM deleted_files WHERE file BETWEEN ?1 AND ?1 || 'g'";
         self.data.each_shard(|shard_name, shard, names| {
@@ -123,8 +124,8 @@ pub fn open_verified(
     Ok(file)
 }
 
-/// Remembers when files were verified, so that a pull of the same file within the hour need not hash
-/// it again.
+/// Remembers when files were verified, so that a pull of the same file within the hour need not
+/// hash it again.
 #[derive(Default)]
 pub struct VerifiedCache(Mutex<HashMap<FileState, Instant>>);
 

@@ -39,9 +39,9 @@ impl Look {
 }
 
 impl Store {
-    /// True if the clock can be trusted to tell what is old. What is left of a wait is kept, so that
-    /// a restart does not end it: by a server each time, which retention asks hourly; by a command
-    /// only where it begins, which its own row would hide.
+    /// True if the clock can be trusted to tell what is old. What is left of a wait is kept, so
+    /// that a restart does not end it: by a server each time, which retention asks hourly; by a
+    /// command only where it begins, which its own row would hide.
     pub fn trusts_clock(&self) -> Result<bool> {
         let mut last = lock(&self.clock);
         let wall_ms = now_ms();

@@ -29,8 +29,8 @@ pub enum ErrorKind {
     DiskFull,
     /// The disk is down to what is kept free.
     LowDisk,
-    /// The credential does not count, or no longer. Why is for the log alone, the client is told the
-    /// same about each: `unknown` (also of a user who was removed), `expired`, `revoked` (also
+    /// The credential does not count, or no longer. Why is for the log alone, the client is told
+    /// the same about each: `unknown` (also of a user who was removed), `expired`, `revoked` (also
     /// issued before the last change of the password) or `disabled`.
     Unauthorized(&'static str),
     /// A stored file is missing or does not match its digest.

@@ -133,8 +133,8 @@ impl Store {
         }
     }
 
-    /// Leaves a fact for `status` and metrics, and a row in the audit log, unless the folder can only
-    /// be read.
+    /// Leaves a fact for `status` and metrics, and a row in the audit log, unless the folder can
+    /// only be read.
     pub fn leave(&self, fact: Fact, value: &Value, event: Option<Event>) {
         if !self.db.is_in_place() {
             return;

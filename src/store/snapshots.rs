@@ -87,9 +87,9 @@ impl Store {
     ) -> Result<(Snapshot, bool)> {
         let of_machine = Selector { machine: Some(machine.clone()), ..Selector::default() };
         // Bytes are stored once more where the newest file of the same ones is damaged, not
-        // acknowledged as they are. Looked at before the transaction, which must not wait for a file
-        // to be read. A snapshot that becomes the newest between the two was synced by another push
-        // a moment ago: it is taken as whole.
+        // acknowledged as they are. Looked at before the transaction, which must not wait for a
+        // file to be read. A snapshot that becomes the newest between the two was synced by another
+        // push a moment ago: it is taken as whole.
         let before = self.db.read(|c| newest(c, user.id, &of_machine))?;
         let same = before.filter(|newest| newest.blob.digest == upload.digest());
         let damaged = same.filter(|same| self.open_snapshot(same).is_err()).map(|same| same.id);

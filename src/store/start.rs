@@ -43,7 +43,8 @@ impl Store {
         Ok((store, new))
     }
 
-    /// A server on a damaged database would make the damage worse. About 0.7 ms for a thousand rows.
+    /// A server on a damaged database would make the damage worse. About 0.7 ms for a thousand
+    /// rows.
     fn refuse_damage(&self) -> Result<()> {
         match self.db.read(|c| query_scalar::<String>(c, "PRAGMA quick_check(1)", []))? {
             ok if ok == "ok" => Ok(()),
@@ -54,8 +55,9 @@ impl Store {
         }
     }
 
-    /// Moves files that no row names to `orphans/`. Nothing is deleted: with an older database these
-    /// may be somebody's newest snapshots. What is not ours stays, and its names are returned.
+    /// Moves files that no row names to `orphans/`. Nothing is deleted: with an older database
+    /// these may be somebody's newest snapshots. What is not ours stays, and its names are
+    /// returned.
     fn set_orphans_aside(&self) -> Result<Vec<String>> {
         let orphans = self.data.root.dir(ORPHANS)?;
         let (mut moved, mut foreign) = (0, Vec::new());

@@ -15,7 +15,8 @@ use crate::util::limits::FREE_BYTES_MIN;
 use crate::util::time::{DAY_MS, now_ms, rfc3339};
 use crate::util::types::Email;
 
-/// Rows of a list. A column's name ends with its unit: `_bytes`, or `_at` for milliseconds since 1970.
+/// Rows of a list. A column's name ends with its unit: `_bytes`, or `_at` for milliseconds since
+/// 1970.
 #[derive(Debug, Default)]
 pub struct Table {
     pub columns: Vec<String>,
@@ -117,8 +118,8 @@ impl Store {
         })
     }
 
-    /// When the last off-site copy was made, in milliseconds since 1970, by the file that its script
-    /// writes; None if there is none.
+    /// When the last off-site copy was made, in milliseconds since 1970, by the file that its
+    /// script writes; None if there is none.
     pub fn last_offsite(&self) -> Result<Option<i64>> {
         let (root, mut bytes) = (&self.data.root, Vec::new());
         let opened = root.open_regular(OFFSITE_LAST);
@@ -161,8 +162,8 @@ pub struct Fact(&'static str);
 impl Fact {
     /// Of the last start of a server: `min_free_bytes`, `quota_bytes`.
     pub const START: Fact = Fact("last_start");
-    /// The last backup that is whole: `files`, `bytes`. The copy holds it too: it tells when the copy
-    /// was made.
+    /// The last backup that is whole: `files`, `bytes`. The copy holds it too: it tells when the
+    /// copy was made.
     pub const GOOD_BACKUP: Fact = Fact("last_backup");
     /// The last backup that failed: `reason`.
     pub const FAILED_BACKUP: Fact = Fact("failed_backup");

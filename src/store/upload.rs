@@ -38,9 +38,9 @@ pub struct Upload {
 
 impl Store {
     /// Begins an upload of at most so many bytes, or returns why there is no room for it: many that
-    /// each fit alone must not overfill the disk together. Of one that may repeat a newest snapshot,
-    /// which stores nothing, only the transaction knows whether it fits; what would leave the
-    /// database no room is refused all the same.
+    /// each fit alone must not overfill the disk together. Of one that may repeat a newest
+    /// snapshot, which stores nothing, only the transaction knows whether it fits; what would leave
+    /// the database no room is refused all the same.
     pub fn upload(&self, user_id: i64, bytes_max: u64, may_be_retry: bool) -> Result<Upload> {
         if !may_be_retry {
             self.db.read(|c| self.check_room(c, user_id, 1))?;

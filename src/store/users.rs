@@ -1,5 +1,6 @@
-//! Users with what belongs to their accounts: API tokens, of which only the digests are kept, and the
-//! keypair that the client wrapped. Users and tokens are the operator's to add, change and remove.
+//! Users with what belongs to their accounts: API tokens, of which only the digests are kept, and
+//! the keypair that the client wrapped. Users and tokens are the operator's to add, change and
+//! remove.
 
 use rusqlite::types::Null;
 use rusqlite::{Connection, ToSql, params};

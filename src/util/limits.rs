@@ -8,9 +8,9 @@
 pub const CONNECTIONS_MAX: usize = 256;
 /// Connections open at once from one IPv4 address or IPv6 /64 (`--max-connections-per-ip`).
 pub const CONNECTIONS_PER_PEER_MAX: usize = 32;
-/// Bits of an IPv6 address that count as one peer: a /64 is the smallest block that a provider hands
-/// to a customer (RFC 6177), who can take a new address in it for every connection. Of an IPv4 address all
-/// 32 bits count.
+/// Bits of an IPv6 address that count as one peer: a /64 is the smallest block that a provider
+/// hands to a customer (RFC 6177), who can take a new address in it for every connection. Of an
+/// IPv4 address all 32 bits count.
 pub const PEER_NETWORK_BITS: u32 = 64;
 /// Connections open at once on the listener of `--metrics`: a Prometheus, and somebody who looks.
 pub const METRICS_CONNECTIONS_MAX: usize = 8;
@@ -68,8 +68,8 @@ pub const SEND_WAIT_MS: u64 = 250;
 pub const BACKLOG: i32 = 1024;
 /// Bytes of file that one sendfile call may send, so that the rate is looked at in between.
 pub const SENDFILE_BYTES: usize = 1024 * 1024;
-/// Bytes of an unauthenticated client's unread body that are read and dropped before a close, so that
-/// the client can read its response (RFC 9112, section 9.6).
+/// Bytes of an unauthenticated client's unread body that are read and dropped before a close, so
+/// that the client can read its response (RFC 9112, section 9.6).
 pub const LINGER_BYTES: u64 = 256 * 1024;
 /// The same for a signed-in user: clients that send all before they read would see no response.
 pub const LINGER_USER_BYTES: u64 = 256 * 1024 * 1024;
@@ -128,8 +128,8 @@ pub const EMAIL_CHARS_MAX: usize = 254;
 /// Bytes of a password: beyond any passphrase, small enough to hash.
 pub const PASSWORD_BYTES_MAX: usize = 1024;
 /// Bytes that all rows of one user count, whatever they are of: their text and 1 KiB each, so at
-/// most 65,536 rows (a row beside a file counts 256 bytes). A list of all of them is one response of
-/// at most 128 MiB, and takes a fraction of a second to make.
+/// most 65,536 rows (a row beside a file counts 256 bytes). A list of all of them is one response
+/// of at most 128 MiB, and takes a fraction of a second to make.
 pub const TEXT_BYTES_PER_USER_MAX: u64 = 64 * 1024 * 1024;
 /// Entities, and environments, of one user that are kept after they were deleted.
 pub const DELETED_ROWS_MAX: i64 = 1000;

@@ -26,8 +26,8 @@ impl Level {
     pub const ERROR: Level = Level("error", 3);
 }
 
-/// True: a JSON object a line, with `time`, `level`, `msg` and the fields. False: `TIME LEVEL message
-/// key=value …`.
+/// True: a JSON object a line, with `time`, `level`, `msg` and the fields. False: `TIME LEVEL
+/// message key=value …`.
 static QUEUE: OnceLock<(bool, SyncSender<String>)> = OnceLock::new();
 /// Lines that are queued, or being written.
 static PENDING: AtomicUsize = AtomicUsize::new(0);

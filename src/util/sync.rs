@@ -1,11 +1,11 @@
 //! Locks that outlive a panic: a handler that panics is caught, so a poisoned lock says nothing
-//! about the data behind it (SQLite rolled back, and plain values are written in one step). And what
-//! threads share: a fixed number of places, a total of which each holds a part.
+//! about the data behind it (SQLite rolled back, and plain values are written in one step). And
+//! what threads share: a fixed number of places, a total of which each holds a part.
 //!
 //! The order in which locks are taken, and never back: on a connection's thread a permit to hash or
 //! the user's turn, then a link to tiny_http; on a worker and in a command `backup.lock`, a cached
-//! look (at health, at the clock), one connection to SQLite (the writer or a reader, never both), and
-//! last a mutex around a plain value, under which nothing waits.
+//! look (at health, at the clock), one connection to SQLite (the writer or a reader, never both),
+//! and last a mutex around a plain value, under which nothing waits.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -63,8 +63,8 @@ pub fn furnish(user: &User) {
     user.sync_environments(json!([{ "name": "dev", "tier": "development" }])).is(200);
 }
 
-/// A request of every route that writes, of a user who is furnished: method, path, body. Those without
-/// a body of their own get one of one byte, which is read and ignored.
+/// A request of every route that writes, of a user who is furnished: method, path, body. Those
+/// without a body of their own get one of one byte, which is read and ignored.
 pub fn writes() -> Vec<(&'static str, &'static str, Value)> {
     let link = json!({ "project_id": 1, "local_path": "/new", "last_synced_version": 9 });
     let new = json!({ "slug": "new", "name": "new" });

@@ -105,7 +105,8 @@ fn a_server_whose_workers_get_no_more_requests_ends_with_exit_code_1() {
         server.usage_at_rest();
         let socket = private_socket(&server);
         // tiny_http ends its accept loop for good at the first error, such as no free descriptor.
-        // Both listeners hold one for their next connection already; the next is for this one's copy.
+        // Both listeners hold one for their next connection already; the next is for this one's
+        // copy.
         let open = names(server.proc("fd"));
         let mut free = (0..).filter(|fd: &u64| !open.contains(&fd.to_string()));
         let limit = free.nth(2).map(|fd| fd + 1);

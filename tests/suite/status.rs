@@ -26,8 +26,8 @@ fn fact(server: &Server, name: &str, value: Value, days: i64) {
     server.database().execute(sql, values).unwrap();
 }
 
-/// Asserts that there is a line that begins with `!` for each of these, with its words in this order
-/// where `…` stands between them, and that `--json` has the same.
+/// Asserts that there is a line that begins with `!` for each of these, with its words in this
+/// order where `…` stands between them, and that `--json` has the same.
 #[track_caller]
 fn attention(server: &Server, args: &[&str], says: &[&str]) {
     let ran = server.cli(&[&["status"], args].concat());
