@@ -37,7 +37,7 @@ fn verify_tells_a_good_token_from_a_bad_one_and_nobody_signs_up() {
 
 #[test]
 fn a_login_for_the_first_time_and_again() {
-    let (_server, user) = with_user(&[]);
+    let (server, user) = with_user(&[]);
     assert_has(&register(&user, MID), json!({ "machine_id": MID, "user_id": 1 }));
     let keypair = json!({ "public_key": STANDARD.encode(noise(32)),
         "encrypted_private_key": STANDARD.encode(noise(60)),
@@ -63,6 +63,8 @@ fn a_login_for_the_first_time_and_again() {
         assert_eq!(user.post("/api/auth/keypair", &keypair).status, 201, "{time}");
         assert_eq!(user.post("/api/profiles", &profile).is(201)["profile"]["id"], 1, "{time}");
     }
+    let noted = "SELECT count(*) FROM audit_log WHERE event = 'keypair.add'";
+    assert_eq!(server.count(noted), 1, "what changes nothing is no event");
     let stored = user.read("/api/auth/keypair");
     assert_has(&stored, keypair.clone());
     assert!(stored["created_at"].is_string() && stored["key_version"] == 1);

@@ -58,7 +58,14 @@ fn a_link_is_made_changed_and_listed_with_its_project() {
     refused(&user.patch(one, &json!({ "last_synced_version": -1 })), 400, "bad_request");
     refused(&user.patch("/api/machines/other/projects/1", &json!({})), 404, "not_found");
     refused(&user.post(list, &json!({ "project_id": 9 })), 404, "not_found");
+    let other_kind = json!({ "machine_id": "m", "updates": [{ "entity_type": "config",
+        "entity_id": id, "new_last_synced_version": 7 }] });
+    user.post("/api/sync/commit", &other_kind).is(200);
+    assert_eq!(user.read(list)["projects"][0]["last_synced_version"], 1, "of another kind");
     assert_eq!(link(&user, "m", id)["last_synced_version"], 2, "a second link is an update");
+    user.delete("/api/machines/m").is(200);
+    link(&user, "m", id);
+    assert_eq!(user.read("/api/machines")["machines"], json!([]), "only a registration shows it");
     user.delete("/api/projects/1").is(200);
     assert_eq!(user.read(list), json!({ "projects": [] }));
 }

@@ -143,6 +143,8 @@ fn a_jwt_dies_with_the_password_the_user_and_disabling() {
     is_out(&by_jwt);
     by_token.read("/api/machines");
     let again = jwt(&server);
+    server.ok(&["user", "enable", A]);
+    again.read("/api/machines");
     server.ok(&["user", "remove", A, "--yes"]);
     is_out(&again);
     is_out(&by_token);
