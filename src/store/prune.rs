@@ -45,13 +45,13 @@ pub struct Pruned {
 
 /// `?1`: how many newest stay, or 0; `?2`: milliseconds that make a snapshot old, or null; `?3`:
 /// now. Age is counted back from the older of the clock and the newest snapshot, and a snapshot is as
-/// young as the youngest before it: a wrong clock alone makes none old. Without a rule nothing goes.
+/// young as the youngest before it: a wrong clock alone makes none old.
 const CANDIDATES: &str = "SELECT id, size_bytes FROM (
     SELECT id, size_bytes, max(created_at) OVER (ORDER BY id) AS as_of,
            row_number() OVER (PARTITION BY machine_ref ORDER BY id DESC) AS place
       FROM state_snapshots)
    WHERE place > max(?1, 1) AND coalesce(as_of < min(?3,
-     (SELECT created_at FROM state_snapshots ORDER BY id DESC LIMIT 1)) - ?2, ?1 > 0)
+     (SELECT created_at FROM state_snapshots ORDER BY id DESC LIMIT 1)) - ?2, TRUE)
    ORDER BY id";
 
 /// What was soft-deleted before `?1`, with the bytes of its files.
@@ -69,6 +69,7 @@ impl Store {
         let mut pruned = Pruned::default();
         let old_ms = retention.older_than_days.map(|days| i64::from(days) * DAY_MS);
         let values = params![retention.keep, old_ms, now_ms()];
+        // Without a rule nothing goes, and nothing is sorted.
         let list: Vec<(i64, u64)> = match retention.keep > 0 || old_ms.is_some() {
             true => self.db.read(|c| query_rows(c, CANDIDATES, values, |row| row.try_into()))?,
             false => Vec::new(),
