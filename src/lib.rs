@@ -14,7 +14,8 @@
 //! line. It stores encrypted snapshots that it cannot read, and knows users, machines, tokens
 //! and history.
 //!
-//! Rooms, from the top down; each uses only those below it:
+//! Rooms, from the top down; each uses only those below it. (Handlers in `api` and `dialect` use the
+//! types of `app`: request, response, error, representation.)
 //!
 //! ```text
 //! cli       the command line: serve, and what administers a data folder

@@ -77,7 +77,8 @@ fn by_password(app: &App, peer: IpAddr, email: &str, password: &str) -> Result<U
     }
 }
 
-/// Refuses one attempt too many; `ask` only looks, or counts the attempt.
+/// Refuses one attempt too many, and reports it; `ask` only looks, or counts the attempt. `account`
+/// is the address of a login by password, and the token itself, which is no user's address.
 fn unless_throttled(
     app: &App, throttle: &Throttle, peer: IpAddr, account: &str,
     ask: fn(&Throttle, Source, Instant) -> Result<(), Throttled>,

@@ -78,6 +78,8 @@ impl gate::Admission for Admission {
         Ok(upload.write(bytes)?)
     }
 
+    /// A signed-in user waits for a turn at the workers. Who signs in has none yet: the password is
+    /// hashed here, and the worker only issues the JWT.
     fn prepare(&self, ticket: &mut Ticket, body: &[u8]) -> Result<(), Error> {
         if let Some(user) = &ticket.user {
             let busy = || Error::overloaded("too many requests of yours at once; try again");
@@ -144,7 +146,8 @@ impl Admission {
             return Ok((spool, None));
         };
         let (store, user) = (&self.app.store, user.ok_or_else(Error::internal)?);
-        // Where a retry or a condition may be answered, a refusal waits for the transaction.
+        // Where a retry or a condition may be answered, quota and --min-free are asked in the
+        // transaction alone.
         let upload = store.upload(user.id, length, idempotent).inspect_err(|error| {
             store.audit_refusal(Event::of(user, event), error);
         })?;

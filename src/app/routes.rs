@@ -67,6 +67,7 @@ const fn route(
     Route { method, pattern, payload, handler }
 }
 
+/// Its handler pushes with `PushMode::Idempotent`.
 const STATE_UPLOAD: Payload =
     Payload::Upload { field: STATE, raw: true, idempotent: true, event: "snapshot.push" };
 const JSON_STATE: Payload =

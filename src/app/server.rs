@@ -82,11 +82,12 @@ fn respond(app: &App, handoff: &Handoff<Ticket>, mut request: tiny_http::Request
 fn dispatch(
     app: &App, handoff: &Handoff<Ticket>, id: Option<RandomId>, request: &mut tiny_http::Request,
 ) -> HandlerResult {
-    // Without a ticket it did not come through admission.
+    // Without a ticket it did not come through admission: a probe of `Upstream::connect`, say.
     let ticket = id.and_then(|id| lock(handoff).get_mut(&id)?.ticket.take());
     let Some(ticket) = ticket else { return Ok(Response::empty(204)) };
     let target = request.url().to_owned();
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    // The same route as the ticket's, with what stands in its path.
     let found = routes::find(request.method().as_str(), path)?;
     let (route, params) = found.ok_or_else(Error::internal)?;
     let (user, upload) = (ticket.user.as_ref(), ticket.upload);

@@ -1,4 +1,4 @@
-//! Who may come in: passwords, API tokens, JWTs, and the throttle in front of passwords.
+//! Who may come in: passwords, API tokens, JWTs, and the throttle in front of logins.
 
 pub mod jwt;
 pub mod password;

@@ -125,6 +125,7 @@ impl<A: Admission> Connection<'_, A> {
             self.incoming.get_mut().allow(config.body_grace, config.body_grace);
             body = receive(&mut self.incoming, length, spool, store)?;
         }
+        // Only now that it is whole: by this `exchange` knows that nothing of it is unread.
         record.bytes_in = length;
         admission.prepare(&mut ticket, &body)?;
         self.service.upstream.forward(record.id, head, ticket, &body)

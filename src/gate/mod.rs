@@ -1,5 +1,5 @@
 //! The gate: a hardening reverse proxy in front of the application, and the only code that reads
-//! what unauthenticated clients send.
+//! the sockets of clients.
 //!
 //! It accepts connections within fixed bounds, parses heads strictly, asks the application for
 //! admission before a byte of a body is read, spools the body, forwards one canonical request to
@@ -57,8 +57,8 @@ pub trait Admission: Send + Sync + 'static {
     /// Takes the next bytes of the upload.
     fn store(&self, ticket: &mut Self::Ticket, bytes: &[u8]) -> Result<(), Error>;
 
-    /// Gets what a worker must not wait for, once a small body is there. It runs on the
-    /// connection's own thread and may wait.
+    /// Called when the whole body is there, on the connection's own thread: what a worker must
+    /// not wait for is waited for here.
     fn prepare(&self, ticket: &mut Self::Ticket, body: &[u8]) -> Result<(), Error>;
 }
 

@@ -33,9 +33,9 @@ pub type Handoff<T> = Mutex<HashMap<RandomId, Waiting<T>>>;
 pub struct Waiting<T> {
     /// None once a worker has claimed it.
     pub ticket: Option<T>,
-    /// Of the response.
+    /// Left by the worker: why the request is refused.
     pub refusal: Option<Error>,
-    /// Of the response.
+    /// Left by the worker: the file in the response.
     pub file: Option<Attachment>,
 }
 
@@ -76,16 +76,16 @@ impl<T> Upstream<T> {
         let waiting = Waiting { ticket: Some(ticket), refusal: None, file: None };
         lock(&self.handoff).insert(id, waiting);
         let request = [canonical(id, head, body.len()).as_bytes(), body].concat();
-        let again = || open(&self.socket, Duration::from_secs(WORKER_RESPONSE_S));
-        let response = place.value.take().map_or_else(again, Ok).and_then(|mut link| {
+        let reopen = || open(&self.socket, Duration::from_secs(WORKER_RESPONSE_S));
+        let response = place.value.take().map_or_else(reopen, Ok).and_then(|mut link| {
             let response = exchange(&mut link, &request, head.method == "HEAD")?;
             // A link that failed is dropped: what it still carries belongs to nobody.
             place.value = Some(link);
             Ok(response)
         });
         // A ticket that no worker took is dropped, and its guards undo what it held.
-        let waited = lock(&self.handoff).remove(&id);
-        let (refusal, attachment) = waited.map_or((None, None), |it| (it.refusal, it.file));
+        let left = lock(&self.handoff).remove(&id);
+        let (refusal, attachment) = left.map_or((None, None), |left| (left.refusal, left.file));
         response.map(|response| Response { refusal, attachment, ..response }).map_err(|error| {
             // Of `open` alone: nothing listens there.
             if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) {

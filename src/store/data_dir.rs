@@ -296,7 +296,7 @@ impl DataDir {
         self.lock_backup(FlockOperation::LockShared)
     }
 
-    /// Held while files are unlinked; None while a backup copies.
+    /// Held while files are unlinked; None while a backup copies or another process unlinks.
     pub fn lock_for_unlink(&self) -> Result<Option<File>> {
         self.lock_backup(FlockOperation::NonBlockingLockExclusive)
     }

@@ -39,13 +39,15 @@ pub struct Pruned {
     pub bytes: u64,
     /// Files that stay until the next prune, since a backup copies or another prune is at work.
     pub waiting: u64,
-    /// The clock seems wrong: what goes by its age alone stays.
+    /// The clock seems wrong: what was soft-deleted, files of `orphans/` and audit rows stay. Of
+    /// snapshots [`CANDIDATES`] itself takes care.
     pub clock_in_doubt: bool,
 }
 
 /// `?1`: how many newest stay, or 0; `?2`: milliseconds that make a snapshot old, or null; `?3`:
-/// now. Age is counted back from the older of the clock and the newest snapshot, and a snapshot is as
-/// young as the youngest before it: a wrong clock alone makes none old.
+/// now. Age is counted back from the older of the clock and the newest snapshot, and a snapshot is
+/// as young as the youngest before it: a wrong clock alone makes none old. Only where a snapshot was
+/// pushed under a clock that stood ahead, and prune runs under it too, do both stand ahead.
 const CANDIDATES: &str = "SELECT id, size_bytes FROM (
     SELECT id, size_bytes, max(created_at) OVER (ORDER BY id) AS as_of,
            row_number() OVER (PARTITION BY machine_ref ORDER BY id DESC) AS place
@@ -54,7 +56,8 @@ const CANDIDATES: &str = "SELECT id, size_bytes FROM (
      (SELECT created_at FROM state_snapshots ORDER BY id DESC LIMIT 1)) - ?2, TRUE)
    ORDER BY id";
 
-/// What was soft-deleted before `?1`, with the bytes of its files.
+/// How much was soft-deleted before `?1`; the bytes of its files and of those that wait to be
+/// unlinked.
 const SOFT_DELETED: &str = "SELECT
     (SELECT count(*) FROM entities WHERE deleted_at < ?1)
       + (SELECT count(*) FROM environments WHERE deleted_at < ?1),

@@ -86,10 +86,10 @@ impl Store {
         &self, user: &User, machine: &MachineId, body: &PushBody, mode: &PushMode, upload: Upload,
     ) -> Result<(Snapshot, bool)> {
         let of_machine = Selector { machine: Some(machine.clone()), ..Selector::default() };
-        // Bytes are stored once more where the newest file of the same ones is damaged, not
-        // acknowledged as they are. Looked at before the transaction, which must not wait for a
-        // file to be read. A snapshot that becomes the newest between the two was synced by another
-        // push a moment ago: it is taken as whole.
+        // If the machine's newest file has these bytes but is damaged, a retry is stored anew, not
+        // answered with it. Its digest is compared before the transaction, which must not wait for
+        // a file to be read. A snapshot that becomes the newest between the two was synced by
+        // another push a moment ago: it is taken as whole.
         let before = self.db.read(|c| newest(c, user.id, &of_machine))?;
         let same = before.filter(|newest| newest.blob.digest == upload.digest());
         let damaged = same.filter(|same| self.open_snapshot(same).is_err()).map(|same| same.id);
@@ -102,16 +102,17 @@ impl Store {
                                 WHERE user_id = ?1 AND machine_id = ?2 AND hidden_at IS NULL";
                     let known = query_opt(tx, sql, params![user.id, machine], |row| row.get(0))?;
                     let machine_ref = known.ok_or_else(not_registered)?;
-                    // The order of these questions is part of the contract.
+                    // In this order (docs/api.md): a retry is answered before the condition is asked.
                     if let Some(newest) = newest(tx, user.id, &of_machine)?
                         && newest.blob.digest == blob.digest
                         && damaged != Some(newest.id)
                     {
                         return Ok((newest, false));
                     }
+                    // The condition is about the user's newest snapshot, of whichever machine.
                     let newest = newest(tx, user.id, &Selector::default())?;
-                    let newest = newest.map(|newest| newest.blob.digest.to_string());
-                    if !condition.holds(newest.as_deref()) {
+                    let digest = newest.map(|newest| newest.blob.digest.to_string());
+                    if !condition.holds(digest.as_deref()) {
                         return Err(precondition_failed());
                     }
                     machine_ref

@@ -66,10 +66,11 @@ impl Store {
         Ok(file)
     }
 
-    /// Makes an upload durable, then runs the transaction that names it, or returns false and does
-    /// not: then the file is removed, as where it fails. `push` is noted where there is no room.
+    /// Makes an upload durable, then runs the transaction whose row names it. `work` returns false
+    /// where it needed no file (a retry). Then, and where the transaction fails, the file is
+    /// unlinked, unless the commit is in doubt. `event` is noted where there is no room.
     pub(super) fn store_blob<T>(
-        &self, user: &User, upload: Upload, push: Event,
+        &self, user: &User, upload: Upload, event: Event,
         work: impl FnOnce(&Transaction<'_>, Blob) -> Result<(T, bool)>,
     ) -> Result<(T, bool)> {
         if lock(&self.in_doubt).len() >= IN_DOUBT_MAX {
@@ -78,16 +79,16 @@ impl Store {
             ));
         }
         let done = upload.place().and_then(|blob| {
-            let done = self.write_as(user, |tx| work(tx, blob));
-            match &done {
+            let committed = self.write_as(user, |tx| work(tx, blob));
+            match &committed {
                 Ok((_, true)) => {}
                 // Its row may be read from the log after a crash.
                 Err(error) if error.in_doubt => lock(&self.in_doubt).push(blob.file),
                 Ok((_, false)) | Err(_) => self.unlink_placed(blob.file),
             }
-            done
+            committed
         });
-        done.inspect_err(|error| self.audit_refusal(push, error))
+        done.inspect_err(|error| self.audit_refusal(event, error))
     }
 
     /// Runs `work` in a transaction; when this returns Ok, it is on disk.
@@ -97,12 +98,12 @@ impl Store {
         let value = self.db.write(|tx| {
             let value = work(tx)?;
             if !in_doubt.is_empty() {
-                // A transaction that changed nothing would write no log.
+                // A transaction that changed nothing would write nothing to the WAL.
                 note(tx, Fact::IN_DOUBT, &json!({ "files": in_doubt.len() }))?;
             }
             Ok(value)
         })?;
-        // This good commit has overwritten in the log what earlier failed ones left there: now the
+        // This good commit has overwritten in the WAL what earlier failed ones left there: now the
         // database itself tells whether their rows are there.
         for file in in_doubt {
             match self.has_row(file) {

@@ -24,7 +24,8 @@ impl Store {
     ) -> Result<T> {
         self.write(|tx| {
             confirm(tx, user)?;
-            // Where no file of one byte would fit, no row is added either.
+            // Where no file of one byte would fit, no row is added either. Asked before `work`, which
+            // takes room itself. (Triggers of schema.sql keep `text_bytes`.)
             let room = self.check_room(tx, user.id, 1);
             let sql = "SELECT text_bytes FROM users WHERE id = ?1";
             let before: u64 = query_scalar(tx, sql, [user.id])?;
