@@ -49,7 +49,7 @@ impl Response {
 
     /// A body that is too long to wait in memory goes to a file.
     pub fn spool(self, app: &App, user_id: Option<i64>) -> HandlerResult {
-        if self.attachment.is_some() {
+        if self.attachment.is_some() || self.body.len() <= RESPONSE_MEMORY_BYTES_MAX {
             return Ok(self);
         }
         let mut out = BodyWriter::new(app, user_id);

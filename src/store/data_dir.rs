@@ -175,6 +175,14 @@ impl DataDir {
         }
     }
 
+    /// Runs `work`, which makes room or only opens. Where the disk is so full that not even the log
+    /// of the database, or its index, has room, the reserve is given up, and `work` runs again.
+    pub fn with_reserve<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
+        let done = work();
+        let full = done.as_ref().is_err_and(|e| e.kind == super::ErrorKind::DiskFull);
+        if full && self.root.unlink(RESERVE)? { work() } else { done }
+    }
+
     /// Removes `snapshots/` with all files that are ours.
     pub fn remove_stored(&self) -> Result<()> {
         self.each_shard(|shard_name, shard, names| {

@@ -88,8 +88,9 @@ impl Store {
             let sql = "UPDATE entities SET deleted_at = ?4, is_default = 0
                 WHERE user_id = ?1 AND kind = ?2 AND slug = ?3 AND deleted_at IS NULL
                   AND current_version = 0 AND wrapped_dek IS NOT NULL";
-            execute(tx, sql, params![user.id, kind, new.slug, now])?;
-            purge(tx, "entities", user)?;
+            if execute(tx, sql, params![user.id, kind, new.slug, now])? > 0 {
+                purge(tx, "entities", user)?;
+            }
             let is_default = kind == "profile" && new.is_default == Some(true);
             let sql = "UPDATE entities SET is_default = 0 WHERE user_id = ?1 AND kind = ?2 AND ?3";
             execute(tx, sql, params![user.id, kind, is_default])?;
@@ -132,14 +133,16 @@ impl Store {
     /// Marks an entity deleted. Row and files stay until they are pruned, or until so many were
     /// deleted after it.
     pub fn delete_entity(&self, target: Target<'_>) -> Result<()> {
-        self.write_to(target, |tx| {
+        let purged = self.write_to(target, |tx| {
             let sql = "UPDATE entities SET deleted_at = ?3, is_default = 0
                         WHERE user_id = ?1 AND id = ?2";
             execute(tx, sql, [target.user.id, target.id, now_ms()])?;
             self.audit(tx, Event::of(target.user, "entity.remove").subject(target.id))?;
             purge(tx, "entities", target.user)
         })?;
-        self.unlink_a_few();
+        if purged > 0 {
+            self.unlink_a_few();
+        }
         Ok(())
     }
 
@@ -225,14 +228,15 @@ fn find(connection: &Connection, target: Target<'_>) -> Result<String> {
     query_one(connection, target.kind, sql, values, |row| row.get(0))
 }
 
-/// Deletes the rows of those deleted longest ago where a user has too many in this table.
-pub(super) fn purge(tx: &Transaction<'_>, table: &str, user: &User) -> Result<()> {
+/// Deletes the rows of those deleted longest ago where a user has too many in this table, and
+/// says how many those were.
+pub(super) fn purge(tx: &Transaction<'_>, table: &str, user: &User) -> Result<usize> {
     let sql = format!(
         "DELETE FROM {table} WHERE id IN (SELECT id FROM {table}
           WHERE user_id = ?1 AND deleted_at IS NOT NULL
           ORDER BY deleted_at DESC, id DESC LIMIT -1 OFFSET ?2)"
     );
-    execute(tx, &sql, [user.id, DELETED_ROWS_MAX]).map(drop)
+    execute(tx, &sql, [user.id, DELETED_ROWS_MAX])
 }
 
 /// Another live entity has the slug. The released client looks for "already exists".

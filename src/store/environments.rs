@@ -54,7 +54,9 @@ impl Store {
             let added = live()? - before;
             let changed = written - added;
             let deleted = execute(tx, delete, params![user.id, now, list, delete_missing])?;
-            purge(tx, "environments", user)?;
+            if deleted > 0 {
+                purge(tx, "environments", user)?;
+            }
             if written + deleted == 0 {
                 return Ok(());
             }

@@ -45,7 +45,7 @@ use crate::util::log;
 use crate::util::types::RandomId;
 use audit::Event;
 use blobs::VerifiedCache;
-use data_dir::{DataDir, RESERVE};
+use data_dir::DataDir;
 use db::Database;
 use health::HealthCache;
 use pending::Pending;
@@ -100,13 +100,7 @@ impl Store {
     /// Opens an existing data folder for a command that changes it; a server may run on it.
     pub fn open(root: &Path) -> Result<Store> {
         let data = DataDir::open(root)?;
-        let db = match Database::open(&data) {
-            // Not even the index of its log has room.
-            Err(e) if e.kind == ErrorKind::DiskFull && data.root.unlink(RESERVE)? => {
-                Database::open(&data)?
-            }
-            opened => opened?,
-        };
+        let db = data.with_reserve(|| Database::open(&data))?;
         Ok(Store::with(data, db))
     }
 

@@ -5,9 +5,9 @@ use serde_json::json;
 
 use super::Store;
 use super::audit::Event;
-use super::data_dir::{ORPHANS, RESERVE};
+use super::data_dir::ORPHANS;
 use super::db::{execute, query_one, query_rows, query_scalar};
-use super::error::{ErrorKind, Result};
+use super::error::Result;
 use crate::util::limits::{DELETED_DAYS, KEEP_ROWS, PRUNE_ROWS};
 use crate::util::log;
 use crate::util::time::{DAY_MS, now_ms};
@@ -193,17 +193,11 @@ impl Store {
         self.data.shard(file)?.unlink(&file.to_string())
     }
 
-    /// Runs `work`, which makes room, in a transaction; where the disk is so full that not even its
-    /// log has room, the reserve is given up for that.
+    /// Runs `work`, which makes room, in a transaction, with the reserve where that is needed.
     pub(super) fn write_with_reserve<T>(
         &self, work: impl Fn(&Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
-        match self.write(&work) {
-            Err(e) if e.kind == ErrorKind::DiskFull && self.data.root.unlink(RESERVE)? => {
-                self.write(work)
-            }
-            done => done,
-        }
+        self.data.with_reserve(|| self.write(&work))
     }
 }
 

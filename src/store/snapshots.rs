@@ -86,13 +86,10 @@ impl Store {
         &self, user: &User, machine: &MachineId, body: &PushBody, mode: &PushMode, upload: Upload,
     ) -> Result<(Snapshot, bool)> {
         let of_machine = Selector { machine: Some(machine.clone()), ..Selector::default() };
-        // If the machine's newest file has these bytes but is damaged, a retry is stored anew, not
-        // answered with it. Its digest is compared before the transaction, which must not wait for
-        // a file to be read. A snapshot that becomes the newest between the two was synced by
-        // another push a moment ago: it is taken as whole.
-        let before = self.db.read(|c| newest(c, user.id, &of_machine))?;
-        let same = before.filter(|newest| newest.blob.digest == upload.digest());
-        let damaged = same.filter(|same| self.open_snapshot(same).is_err()).map(|same| same.id);
+        let damaged = match mode {
+            PushMode::Idempotent(_) => self.damaged_newest(user, &of_machine, &upload)?,
+            PushMode::Append => None,
+        };
         let event = || Event::of(user, "snapshot.push").machine(machine);
         let done = self.store_blob(user, upload, event(), |tx, blob| {
             let machine_ref = match mode {
@@ -139,6 +136,18 @@ impl Store {
             self.unlink_a_few();
         }
         Ok(done)
+    }
+
+    /// The machine's newest snapshot, if it has the bytes of this upload but its file is damaged: a
+    /// retry is then stored anew, not answered with it. Its digest is compared before the
+    /// transaction, which must not wait for a file to be read. A snapshot that becomes the newest
+    /// between the two was synced by another push a moment ago: it is taken as whole.
+    fn damaged_newest(
+        &self, user: &User, of_machine: &Selector, upload: &Upload,
+    ) -> Result<Option<i64>> {
+        let newest = self.db.read(|c| newest(c, user.id, of_machine))?;
+        let same = newest.filter(|newest| newest.blob.digest == upload.digest());
+        Ok(same.filter(|same| self.open_snapshot(same).is_err()).map(|same| same.id))
     }
 
     /// Deletes what is beyond the newest `--keep` of a machine; of many only some, so that no push

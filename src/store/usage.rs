@@ -13,7 +13,11 @@ impl Store {
     /// Bytes that a user has stored and may store at most (None: no limit), and how many snapshots
     /// there are among them.
     pub fn usage(&self, user_id: i64) -> Result<(u64, Option<u64>, u64)> {
-        self.db.read(|c| self.usage_in(c, user_id))
+        self.db.read(|c| {
+            let (stored, allowed) = self.usage_in(c, user_id)?;
+            let sql = "SELECT coalesce(sum(snapshot_count), 0) FROM machines WHERE user_id = ?1";
+            Ok((stored, allowed, query_scalar(c, sql, [user_id])?))
+        })
     }
 
     /// Runs the transaction of a user's request. The credential is asked again in it: one that was
@@ -52,16 +56,15 @@ impl Store {
     pub(super) fn check_room(
         &self, connection: &Connection, user_id: i64, size: u64,
     ) -> Result<()> {
-        let (stored, allowed, _) = self.usage_in(connection, user_id)?;
+        let (stored, allowed) = self.usage_in(connection, user_id)?;
         match allowed.filter(|allowed| stored.saturating_add(size) > *allowed) {
             Some(allowed) => Err(StoreError::over_quota(stored, allowed)),
             None => self.policy.check_free(self.free_bytes()?),
         }
     }
 
-    fn usage_in(&self, connection: &Connection, user_id: i64) -> Result<(u64, Option<u64>, u64)> {
-        let sql = "SELECT stored_bytes, nullif(coalesce(quota_bytes, ?2), 0),
-                      (SELECT coalesce(sum(snapshot_count), 0) FROM machines WHERE user_id = ?1)
+    fn usage_in(&self, connection: &Connection, user_id: i64) -> Result<(u64, Option<u64>)> {
+        let sql = "SELECT stored_bytes, nullif(coalesce(quota_bytes, ?2), 0)
                      FROM users WHERE id = ?1";
         let values = params![user_id, self.policy.quota_bytes];
         query_one(connection, "user", sql, values, |row| row.try_into())

@@ -2,9 +2,9 @@
 //! so that a reader that does not read delays nobody. Nothing secret is ever handed to it.
 
 use std::io::Write;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
@@ -87,12 +87,12 @@ pub fn install_panic_hook() {
     }));
 }
 
+/// Standard error goes to systemd's journal; asked once, not for each line.
+static TO_JOURNAL: LazyLock<bool> = LazyLock::new(|| std::env::var_os("JOURNAL_STREAM").is_some());
+
 /// Where a line begins: with systemd's journal behind standard error, by its priority.
 pub fn priority(level: Level) -> String {
-    match std::env::var_os("JOURNAL_STREAM") {
-        Some(_) => format!("<{}>", level.1),
-        None => String::new(),
-    }
+    if *TO_JOURNAL { format!("<{}>", level.1) } else { String::new() }
 }
 
 fn text_line(level: Level, msg: &str, fields: &[(&str, Value)]) -> String {

@@ -52,8 +52,14 @@ impl Drop for Share {
 
 /// A fixed number of places, each with a thing in it, at the latest from its first use.
 pub struct Pool<T> {
-    free: Mutex<Vec<Option<T>>>,
+    places: Mutex<Places<T>>,
     freed: Condvar,
+}
+
+struct Places<T> {
+    free: Vec<Option<T>>,
+    /// Threads that wait for one.
+    waiting: usize,
 }
 
 /// A taken place; free again on drop, in a panic too.
@@ -66,22 +72,31 @@ pub struct PoolGuard<T> {
 impl<T> Pool<T> {
     /// All places are free.
     pub fn new(places: impl IntoIterator<Item = Option<T>>) -> Arc<Pool<T>> {
-        let free = Mutex::new(places.into_iter().collect());
-        Arc::new(Pool { free, freed: Condvar::new() })
+        let places = Mutex::new(Places { free: places.into_iter().collect(), waiting: 0 });
+        Arc::new(Pool { places, freed: Condvar::new() })
     }
 
     /// A place, the one used last first; None if none came free within `wait`.
     pub fn take(self: &Arc<Self>, wait: Duration) -> Option<PoolGuard<T>> {
-        let waited = self.freed.wait_timeout_while(lock(&self.free), wait, |free| free.is_empty());
-        let value = waited.unwrap_or_else(PoisonError::into_inner).0.pop()?;
+        let mut places = lock(&self.places);
+        places.waiting += 1;
+        let waited = self.freed.wait_timeout_while(places, wait, |places| places.free.is_empty());
+        let mut places = waited.unwrap_or_else(PoisonError::into_inner).0;
+        places.waiting -= 1;
+        let value = places.free.pop()?;
         Some(PoolGuard { pool: Arc::clone(self), value })
     }
 }
 
 impl<T> Drop for PoolGuard<T> {
     fn drop(&mut self) {
-        lock(&self.pool.free).push(self.value.take());
-        self.pool.freed.notify_one();
+        let mut places = lock(&self.pool.places);
+        places.free.push(self.value.take());
+        // Waking is a system call even where nobody waits.
+        if places.waiting > 0 {
+            drop(places);
+            self.pool.freed.notify_one();
+        }
     }
 }
 
