@@ -80,8 +80,8 @@ pub fn history(app: &App, request: &Request, user: &User) -> HandlerResult {
     let limit = request.query.one("limit")?.map_or(Ok(HISTORY_PAGE_ROWS), limit)?;
     let (machine, before) = (request.query.parsed("machine_id")?, request.query.id("before")?);
     let which = Selector { id: None, machine, before };
-    let (snapshots, next) = app.store.history(user.id, &which, limit)?;
-    let list = |sink: RowSink<'_>| snapshots.iter().try_for_each(|one| sink(&one.row));
+    let (rows, next) = app.store.history(user.id, &which, limit)?;
+    let list = |sink: RowSink<'_>| rows.iter().try_for_each(|row| sink(row));
     app.rows_and(user, "snapshots", list, &format!(",\"next_before\":{}", json!(next)))
 }
 

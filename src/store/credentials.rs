@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, Row, ToSql, params};
 
 use super::Store;
 use super::db::query_opt;
@@ -48,19 +48,17 @@ impl User {
 impl Store {
     /// Who holds this API token. Its use is noted, later and in a batch.
     pub fn user_by_token(&self, digest: Digest) -> Result<User> {
-        let sql = "SELECT user_id, id, last_used_at FROM api_tokens WHERE digest = ?1";
-        self.db.read(|c| {
-            let found = query_opt(c, sql, [digest.0], |row| row.try_into())?;
-            let (id, token, last_used_at) = found.ok_or_else(unknown)?;
-            let user = find(c, id, None, Some(token))?;
+        let (user, last_used_at) = self.db.read(|c| find(c, BY_DIGEST, digest.0, None, None))?;
+        if let Some(token) = user.token_id {
             self.token_used(token, last_used_at);
-            Ok(user)
-        })
+        }
+        Ok(user)
     }
 
     /// Who holds a JWT of these claims.
     pub fn user_by_claims(&self, id: i64, generation: i64, token: Option<i64>) -> Result<User> {
-        self.db.read(|c| find(c, id, Some(generation), token))
+        let (user, _) = self.db.read(|c| find(c, BY_ID, id, Some(generation), token))?;
+        Ok(user)
     }
 
     /// What a login by password needs: whom it would sign in, and the argon2id PHC string
@@ -75,34 +73,40 @@ impl Store {
 /// Whether the credential behind this user still counts.
 pub(super) fn confirm(connection: &Connection, user: &User) -> Result<()> {
     let generation = user.has_jwt.then_some(user.generation);
-    find(connection, user.id, generation, user.token_id).map(drop)
+    find(connection, BY_ID, user.id, generation, user.token_id).map(drop)
 }
 
+/// Where a user is looked for, and which API token is beside them: `?1` is its digest.
+const BY_DIGEST: &str = "api_tokens t JOIN users u ON u.id = t.user_id WHERE t.digest = ?1";
+/// `?1` is the id of a user, `?3` that of the API token.
+const BY_ID: &str =
+    "users u LEFT JOIN api_tokens t ON t.id = ?3 AND t.user_id = u.id WHERE u.id = ?1";
+
 /// The user if a credential counts: of this generation where it is a JWT, and with this API token
-/// where it is one or was traded for one.
+/// where it is one or was traded for one. And when that token was last used.
 fn find(
-    connection: &Connection, id: i64, generation: Option<i64>, token_id: Option<i64>,
-) -> Result<User> {
-    let sql = "SELECT u.id, u.email, u.generation, t.expires_at, u.disabled_at IS NOT NULL,
-                      coalesce(?2 <> u.generation, FALSE)
-                      OR (?3 IS NOT NULL AND (t.id IS NULL OR t.revoked_at IS NOT NULL))
-                 FROM users u LEFT JOIN api_tokens t ON t.id = ?3 AND t.user_id = u.id
-                WHERE u.id = ?1";
-    let found = query_opt(connection, sql, params![id, generation, token_id], |row| {
-        let (has_jwt, token_expires_at) = (generation.is_some(), row.get(3)?);
+    connection: &Connection, source: &str, key: impl ToSql, generation: Option<i64>,
+    token_id: Option<i64>,
+) -> Result<(User, Option<i64>)> {
+    let sql = format!(
+        "SELECT u.id, u.email, u.generation, t.id, t.expires_at, t.last_used_at,
+                u.disabled_at IS NOT NULL,
+                coalesce(?2 <> u.generation, FALSE) OR t.revoked_at IS NOT NULL
+                OR (?3 IS NOT NULL AND t.id IS NULL) FROM {source}"
+    );
+    let found = query_opt(connection, &sql, params![key, generation, token_id], |row| {
+        let (has_jwt, token_id, token_expires_at) =
+            (generation.is_some(), row.get(3)?, row.get(4)?);
         let user = User { has_jwt, token_id, token_expires_at, ..User::from_row(row)? };
-        Ok((user, row.get(4)?, row.get(5)?))
+        Ok((user, row.get(5)?, row.get(6)?, row.get(7)?))
     })?;
-    let (user, disabled, revoked) = found.ok_or_else(unknown)?;
+    let unknown = || StoreError::unauthorized("unknown");
+    let (user, last_used_at, disabled, revoked) = found.ok_or_else(unknown)?;
     let expired = user.token_expires_at.is_some_and(|at| at <= now_ms());
     match (disabled, revoked, expired) {
-        (false, false, false) => Ok(user),
+        (false, false, false) => Ok((user, last_used_at)),
         (true, ..) => Err(StoreError::unauthorized("disabled")),
         (_, true, _) => Err(StoreError::unauthorized("revoked")),
         _ => Err(StoreError::unauthorized("expired")),
     }
-}
-
-fn unknown() -> StoreError {
-    StoreError::unauthorized("unknown")
 }

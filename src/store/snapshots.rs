@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, Row, Transaction, params};
 use serde::Deserialize;
 
 use super::audit::Event;
@@ -176,16 +176,18 @@ impl Store {
         self.open_blob(snapshot.blob, StoreError::no_snapshot())
     }
 
-    /// At most `limit` snapshots of the history, newest first, and below which id the next page is.
+    /// At most `limit` rows of the history, newest first, and below which id the next page is.
     pub fn history(
         &self, user: i64, which: &Selector, limit: usize,
-    ) -> Result<(Vec<Snapshot>, Option<i64>)> {
+    ) -> Result<(Vec<String>, Option<i64>)> {
         // One more than asked for tells whether there is a next page.
-        let mut found = self.db.read(|c| select(c, user, which, limit + 1))?;
+        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        let mut found: Vec<(i64, String)> =
+            self.db.read(|c| select(c, user, which, limit + 1, read))?;
         let more = found.len() > limit;
         found.truncate(limit);
-        let next = found.last().filter(|_| more).map(|last| last.id);
-        Ok((found, next))
+        let next = found.last().filter(|_| more).map(|(last, _)| *last);
+        Ok((found.into_iter().map(|(_, row)| row).collect(), next))
     }
 }
 
@@ -201,30 +203,32 @@ fn precondition_failed() -> StoreError {
 
 /// The newest of a user's snapshots that match.
 fn newest(connection: &Connection, user: i64, which: &Selector) -> Result<Option<Snapshot>> {
-    Ok(select(connection, user, which, 1)?.pop())
+    let found = select(connection, user, which, 1, |row| {
+        let (id, json, machine_id) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(Snapshot { id, machine_id, blob: Blob::from_row(row, 3)?, row: json })
+    });
+    Ok(found?.pop())
 }
 
 /// A user's snapshots that match, newest first, at most `limit`.
-fn select(
+fn select<T>(
     connection: &Connection, user: i64, which: &Selector, limit: usize,
-) -> Result<Vec<Snapshot>> {
+    read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Vec<T>> {
     // The indexed column first. The `+` keeps SQLite from choosing the larger index.
     let machine = match which.machine {
         None => "user_id = ?1 AND ?2 IS NULL",
         Some(_) => "machine_ref = (SELECT id FROM machines WHERE user_id = ?1 AND machine_id = ?2)",
     };
     let sql = format!(
-        "SELECT id, machine_id, file, size_bytes, sha256, row FROM snapshot_rows
+        "SELECT id, row, machine_id, file, size_bytes, sha256 FROM snapshot_rows
           WHERE {machine} AND +user_id = ?1
             AND id BETWEEN coalesce(?3, 0) AND coalesce(?3, ?4 - 1, {})
           ORDER BY id DESC LIMIT ?5",
         i64::MAX
     );
     let values = params![user, which.machine, which.id, which.before, limit];
-    query_rows(connection, &sql, values, |row| {
-        let (id, machine_id, json) = (row.get(0)?, row.get(1)?, row.get(5)?);
-        Ok(Snapshot { id, machine_id, blob: Blob::from_row(row, 2)?, row: json })
-    })
+    query_rows(connection, &sql, values, read)
 }
 
 impl Condition {
