@@ -14,13 +14,13 @@
 //! line. It stores encrypted snapshots that it cannot read, and knows users, machines, tokens
 //! and history.
 //!
-//! Rooms, from the top down; each uses only those below it. (Handlers in `api` and `dialect` use the
-//! types of `app`: request, response, error, representation.)
+//! Rooms, from the top down; each uses only those below it. (Handlers in `api` and `compat` use
+//! the types of `app`: request, response, error.)
 //!
 //! ```text
 //! cli       the command line: serve, and what administers a data folder
 //! app       tiny_http and its workers, the table of routes, admission, request and response
-//! api       the six endpoints          dialect: the routes of the released command line
+//! api       the six endpoints          compat: what released command lines call beside them
 //! auth      passwords, API tokens, JWTs, throttle
 //! store     all SQL and all files      gate: the hardening reverse proxy in front of tiny_http
 //! util      bounds, checked values, clocks, locks, the log, counters
@@ -30,7 +30,7 @@ mod api;
 mod app;
 mod auth;
 pub mod cli;
-mod dialect;
+mod compat;
 mod gate;
 mod store;
 mod util;
@@ -38,7 +38,7 @@ mod util;
 /// What the fuzz targets and the benchmark link; not an interface to build on.
 #[doc(hidden)]
 pub mod fuzzing {
-    pub use crate::app::representation::{parse_tags, wants_bytes};
+    pub use crate::app::headers::{parse_tags, wants_bytes};
     pub use crate::auth::jwt::JwtKey;
     pub use crate::auth::password::{permit, verify_with};
     pub use crate::cli::read_serve_arguments;

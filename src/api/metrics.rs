@@ -36,14 +36,14 @@ pub fn metrics(app: &App, _request: &Request) -> HandlerResult {
 
     // What commands left behind; 0: never.
     for (name, help, moment) in [
-        ("backup", "When the last good backup was made.", store.noted(Fact::GOOD_BACKUP, "at")?),
-        ("check", "When the last check ended.", store.noted(Fact::CHECK, "at")?),
+        ("backup", "When the last good backup was made.", store.fact(Fact::GOOD_BACKUP, "at")?),
+        ("check", "When the last check ended.", store.fact(Fact::CHECK, "at")?),
         ("offsite", "When the last off-site copy was made.", store.last_offsite()?),
     ] {
         let name = format!("configsync_last_{name}_timestamp_seconds");
         out.gauge(&name, help, moment.unwrap_or(0) as f64 / 1000.0);
     }
-    let found = store.noted(Fact::CHECK, "damaged")?.unwrap_or(0);
+    let found = store.fact(Fact::CHECK, "damaged")?.unwrap_or(0);
     let help = "Snapshots that the last check found damaged.";
     out.gauge("configsync_damaged_snapshots", help, found);
 

@@ -45,7 +45,7 @@ pub struct Ticket {
     /// The body, on routes that take a file.
     pub upload: Option<Upload>,
     /// The user's turn at the workers, until the handler has ended.
-    _turn: Option<PoolGuard<()>>,
+    _permit: Option<PoolGuard<()>>,
 }
 
 impl gate::Admission for Admission {
@@ -70,7 +70,7 @@ impl gate::Admission for Admission {
         };
         record.user = user.as_ref().map(|user| user.id);
         let (spool, upload) = self.spool(route, head, user.as_ref())?;
-        Ok((spool, Ticket { route, peer: client.address, user, upload, _turn: None }))
+        Ok((spool, Ticket { route, peer: client.address, user, upload, _permit: None }))
     }
 
     fn store(&self, ticket: &mut Ticket, bytes: &[u8]) -> Result<(), Error> {
@@ -83,7 +83,7 @@ impl gate::Admission for Admission {
     fn prepare(&self, ticket: &mut Ticket, body: &[u8]) -> Result<(), Error> {
         if let Some(user) = &ticket.user {
             let busy = || Error::overloaded("too many requests of yours at once; try again");
-            ticket._turn = Some(self.app.turns.take(user.id).ok_or_else(busy)?);
+            ticket._permit = Some(self.app.user_limit.take(user.id).ok_or_else(busy)?);
         }
         if matches!(ticket.route.handler, Handler::Login(_)) {
             ticket.user = Some(login::authenticate(&self.app, ticket.peer, body)?);
@@ -142,13 +142,13 @@ impl Admission {
         if length > bound {
             return Err(Error::too_large(bound, " of this route, below --max-body"));
         }
-        let Payload::Upload { idempotent, event, .. } = route.payload else {
+        let Payload::Upload { may_be_retry, event, .. } = route.payload else {
             return Ok((spool, None));
         };
         let (store, user) = (&self.app.store, user.ok_or_else(Error::internal)?);
         // Where a retry or a condition may be answered, quota and --min-free are asked in the
         // transaction alone.
-        let upload = store.upload(user.id, length, idempotent).inspect_err(|error| {
+        let upload = store.upload(user.id, length, may_be_retry).inspect_err(|error| {
             store.audit_refusal(Event::of(user, event), error);
         })?;
         Ok((spool, Some(upload)))

@@ -3,12 +3,12 @@
 
 pub mod admission;
 pub mod error;
-pub mod representation;
+pub mod headers;
 pub mod request;
 pub mod response;
 pub mod routes;
 pub mod server;
-pub mod turns;
+pub mod user_limit;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ use crate::gate::Config;
 use crate::store::{Policy, Store};
 use crate::util::metrics::Metrics;
 use crate::util::types::Email;
-use turns::Turns;
+use user_limit::UserLimit;
 
 /// What a handler returns.
 pub type HandlerResult = Result<Response, Error>;
@@ -45,7 +45,7 @@ pub struct App {
     /// Bytes of responses that wait in files for their readers, by user; None has those of all who
     /// are not signed in.
     pub response_bytes: Mutex<HashMap<Option<i64>, Arc<AtomicU64>>>,
-    pub turns: Turns,
+    pub user_limit: UserLimit,
     pub metrics: Arc<Metrics>,
     pub settings: Settings,
 }

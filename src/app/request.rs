@@ -3,10 +3,10 @@
 use serde::de::DeserializeOwned;
 
 use super::Error;
-use super::representation::parse_tags;
+use super::headers::parse_tags;
 use crate::gate::json::check_nesting;
 use crate::store::snapshots::Condition;
-use crate::util::types::{Rule, digits};
+use crate::util::types::{Violation, digits};
 
 /// A request, received whole.
 pub struct Request {
@@ -52,13 +52,13 @@ impl Request {
     }
 
     /// A path segment that is a value of this type.
-    pub fn param_as<T: TryFrom<String, Error = Rule>>(&self, n: usize) -> Result<T, Error> {
+    pub fn param_as<T: TryFrom<String, Error = Violation>>(&self, n: usize) -> Result<T, Error> {
         checked("a part of the path", self.param(n))
     }
 }
 
 /// A text as a value of this type, or its rule after what the text is.
-fn checked<T: TryFrom<String, Error = Rule>>(what: &str, text: &str) -> Result<T, Error> {
+fn checked<T: TryFrom<String, Error = Violation>>(what: &str, text: &str) -> Result<T, Error> {
     T::try_from(text.to_owned()).map_err(|rule| Error::malformed(format!("{what} {rule}")))
 }
 
@@ -118,7 +118,9 @@ impl Query {
     }
 
     /// The value of a name as a value of this type.
-    pub fn parsed<T: TryFrom<String, Error = Rule>>(&self, name: &str) -> Result<Option<T>, Error> {
+    pub fn parsed<T: TryFrom<String, Error = Violation>>(
+        &self, name: &str,
+    ) -> Result<Option<T>, Error> {
         self.one(name)?.map(|text| checked(name, text)).transpose()
     }
 

@@ -5,9 +5,9 @@ use crate::api::snapshots::STATE;
 use crate::api::{health, login, machines, metrics, page, snapshots, usage};
 use crate::app::request::percent_decode;
 use crate::app::{App, Error, HandlerResult, Request};
-use crate::dialect::entities::CIPHERTEXT;
-use crate::dialect::legacy::EMPTY_LISTS;
-use crate::dialect::{entities, legacy, links, variables};
+use crate::compat::entities::CIPHERTEXT;
+use crate::compat::legacy::EMPTY_LISTS;
+use crate::compat::{entities, legacy, links, variables};
 use crate::store::entities::KINDS;
 use crate::store::{Upload, User};
 use crate::util::types::MachineId;
@@ -29,7 +29,7 @@ pub enum Payload {
         /// `application/octet-stream` is taken too.
         raw: bool,
         /// It may repeat the newest snapshot, which stores nothing.
-        idempotent: bool,
+        may_be_retry: bool,
         /// What the audit calls it.
         event: &'static str,
     },
@@ -69,11 +69,11 @@ const fn route(
 
 /// Its handler pushes with `PushMode::Idempotent`.
 const STATE_UPLOAD: Payload =
-    Payload::Upload { field: STATE, raw: true, idempotent: true, event: "snapshot.push" };
+    Payload::Upload { field: STATE, raw: true, may_be_retry: true, event: "snapshot.push" };
 const JSON_STATE: Payload =
-    Payload::Upload { field: STATE, raw: false, idempotent: false, event: "snapshot.push" };
+    Payload::Upload { field: STATE, raw: false, may_be_retry: false, event: "snapshot.push" };
 const VERSION_UPLOAD: Payload =
-    Payload::Upload { field: CIPHERTEXT, raw: false, idempotent: false, event: "entity.push" };
+    Payload::Upload { field: CIPHERTEXT, raw: false, may_be_retry: false, event: "entity.push" };
 
 /// All routes.
 pub static ROUTES: &[Route] = &[

@@ -4,8 +4,8 @@ use std::io::{BufRead, Read};
 
 use super::args::{Args, text};
 use super::output::{could_not, print, print_table, write_out};
-use super::settings::{number, unless};
-use super::{CliError, Done, open_store, open_to_read};
+use super::settings::{none_if, number};
+use super::{CliError, CommandResult, open_store, open_to_read};
 use crate::auth::password;
 use crate::auth::token::ApiToken;
 use crate::store::Store;
@@ -15,7 +15,7 @@ use crate::util::time::{DAY_MS, now_ms};
 use crate::util::types::{Email, Name, visible};
 
 /// `user add EMAIL`.
-pub fn add_user(mut args: Args) -> Done {
+pub fn add_user(mut args: Args) -> CommandResult {
     let with_password = args.flag("--password-stdin");
     let email = args.email()?;
     let store = open_store(args)?;
@@ -25,7 +25,7 @@ pub fn add_user(mut args: Args) -> Done {
 }
 
 /// `user passwd EMAIL`.
-pub fn set_password(mut args: Args) -> Done {
+pub fn set_password(mut args: Args) -> CommandResult {
     if !args.flag("--password-stdin") {
         return Err(CliError::Usage("user passwd needs --password-stdin".into()));
     }
@@ -36,33 +36,33 @@ pub fn set_password(mut args: Args) -> Done {
 }
 
 /// `user quota EMAIL BYTES`.
-pub fn set_quota(mut args: Args) -> Done {
+pub fn set_quota(mut args: Args) -> CommandResult {
     const KIND: &str = "BYTES|default";
     let email = args.email()?;
-    let quota = args.positional(KIND, unless("default", number(KIND, 0)))?;
+    let quota = args.positional(KIND, none_if("default", number(KIND, 0)))?;
     open_store(args)?.change_user(&email, &Change::Quota(quota))?;
     let quota = quota.map_or("default".to_owned(), |bytes: i64| bytes.to_string());
     print(format_args!("quota of {email} is {quota}\n"))
 }
 
 /// `user disable EMAIL`.
-pub fn disable_user(args: Args) -> Done {
+pub fn disable_user(args: Args) -> CommandResult {
     change_user(args, &Change::Disable, "disabled")
 }
 
 /// `user enable EMAIL`.
-pub fn enable_user(args: Args) -> Done {
+pub fn enable_user(args: Args) -> CommandResult {
     change_user(args, &Change::Enable, "enabled")
 }
 
-fn change_user(mut args: Args, change: &Change<'_>, done: &str) -> Done {
+fn change_user(mut args: Args, change: &Change<'_>, done: &str) -> CommandResult {
     let email = args.email()?;
     open_store(args)?.change_user(&email, change)?;
     print(format_args!("{email} {done}\n"))
 }
 
 /// `user remove EMAIL`.
-pub fn remove_user(mut args: Args) -> Done {
+pub fn remove_user(mut args: Args) -> CommandResult {
     args.confirmed()?;
     let email = args.email()?;
     let files = open_store(args)?.remove_user(&email)?;
@@ -70,12 +70,12 @@ pub fn remove_user(mut args: Args) -> Done {
 }
 
 /// `user list`.
-pub fn list_users(args: Args) -> Done {
+pub fn list_users(args: Args) -> CommandResult {
     print_table(&open_to_read(args)?.user_table()?)
 }
 
 /// `token create EMAIL`: prints the token, this once.
-pub fn create_token(mut args: Args) -> Done {
+pub fn create_token(mut args: Args) -> CommandResult {
     let name = args.value("--name", |name| Name::try_from(name.to_owned()))?;
     let name = name.ok_or_else(|| CliError::Usage("token create needs --name NAME".into()))?;
     let days = args.value("--expires-days", number::<u32>("DAYS", 1))?;
@@ -91,7 +91,7 @@ pub fn create_token(mut args: Args) -> Done {
 pub fn new_token(
     store: &Store, email: &Email, name: &str, expires_at: Option<i64>, new_user: bool,
     show: impl FnOnce(&str) -> std::io::Result<()>,
-) -> Done {
+) -> CommandResult {
     let failed = |e| CliError::Failed(format!("no random bytes: {e}"));
     let token = ApiToken::generate().map_err(failed)?;
     let new = NewToken { digest: token.digest(), prefix: token.prefix(), name, expires_at };
@@ -100,26 +100,26 @@ pub fn new_token(
 }
 
 /// `token list`, of all users or of one.
-pub fn list_tokens(mut args: Args) -> Done {
+pub fn list_tokens(mut args: Args) -> CommandResult {
     let email = args.optional("EMAIL", Email::parse)?;
     print_table(&open_to_read(args)?.token_table(email.as_ref())?)
 }
 
 /// `token revoke ID`.
-pub fn revoke_token(mut args: Args) -> Done {
+pub fn revoke_token(mut args: Args) -> CommandResult {
     let id: i64 = args.positional("ID", number("ID", 0))?;
     open_store(args)?.revoke_token(id)?;
     print(format_args!("token {id} revoked\n"))
 }
 
 /// `machine list`, of all users or of one.
-pub fn list_machines(mut args: Args) -> Done {
+pub fn list_machines(mut args: Args) -> CommandResult {
     let email = args.optional("EMAIL", Email::parse)?;
     print_table(&open_to_read(args)?.machine_table(email.as_ref())?)
 }
 
 /// `machine remove EMAIL MACHINE_ID`.
-pub fn remove_machine(mut args: Args) -> Done {
+pub fn remove_machine(mut args: Args) -> CommandResult {
     args.confirmed()?;
     let email = args.email()?;
     let machine = args.positional("MACHINE_ID", text)?;
@@ -129,14 +129,14 @@ pub fn remove_machine(mut args: Args) -> Done {
 }
 
 /// `environment list EMAIL`.
-pub fn list_environments(mut args: Args) -> Done {
+pub fn list_environments(mut args: Args) -> CommandResult {
     let deleted = args.flag("--deleted");
     let email = args.email()?;
     print_table(&open_to_read(args)?.environment_table(&email, deleted)?)
 }
 
 /// `environment restore EMAIL NAME`.
-pub fn restore_environment(mut args: Args) -> Done {
+pub fn restore_environment(mut args: Args) -> CommandResult {
     let email = args.email()?;
     let name = args.positional("NAME", text)?;
     open_store(args)?.restore_environment(&email, &name)?;

@@ -8,7 +8,7 @@ use pico_args::Arguments;
 
 use super::CliError;
 use super::settings::{self, Setting};
-use crate::util::types::{Email, Rule};
+use crate::util::types::{Email, Violation};
 
 /// What is left of the command line. What takes a value also reads it: `read` makes something of
 /// the text, or says what would be taken.
@@ -46,7 +46,7 @@ impl Args {
 
     /// Takes the value of a flag.
     pub fn value<T>(
-        &mut self, flag: &'static str, read: impl Fn(&str) -> Result<T, Rule>,
+        &mut self, flag: &'static str, read: impl Fn(&str) -> Result<T, Violation>,
     ) -> Result<Option<T>, CliError> {
         let found: Option<String> = self.inner.opt_value_from_str(flag).map_err(usage)?;
         match found {
@@ -61,7 +61,7 @@ impl Args {
     /// Takes a setting: of the flag, of the variable, or the default, which may be empty. One that
     /// may be repeated is a list with commas.
     pub fn setting<T>(
-        &mut self, flag: &str, read: impl Fn(&str) -> Result<T, Rule>,
+        &mut self, flag: &str, read: impl Fn(&str) -> Result<T, Violation>,
     ) -> Result<T, CliError> {
         let Setting { flag, kind, default, .. } = settings::row(flag)?;
         let mut given = Vec::new();
@@ -96,7 +96,7 @@ impl Args {
     /// Takes the next argument that is not a flag, if there is one; `kind` stands for it in the
     /// help.
     pub fn optional<T>(
-        &mut self, kind: &str, read: impl Fn(&str) -> Result<T, Rule>,
+        &mut self, kind: &str, read: impl Fn(&str) -> Result<T, Violation>,
     ) -> Result<Option<T>, CliError> {
         let found: Option<String> = self.inner.opt_free_from_str().map_err(usage)?;
         match found {
@@ -108,7 +108,7 @@ impl Args {
 
     /// Takes the next argument that is not a flag.
     pub fn positional<T>(
-        &mut self, kind: &str, read: impl Fn(&str) -> Result<T, Rule>,
+        &mut self, kind: &str, read: impl Fn(&str) -> Result<T, Violation>,
     ) -> Result<T, CliError> {
         let missing = || CliError::Usage(format!("{kind} is missing; see --help"));
         self.optional(kind, read)?.ok_or_else(missing)
@@ -129,11 +129,13 @@ impl Args {
 }
 
 /// Reads any text.
-pub fn text(text: &str) -> Result<String, Rule> {
+pub fn text(text: &str) -> Result<String, Violation> {
     Ok(text.to_owned())
 }
 
-fn parse<T>(name: &str, text: &str, read: impl Fn(&str) -> Result<T, Rule>) -> Result<T, CliError> {
+fn parse<T>(
+    name: &str, text: &str, read: impl Fn(&str) -> Result<T, Violation>,
+) -> Result<T, CliError> {
     read(text).map_err(|rule| CliError::Usage(format!("{name}: invalid value `{text}`: {rule}")))
 }
 

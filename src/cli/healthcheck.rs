@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use super::args::Args;
 use super::output::print;
-use super::settings::{address, unless};
-use super::{CliError, Done};
+use super::settings::{address, none_if};
+use super::{CliError, CommandResult};
 use crate::util::limits::HEALTHCHECK_TIMEOUT_S;
 use crate::util::net::reachable;
-use crate::util::types::Rule;
+use crate::util::types::Violation;
 
-pub fn run(mut args: Args) -> Done {
-    let url = args.setting("--url", unless("", after_scheme))?;
+pub fn run(mut args: Args) -> CommandResult {
+    let url = args.setting("--url", none_if("", after_scheme))?;
     let listen = args.setting("--listen", address)?;
     args.finish()?;
     let url = url.unwrap_or_else(|| reachable(listen).to_string());
@@ -26,7 +26,7 @@ pub fn run(mut args: Args) -> Done {
 }
 
 /// Host, port and path of a URL.
-fn after_scheme(url: &str) -> Result<String, Rule> {
+fn after_scheme(url: &str) -> Result<String, Violation> {
     let rest = url.strip_prefix("http://").unwrap_or_default().trim_end_matches('/');
     match rest.bytes().all(|b| b.is_ascii_graphic()) && !rest.is_empty() {
         true => Ok(rest.to_owned()),

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::args::{Args, text};
 use super::output::{print, print_lines, progress};
 use super::settings::number;
-use super::{CliError, Done, open_store, open_to_read};
+use super::{CliError, CommandResult, open_store, open_to_read};
 use crate::store::audit::{EVENTS, moment};
 use crate::store::backup::{self, Copied};
 use crate::store::prune::{Pruned, Retention};
@@ -13,7 +13,7 @@ use crate::util::time::rfc3339;
 use crate::util::types::Email;
 
 /// `check`: verifies a data folder.
-pub fn check(args: Args) -> Done {
+pub fn check(args: Args) -> CommandResult {
     let report = open_to_read(args)?.check(&mut progress("verified"))?;
     let database = report.database.iter().map(|sentence| format!("database: {sentence}"));
     let orphans = report.orphans.iter().map(|path| format!("orphan without a row: {path}"));
@@ -27,7 +27,7 @@ pub fn check(args: Args) -> Done {
 }
 
 /// `backup DEST`: a verified copy of a data folder.
-pub fn backup(mut args: Args) -> Done {
+pub fn backup(mut args: Args) -> CommandResult {
     let hard_link = args.flag("--hard-link");
     let older = args.value("--incremental-from", text)?;
     let dest = args.positional("DEST", text)?;
@@ -38,7 +38,7 @@ pub fn backup(mut args: Args) -> Done {
 }
 
 /// `restore SRC`: back to `--data`.
-pub fn restore(mut args: Args) -> Done {
+pub fn restore(mut args: Args) -> CommandResult {
     let (from, to) = (args.positional("SRC", text)?, args.finish()?);
     let copied = backup::restore(Path::new(&from), &to, &mut progress("restored"))?;
     let at = copied.backup_time.map_or("an unknown time".into(), rfc3339);
@@ -50,7 +50,7 @@ pub fn restore(mut args: Args) -> Done {
     report(&copied, &to.display().to_string())
 }
 
-fn report(copied: &Copied, dest: &str) -> Done {
+fn report(copied: &Copied, dest: &str) -> CommandResult {
     let Copied { files, linked, bytes, .. } = copied;
     print(format_args!("{files} files of {bytes} bytes in {dest}, {linked} of them linked\n"))?;
     print_lines(&copied.damaged)?;
@@ -61,7 +61,7 @@ fn report(copied: &Copied, dest: &str) -> Done {
 }
 
 /// `prune`: deletes what nobody needs any more.
-pub fn prune(mut args: Args) -> Done {
+pub fn prune(mut args: Args) -> CommandResult {
     let keep = args.value("--keep", number("N", 1))?;
     let older_than_days = args.value("--older-than-days", number("N", 0))?;
     let dry_run = args.flag("--dry-run");
@@ -95,7 +95,7 @@ pub fn prune(mut args: Args) -> Done {
 }
 
 /// `audit`: prints the audit log.
-pub fn audit(mut args: Args) -> Done {
+pub fn audit(mut args: Args) -> CommandResult {
     let takes = "a time such as 2026-11-23T16:08:00Z, or a date";
     let time = |text: &str| moment(text).ok_or_else(|| takes.to_owned());
     let since = args.value("--since", time)?.unwrap_or(i64::MIN);

@@ -33,7 +33,7 @@ pub enum CliError {
     Attention,
 }
 
-type Done = Result<(), CliError>;
+type CommandResult = Result<(), CliError>;
 
 impl From<StoreError> for CliError {
     fn from(error: StoreError) -> CliError {
@@ -42,7 +42,7 @@ impl From<StoreError> for CliError {
 }
 
 /// What a command is called, and what runs it.
-type Command = (&'static str, fn(Args) -> Done);
+type Command = (&'static str, fn(Args) -> CommandResult);
 
 const COMMANDS: [Command; 22] = [
     ("serve", serve::run),
@@ -91,7 +91,7 @@ pub fn read_serve_arguments(arguments: Vec<OsString>) -> Result<(), CliError> {
     serve::settings(Args::new(arguments)?).map(drop)
 }
 
-fn run(arguments: Vec<OsString>) -> Done {
+fn run(arguments: Vec<OsString>) -> CommandResult {
     process::ignore_file_size_signal().map_err(could_not("ignore SIGXFSZ"))?;
     let mut args = Args::new(arguments)?;
     let mut help = args.flag("--help") | args.flag("-h");

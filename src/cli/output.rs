@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{CliError, Done};
+use super::{CliError, CommandResult};
 use crate::store::status::Table;
 use crate::util::time::rfc3339;
 use crate::util::types::visible;
 
 /// Writes to standard output; a closed one is an error, not a panic.
-pub fn print(text: impl Display) -> Done {
+pub fn print(text: impl Display) -> CommandResult {
     match write_out(text) {
         // A reader that has enough, such as `head`, is not an error.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -32,12 +32,12 @@ pub fn could_not(what: impl Display) -> impl FnOnce(std::io::Error) -> CliError 
 }
 
 /// Prints each line.
-pub fn print_lines(lines: &[String]) -> Done {
+pub fn print_lines(lines: &[String]) -> CommandResult {
     print(lines.iter().flat_map(|line| [line, "\n"]).collect::<String>())
 }
 
 /// Prints a list: on a terminal in columns with a header.
-pub fn print_table(table: &Table) -> Done {
+pub fn print_table(table: &Table) -> CommandResult {
     print_lines(&lines(table, stdout().is_terminal(), None))
 }
 

@@ -59,7 +59,7 @@ fn hangup_is_ignored() -> bool {
 }
 
 /// Raises the soft descriptor limit to the hard one; returns how many connections it carries.
-pub fn connections_carried(wanted: usize) -> Result<usize, CliError> {
+pub fn clamp_to_fd_limit(wanted: usize) -> Result<usize, CliError> {
     let maximum = getrlimit(Resource::Nofile).maximum;
     // One that the system does not let it raise counts as it is.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });

@@ -10,11 +10,11 @@ use serde_json::json;
 use super::accounts::new_token;
 use super::args::Args;
 use super::output::{could_not, write_out};
-use super::process::{connections_carried, notify, probe_threads, watch_signals};
-use super::settings::{address, networks, switch, unless, warn_of_unknown_variables};
-use super::{CliError, Done};
+use super::process::{clamp_to_fd_limit, notify, probe_threads, watch_signals};
+use super::settings::{address, networks, none_if, switch, warn_of_unknown_variables};
+use super::{CliError, CommandResult};
 use crate::app::admission::{Admission, Listener, Ticket};
-use crate::app::turns::Turns;
+use crate::app::user_limit::UserLimit;
 use crate::app::{App, Settings, server};
 use crate::auth::jwt::JwtKey;
 use crate::auth::throttle::Throttle;
@@ -29,12 +29,12 @@ use crate::util::log;
 use crate::util::net::reachable;
 use crate::util::types::Email;
 
-pub fn run(args: Args) -> Done {
+pub fn run(args: Args) -> CommandResult {
     let mut settings = settings(args)?;
     log::start(settings.log_as_json).map_err(could_not("start the thread that logs"))?;
     warn_of_unknown_variables();
     probe_threads().map_err(could_not("start the threads of a server (a limit of the system?)"))?;
-    settings.gate.connections_max = connections_carried(settings.gate.connections_max)?;
+    settings.gate.connections_max = clamp_to_fd_limit(settings.gate.connections_max)?;
     let mut signals = watch_signals().map_err(could_not("watch for signals"))?;
     // Before the data folder is touched.
     let bind = |at| TcpListener::bind(at).map_err(could_not(format_args!("listen on {at}")));
@@ -52,11 +52,11 @@ pub fn run(args: Args) -> Done {
         password_throttle: Throttle::default(),
         token_throttle: Throttle::default(),
         response_bytes: Mutex::default(),
-        turns: Turns::default(),
+        user_limit: UserLimit::default(),
         metrics: Arc::default(),
     });
     init_user(&app, address)?;
-    tell(&app, new)?;
+    log_start(&app, new)?;
     let handle = signals.handle();
     let upstream = server::start(&app, socket_listener, &socket.path, move || handle.close());
     let upstream = Arc::new(upstream.map_err(could_not("start the workers"))?);
@@ -99,7 +99,7 @@ fn open_gate(
 }
 
 /// Says what is served, and what somebody should look at; leaves a trace of the start.
-fn tell(app: &App, new: bool) -> Done {
+fn log_start(app: &App, new: bool) -> CommandResult {
     let App { store, settings, .. } = app;
     let data = settings.data.display();
     let (version, (users, machines)) = (env!("CARGO_PKG_VERSION"), store.counts()?);
@@ -123,7 +123,7 @@ fn tell(app: &App, new: bool) -> Done {
         ));
     }
     let start = json!({ "quota_bytes": quota_bytes, "min_free_bytes": free_bytes_min });
-    store.leave(Fact::START, &start, Some(Event::new("server.start")));
+    store.record_fact(Fact::START, &start, Some(Event::new("server.start")));
     Ok(())
 }
 
@@ -142,7 +142,7 @@ fn spawn_background_tasks(app: &Arc<App>) -> std::io::Result<()> {
     };
     spawn("retention", limits::RETENTION_MS, apply_retention)?;
     spawn("housekeeper", limits::HOUSEKEEPING_MS, |app| {
-        app.store.write_pending();
+        app.store.write_deferred_rows();
         // What cannot be kept back now is tried again; only a full disk needs it.
         let _ = app.store.keep_reserve();
         notify("WATCHDOG=1");
@@ -176,14 +176,14 @@ fn stop(app: &App, gates: Vec<Arc<Gate>>) {
         }
     }
     app.store.audit_later(Event::new("server.stop"));
-    app.store.settle(left().max(Duration::from_millis(limits::SETTLE_MS)));
+    app.store.flush_and_checkpoint(left().max(Duration::from_millis(limits::STOP_CHECKPOINT_MS)));
 }
 
 pub fn settings(mut args: Args) -> Result<Settings, CliError> {
     let seconds = |args: &mut Args, flag| args.number(flag).map(Duration::from_secs);
     Ok(Settings {
         listen: args.setting("--listen", address)?,
-        init_user: args.setting("--init-user", unless("", Email::parse))?,
+        init_user: args.setting("--init-user", none_if("", Email::parse))?,
         body_bytes_max: args.number("--max-body")?,
         stop_timeout: seconds(&mut args, "--stop-timeout")?,
         jwt_lifetime_s: args.number::<i64>("--token-hours")?.saturating_mul(3600),
@@ -202,7 +202,7 @@ pub fn settings(mut args: Args) -> Result<Settings, CliError> {
             phrase: server::reason_phrase,
         },
         audit_days: args.number("--audit-days")?,
-        metrics: args.setting("--metrics", unless("", address))?,
+        metrics: args.setting("--metrics", none_if("", address))?,
         page: !args.setting("--no-page", switch)?,
         log_as_json: args.setting("--log-format", |format| match format {
             "text" => Ok(false),
@@ -214,7 +214,7 @@ pub fn settings(mut args: Args) -> Result<Settings, CliError> {
 }
 
 /// On a folder without users: makes the first one and its token, and shows how to sign in.
-fn init_user(app: &App, address: SocketAddr) -> Done {
+fn init_user(app: &App, address: SocketAddr) -> CommandResult {
     let Some(email) = &app.settings.init_user else { return Ok(()) };
     if app.store.counts()?.0 > 0 {
         log::info("--init-user did nothing: there are users already");

@@ -11,7 +11,7 @@ use crate::util::limits::{
 };
 use crate::util::log;
 use crate::util::net::Network;
-use crate::util::types::Rule;
+use crate::util::types::Violation;
 
 /// One setting of `serve`.
 pub struct Setting {
@@ -96,20 +96,20 @@ pub fn warn_of_unknown_variables() {
 }
 
 /// Reads an address to listen on.
-pub fn address(text: &str) -> Result<SocketAddr, Rule> {
+pub fn address(text: &str) -> Result<SocketAddr, Violation> {
     let takes = "an address and port such as 127.0.0.1:8787 or [::1]:8787";
     text.parse().map_err(|_| takes.into())
 }
 
 /// Reads a list with commas of addresses and networks.
-pub fn networks(text: &str) -> Result<Vec<Network>, Rule> {
+pub fn networks(text: &str) -> Result<Vec<Network>, Violation> {
     let takes = "an address such as 127.0.0.1, or a network without host bits such as 10.0.0.0/8";
     let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
     parts.map(|part| part.parse().map_err(|()| takes.into())).collect()
 }
 
 /// Reads a switch.
-pub fn switch(text: &str) -> Result<bool, Rule> {
+pub fn switch(text: &str) -> Result<bool, Violation> {
     match &*text.to_ascii_lowercase() {
         "on" | "1" | "true" | "yes" => Ok(true),
         "off" | "0" | "false" | "no" => Ok(false),
@@ -118,14 +118,14 @@ pub fn switch(text: &str) -> Result<bool, Rule> {
 }
 
 /// Reads what may be this word instead, which stands for nothing.
-pub fn unless<T>(
-    word: &str, read: impl Fn(&str) -> Result<T, Rule>,
-) -> impl Fn(&str) -> Result<Option<T>, Rule> {
+pub fn none_if<T>(
+    word: &str, read: impl Fn(&str) -> Result<T, Violation>,
+) -> impl Fn(&str) -> Result<Option<T>, Violation> {
     move |text| if text == word { Ok(None) } else { read(text).map(Some) }
 }
 
 /// Reads a number of this kind, at least so much.
-pub fn number<T: TryFrom<u64>>(kind: &str, least: u64) -> impl Fn(&str) -> Result<T, Rule> {
+pub fn number<T: TryFrom<u64>>(kind: &str, least: u64) -> impl Fn(&str) -> Result<T, Violation> {
     let (takes, most) = match kind {
         // SQLite's integers.
         "BYTES" => ("a size such as 500M or 5G", i64::MAX.unsigned_abs()),

@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 use super::args::Args;
 use super::output::{ago, lines, print, print_lines, size, warning};
 use super::settings::number;
-use super::{CliError, Done};
+use super::{CliError, CommandResult};
 use crate::store::Store;
 use crate::store::status::Status;
 use crate::util::time::{now_ms, rfc3339};
 use crate::util::types::visible;
 
-pub fn run(mut args: Args) -> Done {
+pub fn run(mut args: Args) -> CommandResult {
     let as_json = args.flag("--json");
     let stale_days = args.value("--stale-days", number("N", 0))?.unwrap_or(0);
     let data = args.finish()?;

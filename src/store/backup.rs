@@ -18,13 +18,12 @@ use super::audit::Event;
 use super::blobs::{Blob, open_verified, reason};
 use super::check::each_stored_file;
 use super::data_dir::{
-    DATABASE, DataDir, LOST_AND_FOUND, SNAPSHOTS, close_to_others, make_folder, make_folders,
-    shard_of,
+    DATABASE, DataDir, LOST_AND_FOUND, SNAPSHOTS, make_folder, make_folders, make_private, shard_of,
 };
 use super::db::{Database, connect, execute, query_scalar, utf8};
 use super::dir::Dir;
 use super::error::{Result, StoreError};
-use super::status::{Fact, note};
+use super::status::{Fact, insert_fact};
 use super::{Progress, Store, migrations};
 use crate::util::limits::PIECE_BYTES;
 
@@ -66,7 +65,7 @@ impl Store {
             Ok(_) => failed("damaged files were left out"),
             Err(error) => failed(&error.to_string()),
         };
-        self.leave(fact, &value, Some(Event { outcome, ..Event::new("backup") }));
+        self.record_fact(fact, &value, Some(Event { outcome, ..Event::new("backup") }));
         copied
     }
 }
@@ -98,7 +97,7 @@ fn copy(
         to.lock_server(Duration::ZERO)?;
         // Once more, now that nobody else can begin in it.
         refuse_other_things(&to)?;
-        close_to_others(&to.root)?;
+        make_private(&to.root)?;
         clear(&to)?;
         if hard_link && to.root.metadata()?.dev() != from.snapshots()?.metadata()?.dev() {
             return Err(StoreError::unusable(format!(
@@ -132,7 +131,7 @@ fn refuse_inside(from: &DataDir, dest: &Path) -> Result<()> {
 
 /// There may be nothing but what a copy left that was cut off, or a volume brings along.
 fn refuse_other_things(to: &DataDir) -> Result<()> {
-    let unfinished = to.root.look(PARTIAL)?.is_some();
+    let unfinished = to.root.lstat(PARTIAL)?.is_some();
     let of_copy = |name: &str| name == SNAPSHOTS || PARTIAL_FILES.contains(&name);
     let known = |name: &String| name == LOST_AND_FOUND || (unfinished && of_copy(name));
     match to.root.names()?.iter().all(known) {
@@ -160,7 +159,7 @@ fn fill(
     let partial = to.root.path.join(PARTIAL);
     database.read(|c| execute(c, "VACUUM INTO ?1", [utf8(&partial)?]))?;
     let mut connection = connect(&partial)?;
-    copied.backup_time = make_it_a_copy(&mut connection)?;
+    copied.backup_time = finish_database(&mut connection)?;
     root.make_dir(SNAPSHOTS)?;
     let total = "SELECT coalesce(sum(size_bytes), 0) FROM stored_files";
     let total = query_scalar(&connection, total, [])?;
@@ -191,8 +190,8 @@ fn transfer(
     };
     if links.iter().find_map(link).is_some() {
         copied.linked += 1;
-    } else if let Some(flaw) = copy_file(from, to, blob, &shard, &name)? {
-        copied.damaged.push(format!("{what} is damaged and left out: {}", reason(&flaw)));
+    } else if let Some(corruption) = copy_file(from, to, blob, &shard, &name)? {
+        copied.damaged.push(format!("{what} is damaged and left out: {}", reason(&corruption)));
         return Ok(());
     }
     copied.files += 1;
@@ -215,13 +214,13 @@ fn copy_file(
     let Err(failed) = copied.and_then(|_| open_verified(to, blob, None)) else { return Ok(None) };
     match open_verified(from, blob, None) {
         Ok(_) => Err(shard.error("write", name, failed)),
-        Err(flaw) => shard.unlink(name).map(|_| Some(flaw)),
+        Err(corruption) => shard.unlink(name).map(|_| Some(corruption)),
     }
 }
 
 /// Makes a copied database one that accepts no JWT from before and gives out no id that was given
 /// out since. Returns when the source was made, if it is such a copy itself.
-fn make_it_a_copy(connection: &mut Connection) -> Result<Option<i64>> {
+fn finish_database(connection: &mut Connection) -> Result<Option<i64>> {
     // Nobody reads this file before it is whole, so it needs no journal.
     connection.pragma_update(None, "journal_mode", "off")?;
     migrations::migrate(connection)?;
@@ -238,7 +237,7 @@ fn make_it_a_copy(connection: &mut Connection) -> Result<Option<i64>> {
     )?;
     // A running server over whose file this is written must not take it for its own.
     tx.pragma_update(None, "application_id", migrations::APPLICATION_ID)?;
-    note(&tx, Fact::GOOD_BACKUP, &json!({}))?;
+    insert_fact(&tx, Fact::GOOD_BACKUP, &json!({}))?;
     tx.commit()?;
     Ok(copied_at)
 }

@@ -45,18 +45,18 @@ impl Store {
     /// Opens a file after its digest was compared; `missing` is the error if its row is gone since
     /// it was read: pruned, not damaged.
     pub(super) fn open_blob(&self, blob: Blob, missing: StoreError) -> Result<File> {
-        open_verified(&self.data, blob, Some(&self.verified)).or_else(|flaw| {
+        open_verified(&self.data, blob, Some(&self.verified)).or_else(|corruption| {
             let sql = "SELECT what FROM stored_files WHERE file = ?1";
             let file = [blob.file.to_string()];
             let what = self.db.read(|c| query_opt(c, sql, file, |row| row.get::<_, String>(0)))?;
-            Err(what.map_or(missing, |what| StoreError::damaged(&what, &reason(&flaw))))
+            Err(what.map_or(missing, |what| StoreError::damaged(&what, &reason(&corruption))))
         })
     }
 
     /// Hands to `work` what lies in `snapshots/` without a row: the sub-folder, the name in it, the
     /// path below the data folder. Files that wait to be unlinked have one: nobody's, and no
     /// surprise.
-    pub(super) fn each_unknown(
+    pub(super) fn each_unreferenced(
         &self, mut work: impl FnMut(&Dir, &str, String) -> Result<()>,
     ) -> Result<()> {
         // All names that begin like the sub-folder's: a file in another one is not found by its
@@ -82,15 +82,15 @@ impl Store {
 }
 
 /// Why a file cannot be served, in the words that `check` and the log use.
-pub fn reason(flaw: &io::Error) -> String {
-    match flaw.kind() {
+pub fn reason(corruption: &io::Error) -> String {
+    match corruption.kind() {
         ErrorKind::NotFound => "its file is missing".into(),
-        ErrorKind::InvalidData => flaw.to_string(),
-        _ => format!("its file cannot be read: {flaw}"),
+        ErrorKind::InvalidData => corruption.to_string(),
+        _ => format!("its file cannot be read: {corruption}"),
     }
 }
 
-/// The flaw of a file that is not what its row says.
+/// The corruption of a file that is not what its row says.
 fn differs(how: impl Into<String>) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, how.into())
 }

@@ -44,7 +44,7 @@ impl Store {
         let found = json!({
             "damaged": damaged.len(), "orphans": orphans.len(), "database": database.len(),
         });
-        self.leave(Fact::CHECK, &found, None);
+        self.record_fact(Fact::CHECK, &found, None);
         Ok(report)
     }
 
@@ -76,13 +76,15 @@ impl Store {
             match open_verified(&self.data, blob, None) {
                 Ok(_) => report.bytes += blob.size,
                 // Deleted since its row was read: no damage.
-                Err(flaw) if flaw.kind() == ErrorKind::NotFound && !self.has_row(blob.file)? => {
+                Err(corruption)
+                    if corruption.kind() == ErrorKind::NotFound && !self.has_row(blob.file)? =>
+                {
                     continue;
                 }
-                Err(flaw) => report.damaged.push(format!(
+                Err(corruption) => report.damaged.push(format!(
                     "{what} is damaged: {}; it is of {origin}; to mend it, put {SNAPSHOTS}/{}/{} \
                      back from a backup, or push from that machine again",
-                    reason(&flaw),
+                    reason(&corruption),
                     shard_of(blob.file),
                     blob.file,
                 )),
@@ -96,10 +98,10 @@ impl Store {
     /// Finds the files that no row names, among those whose names we give.
     fn find_orphans(&self, report: &mut Report) -> Result<()> {
         let server_runs = self.data.server_runs()?;
-        self.each_unknown(|shard, name, path| {
+        self.each_unreferenced(|shard, name, path| {
             // With a server at work a file may be between its rename and its commit.
             let young = |stat: Stat| now_ms() / 1000 - stat.st_mtime < ORPHAN_AGE_S;
-            if shard.look_ours(name)?.is_some_and(|stat| !(server_runs && young(stat))) {
+            if shard.lstat_ours(name)?.is_some_and(|stat| !(server_runs && young(stat))) {
                 report.orphans.push(path);
             }
             Ok(())

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::Store;
 use super::db::query_scalar;
 use super::error::Result;
-use super::status::{Fact, note};
+use super::status::{Fact, insert_fact};
 use crate::util::limits::{CLOCK_JUMP_MS, CLOCK_LEAD_MS, CLOCK_WAIT_MS};
 use crate::util::log;
 use crate::util::sync::lock;
@@ -16,14 +16,14 @@ use crate::util::time::now_ms;
 
 /// Both clocks at a look at them.
 #[derive(Clone, Copy)]
-pub struct Look {
+pub struct Reading {
     wall_ms: i64,
     at: Instant,
     /// How long the wait still takes.
     wait_ms: i64,
 }
 
-impl Look {
+impl Reading {
     fn elapsed_ms(&self) -> i64 {
         i64::try_from(self.at.elapsed().as_millis()).unwrap_or(i64::MAX)
     }
@@ -49,7 +49,7 @@ impl Store {
             None => (0, self.first_wait(wall_ms)?),
             Some(look) => (look.wait_ms, look.next_wait(wall_ms, look.elapsed_ms())),
         };
-        let earlier = last.replace(Look { wall_ms, at: Instant::now(), wait_ms });
+        let earlier = last.replace(Reading { wall_ms, at: Instant::now(), wait_ms });
         drop(last);
         let begins = wait_ms > before;
         if begins && self.is_server {
@@ -61,7 +61,8 @@ impl Store {
         }
         let keep = (self.is_server && wait_ms != before) || (begins && wait_ms == CLOCK_WAIT_MS);
         if keep && self.db.is_in_place() {
-            let kept = self.write(|tx| note(tx, Fact::CLOCK_WAIT, &json!({ "wait_ms": wait_ms })));
+            let kept =
+                self.write(|tx| insert_fact(tx, Fact::CLOCK_WAIT, &json!({ "wait_ms": wait_ms })));
             // Else no row may be written that would hide the jump: the next one asks again.
             kept.inspect_err(|_| *lock(&self.clock) = earlier)?;
         }
@@ -70,9 +71,9 @@ impl Store {
 
     /// Asked before each write, also the first of a process: else rows of a clock that jumped would
     /// look like the newest ones to the next start.
-    pub(super) fn notice_clock(&self) -> Result<()> {
+    pub(super) fn detect_clock_jump(&self) -> Result<()> {
         let last = *lock(&self.clock);
-        let jumped = |look: Look| look.next_wait(now_ms(), look.elapsed_ms()) > look.wait_ms;
+        let jumped = |look: Reading| look.next_wait(now_ms(), look.elapsed_ms()) > look.wait_ms;
         if last.is_none_or(jumped) {
             self.trusts_clock()?;
         }
@@ -85,7 +86,7 @@ impl Store {
                      SELECT max(id), created_at FROM audit_log UNION ALL
                      SELECT max(id), created_at FROM state_snapshots)";
         let newest: Option<i64> = self.db.read(|c| query_scalar(c, sql, []))?;
-        let left = self.noted(Fact::CLOCK_WAIT, "wait_ms")?;
+        let left = self.fact(Fact::CLOCK_WAIT, "wait_ms")?;
         match newest.is_some_and(|newest| (wall_ms - newest).saturating_abs() > CLOCK_LEAD_MS) {
             true => Ok(CLOCK_WAIT_MS),
             false => Ok(left.unwrap_or(0)),
@@ -100,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_wait_ends_after_a_day_of_running_and_begins_again_where_the_clocks_part() {
-        let look = |wait_ms| Look { wall_ms: 1_000_000, at: Instant::now(), wait_ms };
+        let look = |wait_ms| Reading { wall_ms: 1_000_000, at: Instant::now(), wait_ms };
         let hour = 3_600_000;
         assert_eq!(look(0).next_wait(1_000_000 + hour, hour), 0);
         assert_eq!(look(DAY_MS).next_wait(1_000_000 + hour, hour), DAY_MS - hour);

@@ -65,7 +65,7 @@ impl DataDir {
     pub fn of_backup(root: &Path) -> Result<DataDir> {
         let data = DataDir::at(root)?;
         data.refuse_links()?;
-        match data.root.look(DATABASE)? {
+        match data.root.lstat(DATABASE)? {
             Some(stat) if stat.st_size > 0 => Ok(data),
             _ => Err(no_data_folder(root)),
         }
@@ -87,7 +87,7 @@ impl DataDir {
         let data = DataDir::at(root)?;
         data.refuse_foreign_root()?;
         data.refuse_links()?;
-        let database = data.root.look(DATABASE)?;
+        let database = data.root.lstat(DATABASE)?;
         let new = database.is_none_or(|stat| stat.st_size == 0);
         if new {
             data.refuse_used(database.is_some())?;
@@ -123,7 +123,7 @@ impl DataDir {
     /// SQLite opens its files by their paths, and follows a link in the place of its log.
     fn refuse_links(&self) -> Result<()> {
         for name in DATABASE_FILES {
-            if self.root.look(name)?.is_some_and(|stat| !is_file(&stat)) {
+            if self.root.lstat(name)?.is_some_and(|stat| !is_file(&stat)) {
                 let path = self.root.path.join(name);
                 let why = format!("{} is not a regular file: move it away", path.display());
                 return Err(StoreError::unusable(why));
@@ -153,10 +153,10 @@ impl DataDir {
     }
 
     /// Makes what is missing, and closes the folders to others.
-    pub fn furnish(&self) -> Result<()> {
-        close_to_others(&self.root)?;
+    pub fn create_missing(&self) -> Result<()> {
+        make_private(&self.root)?;
         for name in [SNAPSHOTS, TMP, ORPHANS, RUN] {
-            close_to_others(&self.root.make_dir(name)?)?;
+            make_private(&self.root.make_dir(name)?)?;
         }
         // All of them now, and synced: no push can meet one that another push has just made.
         let snapshots = self.snapshots()?;
@@ -196,9 +196,9 @@ impl DataDir {
 
     /// Removes what was under way when the last server ended: none of it was ever acknowledged.
     /// What is not ours stays, and its names are returned.
-    pub fn sweep(&self) -> Result<Vec<String>> {
+    pub fn remove_leftovers(&self) -> Result<Vec<String>> {
         for lock in OLD_LOCKS {
-            if self.root.look(lock)?.is_some_and(|stat| is_file(&stat)) {
+            if self.root.lstat(lock)?.is_some_and(|stat| is_file(&stat)) {
                 self.root.unlink(lock)?;
             }
         }
@@ -211,8 +211,8 @@ impl DataDir {
             let dir = self.root.dir(folder)?;
             for name in dir.names()? {
                 let is_socket = |stat: Stat| FileType::from_raw_mode(stat.st_mode).is_socket();
-                let stale = name == SOCKET && dir.look(&name)?.is_some_and(is_socket);
-                if stale || dir.look_ours(&name)?.is_some() {
+                let stale = name == SOCKET && dir.lstat(&name)?.is_some_and(is_socket);
+                if stale || dir.lstat_ours(&name)?.is_some() {
                     dir.unlink(&name)?;
                 } else {
                     foreign.push(format!("{folder}/{name}"));
@@ -247,12 +247,12 @@ impl DataDir {
     pub fn each_shard(
         &self, mut work: impl FnMut(&str, &Dir, Vec<String>) -> Result<()>,
     ) -> Result<()> {
-        if self.root.look(SNAPSHOTS)?.is_none() {
+        if self.root.lstat(SNAPSHOTS)?.is_none() {
             return Ok(());
         }
         let snapshots = self.snapshots()?;
         for name in shards() {
-            if snapshots.look(&name)?.is_some() {
+            if snapshots.lstat(&name)?.is_some() {
                 let shard = snapshots.dir(&name)?;
                 work(&name, &shard, shard.names()?)?;
             }
@@ -298,7 +298,7 @@ impl DataDir {
     /// Held by a backup while it copies, so that no file that it is about to copy vanishes. None on
     /// a read-only medium without such a lock, where nothing vanishes.
     pub fn lock_for_backup(&self) -> Result<Option<File>> {
-        if !self.is_writable()? && self.root.look(BACKUP_LOCK)?.is_none() {
+        if !self.is_writable()? && self.root.lstat(BACKUP_LOCK)?.is_none() {
             return Ok(None);
         }
         self.lock_backup(FlockOperation::LockShared)
@@ -337,7 +337,7 @@ pub fn shard_of(file: RandomId) -> String {
     format!("{:02x}", file.0 >> 120)
 }
 
-pub fn close_to_others(dir: &Dir) -> Result<()> {
+pub fn make_private(dir: &Dir) -> Result<()> {
     match dir.metadata()?.mode() & 0o077 {
         0 => Ok(()),
         _ => fchmod(&dir.file, Mode::RWXU).map_err(|e| dir.error("close to others", "", e.into())),

@@ -97,7 +97,7 @@ impl Database {
         if data.is_writable()? {
             return Ok(Database::at(&data.root.path));
         }
-        if data.root.look(WAL)?.is_none_or(|log| log.st_size == 0) {
+        if data.root.lstat(WAL)?.is_none_or(|log| log.st_size == 0) {
             return Ok(Database { immutable: true, ..Database::at(&data.root.path) });
         }
         // It must not be read without its log, and the index of that must be written.
@@ -154,7 +154,7 @@ impl Database {
     }
 
     /// Notes how a write ended, or that damage was met, which is not forgotten.
-    fn note(&self, found: Option<ErrorKind>) {
+    fn record_outcome(&self, found: Option<ErrorKind>) {
         let mut failure = lock(&self.failure);
         if *failure == Some(ErrorKind::Corrupt) {
             return;
@@ -174,7 +174,7 @@ impl Database {
         let mut place = self.readers.take(WAIT).ok_or_else(StoreError::busy)?;
         let done = work(self.connection(&mut place)?);
         if done.as_ref().is_err_and(|error| error.kind == ErrorKind::Corrupt) {
-            self.note(Some(ErrorKind::Corrupt));
+            self.record_outcome(Some(ErrorKind::Corrupt));
         }
         done
     }
@@ -184,9 +184,9 @@ impl Database {
     pub fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         let done = self.transact(work);
         match done.as_ref().map_err(|error| error.kind) {
-            Ok(_) => self.note(None),
+            Ok(_) => self.record_outcome(None),
             Err(kind @ (ErrorKind::Corrupt | ErrorKind::DiskFull | ErrorKind::Internal)) => {
-                self.note(Some(kind));
+                self.record_outcome(Some(kind));
             }
             Err(_) => {}
         }
@@ -219,7 +219,7 @@ impl Database {
             let other = self.file_ids()? != opened.ids;
             let mark = opened.mark;
             if other || mark.is_some() && mark != Some(opened.application_id()?) {
-                self.note(Some(ErrorKind::Corrupt));
+                self.record_outcome(Some(ErrorKind::Corrupt));
             }
         }
         if *lock(&self.failure) == Some(ErrorKind::Corrupt) {

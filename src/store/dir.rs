@@ -77,7 +77,7 @@ impl Dir {
     }
 
     /// What lies under a name, if anything does.
-    pub fn look(&self, name: &str) -> Result<Option<Stat>> {
+    pub fn lstat(&self, name: &str) -> Result<Option<Stat>> {
         match fs::statat(&self.file, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
@@ -86,9 +86,9 @@ impl Dir {
     }
 
     /// The file under a name, if it is one that this program names: 32 hexadecimal digits.
-    pub fn look_ours(&self, name: &str) -> Result<Option<Stat>> {
+    pub fn lstat_ours(&self, name: &str) -> Result<Option<Stat>> {
         let ours = RandomId::parse(name).is_some();
-        Ok(self.look(name)?.filter(|stat| ours && is_file(stat)))
+        Ok(self.lstat(name)?.filter(|stat| ours && is_file(stat)))
     }
 
     /// The names in it; one that is not UTF-8 is none of ours, and shown as well as it can be.

@@ -16,7 +16,7 @@ impl Store {
     /// Reads the key, or makes it: 32 random bytes, on disk before they are used.
     pub fn jwt_key(&self) -> Result<[u8; 32]> {
         let root = &self.data.root;
-        if root.look(KEY)?.is_none() {
+        if root.lstat(KEY)?.is_none() {
             let (mut key, name) = ([0; 32], RandomId::draw()?.to_string());
             getrandom::fill(&mut key)?;
             let tmp = self.data.tmp()?;

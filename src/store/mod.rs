@@ -8,6 +8,7 @@ mod clock;
 pub mod credentials;
 mod data_dir;
 mod db;
+mod deferred_rows;
 mod dir;
 pub mod entities;
 pub mod environments;
@@ -17,14 +18,13 @@ mod jwt_key;
 pub mod links;
 pub mod machines;
 mod migrations;
-mod pending;
 mod private_socket;
 pub mod prune;
+mod quota;
 pub mod snapshots;
 mod start;
 pub mod status;
 mod upload;
-mod usage;
 pub mod users;
 pub mod variables;
 
@@ -47,9 +47,9 @@ use audit::Event;
 use blobs::VerifiedCache;
 use data_dir::DataDir;
 use db::Database;
+use deferred_rows::DeferredRows;
 use health::HealthCache;
-use pending::Pending;
-use status::{Fact, note};
+use status::{Fact, insert_fact};
 
 /// What `serve` was told about space; commands that store nothing need none of it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -83,14 +83,14 @@ pub struct Store {
     data: Arc<DataDir>,
     db: Database,
     verified: VerifiedCache,
-    pending: Mutex<Pending>,
+    deferred: Mutex<DeferredRows>,
     policy: Policy,
     /// Bytes that uploads under way may still write.
     promised: Arc<AtomicU64>,
     /// Files of commits that may or may not be read from the log after a crash.
     in_doubt: Mutex<Vec<RandomId>>,
     /// Both clocks as they were at the last look; None before the first.
-    clock: Mutex<Option<clock::Look>>,
+    clock: Mutex<Option<clock::Reading>>,
     health: HealthCache,
     /// It holds the one-server lock.
     is_server: bool,
@@ -119,7 +119,7 @@ impl Store {
             db,
             policy: Policy::default(),
             verified: VerifiedCache::default(),
-            pending: Mutex::default(),
+            deferred: Mutex::default(),
             promised: Arc::default(),
             in_doubt: Mutex::default(),
             clock: Mutex::default(),
@@ -129,12 +129,12 @@ impl Store {
 
     /// Leaves a fact for `status` and metrics, and a row in the audit log, unless the folder can
     /// only be read.
-    pub fn leave(&self, fact: Fact, value: &Value, event: Option<Event>) {
+    pub fn record_fact(&self, fact: Fact, value: &Value, event: Option<Event>) {
         if !self.db.is_in_place() {
             return;
         }
         let left = self.write(|tx| {
-            note(tx, fact, value)?;
+            insert_fact(tx, fact, value)?;
             event.iter().try_for_each(|event| event.write(tx))
         });
         if let Err(error) = left {
@@ -145,9 +145,9 @@ impl Store {
     /// Writes all that waits, and brings the write-ahead log into the database: after a clean stop
     /// that is one whole file. What holds the database longer than this is not waited for: then the
     /// log stays for the next start, which loses nothing.
-    pub fn settle(&self, wait: Duration) {
+    pub fn flush_and_checkpoint(&self, wait: Duration) {
         let settled = self.db.wait_at_most(wait).and_then(|()| {
-            self.write_pending();
+            self.write_deferred_rows();
             self.db.checkpoint("TRUNCATE")
         });
         if let Err(error) = settled {

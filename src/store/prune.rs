@@ -121,10 +121,10 @@ impl Store {
                 execute(tx, "DELETE FROM environments WHERE deleted_at < ?1", [before])
             })?;
         }
-        if self.data.root.look(ORPHANS)?.is_some() {
+        if self.data.root.lstat(ORPHANS)?.is_some() {
             let orphans = self.data.root.dir(ORPHANS)?;
             for name in orphans.names()? {
-                let Some(stat) = orphans.look_ours(&name)? else { continue };
+                let Some(stat) = orphans.lstat_ours(&name)? else { continue };
                 if stat.st_mtime.saturating_mul(1000) >= before {
                     continue;
                 }

@@ -23,8 +23,8 @@ impl Store {
         let (data, new) = DataDir::start(root)?;
         // Before anything is made beside it: then an empty database stands alone.
         let db = Database::open(&data)?;
-        data.furnish()?;
-        let mut foreign = data.sweep()?;
+        data.create_missing()?;
+        let mut foreign = data.remove_leftovers()?;
         let mut store = Store { policy, is_server: true, ..Store::with(data, db) };
         store.refuse_damage()?;
         if let Err(error) = store.db.mark() {
@@ -61,8 +61,8 @@ impl Store {
     fn set_orphans_aside(&self) -> Result<Vec<String>> {
         let orphans = self.data.root.dir(ORPHANS)?;
         let (mut moved, mut foreign) = (0, Vec::new());
-        self.each_unknown(|shard, name, path| {
-            if shard.look_ours(name)?.is_none() {
+        self.each_unreferenced(|shard, name, path| {
+            if shard.lstat_ours(name)?.is_none() {
                 foreign.push(path);
                 return Ok(());
             }
@@ -84,7 +84,7 @@ impl Store {
     pub fn keep_reserve(&self) -> Result<()> {
         let root = &self.data.root;
         let least = self.policy.free_bytes_min.max(RESERVE_BYTES).saturating_mul(2);
-        let there = root.look(RESERVE)?;
+        let there = root.lstat(RESERVE)?;
         let whole = there.is_some_and(|stat| stat.st_size.cast_unsigned() >= RESERVE_BYTES);
         if whole || self.free_bytes()? < least {
             return Ok(());
@@ -104,7 +104,7 @@ fn set_aside(shard: &Dir, name: &str, orphans: &Dir) -> Result<()> {
     // Thirty days in orphans/ count from now, not from the push.
     let dated = shard.open_regular(name).and_then(|file| file.set_modified(SystemTime::now()));
     dated.map_err(|e| shard.error("date", name, e))?;
-    let taken = orphans.look(name)?.is_some();
+    let taken = orphans.lstat(name)?.is_some();
     let target = if taken { RandomId::draw()?.to_string() } else { name.to_owned() };
     shard.rename(name, orphans, &target)
 }

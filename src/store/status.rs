@@ -93,15 +93,15 @@ impl Store {
         let sql = "SELECT email, iif(disabled_at IS NULL, 'enabled', 'disabled') AS state,
                           stored_bytes, nullif(coalesce(quota_bytes, ?1), 0) AS quota_bytes
                      FROM users ORDER BY id";
-        self.table(sql, [self.noted(Fact::START, "quota_bytes")?.unwrap_or(0)])
+        self.table(sql, [self.fact(Fact::START, "quota_bytes")?.unwrap_or(0)])
     }
 
     /// All that `status` shows; a machine is silent after so many days, and never after 0.
     pub fn status(&self, stale_days: u32) -> Result<Status> {
         let (free_bytes, last_offsite) = (self.free_bytes()?, self.last_offsite()?);
-        let least = self.noted(Fact::START, "min_free_bytes")?;
+        let least = self.fact(Fact::START, "min_free_bytes")?;
         let min_free_bytes = least.map_or(FREE_BYTES_MIN, i64::unsigned_abs);
-        let quota = self.noted(Fact::START, "quota_bytes")?.unwrap_or(0);
+        let quota = self.fact(Fact::START, "quota_bytes")?.unwrap_or(0);
         let stale_ms = i64::from(stale_days) * DAY_MS;
         let values = params![now_ms(), free_bytes, min_free_bytes, quota, stale_ms, last_offsite];
         Ok(Status {
@@ -110,9 +110,9 @@ impl Store {
             min_free_bytes,
             users: self.stored_table()?,
             machines: self.machine_table(None)?,
-            last_backup: self.noted(Fact::GOOD_BACKUP, "at")?,
-            failed_backup: self.noted(Fact::FAILED_BACKUP, "at")?,
-            last_check: self.noted(Fact::CHECK, "at")?,
+            last_backup: self.fact(Fact::GOOD_BACKUP, "at")?,
+            failed_backup: self.fact(Fact::FAILED_BACKUP, "at")?,
+            last_check: self.fact(Fact::CHECK, "at")?,
             last_offsite,
             attention: self.db.read(|c| query_rows(c, ATTENTION, values, |row| row.get(0)))?,
         })
@@ -132,7 +132,7 @@ impl Store {
     }
 
     /// A number of a fact that was left, or, as `at`, when that was, in milliseconds since 1970.
-    pub fn noted(&self, fact: Fact, what: &str) -> Result<Option<i64>> {
+    pub fn fact(&self, fact: Fact, what: &str) -> Result<Option<i64>> {
         let sql = "SELECT iif(?2 = 'at', updated_at, value ->> ?2) FROM server_state
                     WHERE name = ?1";
         Ok(self.db.read(|c| query_opt(c, sql, [fact.0, what], |row| row.get(0)))?.flatten())
@@ -176,7 +176,7 @@ impl Fact {
 }
 
 /// Leaves a fact, in the transaction of what it is about.
-pub fn note(connection: &Connection, fact: Fact, value: &Value) -> Result<()> {
+pub fn insert_fact(connection: &Connection, fact: Fact, value: &Value) -> Result<()> {
     let sql = "INSERT INTO server_state (name, value, updated_at) VALUES (?1, ?2, ?3)
                ON CONFLICT (name) DO UPDATE SET value = ?2, updated_at = ?3";
     execute(connection, sql, params![fact.0, value.to_string(), now_ms()]).map(drop)

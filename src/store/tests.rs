@@ -62,15 +62,21 @@ fn do_everything(store: &Store) {
     store.register_machine(&user, &registration).unwrap();
     snapshots(store, &user, &machine);
     entities(store, &user, &machine);
-    store.write_pending();
+    store.write_deferred_rows();
     store.totals().unwrap();
 }
 
 fn snapshots(store: &Store, user: &User, machine: &MachineId) {
-    let idempotent = PushMode::Idempotent(Condition::default());
+    let may_be_retry = PushMode::Idempotent(Condition::default());
     for bytes in ["a", "b", "b"] {
         store
-            .push(user, machine, &PushBody::default(), &idempotent, upload(store, bytes.as_bytes()))
+            .push(
+                user,
+                machine,
+                &PushBody::default(),
+                &may_be_retry,
+                upload(store, bytes.as_bytes()),
+            )
             .unwrap();
     }
     store
@@ -196,11 +202,11 @@ fn audit_rows_of_reads_and_of_changes_are_bounded_a_day_and_user() {
     for n in 0..AUDIT_READS_PER_DAY_MAX + 10 {
         store.audit_later(Event::of(&a, "snapshot.pull"));
         if n % 4000 == 0 {
-            store.write_pending();
+            store.write_deferred_rows();
         }
     }
     store.audit_later(Event::of(&b, "snapshot.pull"));
-    store.write_pending();
+    store.write_deferred_rows();
     let reads = i64::from(AUDIT_READS_PER_DAY_MAX);
     assert_eq!((rows(&a, "snapshot.pull"), rows(&a, "audit.limited")), (reads, 1));
     assert_eq!((rows(&b, "snapshot.pull"), rows(&b, "audit.limited")), (1, 0));
@@ -278,7 +284,7 @@ fn no_more_files_of_commits_in_doubt_are_taken_than_are_remembered() {
     // A good commit settles them.
     store.write(|_| Ok(())).unwrap();
     let settled = i64::try_from(IN_DOUBT_MAX).unwrap();
-    assert_eq!(store.noted(Fact::IN_DOUBT, "files").unwrap(), Some(settled), "it wrote something");
+    assert_eq!(store.fact(Fact::IN_DOUBT, "files").unwrap(), Some(settled), "it wrote something");
     push().unwrap();
 }
 

@@ -17,7 +17,7 @@ use super::audit::Event;
 use super::blobs::Blob;
 use super::data_dir::DataDir;
 use super::error::{Result, StoreError};
-use super::status::{Fact, note};
+use super::status::{Fact, insert_fact};
 use super::{Store, User};
 use crate::util::limits::{IN_DOUBT_MAX, RETRY_FREE_BYTES_MIN, WRITEBACK_BYTES};
 use crate::util::log;
@@ -93,13 +93,13 @@ impl Store {
 
     /// Runs `work` in a transaction; when this returns Ok, it is on disk.
     pub(super) fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
-        self.notice_clock()?;
+        self.detect_clock_jump()?;
         let in_doubt = lock(&self.in_doubt).clone();
         let value = self.db.write(|tx| {
             let value = work(tx)?;
             if !in_doubt.is_empty() {
                 // A transaction that changed nothing would write nothing to the WAL.
-                note(tx, Fact::IN_DOUBT, &json!({ "files": in_doubt.len() }))?;
+                insert_fact(tx, Fact::IN_DOUBT, &json!({ "files": in_doubt.len() }))?;
             }
             Ok(value)
         })?;

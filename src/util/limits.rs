@@ -109,7 +109,7 @@ pub const RESPONSE_FILE_BYTES_PER_USER_MAX: u64 = 128 * 1024 * 1024;
 /// Seconds that `healthcheck` waits to connect, and for a response.
 pub const HEALTHCHECK_TIMEOUT_S: u64 = 5;
 /// Milliseconds in which the database may be settled at a stop, when no more of its time is left.
-pub const SETTLE_MS: u64 = 1000;
+pub const STOP_CHECKPOINT_MS: u64 = 1000;
 /// Seconds that requests in flight get after SIGTERM (`--stop-timeout`).
 pub const STOP_TIMEOUT_S: u64 = 10;
 
@@ -207,7 +207,7 @@ pub const VERIFIED_AGE_S: i64 = 3;
 /// Free bytes of the disk below which pushes are refused (`--min-free`).
 pub const FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// Rows (token uses, audit rows of reads) that wait for the next batch of the housekeeper.
-pub const PENDING_ROWS_MAX: usize = 4096;
+pub const DEFERRED_ROWS_MAX: usize = 4096;
 /// Milliseconds between two batches of the housekeeper.
 pub const HOUSEKEEPING_MS: u64 = 500;
 /// Seconds below which `check` passes over a file without a row while a server runs: longer

@@ -15,7 +15,7 @@ use crate::util::limits::{
 };
 
 /// The rule that a value breaks: a sentence without its subject that begins with `must`.
-pub type Rule = String;
+pub type Violation = String;
 
 /// Makes checked text types, each of its rule. They go into statements as they are.
 macro_rules! texts {
@@ -26,9 +26,9 @@ macro_rules! texts {
         pub struct $name(String);
 
         impl TryFrom<String> for $name {
-            type Error = Rule;
-            fn try_from(text: String) -> Result<$name, Rule> {
-                let check: fn(&str) -> Result<(), Rule> = $check;
+            type Error = Violation;
+            fn try_from(text: String) -> Result<$name, Violation> {
+                let check: fn(&str) -> Result<(), Violation> = $check;
                 check(&text).map(|()| $name(text))
             }
         }
@@ -119,13 +119,13 @@ impl MachineId {
 
 impl Email {
     /// In lower case.
-    pub fn parse(text: &str) -> Result<Email, Rule> {
+    pub fn parse(text: &str) -> Result<Email, Violation> {
         Email::try_from(text.to_lowercase())
     }
 }
 
 /// At most `max` characters, none of them a control character.
-pub fn plain(text: &str, max: usize) -> Result<(), Rule> {
+pub fn plain(text: &str, max: usize) -> Result<(), Violation> {
     if text.chars().count() > max {
         return Err(format!("must have at most {max} characters"));
     }
@@ -171,7 +171,7 @@ const UNSEEN: [RangeInclusive<char>; 18] = [
     '\u{e0000}'..='\u{e0fff}',
 ];
 
-fn canonical(text: &str) -> Result<(), Rule> {
+fn canonical(text: &str) -> Result<(), Violation> {
     let decoded = base64::engine::general_purpose::STANDARD.decode(text);
     decoded.map(drop).map_err(|_| "must be canonical base64".into())
 }

@@ -1,4 +1,4 @@
-//! The older dialect of the released command line, and what a login asks.
+//! What the older released command line calls, and the requests of its login.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

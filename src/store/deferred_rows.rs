@@ -13,7 +13,7 @@ use super::db::execute;
 use super::error::{ErrorKind, Result, StoreError};
 use crate::util::limits::{
     AUDIT_CHANGES_PER_DAY_MAX, AUDIT_FAILURES_PER_DAY_MAX, AUDIT_READS_PER_DAY_MAX,
-    PENDING_ROWS_MAX, TOKEN_USE_INTERVAL_MS,
+    DEFERRED_ROWS_MAX, TOKEN_USE_INTERVAL_MS,
 };
 use crate::util::log;
 use crate::util::sync::lock;
@@ -22,7 +22,7 @@ use crate::util::time::{DAY_MS, now_ms};
 /// What waits for the next batch, and how many audit rows there were since midnight (UTC) or the
 /// start of this process.
 #[derive(Default)]
-pub struct Pending {
+pub struct DeferredRows {
     /// Last use by token, milliseconds since 1970.
     uses: HashMap<i64, i64>,
     events: Vec<Event>,
@@ -33,7 +33,7 @@ pub struct Pending {
     rows: HashMap<(u32, Option<i64>), u32>,
 }
 
-impl Pending {
+impl DeferredRows {
     /// The row; in place of the first one too many, a row that says so; then nothing.
     fn admit(&mut self, event: Event, rows_max: u32) -> Option<Event> {
         let day = now_ms() / DAY_MS;
@@ -64,15 +64,15 @@ impl Store {
         if last_used_at.is_some_and(|last| (now - last).abs() < TOKEN_USE_INTERVAL_MS) {
             return;
         }
-        let mut pending = lock(&self.pending);
-        if pending.uses.len() < PENDING_ROWS_MAX {
-            pending.uses.insert(token, now);
+        let mut deferred = lock(&self.deferred);
+        if deferred.uses.len() < DEFERRED_ROWS_MAX {
+            deferred.uses.insert(token, now);
         }
     }
 
     /// Writes an audit row with the change that a user makes.
     pub(super) fn audit(&self, connection: &Connection, event: Event) -> Result<()> {
-        let event = lock(&self.pending).admit(event, AUDIT_CHANGES_PER_DAY_MAX);
+        let event = lock(&self.deferred).admit(event, AUDIT_CHANGES_PER_DAY_MAX);
         event.map_or(Ok(()), |event| event.write(connection))
     }
 
@@ -83,12 +83,12 @@ impl Store {
             "failed" | "throttled" => AUDIT_FAILURES_PER_DAY_MAX,
             _ => AUDIT_READS_PER_DAY_MAX,
         };
-        let mut pending = lock(&self.pending);
-        let Some(event) = pending.admit(event, rows_max) else { return };
-        if pending.events.len() < PENDING_ROWS_MAX {
-            pending.events.push(event);
+        let mut deferred = lock(&self.deferred);
+        let Some(event) = deferred.admit(event, rows_max) else { return };
+        if deferred.events.len() < DEFERRED_ROWS_MAX {
+            deferred.events.push(event);
         } else {
-            pending.dropped += 1;
+            deferred.dropped += 1;
         }
     }
 
@@ -104,10 +104,10 @@ impl Store {
 
     /// Writes what waits. On failure it is logged and dropped: nobody waits for these rows, and
     /// a full disk must not fill the memory.
-    pub fn write_pending(&self) {
+    pub fn write_deferred_rows(&self) {
         let (uses, events, dropped) = {
-            let mut pending = lock(&self.pending);
-            (take(&mut pending.uses), take(&mut pending.events), take(&mut pending.dropped))
+            let mut deferred = lock(&self.deferred);
+            (take(&mut deferred.uses), take(&mut deferred.events), take(&mut deferred.dropped))
         };
         if dropped > 0 {
             log::warn(&format!("{dropped} audit rows dropped: too many in one second"));
@@ -138,13 +138,13 @@ mod tests {
     fn what_waits_to_be_written_is_bounded() {
         let scratch = tempfile::tempdir().unwrap();
         let (store, _) = Store::start(scratch.path(), Policy::default()).unwrap();
-        let more = PENDING_ROWS_MAX + 10;
+        let more = DEFERRED_ROWS_MAX + 10;
         for n in 0..more {
             store.audit_later(Event::new("server.start"));
             store.token_used(n as i64, None);
         }
-        let queue = lock(&store.pending);
-        assert_eq!((queue.events.len(), queue.dropped), (PENDING_ROWS_MAX, 10));
-        assert_eq!(queue.uses.len(), PENDING_ROWS_MAX);
+        let queue = lock(&store.deferred);
+        assert_eq!((queue.events.len(), queue.dropped), (DEFERRED_ROWS_MAX, 10));
+        assert_eq!(queue.uses.len(), DEFERRED_ROWS_MAX);
     }
 }

@@ -1,4 +1,5 @@
-//! The older dialect: whole-machine snapshots, environments, actions, and what a login asks.
+//! What the older released command line calls: whole-machine snapshots, environments, actions, and
+//! the requests of its login.
 
 use serde::Deserialize;
 use serde_json::json;

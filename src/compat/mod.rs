@@ -1,5 +1,5 @@
-//! The routes that the released ConfigSync command line calls, on the same store as the six
-//! endpoints.
+//! Compatibility: the routes that released versions of the ConfigSync command line call beside the
+//! documented API, on the same store.
 
 pub mod entities;
 pub mod legacy;
