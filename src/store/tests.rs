@@ -4,19 +4,19 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use rusqlite::Transaction;
 use rusqlite::types::Value;
+use rusqlite::{Transaction, params};
 
 use super::audit::Event;
 use super::data_dir::DATABASE;
-use super::db::{connect_immutable, query_one, query_rows, query_scalar};
+use super::db::{connect_immutable, execute, query_one, query_rows, query_scalar};
 use super::entities::Target;
 use super::error::ErrorKind;
 use super::prune::Retention;
 use super::snapshots::{Condition, PushBody, PushMode, Selector};
 use super::status::Fact;
 use super::users::NewToken;
-use super::{Policy, RowSink, Store, User};
+use super::{Policy, RowSink, Store, StoreError, User};
 use crate::util::limits::{AUDIT_CHANGES_PER_DAY_MAX, AUDIT_READS_PER_DAY_MAX, IN_DOUBT_MAX};
 use crate::util::sync::lock;
 use crate::util::types::{Digest, Email, MachineId, Name, RandomId};
@@ -286,6 +286,31 @@ fn no_more_files_of_commits_in_doubt_are_taken_than_are_remembered() {
     let settled = i64::try_from(IN_DOUBT_MAX).unwrap();
     assert_eq!(store.fact(Fact::IN_DOUBT, "files").unwrap(), Some(settled), "it wrote something");
     push().unwrap();
+}
+
+#[test]
+fn a_file_whose_row_is_there_in_spite_of_the_error_stays() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = started(scratch.path());
+    do_everything(&store);
+    let user = store.password_of("a@example.com").unwrap().unwrap().0;
+    let stored = store.store_blob(&user, upload(&store, b"x"), Event::new("backup"), |tx, blob| {
+        let sql = "INSERT INTO state_snapshots (user_id, machine_ref, file, size_bytes, sha256,
+                                                version, created_at)
+                   SELECT ?1, min(id), ?2, ?3, ?4, '1', 1 FROM machines WHERE user_id = ?1";
+        let (file, digest) = (blob.file.to_string(), blob.digest.0);
+        execute(tx, sql, params![user.id, file, blob.size, digest])?;
+        execute(tx, "COMMIT", [])?;
+        Err::<((), bool), _>(StoreError::busy())
+    });
+    assert_eq!(stored.unwrap_err().kind, ErrorKind::Busy);
+    for _ in 0..2 {
+        let newest = store.snapshot(user.id, &Selector::default()).unwrap();
+        store.open_snapshot(&newest).unwrap();
+        // A good commit looks again.
+        store.write(|_| Ok(())).unwrap();
+    }
+    assert!(lock(&store.in_doubt).is_empty());
 }
 
 #[test]

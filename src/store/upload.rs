@@ -80,10 +80,13 @@ impl Store {
         }
         let done = upload.place().and_then(|blob| {
             let committed = self.write_as(user, |tx| work(tx, blob));
+            let has_no_row = || matches!(self.has_row(blob.file), Ok(false));
             match &committed {
                 Ok((_, true)) => {}
-                // Its row may be read from the log after a crash.
-                Err(error) if error.in_doubt => lock(&self.in_doubt).push(blob.file),
+                // Its row may be read from the log after a crash, or is there in spite of the error.
+                Err(error) if error.in_doubt || !has_no_row() => {
+                    lock(&self.in_doubt).push(blob.file);
+                }
                 Ok((_, false)) | Err(_) => self.unlink_placed(blob.file),
             }
             committed
