@@ -1,17 +1,19 @@
 -- The whole database of configsync-server (PRAGMA user_version 5).
--- A new data folder gets all of it; an older one gets the parts after its version, each part
--- beginning at a line that names it. So every part only adds to those before it.
+-- A new data folder gets all parts; an older one gets the parts after its version. Each part begins
+-- at a line that names its version. The SQL of a released part never changes: a change is a new
+-- part.
 --
 -- Conventions
 --   Times are milliseconds since 1970-01-01T00:00:00Z, from the server's clock.
---   AUTOINCREMENT: an id is never given twice, also after rows were deleted; clients bind ids into
---   what they encrypt, so an id never changes, not by backup and not by restore either.
+--   AUTOINCREMENT: an id is never reused, even after rows are deleted; clients bind ids into what
+--   they encrypt, so an id never changes, not by backup and not by restore either.
 --   STRICT tables: SQLite refuses a value of the wrong type.
---   The server holds no key: no column and no file can be read with what stands here.
+--   The server holds no key that decrypts user data: neither columns nor files can be read with the
+--   contents of this database.
 
 -- version 1 --------------------------------------------------------------------------------
 
--- People. There is no sign-up: the operator adds them on the command line.
+-- Users. There is no sign-up: the operator adds them on the command line.
 CREATE TABLE users (
   id            INTEGER PRIMARY KEY AUTOINCREMENT,
   email         TEXT    NOT NULL UNIQUE,          -- lower case
@@ -24,25 +26,25 @@ CREATE TABLE users (
   updated_at    INTEGER NOT NULL
 ) STRICT;
 
--- API tokens (cs_…). Only the SHA-256 digest is kept: 256 random bits need no slow hash.
+-- API tokens (cs_…). Only the SHA-256 digest is stored: 256 random bits need no slow hash.
 CREATE TABLE api_tokens (
   id           INTEGER PRIMARY KEY AUTOINCREMENT,
   user_id      INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,
   name         TEXT    NOT NULL,
-  prefix       TEXT    NOT NULL,                  -- first characters, to recognise it in a list
+  prefix       TEXT    NOT NULL,                  -- first characters, shown in lists
   digest       BLOB    NOT NULL UNIQUE CHECK (length(digest) = 32),
   created_at   INTEGER NOT NULL,
   expires_at   INTEGER,                           -- NULL: never
-  last_used_at INTEGER,                           -- at most one write a minute
+  last_used_at INTEGER,                           -- written at most once a minute
   revoked_at   INTEGER
 ) STRICT;
 CREATE INDEX api_tokens_by_user ON api_tokens (user_id);
 
--- Machines of a user. Two users may have a machine of the same machine_id; they never meet.
+-- Machines of a user. Two users may have machines with the same machine_id, which are unrelated.
 CREATE TABLE machines (
   id             INTEGER PRIMARY KEY AUTOINCREMENT,
   user_id        INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,
-  machine_id     TEXT    NOT NULL,                -- the client's name for it
+  machine_id     TEXT    NOT NULL,                -- chosen by the client
   name           TEXT    NOT NULL,
   platform       TEXT,
   arch           TEXT,
@@ -51,14 +53,14 @@ CREATE TABLE machines (
   updated_at     INTEGER NOT NULL,
   last_seen_at   INTEGER NOT NULL,
   last_push_at   INTEGER,
-  snapshot_count INTEGER NOT NULL DEFAULT 0,      -- triggers
-  hidden_at      INTEGER,                         -- removed from lists; its snapshots stay
+  snapshot_count INTEGER NOT NULL DEFAULT 0,      -- maintained by triggers
+  hidden_at      INTEGER,                         -- not NULL: hidden from lists; its snapshots stay
   UNIQUE (user_id, machine_id)
 ) STRICT;
 
--- Snapshots: one row for one file snapshots/<first two characters of file>/<file>.
--- A row is committed only after its file is durable, and a file is unlinked only after its row is
--- gone: so a row without a file cannot exist.
+-- Snapshots: one row for one file snapshots/<first two characters of file>/<file>. A row is
+-- committed only after its file is durable, and a file is unlinked only after its row is deleted:
+-- so a row without a file cannot exist.
 CREATE TABLE state_snapshots (
   id               INTEGER PRIMARY KEY AUTOINCREMENT, -- "newest" means the highest id, everywhere
   user_id          INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,
@@ -74,7 +76,7 @@ CREATE TABLE state_snapshots (
 CREATE INDEX state_snapshots_by_user ON state_snapshots (user_id, id);
 CREATE INDEX state_snapshots_by_machine ON state_snapshots (machine_ref, id);
 
--- Counters that every push and prune would otherwise have to add up.
+-- Counters, so that pushes and prunes need not add up rows.
 CREATE TRIGGER state_snapshots_added AFTER INSERT ON state_snapshots BEGIN
   UPDATE users SET stored_bytes = stored_bytes + NEW.size_bytes WHERE id = NEW.user_id;
   UPDATE machines SET snapshot_count = snapshot_count + 1, last_push_at = NEW.created_at,
@@ -88,13 +90,13 @@ END;
 
 -- version 2 --------------------------------------------------------------------------------
 
--- What happened, without content. No foreign keys: a row outlives the user it speaks of.
+-- Audit events, without content. No foreign keys: a row outlives the user it names.
 CREATE TABLE audit_log (
   id         INTEGER PRIMARY KEY AUTOINCREMENT,
   created_at INTEGER NOT NULL,
   event      TEXT    NOT NULL,                    -- login.ok, snapshot.push, …
   user_id    INTEGER,
-  user_email TEXT,                                -- as it was then
+  user_email TEXT,                                -- at the time of the event
   machine    TEXT,                                -- machine_id
   peer       TEXT,                                -- address of the client
   outcome    TEXT    NOT NULL,                    -- ok, failed, throttled, …
@@ -103,14 +105,14 @@ CREATE TABLE audit_log (
 CREATE INDEX audit_log_by_time ON audit_log (created_at);
 
 -- version 3 --------------------------------------------------------------------------------
--- What the released ConfigSync command line keeps beside snapshots. All of it belongs to one
--- user, and every query says which.
+-- Data that the released ConfigSync command line keeps beside snapshots. Every row belongs to one
+-- user, and every query checks which.
 
--- The keypair of an account; the private key is wrapped with the user's master password, which
--- the server never sees. The first one stays: another would make every wrapped key unreadable.
+-- The keypair of an account. The private key is wrapped with the user's master password, which the
+-- server never sees. The first keypair stays: another one would make every wrapped key unreadable.
 CREATE TABLE keypairs (
   user_id               INTEGER PRIMARY KEY REFERENCES users (id) ON DELETE CASCADE,
-  public_key            TEXT    NOT NULL,         -- base64, as all keys here
+  public_key            TEXT    NOT NULL,         -- base64, like all keys here
   encrypted_private_key TEXT    NOT NULL,
   kek_salt              TEXT    NOT NULL,
   kek_iterations        INTEGER NOT NULL,
@@ -118,9 +120,9 @@ CREATE TABLE keypairs (
   created_at            INTEGER NOT NULL
 ) STRICT;
 
--- Projects, workspaces, configs, modules and profiles: five kinds of one shape. A deleted one
--- keeps its row and files until they are pruned, and its slug is free at once. Clients bind the
--- id into what they encrypt.
+-- Projects, workspaces, configs, modules and profiles: five kinds of one shape. A soft-deleted
+-- entity keeps its row and files until they are pruned, and its slug is free at once. Clients bind
+-- the id into what they encrypt.
 CREATE TABLE entities (
   id              INTEGER PRIMARY KEY AUTOINCREMENT,
   user_id         INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,
@@ -132,7 +134,7 @@ CREATE TABLE entities (
   git_branch      TEXT,                           -- projects
   source_hint     TEXT,                           -- configs
   module_type     TEXT,                           -- modules
-  is_default      INTEGER NOT NULL DEFAULT 0,     -- profiles: at most one of a user
+  is_default      INTEGER NOT NULL DEFAULT 0,     -- profiles: at most one per user
   current_version INTEGER NOT NULL DEFAULT 0,     -- 0: none yet
   wrapped_dek     TEXT,                           -- the data key, wrapped for the user; stays
   created_at      INTEGER NOT NULL,
@@ -151,7 +153,7 @@ CREATE TABLE entity_versions (
   file                   TEXT    NOT NULL UNIQUE, -- 32 random hexadecimal digits
   size_bytes             INTEGER NOT NULL CHECK (size_bytes > 0),
   sha256                 BLOB    NOT NULL CHECK (length(sha256) = 32),
-  content_hash           TEXT,                    -- as the client sent it; no identity
+  content_hash           TEXT,                    -- as the client sent it; identifies nothing
   pushed_from_machine_id TEXT,
   created_at             INTEGER NOT NULL,
   UNIQUE (entity_id, version)
@@ -166,7 +168,7 @@ CREATE TRIGGER entity_versions_removed AFTER DELETE ON entity_versions BEGIN
   UPDATE users SET stored_bytes = stored_bytes - OLD.size_bytes WHERE id = OLD.user_id;
 END;
 
--- Every file that a row names, with the words by which it is reported.
+-- Every file that a row names, with its description for reports.
 CREATE VIEW stored_files AS
   SELECT user_id, file, size_bytes, sha256, 'snapshot ' || id AS what FROM state_snapshots
   UNION ALL
@@ -174,7 +176,7 @@ CREATE VIEW stored_files AS
          e.kind || ' ' || e.id || ' version ' || v.version
     FROM entity_versions v JOIN entities e ON e.id = v.entity_id;
 
--- Which projects a machine has checked out, where, and what it last synced.
+-- Which projects a machine has checked out, where, and which version it last synced.
 CREATE TABLE machine_projects (
   machine_ref         INTEGER NOT NULL REFERENCES machines (id) ON DELETE CASCADE,
   project_id          INTEGER NOT NULL REFERENCES entities (id) ON DELETE CASCADE,
@@ -209,12 +211,12 @@ CREATE TABLE layer_keys (
   layer_id    TEXT    NOT NULL,
   wrapped_dek TEXT    NOT NULL,
   created_at  INTEGER NOT NULL,
-  upload      INTEGER NOT NULL,                   -- counts up: the key uploaded last is highest
+  upload      INTEGER NOT NULL,                   -- counts up: highest for the key uploaded last
   UNIQUE (project_id, layer_id, wrapped_dek)
 ) STRICT;
 
 -- Variables of projects. layer_key is the key uploaded last for the layer before the value was
--- written: the one that reads it.
+-- written: the key that decrypts it.
 CREATE TABLE variables (
   id               INTEGER PRIMARY KEY AUTOINCREMENT,
   project_id       INTEGER NOT NULL REFERENCES entities (id) ON DELETE CASCADE,
@@ -233,8 +235,8 @@ CREATE TABLE variables (
 ) STRICT;
 CREATE INDEX variables_by_layer_key ON variables (layer_key);
 
--- Named environments of a user. A deleted one keeps its row, so that the operator can bring it
--- back: clients delete more than their users mean to.
+-- Named environments of a user. A soft-deleted one keeps its row, so that the operator can restore
+-- it: clients delete more than their users mean to.
 CREATE TABLE environments (
   id         INTEGER PRIMARY KEY AUTOINCREMENT,
   user_id    INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,
@@ -248,7 +250,7 @@ CREATE TABLE environments (
   UNIQUE (user_id, name)
 ) STRICT;
 
--- Changes that wait for a machine, which may not be registered yet. A row goes when the machine
+-- Changes queued for a machine, which may not be registered yet. A row is deleted when the machine
 -- confirms what it was given.
 CREATE TABLE actions (
   id           INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -263,8 +265,9 @@ CREATE INDEX actions_by_machine ON actions (user_id, machine_id, id);
 
 -- version 4 --------------------------------------------------------------------------------
 
--- Files whose rows are gone: named in the transaction that deletes the row, unlinked after its
--- commit, and forgotten then. What a crash or a running backup leaves here, the next prune takes.
+-- Files whose rows are deleted: listed in the transaction that deletes the row, unlinked after its
+-- commit, and removed from here then. The next prune handles what a crash or a running backup
+-- leaves.
 CREATE TABLE deleted_files (
   file       TEXT    PRIMARY KEY,
   size_bytes INTEGER NOT NULL
@@ -280,25 +283,26 @@ CREATE INDEX environments_by_deletion ON environments (deleted_at) WHERE deleted
 
 -- version 5 --------------------------------------------------------------------------------
 
--- Nothing on this server queues changes for a machine: what a client asks for is always empty.
+-- This server queues no changes for a machine: the list that clients ask for is always empty.
 DROP TABLE actions;
 
--- What commands and the server leave for `status` and `/metrics`, one row for each name.
+-- Facts that commands and the server record for `status` and `/metrics`, one row per name.
 CREATE TABLE server_state (
   name       TEXT    PRIMARY KEY,                 -- last_backup, last_check, …
   value      TEXT    NOT NULL,                    -- JSON
   updated_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- What was deleted longest ago is looked for by user.
+-- Entities that were soft-deleted longest ago are looked up by user.
 DROP INDEX entities_by_deletion;
 CREATE INDEX entities_by_deletion ON entities (user_id, deleted_at) WHERE deleted_at IS NOT NULL;
 
--- How many changed, and the like.
+-- A count of changed rows, or a reason.
 ALTER TABLE audit_log ADD COLUMN detail TEXT;
 
--- What a row counts: the bytes of its text, and 1024 for itself, which is more than it takes on
--- disk with its indexes, or in a list; 256 beside a file, which takes a block of the disk anyway.
+-- What a row counts towards the limit on text: the bytes of its text, and 1024 for the row itself,
+-- which is more than it takes on disk with its indexes, or in a list; 256 for a row with a file,
+-- which takes a block of the disk anyway.
 ALTER TABLE users ADD COLUMN text_bytes INTEGER NOT NULL DEFAULT 0; -- sum over the rows (triggers)
 ALTER TABLE machines ADD COLUMN text_bytes INTEGER AS (1024 + length(CAST(
   machine_id || name || coalesce(platform, '') || coalesce(arch, '') || coalesce(cli_version, '')
@@ -325,7 +329,8 @@ ALTER TABLE variables ADD COLUMN text_bytes INTEGER AS (1024 + length(CAST(
 ALTER TABLE environments ADD COLUMN text_bytes INTEGER AS (1024 + length(CAST(
   name || tier || coalesce(color, '') AS BLOB)));
 
--- The same sum, added up: what the triggers below keep is compared with it in a test.
+-- The same sum, computed from the rows: used below, and in a test that compares it with what the
+-- triggers maintain.
 CREATE VIEW counted_texts AS
   SELECT user_id, text_bytes FROM machines
   UNION ALL SELECT user_id, text_bytes FROM state_snapshots
@@ -346,8 +351,9 @@ CREATE VIEW counted_texts AS
 UPDATE users SET text_bytes =
   (SELECT coalesce(sum(c.text_bytes), 0) FROM counted_texts c WHERE c.user_id = users.id);
 
--- One trigger adds; where a row can change, one adds the difference; one takes away. What has no
--- user of its own is deleted before its machine or entity is, while that still tells whose it was.
+-- One trigger adds a row's bytes, one subtracts them and, where a row can change, one adds the
+-- difference. Rows without a user_id are deleted before their machine or entity, which still names
+-- the user.
 CREATE TRIGGER machines_text_added AFTER INSERT ON machines BEGIN
   UPDATE users SET text_bytes = text_bytes + NEW.text_bytes WHERE id = NEW.user_id;
 END;

@@ -1,6 +1,6 @@
--- What somebody should do something about, a sentence each (`status`). ?1: now; ?2: free bytes; ?3:
--- those below which pushes are refused; ?4: the default quota; ?5: the time after which a machine is
--- silent, 0 is never; ?6: the last off-site copy, null where there are none.
+-- Findings that need the operator's attention, one sentence each (`status`). ?1: now; ?2: free
+-- bytes; ?3: free bytes below which pushes are refused; ?4: the default quota; ?5: the time after
+-- which a machine is silent, 0: never; ?6: the last off-site copy, NULL if there is none.
 
 SELECT format('the disk is short: %d MiB free, pushes are refused below %d MiB: free some, or run ' ||
               '`configsync-server prune`', ?2 / 1048576, ?3 / 1048576)

@@ -11,7 +11,7 @@ use super::{Store, User};
 use crate::util::time::now_ms;
 use crate::util::types::Email;
 
-/// Every event that there is.
+/// The names of all events.
 pub const EVENTS: [&str; 30] = [
     "audit.limited", "backup", "entity.add", "entity.change", "entity.key", "entity.pull",
     "entity.push", "entity.remove", "environment.restore", "environment.sync", "keypair.add",
@@ -29,27 +29,27 @@ pub struct Event {
     pub name: &'static str,
     /// `ok`, `failed`, `throttled`, `refused` or `limited`.
     pub outcome: &'static str,
-    /// Whom it concerns, if that is known.
+    /// The user whom the event concerns, if known.
     pub user_id: Option<i64>,
     pub email: Option<String>,
-    /// The client's id of the machine that it concerns.
+    /// The client's id of the machine that the event concerns.
     pub machine: Option<String>,
-    /// Where it came from; None for the operator's commands.
+    /// The client's address; None for the operator's commands.
     pub peer: Option<IpAddr>,
-    /// The id of the row that it concerns.
+    /// The id of the row that the event concerns.
     pub subject: Option<i64>,
-    /// How many, or why.
+    /// A count, or a reason.
     pub detail: Option<String>,
 }
 
 impl Event {
-    /// Something that happened now, and went well.
+    /// An event that happens now, with outcome `ok`.
     pub fn new(name: &'static str) -> Event {
         debug_assert!(EVENTS.contains(&name), "{name} is not in the list");
         Event { at: now_ms(), name, outcome: "ok", ..Event::default() }
     }
 
-    /// The same of what this user did.
+    /// The same for an action of this user.
     pub fn of(user: &User, name: &'static str) -> Event {
         let (user_id, email, peer) = (Some(user.id), Some(user.email.clone()), user.peer);
         Event { user_id, email, peer, ..Event::new(name) }
@@ -63,7 +63,7 @@ impl Event {
         Event { subject: Some(id), ..self }
     }
 
-    /// Writes the row with the transaction of what it speaks of.
+    /// Inserts the row in the transaction of the change that it records.
     pub(super) fn write(&self, connection: &Connection) -> Result<()> {
         let sql = "INSERT INTO audit_log (created_at, event, user_id, user_email, machine, peer,
                      outcome, subject_id, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
@@ -75,10 +75,10 @@ impl Event {
 }
 
 impl Store {
-    /// Hands every row of these times (milliseconds since 1970) to `work`, a page at a time until
-    /// that fails, oldest first: rows of reads and logins are written later than they happened, so
-    /// their ids do not tell. With `user` or `event` only those of it; a user may be removed by
-    /// now.
+    /// Passes the rows of these times (milliseconds since 1970) to `work`, oldest first, a page at
+    /// a time until `work` fails. The order is by time, not by id, since rows of reads and logins
+    /// are written later than they happened. With `user` or `event`, only rows of it; the user may
+    /// have been removed since.
     pub fn each_audit_row<E: From<StoreError>>(
         &self, times: RangeInclusive<i64>, user: Option<&Email>, event: Option<&str>,
         mut work: impl FnMut(&[String]) -> std::result::Result<(), E>,
@@ -99,9 +99,9 @@ impl Store {
     }
 }
 
-/// The moment that an RFC 3339 text names, in milliseconds since 1970; None if it names none.
+/// Parses a date or an RFC 3339 time to milliseconds since 1970; None if the text is neither.
 pub fn moment(text: &str) -> Option<i64> {
-    // SQLite reads more forms of time than these: day numbers, 24:00, the 30th of February.
+    // SQLite accepts more forms of time than these: day numbers, 24:00, the 30th of February.
     let text = text.to_ascii_uppercase();
     let form: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
     let after_seconds = form.strip_prefix("0000-00-00T00:00:00");

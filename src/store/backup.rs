@@ -1,9 +1,9 @@
-//! Copies a data folder, verified, while its server works: a backup, and back again. What is
-//! copied is a data folder itself.
+//! Backup and restore: copies a data folder, verified, while its server runs. The copy is itself a
+//! data folder.
 //!
-//! The database goes first, then the files that the copy names: they never change, and while
-//! `backup.lock` is held none of them vanishes. The copied database gets its name last, once all is
-//! on disk: without it, no command takes a folder for a copy.
+//! The database is copied first, then the files that the copied database names: they never change,
+//! and none is unlinked while `backup.lock` is held. The copied database gets its final name last,
+//! when everything is on disk: without it, no command accepts a folder as a copy.
 
 use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -27,29 +27,29 @@ use super::status::{Fact, insert_fact};
 use super::{Progress, Store, migrations};
 use crate::util::limits::PIECE_BYTES;
 
-/// The database of a copy until all of it is there, and what SQLite makes beside it.
+/// The database of an incomplete copy, and the file that SQLite creates beside it.
 const PARTIAL: &str = "configsync.db.partial";
 const PARTIAL_FILES: [&str; 2] = ["configsync.db.partial-journal", PARTIAL];
 
-/// What was copied.
+/// The result of a copy.
 #[derive(Debug, Default)]
 pub struct Copied {
     /// Files in the copy.
     pub files: u64,
-    /// Those of them that are links.
+    /// How many of them are hard links.
     pub linked: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// What the source could not serve and is left out, a sentence each.
+    /// Files that are damaged in the source and left out, one sentence each.
     pub damaged: Vec<String>,
     /// When the source was copied itself, if it is a backup, in milliseconds since 1970.
     pub backup_time: Option<i64>,
 }
 
 impl Store {
-    /// Makes a backup in a new folder while a server may write and prune. Files that `older`, a
-    /// backup too, has already are linked, and with `hard_link` the folder's own. The outcome is
-    /// kept for `status`, metrics and the audit log.
+    /// Makes a backup in a new folder while a server may write and prune. Files that `older`, an
+    /// earlier backup, has are hard-linked, and with `hard_link` the data folder's own too. The
+    /// outcome is recorded for `status`, metrics and the audit log.
     pub fn backup(
         &self, dest: &Path, older: Option<&Path>, hard_link: bool, progress: Progress<'_>,
     ) -> Result<Copied> {
@@ -70,7 +70,7 @@ impl Store {
     }
 }
 
-/// Copies a backup to the place of a new data folder. The backup is only read.
+/// Copies a backup to a new data folder. The backup is only read.
 pub fn restore(from: &Path, dest: &Path, progress: Progress<'_>) -> Result<Copied> {
     let from = DataDir::of_backup(from)?;
     let database = Database::open_to_read(&from)?;
@@ -79,23 +79,22 @@ pub fn restore(from: &Path, dest: &Path, progress: Progress<'_>) -> Result<Copie
     copy(&from, &database, dest, None, false, progress)
 }
 
-/// Copies into a folder that is new, empty or what a copy left that was cut off. If that fails,
-/// what was written is removed. Files are linked that `older` has, and with `hard_link` those of
-/// `from`.
+/// Copies into a folder that is new, empty or left by an interrupted copy. On failure, removes what
+/// was written. Files that `older` has are hard-linked, and with `hard_link` those of `from`.
 fn copy(
     from: &DataDir, database: &Database, dest: &Path, older: Option<&DataDir>, hard_link: bool,
     progress: Progress<'_>,
 ) -> Result<Copied> {
-    // Without a slash at its end, which a shell may have put there.
+    // Removes a trailing slash, which a shell may have added.
     let dest: std::path::PathBuf = dest.components().collect();
     refuse_inside(from, &dest)?;
     let made = make_folder(&dest)?;
     let copied = DataDir::at(&dest).and_then(|to| {
         to.refuse_foreign_root()?;
         refuse_other_things(&to)?;
-        // No server may begin anew in it meanwhile, nor another copy.
+        // Keeps out other copies, and servers that would start in the folder.
         to.lock_server(Duration::ZERO)?;
-        // Once more, now that nobody else can begin in it.
+        // Checked again, now that the lock keeps others out.
         refuse_other_things(&to)?;
         make_private(&to.root)?;
         clear(&to)?;
@@ -116,7 +115,7 @@ fn copy(
     copied
 }
 
-/// A copy inside of what is copied would be copied by the next one.
+/// Refuses a destination inside the folder that is copied.
 fn refuse_inside(from: &DataDir, dest: &Path) -> Result<()> {
     let above = dest.ancestors().find_map(|path| Dir::open(path).ok());
     match above.is_some_and(|above| above.path.starts_with(&from.root.path)) {
@@ -129,7 +128,7 @@ fn refuse_inside(from: &DataDir, dest: &Path) -> Result<()> {
     }
 }
 
-/// There may be nothing but what a copy left that was cut off, or a volume brings along.
+/// Fails if the folder has anything but remains of an interrupted copy, or `lost+found`.
 fn refuse_other_things(to: &DataDir) -> Result<()> {
     let unfinished = to.root.lstat(PARTIAL)?.is_some();
     let of_copy = |name: &str| name == SNAPSHOTS || PARTIAL_FILES.contains(&name);
@@ -143,15 +142,15 @@ fn refuse_other_things(to: &DataDir) -> Result<()> {
     }
 }
 
-/// Removes what a copy wrote. What says that it is whole goes first, what says that it is ours
-/// last.
+/// Removes what a copy wrote. The database, which marks a copy as complete, goes first; the partial
+/// one, which marks the folder as ours, goes last.
 fn clear(to: &DataDir) -> Result<()> {
     to.root.unlink(DATABASE)?;
     to.remove_stored()?;
     PARTIAL_FILES.iter().try_for_each(|name| to.root.unlink(name).map(drop))
 }
 
-/// Copies the database and all files that the copy names, and makes it a data folder.
+/// Copies the database and all files that the copied database names.
 fn fill(
     from: &DataDir, to: &DataDir, links: &[&DataDir], database: &Database, progress: Progress<'_>,
 ) -> Result<Copied> {
@@ -169,15 +168,15 @@ fn fill(
         Ok(())
     })?;
     connection.close().map_err(|(_, e)| e)?;
-    // One call for all files: a sync of each would wait for the disk a thousand times.
+    // One syncfs for all files: an fsync of each would wait for the disk a thousand times.
     syncfs(&root.file).map_err(|e| root.error("sync", "", e.into()))?;
     root.rename(PARTIAL, root, DATABASE)?;
     root.sync()?;
     Ok(copied)
 }
 
-/// Links a file that one of `links` has, or copies it where it cannot be linked. One that is
-/// damaged is left out.
+/// Hard-links a file from one of `links` that has it intact, or copies it. A damaged file is left
+/// out.
 fn transfer(
     from: &DataDir, to: &DataDir, links: &[&DataDir], what: &str, blob: Blob, copied: &mut Copied,
 ) -> Result<()> {
@@ -199,15 +198,15 @@ fn transfer(
     Ok(())
 }
 
-/// Copies a file and verifies the copy. Returns what is wrong with the original: then there is no
-/// copy.
+/// Copies a file and verifies the copy. If the original is damaged, returns what is wrong with it
+/// and leaves no copy.
 fn copy_file(
     from: &DataDir, to: &DataDir, blob: Blob, shard: &Dir, name: &str,
 ) -> Result<Option<io::Error>> {
     let mut out = BufWriter::with_capacity(PIECE_BYTES, shard.create(name)?);
     let copied = from.open_stored(blob.file).and_then(|mut file| {
-        // By reading and writing: a copy that shared the blocks of the disk would share their
-        // damage.
+        // `dyn Read` makes io::copy read and write: a reflink would share the blocks of the disk,
+        // and their damage.
         io::copy(&mut file as &mut dyn Read, &mut out)?;
         out.flush()
     });
@@ -218,10 +217,10 @@ fn copy_file(
     }
 }
 
-/// Makes a copied database one that accepts no JWT from before and gives out no id that was given
-/// out since. Returns when the source was made, if it is such a copy itself.
+/// Prepares a copied database: it accepts no earlier JWT, and assigns no id that the source may
+/// have assigned since. Returns when the source was made, if it is itself a copy.
 fn finish_database(connection: &mut Connection) -> Result<Option<i64>> {
-    // Nobody reads this file before it is whole, so it needs no journal.
+    // Nothing opens this file before it is complete, so it needs no journal.
     connection.pragma_update(None, "journal_mode", "off")?;
     migrations::migrate(connection)?;
     let tx = connection.transaction()?;
@@ -235,7 +234,8 @@ fn finish_database(connection: &mut Connection) -> Result<Option<i64>> {
               AND name NOT IN (SELECT name FROM sqlite_sequence);
          DELETE FROM deleted_files;",
     )?;
-    // A running server over whose file this is written must not take it for its own.
+    // If this file is written over a running server's database, that server must not recognize it
+    // as its own.
     tx.pragma_update(None, "application_id", migrations::APPLICATION_ID)?;
     insert_fact(&tx, Fact::GOOD_BACKUP, &json!({}))?;
     tx.commit()?;

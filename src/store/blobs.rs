@@ -1,5 +1,4 @@
-//! Stored files, of snapshots and of versions of entities, and how each is verified before it is
-//! served.
+//! Stored files of snapshots and of entity versions, and their verification before they are served.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -20,7 +19,7 @@ use crate::util::sync::lock;
 use crate::util::time::now_ms;
 use crate::util::types::{Digest, RandomId};
 
-/// A file as its row names it.
+/// A stored file, as its row describes it.
 #[derive(Debug, Clone, Copy)]
 pub struct Blob {
     pub file: RandomId,
@@ -29,11 +28,11 @@ pub struct Blob {
 }
 
 impl Blob {
-    /// From the columns file, size_bytes and sha256 that begin at `first`.
+    /// Reads the columns file, size_bytes and sha256, beginning at column `first`.
     pub(super) fn from_row(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Blob> {
         let file: String = row.get(first)?;
         Ok(Blob {
-            // A name that is not one finds no file: reported as missing, never served.
+            // An invalid name becomes an id without a file: reported as missing, never served.
             file: RandomId::parse(&file).unwrap_or(RandomId(0)),
             size: row.get(first + 1)?,
             digest: Digest(row.get(first + 2)?),
@@ -42,8 +41,8 @@ impl Blob {
 }
 
 impl Store {
-    /// Opens a file after its digest was compared; `missing` is the error if its row is gone since
-    /// it was read: pruned, not damaged.
+    /// Opens a file after verifying its digest. On failure, returns `missing` if its row was
+    /// deleted since it was read: that is a prune, not damage.
     pub(super) fn open_blob(&self, blob: Blob, missing: StoreError) -> Result<File> {
         open_verified(&self.data, blob, Some(&self.verified)).or_else(|corruption| {
             let sql = "SELECT what FROM stored_files WHERE file = ?1";
@@ -53,18 +52,18 @@ impl Store {
         })
     }
 
-    /// Hands to `work` what lies in `snapshots/` without a row: the sub-folder, the name in it, the
-    /// path below the data folder. Files that wait to be unlinked have one: nobody's, and no
-    /// surprise.
+    /// Calls `work` for each entry of `snapshots/` that no row names, with its sub-folder, its name
+    /// and its path below the data folder. A file that waits in `deleted_files` to be unlinked
+    /// counts as named, since it is expected.
     pub(super) fn each_unreferenced(
         &self, mut work: impl FnMut(&Dir, &str, String) -> Result<()>,
     ) -> Result<()> {
-        // All names that begin like the sub-folder's: a file in another one is not found by its
-        // row.
+        // Selects all names that begin with the sub-folder's name: a file in the wrong sub-folder
+        // is unreferenced, since its row leads elsewhere.
         let sql = "SELECT file FROM stored_files WHERE file BETWEEN ?1 AND ?1 || 'g'
                    UNION ALL SELECT file FROM deleted_files WHERE file BETWEEN ?1 AND ?1 || 'g'";
         self.data.each_shard(|shard_name, shard, names| {
-            // Asked after the files were seen, so that a row that came meanwhile counts.
+            // Queried after the folder is listed, so that a row committed in between counts.
             let known = self.db.read(|c| query_rows(c, sql, [shard_name], |row| row.get(0)))?;
             let known: HashSet<String> = known.into_iter().collect();
             for name in names.iter().filter(|name| !known.contains(*name)) {
@@ -90,12 +89,13 @@ pub fn reason(corruption: &io::Error) -> String {
     }
 }
 
-/// The corruption of a file that is not what its row says.
+/// The error for a file that does not match its row.
 fn differs(how: impl Into<String>) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, how.into())
 }
 
-/// Opens a file after its length and SHA-256 were compared with what its row says.
+/// Opens a file after comparing its length and SHA-256 with its row. A file that `verified` holds
+/// is not hashed again.
 pub fn open_verified(
     data: &DataDir, blob: Blob, verified: Option<&VerifiedCache>,
 ) -> io::Result<File> {
@@ -124,17 +124,18 @@ pub fn open_verified(
     Ok(file)
 }
 
-/// Remembers when files were verified, so that a pull of the same file within the hour need not
+/// Remembers when files were verified, so that a pull of the same file within the hour does not
 /// hash it again.
 #[derive(Default)]
 pub struct VerifiedCache(Mutex<HashMap<FileState, Instant>>);
 
-/// A file as it was verified. Any change of it changes its ctime, which no program can set back.
+/// The identity of a verified file. Any change to the file changes its ctime, which no program can
+/// set back.
 #[derive(PartialEq, Eq, Hash)]
 struct FileState {
     file: RandomId,
     inode: u64,
-    /// Seconds and nanoseconds since 1970.
+    /// ctime: seconds and nanoseconds since 1970.
     changed: (i64, i64),
 }
 
@@ -145,7 +146,7 @@ impl VerifiedCache {
     }
 
     fn insert(&self, state: FileState) {
-        // A file changed a moment ago may change again within the same tick of its times.
+        // A file that changed a moment ago may change again within the same tick of its timestamps.
         if now_ms() / 1000 - state.changed.0 < VERIFIED_AGE_S {
             return;
         }

@@ -1,4 +1,4 @@
-//! Verifies a data folder: the database, and every file against its row. Changes no file.
+//! Verifies a data folder: the database, and every file against its row. Changes no stored file.
 
 use std::io::ErrorKind;
 
@@ -15,28 +15,28 @@ use super::{Progress, Store};
 use crate::util::limits::ORPHAN_AGE_S;
 use crate::util::time::now_ms;
 
-/// What a check found.
+/// The findings of a check.
 #[derive(Debug, Default)]
 pub struct Report {
     /// Rows compared with their files.
     pub snapshots: u64,
     /// Bytes read and hashed.
     pub bytes: u64,
-    /// Sentences of SQLite's own check.
+    /// Findings about the database, one sentence each.
     pub database: Vec<String>,
-    /// Snapshots and versions that cannot be served: which, of whom, why, and what mends it.
+    /// Snapshots and versions that cannot be served: which, of which user, why, and the remedy.
     pub damaged: Vec<String>,
-    /// Files without a row, below the data folder.
+    /// Files without a row, as paths below the data folder.
     pub orphans: Vec<String>,
 }
 
 impl Store {
-    /// Checks everything; a server may run, and may push and delete meanwhile. The outcome is kept
-    /// for `status` and metrics.
+    /// Checks everything. A server may run, push and delete meanwhile. The outcome is recorded for
+    /// `status` and metrics.
     pub fn check(&self, progress: Progress<'_>) -> Result<Report> {
         let mut report = Report { database: self.check_database(), ..Report::default() };
         let rows = self.check_rows(&mut report, progress);
-        // Without all rows nobody can say which files have none.
+        // Only with all rows is it known which files have none.
         if let Err(error) = rows.and_then(|()| self.find_orphans(&mut report)) {
             report.database.push(format!("not everything could be checked: {error}"));
         }
@@ -48,7 +48,7 @@ impl Store {
         Ok(report)
     }
 
-    /// What SQLite finds, also where it cannot go on.
+    /// Returns what SQLite finds, including an error that stops its check.
     fn check_database(&self) -> Vec<String> {
         let integrity =
             "SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'";
@@ -64,7 +64,7 @@ impl Store {
     /// Compares every row with its file.
     fn check_rows(&self, report: &mut Report, progress: Progress<'_>) -> Result<()> {
         let mut files = Vec::new();
-        // All at once: a long read would keep the log from being cut back.
+        // All at once: a long read transaction would keep the WAL from being reset.
         self.db.read(|c| {
             each_stored_file(c, |what, origin, blob| {
                 files.push((what, origin, blob));
@@ -75,7 +75,7 @@ impl Store {
         for (what, origin, blob) in files {
             match open_verified(&self.data, blob, None) {
                 Ok(_) => report.bytes += blob.size,
-                // Deleted since its row was read: no damage.
+                // Deleted since its row was read, so not damaged.
                 Err(corruption)
                     if corruption.kind() == ErrorKind::NotFound && !self.has_row(blob.file)? =>
                 {
@@ -95,11 +95,11 @@ impl Store {
         Ok(())
     }
 
-    /// Finds the files that no row names, among those whose names we give.
+    /// Finds files that no row names, among those with names of this program.
     fn find_orphans(&self, report: &mut Report) -> Result<()> {
         let server_runs = self.data.server_runs()?;
         self.each_unreferenced(|shard, name, path| {
-            // With a server at work a file may be between its rename and its commit.
+            // While a server runs, a file may be between its rename and its commit.
             let young = |stat: Stat| now_ms() / 1000 - stat.st_mtime < ORPHAN_AGE_S;
             if shard.lstat_ours(name)?.is_some_and(|stat| !(server_runs && young(stat))) {
                 report.orphans.push(path);
@@ -109,7 +109,7 @@ impl Store {
     }
 }
 
-/// Hands on every file that a row names, with the row in words, and whose it is.
+/// Calls `work` for every file that a row names, with a description of the row and its origin.
 pub(super) fn each_stored_file(
     connection: &Connection, mut work: impl FnMut(String, String, Blob) -> Result<()>,
 ) -> Result<()> {

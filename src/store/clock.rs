@@ -1,5 +1,5 @@
-//! A wrong clock, of a board without a battery or from a bad time server, must delete nothing:
-//! where it seems wrong, whatever goes by its age waits for 24 hours of running.
+//! A wrong clock, from a board without a battery or a bad time server, must delete nothing: while
+//! it seems wrong, deletion by age waits for 24 hours of running (snapshots: see `prune`).
 
 use std::time::Instant;
 
@@ -14,12 +14,12 @@ use crate::util::log;
 use crate::util::sync::lock;
 use crate::util::time::now_ms;
 
-/// Both clocks at a look at them.
+/// Both clocks at the time of a check.
 #[derive(Clone, Copy)]
 pub struct Reading {
     wall_ms: i64,
     at: Instant,
-    /// How long the wait still takes.
+    /// How long the wait still lasts.
     wait_ms: i64,
 }
 
@@ -28,7 +28,7 @@ impl Reading {
         i64::try_from(self.at.elapsed().as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// How long the wait takes at the next look; a new one begins if the wall clock jumped.
+    /// How long the wait lasts at the next check; a new one begins if the wall clock jumped.
     fn next_wait(&self, wall_ms: i64, elapsed_ms: i64) -> i64 {
         let jump = wall_ms.saturating_sub(self.wall_ms).saturating_sub(elapsed_ms);
         match jump.saturating_abs() > CLOCK_JUMP_MS {
@@ -39,9 +39,9 @@ impl Reading {
 }
 
 impl Store {
-    /// True if the clock can be trusted to tell what is old. What is left of a wait is kept, so
-    /// that a restart does not end it: by a server each time, which retention asks hourly; by a
-    /// command only where it begins, which its own row would hide.
+    /// True if the clock can be trusted to tell what is old. The remaining wait is stored, so that
+    /// a restart does not end it. A server stores each change, as retention checks hourly; a
+    /// command stores only the beginning of a wait, which the command's own row would hide.
     pub fn trusts_clock(&self) -> Result<bool> {
         let mut last = lock(&self.clock);
         let wall_ms = now_ms();
@@ -63,14 +63,15 @@ impl Store {
         if keep && self.db.is_in_place() {
             let kept =
                 self.write(|tx| insert_fact(tx, Fact::CLOCK_WAIT, &json!({ "wait_ms": wait_ms })));
-            // Else no row may be written that would hide the jump: the next one asks again.
+            // On failure, no row may be written that would hide the jump: the next write checks
+            // again.
             kept.inspect_err(|_| *lock(&self.clock) = earlier)?;
         }
         Ok(wait_ms == 0)
     }
 
-    /// Asked before each write, also the first of a process: else rows of a clock that jumped would
-    /// look like the newest ones to the next start.
+    /// Called before each write, including the first of a process: otherwise the next start would
+    /// take rows of a clock that jumped for the newest.
     pub(super) fn detect_clock_jump(&self) -> Result<()> {
         let last = *lock(&self.clock);
         let jumped = |look: Reading| look.next_wait(now_ms(), look.elapsed_ms()) > look.wait_ms;

@@ -1,6 +1,6 @@
-//! Who a credential belongs to: an API token by its digest, a JWT by its claims, an address with
-//! its password hash. Always the rows as they are now: a revocation counts from the next look,
-//! whichever process made it.
+//! Finds the user of a credential: an API token by its digest, a JWT by its claims, an email
+//! address with its password hash. Every lookup reads the current rows, so a revocation takes
+//! effect at the next lookup, whichever process made it.
 
 use std::net::IpAddr;
 
@@ -12,26 +12,27 @@ use super::error::{Result, StoreError};
 use crate::util::time::now_ms;
 use crate::util::types::Digest;
 
-/// Who does something: rows are theirs, and the audit log names them.
+/// The user on whose behalf a request or command runs: the owner of its rows, and the name in the
+/// audit log.
 #[derive(Debug, Clone)]
 pub struct User {
     pub id: i64,
     pub email: String,
-    /// Goes into JWTs; raising it ends those issued before.
+    /// Part of every JWT; raising it voids those issued before.
     pub generation: i64,
-    /// They came with a JWT, which counts in this generation alone. An API token outlives a change
-    /// of the password.
+    /// The credential is a JWT, which is valid in this generation only. An API token outlives a
+    /// password change.
     pub has_jwt: bool,
-    /// The API token they came with, or traded for their JWT.
+    /// The API token of the request, or the one that was exchanged for its JWT.
     pub token_id: Option<i64>,
-    /// When that ends, milliseconds since 1970.
+    /// When that token expires, in milliseconds since 1970.
     pub token_expires_at: Option<i64>,
-    /// Where from; None for the operator's commands.
+    /// The client's address; None for the operator's commands.
     pub peer: Option<IpAddr>,
 }
 
 impl User {
-    /// From the columns id, email and generation of a user, which come first.
+    /// Reads a user's columns id, email and generation, which come first.
     pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<User> {
         Ok(User {
             id: row.get(0)?,
@@ -46,7 +47,7 @@ impl User {
 }
 
 impl Store {
-    /// Who holds this API token. Its use is noted, later and in a batch.
+    /// Returns the user of an API token. Its use is recorded later, in a batch.
     pub fn user_by_token(&self, digest: Digest) -> Result<User> {
         let (user, last_used_at) = self.db.read(|c| find(c, BY_DIGEST, digest.0, None, None))?;
         if let Some(token) = user.token_id {
@@ -55,14 +56,14 @@ impl Store {
         Ok(user)
     }
 
-    /// Who holds a JWT of these claims.
+    /// Returns the user of a JWT with these claims.
     pub fn user_by_claims(&self, id: i64, generation: i64, token: Option<i64>) -> Result<User> {
         let (user, _) = self.db.read(|c| find(c, BY_ID, id, Some(generation), token))?;
         Ok(user)
     }
 
-    /// What a login by password needs: whom it would sign in, and the argon2id PHC string
-    /// (None for a disabled user). None for an unknown address.
+    /// Returns what a password login needs: the user to sign in, and the argon2id PHC string (None
+    /// for a user who is disabled or has no password). None for an unknown address.
     pub fn password_of(&self, email: &str) -> Result<Option<(User, Option<String>)>> {
         let sql = "SELECT id, email, generation, iif(disabled_at IS NULL, password_hash, NULL)
                      FROM users WHERE email = ?1";
@@ -70,20 +71,21 @@ impl Store {
     }
 }
 
-/// Whether the credential behind this user still counts.
+/// Fails if the user's credential is no longer valid.
 pub(super) fn confirm(connection: &Connection, user: &User) -> Result<()> {
     let generation = user.has_jwt.then_some(user.generation);
     find(connection, BY_ID, user.id, generation, user.token_id).map(drop)
 }
 
-/// Where a user is looked for, and which API token is beside them: `?1` is its digest.
+/// FROM and WHERE of [`find`]: a user and their API token, by the token's digest `?1`.
 const BY_DIGEST: &str = "api_tokens t JOIN users u ON u.id = t.user_id WHERE t.digest = ?1";
-/// `?1` is the id of a user, `?3` that of the API token.
+/// The same by the user's id `?1`, with their API token of id `?3`, if there is one.
 const BY_ID: &str =
     "users u LEFT JOIN api_tokens t ON t.id = ?3 AND t.user_id = u.id WHERE u.id = ?1";
 
-/// The user if a credential counts: of this generation where it is a JWT, and with this API token
-/// where it is one or was traded for one. And when that token was last used.
+/// Returns the user of a valid credential, and when its API token was last used. A JWT must have
+/// the user's current generation. The API token, which is the credential or was exchanged for the
+/// JWT, must exist and be neither revoked nor expired.
 fn find(
     connection: &Connection, source: &str, key: impl ToSql, generation: Option<i64>,
     token_id: Option<i64>,

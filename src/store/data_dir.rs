@@ -1,5 +1,5 @@
-//! The data folder: what lies in it, who may use it, and its locks. It is ours only if we made it:
-//! a name that this program does not give is never moved, changed or deleted.
+//! The data folder: its contents, its locks, and who may use it. Only what this program made is
+//! ours: an entry with a name that this program does not give is never moved, changed or deleted.
 
 use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind};
@@ -19,33 +19,33 @@ use crate::util::types::RandomId;
 pub const DATABASE: &str = "configsync.db";
 /// Its write-ahead log.
 pub const WAL: &str = "configsync.db-wal";
-/// The index of that, which has the locks of all who use the database.
+/// The shared-memory index of the WAL, with the locks of every process that uses the database.
 pub const SHM: &str = "configsync.db-shm";
 /// Stored files, in 256 sub-folders.
 pub const SNAPSHOTS: &str = "snapshots";
-/// Uploads under way, and responses that wait for their reader.
+/// Uploads in progress, and responses that wait for their reader.
 pub const TMP: &str = "tmp";
-/// Files that a start found without a row.
+/// Files without a row, moved here by a start.
 pub const ORPHANS: &str = "orphans";
 /// Private sockets.
 pub const RUN: &str = "run";
 /// The socket between the gate and the application.
 pub const SOCKET: &str = "http.sock";
-/// What `mkfs` makes in the root of a volume: nobody's business.
+/// Made by `mkfs` in the root of a volume; ignored.
 pub const LOST_AND_FOUND: &str = "lost+found";
-/// The time of the last off-site copy, which its script writes.
+/// The time of the last off-site copy, written by its script.
 pub const OFFSITE_LAST: &str = "offsite.last";
 /// The key that signs JWTs.
 pub const KEY: &str = "jwt.key";
-/// Room for a command on a full disk.
+/// Space kept back for a command on a full disk.
 pub const RESERVE: &str = "reserve";
 const BACKUP_LOCK: &str = "backup.lock";
-/// All that SQLite makes.
+/// All files that SQLite creates.
 const DATABASE_FILES: [&str; 4] = [DATABASE, WAL, SHM, "configsync.db-journal"];
-/// What else belongs into a data folder.
+/// All other entries of a data folder.
 const OTHERS: [&str; 9] =
     [SNAPSHOTS, TMP, ORPHANS, RUN, KEY, RESERVE, BACKUP_LOCK, OFFSITE_LAST, LOST_AND_FOUND];
-/// Locks of an earlier version.
+/// Lock files of an earlier version.
 const OLD_LOCKS: [&str; 2] = ["server.lock", "upgrade.lock"];
 
 /// An open data folder.
@@ -54,14 +54,14 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// An existing data folder, for a command.
+    /// Opens an existing data folder for a command.
     pub fn open(root: &Path) -> Result<DataDir> {
         let data = DataDir::of_backup(root)?;
         data.refuse_foreign_root()?;
         Ok(data)
     }
 
-    /// The same for a backup, which is only read, whoever owns it.
+    /// Opens a backup. It is only read, so any user may own it.
     pub fn of_backup(root: &Path) -> Result<DataDir> {
         let data = DataDir::at(root)?;
         data.refuse_links()?;
@@ -71,7 +71,7 @@ impl DataDir {
         }
     }
 
-    /// A folder that may be no data folder yet.
+    /// Opens a folder that may not be a data folder yet.
     pub fn at(root: &Path) -> Result<DataDir> {
         let root = Dir::open(root).map_err(|e| match e.kind() {
             ErrorKind::NotFound => no_data_folder(root),
@@ -80,8 +80,8 @@ impl DataDir {
         Ok(DataDir { root })
     }
 
-    /// Opens the folder of a server and locks it for as long as this value lives; a missing or an
-    /// empty one becomes a data folder. True if it did.
+    /// Opens a server's folder and locks it for the lifetime of this value. A missing or empty
+    /// folder becomes a data folder; then this returns true.
     pub fn start(root: &Path) -> Result<(DataDir, bool)> {
         make_folders(root)?;
         let data = DataDir::at(root)?;
@@ -94,16 +94,16 @@ impl DataDir {
         }
         data.lock_server(Duration::from_millis(SERVER_LOCK_WAIT_MS))?;
         if database.is_none() {
-            // First of all: from here on the folder is known to be ours.
+            // Created first: from here on the folder counts as a data folder.
             data.root.create(DATABASE)?;
             data.root.sync()?;
         }
         Ok((data, new))
     }
 
-    /// Refuses a folder that has no database, or an empty one, but something else. An empty one is
-    /// what a first start left that was cut off at once: it left nothing beside it but what SQLite
-    /// makes. A volume may bring something along.
+    /// Refuses a folder without a database, or with an empty one, that contains anything else. An
+    /// interrupted first start leaves an empty database, with nothing beside it but files of
+    /// SQLite. A volume may come with `lost+found`.
     fn refuse_used(&self, has_database: bool) -> Result<()> {
         let (why, ours) = match has_database {
             true => ("has files, but its configsync.db is empty", &DATABASE_FILES[..]),
@@ -120,7 +120,8 @@ impl DataDir {
         )))
     }
 
-    /// SQLite opens its files by their paths, and follows a link in the place of its log.
+    /// Refuses anything but regular files: SQLite opens its files by path, and follows a symbolic
+    /// link in place of its WAL.
     fn refuse_links(&self) -> Result<()> {
         for name in DATABASE_FILES {
             if self.root.lstat(name)?.is_some_and(|stat| !is_file(&stat)) {
@@ -132,7 +133,7 @@ impl DataDir {
         Ok(())
     }
 
-    /// What root makes in another user's folder, that user cannot open.
+    /// Refuses root in another user's folder: that user could not open the files that root creates.
     pub fn refuse_foreign_root(&self) -> Result<()> {
         let owner = self.root.metadata()?.uid();
         if owner == 0 || !rustix::process::geteuid().is_root() {
@@ -152,13 +153,14 @@ impl DataDir {
         )))
     }
 
-    /// Makes what is missing, and closes the folders to others.
+    /// Creates missing folders, and closes all folders to other users.
     pub fn create_missing(&self) -> Result<()> {
         make_private(&self.root)?;
         for name in [SNAPSHOTS, TMP, ORPHANS, RUN] {
             make_private(&self.root.make_dir(name)?)?;
         }
-        // All of them now, and synced: no push can meet one that another push has just made.
+        // All sub-folders are created and synced now, so that no push uses one that another push
+        // has just created and not synced.
         let snapshots = self.snapshots()?;
         for shard in shards() {
             snapshots.make_dir(&shard)?;
@@ -175,15 +177,15 @@ impl DataDir {
         }
     }
 
-    /// Runs `work`, which makes room or only opens. Where the disk is so full that not even the log
-    /// of the database, or its index, has room, the reserve is given up, and `work` runs again.
+    /// Runs `work`, which frees space or only opens the database. If the disk is so full that not
+    /// even the WAL or its index has room, deletes the reserve and runs `work` again.
     pub fn with_reserve<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
         let done = work();
         let full = done.as_ref().is_err_and(|e| e.kind == super::ErrorKind::DiskFull);
         if full && self.root.unlink(RESERVE)? { work() } else { done }
     }
 
-    /// Removes `snapshots/` with all files that are ours.
+    /// Removes `snapshots/` with all files that have names of this program.
     pub fn remove_stored(&self) -> Result<()> {
         self.each_shard(|shard_name, shard, names| {
             for name in names.iter().filter(|name| RandomId::parse(name).is_some()) {
@@ -194,8 +196,8 @@ impl DataDir {
         self.root.unlink_dir(SNAPSHOTS).map(drop)
     }
 
-    /// Removes what was under way when the last server ended: none of it was ever acknowledged.
-    /// What is not ours stays, and its names are returned.
+    /// Removes what was in progress when the last server ended: none of it was acknowledged.
+    /// Foreign entries stay; returns their names.
     pub fn remove_leftovers(&self) -> Result<Vec<String>> {
         for lock in OLD_LOCKS {
             if self.root.lstat(lock)?.is_some_and(|stat| is_file(&stat)) {
@@ -222,12 +224,10 @@ impl DataDir {
         Ok(foreign)
     }
 
-    /// `snapshots/`.
     pub fn snapshots(&self) -> Result<Dir> {
         self.root.dir(SNAPSHOTS)
     }
 
-    /// `tmp/`.
     pub fn tmp(&self) -> Result<Dir> {
         self.root.dir(TMP)
     }
@@ -237,13 +237,14 @@ impl DataDir {
         self.snapshots()?.dir(shard_of(file).as_str())
     }
 
-    /// Opens a stored file, with the system's error if that fails.
+    /// Opens a stored file; returns the system's error if that fails.
     pub fn open_stored(&self, file: RandomId) -> io::Result<File> {
         let snapshots = self.root.open_dir(SNAPSHOTS)?;
         snapshots.open_dir(&shard_of(file))?.open_regular(&file.to_string())
     }
 
-    /// Hands each sub-folder of `snapshots/` to `work`: its name, itself, and the names in it.
+    /// Calls `work` for each sub-folder of `snapshots/` with its name, its handle and the names in
+    /// it.
     pub fn each_shard(
         &self, mut work: impl FnMut(&str, &Dir, Vec<String>) -> Result<()>,
     ) -> Result<()> {
@@ -260,7 +261,8 @@ impl DataDir {
         Ok(())
     }
 
-    /// True if this process could change the folder: false on a read-only medium.
+    /// True if this process can change the folder; false on a read-only medium or without
+    /// permission.
     pub fn is_writable(&self) -> Result<bool> {
         let access = rustix::fs::Access::WRITE_OK;
         for name in [".", DATABASE] {
@@ -273,8 +275,8 @@ impl DataDir {
         Ok(true)
     }
 
-    /// Takes the one-server lock: on the folder itself, since a file could be removed. It lasts as
-    /// long as the folder is open, and ends with the process, however that ends.
+    /// Takes the one-server lock. It is on the folder itself, since a lock file could be removed.
+    /// It lasts as long as the folder is open, and ends with the process, however that ends.
     pub fn lock_server(&self, wait: Duration) -> Result<()> {
         let end = Instant::now() + wait;
         while !self.lock(&self.root.file, FlockOperation::NonBlockingLockExclusive)? {
@@ -288,15 +290,15 @@ impl DataDir {
         Ok(())
     }
 
-    /// True while another process holds the one-server lock. Asked by a lock that is dropped at
-    /// once, so that a server that starts meanwhile gets its own.
+    /// True while another process holds the one-server lock. The probe is a shared lock that is
+    /// dropped at once, so that a server that starts meanwhile gets its own.
     pub fn server_runs(&self) -> Result<bool> {
         let again = self.root.dir(".")?;
         Ok(!self.lock(&again.file, FlockOperation::NonBlockingLockShared)?)
     }
 
-    /// Held by a backup while it copies, so that no file that it is about to copy vanishes. None on
-    /// a read-only medium without such a lock, where nothing vanishes.
+    /// Held by a backup while it copies, so that no file is unlinked before it is copied. None on a
+    /// read-only medium without a lock file, where nothing is unlinked.
     pub fn lock_for_backup(&self) -> Result<Option<File>> {
         if !self.is_writable()? && self.root.lstat(BACKUP_LOCK)?.is_none() {
             return Ok(None);
@@ -344,7 +346,7 @@ pub fn make_private(dir: &Dir) -> Result<()> {
     }
 }
 
-/// Makes a folder of mode 0700, synced into its parent. True if it was not there.
+/// Creates a folder of mode 0700 and syncs its parent. Returns false if it already existed.
 pub fn make_folder(path: &Path) -> Result<bool> {
     let failed = |e| StoreError::io("create the folder", path, e);
     match DirBuilder::new().mode(0o700).create(path) {
@@ -360,7 +362,7 @@ pub fn make_folder(path: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// The same with all folders above it.
+/// Creates a folder and its missing ancestors, each as [`make_folder`] does.
 pub fn make_folders(path: &Path) -> Result<()> {
     let mut above: Vec<_> = path.ancestors().filter(|p| !p.as_os_str().is_empty()).collect();
     while let Some(path) = above.pop() {

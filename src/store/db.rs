@@ -26,14 +26,14 @@ use crate::util::log;
 use crate::util::sync::{Pool, PoolGuard, lock};
 use crate::util::time::rfc3339;
 
-// The first SQLite without the WAL reset bug, which could lose committed pages of a database that
-// two connections write (https://sqlite.org/wal.html#walresetbug).
+// The first SQLite without the WAL reset bug, which could lose committed pages of a database with
+// two writing connections (https://sqlite.org/wal.html#walresetbug).
 const _: () = assert!(rusqlite::ffi::SQLITE_VERSION_NUMBER >= 3_051_003);
 
-/// How long anybody waits for a connection of this process, as for another's lock.
+/// How long a caller waits for a free connection: as long as for another process's lock.
 const WAIT: Duration = Duration::from_millis(SQLITE_BUSY_MS);
 
-/// What the API and the command line show, as temporary views.
+/// Temporary views that render the rows of the API and the command line.
 const ROWS: &str = include_str!("rows.sql");
 
 /// The connections of one process to one database.
@@ -41,28 +41,28 @@ pub struct Database {
     writer: Arc<Pool<Connection>>,
     readers: Arc<Pool<Connection>>,
     path: PathBuf,
-    /// It lies on a read-only medium, without a log.
+    /// The database is on a read-only medium and has no WAL.
     immutable: bool,
-    /// The folder of a copy of it and its log.
+    /// The folder of a temporary copy of the database and its WAL.
     copy: Option<TempFolder>,
-    /// Where it is written: how its files are known again. Closed after the connections.
+    /// Set by [`Database::open`]: identifies the files. Closed after the connections.
     opened: Option<Opened>,
-    /// Why the last write failed; of [`ErrorKind::Corrupt`] it stays, and nothing is written any
-    /// more: damage was found, or a file is not the one that was opened.
+    /// Why the last write failed. [`ErrorKind::Corrupt`] is permanent and stops all writes: damage
+    /// was found, or a file is not the one that was opened.
     failure: Mutex<Option<ErrorKind>>,
 }
 
-/// The files as they were opened.
+/// The database's files as they were opened.
 struct Opened {
-    /// The database, the log, and the index of that.
+    /// The database, the WAL, and its shared-memory index.
     ids: [FileId; 3],
-    /// The database. It stays open, since to close it would end the locks that SQLite has on it.
+    /// The database. It stays open, since closing it would release SQLite's locks on the file.
     file: File,
-    /// Of a server: the application id that this run gave the database.
+    /// Only on a server: the application id that this run gave the database.
     mark: Option<i32>,
 }
 
-/// Device and inode; None for a file that is not there.
+/// Device and inode; None for a missing file.
 type FileId = Option<(u64, u64)>;
 
 impl Database {
@@ -90,8 +90,8 @@ impl Database {
         Ok(database)
     }
 
-    /// Opens the database for a command that only reads, also on a read-only medium; changes
-    /// nothing, and not its schema either.
+    /// Opens the database for a command that only reads, also on a read-only medium. Changes
+    /// nothing, not even the schema.
     pub fn open_to_read(data: &DataDir) -> Result<Database> {
         migrations::refuse_foreign(data)?;
         if data.is_writable()? {
@@ -100,7 +100,7 @@ impl Database {
         if data.root.lstat(WAL)?.is_none_or(|log| log.st_size == 0) {
             return Ok(Database { immutable: true, ..Database::at(&data.root.path) });
         }
-        // It must not be read without its log, and the index of that must be written.
+        // The database must not be read without its WAL, and SQLite must write the WAL's index.
         let copy = TempFolder::new()?;
         for name in [DATABASE, WAL] {
             let copied = fs::copy(data.root.path.join(name), copy.0.path.join(name));
@@ -122,14 +122,14 @@ impl Database {
         }
     }
 
-    /// Marks the database file as that of this run of a server: a copy of an earlier time that is
-    /// written over it has another mark.
+    /// Marks the database file as this server run's own: an older copy that is written over it has
+    /// another mark.
     pub fn mark(&mut self) -> Result<()> {
         let mut drawn = [0; 2];
         getrandom::fill(&mut drawn)?;
         let mark = APPLICATION_ID | i32::from(u16::from_be_bytes(drawn));
         self.write(|tx| Ok(tx.pragma_update(None, "application_id", mark)?))?;
-        // Into the file itself; where a reader holds that up, this run goes without.
+        // Writes the mark into the file itself. If a reader holds that up, this run has no mark.
         self.checkpoint("PASSIVE")?;
         if let Some(opened) = &mut self.opened
             && opened.application_id()? == mark
@@ -139,21 +139,21 @@ impl Database {
         Ok(())
     }
 
-    /// True if what is written goes into the data folder.
+    /// True if writes go to the data folder.
     pub fn is_in_place(&self) -> bool {
         !self.immutable && self.copy.is_none()
     }
 
-    /// Why the last write failed, or the next one would; looks at the files too.
+    /// Returns why the last write failed, or the next one would; checks the files too.
     pub fn failure(&self) -> Option<ErrorKind> {
-        // A writer at work looks itself, and may be in the middle of a checkpoint.
+        // A busy writer checks the files itself, and may be in the middle of a checkpoint.
         if self.writer.take(Duration::ZERO).is_some_and(|_held| self.refuse_if_lost().is_err()) {
             return Some(ErrorKind::Corrupt);
         }
         *lock(&self.failure)
     }
 
-    /// Notes how a write ended, or that damage was met, which is not forgotten.
+    /// Records how a write ended, or that corruption was found, which is permanent.
     fn record_outcome(&self, found: Option<ErrorKind>) {
         let mut failure = lock(&self.failure);
         if *failure == Some(ErrorKind::Corrupt) {
@@ -179,8 +179,8 @@ impl Database {
         done
     }
 
-    /// Runs `work` in a transaction that holds the write lock from its start, and commits it
-    /// with full sync: when this returns Ok, the rows are on disk.
+    /// Runs `work` in a transaction that holds the write lock from its start, and commits it with a
+    /// full sync: when this returns Ok, the rows are on disk.
     pub fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         let done = self.transact(work);
         match done.as_ref().map_err(|error| error.kind) {
@@ -202,8 +202,8 @@ impl Database {
         match tx.commit() {
             Ok(()) => Ok(value),
             Err(e) => {
-                // Where the disk was full before the last byte, or the log was locked, nothing of
-                // it can be read after a crash.
+                // If the disk was full before the last byte, or the WAL was locked, a crash cannot
+                // bring back any of the transaction.
                 let undone = matches!(
                     e.sqlite_error_code(),
                     Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
@@ -213,7 +213,8 @@ impl Database {
         }
     }
 
-    /// What is written to a file that was moved away, replaced or written over is lost with it.
+    /// Fails if the files are not those that were opened: writes to a file that was moved away,
+    /// replaced or overwritten would be lost.
     fn refuse_if_lost(&self) -> Result<()> {
         if let Some(opened) = &self.opened {
             let other = self.file_ids()? != opened.ids;
@@ -230,13 +231,13 @@ impl Database {
         Ok(())
     }
 
-    /// From now on the writer waits no longer than this for another process.
+    /// Sets how long the writer waits for another process from now on.
     pub fn wait_at_most(&self, wait: Duration) -> Result<()> {
         let mut place = self.writer.take(wait).ok_or_else(StoreError::busy)?;
         Ok(self.connection(&mut place)?.busy_timeout(wait)?)
     }
 
-    /// Copies the write-ahead log into the database; TRUNCATE waits for readers and empties it.
+    /// Copies the WAL into the database; TRUNCATE waits for readers and then empties the WAL.
     pub fn checkpoint(&self, mode: &str) -> Result<()> {
         self.refuse_if_lost()?;
         let mut place = self.writer.take(WAIT).ok_or_else(StoreError::busy)?;
@@ -252,8 +253,8 @@ impl Database {
         }
     }
 
-    /// A look at the paths, and not below the descriptor of the folder, since SQLite opens its
-    /// files by them.
+    /// Looks up the paths, not names below the folder's descriptor, since SQLite opens its files by
+    /// path.
     fn file_ids(&self) -> Result<[FileId; 3]> {
         let id = |name: &str| {
             let path = self.path.with_file_name(name);
@@ -268,7 +269,8 @@ impl Database {
 }
 
 impl Opened {
-    /// As it stands in the file itself, whatever its log has; 0 in one that is too short.
+    /// Reads the application id in the file itself, whatever the WAL holds; 0 if the file is too
+    /// short.
     fn application_id(&self) -> Result<i32> {
         let mut id = [0; 4];
         let read = self.file.read_at(&mut id, APPLICATION_ID_AT);
@@ -277,7 +279,7 @@ impl Opened {
     }
 }
 
-/// All rows of a query.
+/// Returns all rows of a query.
 pub fn query_rows<T>(
     connection: &Connection, sql: &str, values: impl Params,
     read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
@@ -287,7 +289,8 @@ pub fn query_rows<T>(
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Hands the first column of each row, a text, to `rows`: a list of any length takes no memory.
+/// Passes the first column of each row, a text, to `rows`, so that a list of any length needs no
+/// memory.
 pub fn query_each(
     connection: &Connection, sql: &str, values: impl Params, rows: RowSink<'_>,
 ) -> Result<()> {
@@ -299,7 +302,7 @@ pub fn query_each(
     Ok(())
 }
 
-/// The first row of a query, if there is one.
+/// Returns the first row of a query, if there is one.
 pub fn query_opt<T>(
     connection: &Connection, sql: &str, values: impl Params,
     read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
@@ -307,7 +310,7 @@ pub fn query_opt<T>(
     Ok(prepare(connection, sql)?.query_row(values, read).optional()?)
 }
 
-/// The first row of a query, or Missing: no such `what`.
+/// Returns the first row of a query, or NotFound: no such `what`.
 pub fn query_one<T>(
     connection: &Connection, what: &str, sql: &str, values: impl Params,
     read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
@@ -315,19 +318,19 @@ pub fn query_one<T>(
     query_opt(connection, sql, values, read)?.ok_or_else(|| StoreError::missing(what))
 }
 
-/// The first column of the first row of a query that always has one.
+/// Returns the first column of the first row of a query that always has a row.
 pub fn query_scalar<T: FromSql>(
     connection: &Connection, sql: &str, values: impl Params,
 ) -> Result<T> {
     Ok(prepare(connection, sql)?.query_row(values, |row| row.get(0))?)
 }
 
-/// Runs a statement and says how many rows it changed.
+/// Runs a statement and returns how many rows it changed.
 pub fn execute(connection: &Connection, sql: &str, values: impl Params) -> Result<usize> {
     Ok(prepare(connection, sql)?.execute(values)?)
 }
 
-/// Runs a statement that changes one row, or says Missing: no such `what`.
+/// Runs a statement that changes one row, or returns NotFound: no such `what`.
 pub fn execute_one(
     connection: &Connection, what: &str, sql: &str, values: impl Params,
 ) -> Result<()> {
@@ -337,18 +340,18 @@ pub fn execute_one(
     }
 }
 
-/// A path as SQLite takes it.
+/// The path as UTF-8, the only form that SQLite takes.
 pub fn utf8(path: &Path) -> Result<&str> {
     path.to_str().ok_or_else(|| StoreError::unusable(format!("{} is not UTF-8", path.display())))
 }
 
-/// Opens a database for reading and writing, which no link may lead to.
+/// Opens a database for reading and writing. No symbolic link may be in its path.
 pub fn connect(path: &Path) -> Result<Connection> {
     connect_with(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
 }
 
-/// Opens a database that nobody writes: needs no files for locks, which a read-only medium could
-/// not take.
+/// Opens a database that no process writes. It needs no lock files, which a read-only medium could
+/// not hold.
 pub fn connect_immutable(path: &Path) -> Result<Connection> {
     let escaped = utf8(path)?.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
@@ -360,8 +363,8 @@ fn connect_with(path: &Path, flags: OpenFlags) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(Duration::from_millis(SQLITE_BUSY_MS))?;
     connection.set_prepared_statement_cache_capacity(64);
-    // Plans are made once, not anew for the values of each call: those would be found no better,
-    // and parsing costs more than most of our queries.
+    // Query plans do not depend on bound values, so no statement is prepared again for the values
+    // of each call: the plans would be no better, and parsing costs more than most queries here.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     for (pragma, value) in [
         ("synchronous", "full"),
@@ -385,7 +388,7 @@ fn connect_with(path: &Path, flags: OpenFlags) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Every statement of the store passes here, once for each connection.
+/// Every statement of a request is prepared here, once per connection.
 fn prepare<'a>(connection: &'a Connection, sql: &str) -> Result<CachedStatement<'a>> {
     #[cfg(test)]
     super::tests::note(sql);

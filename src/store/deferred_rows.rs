@@ -1,6 +1,6 @@
-//! Rows that no request waits for: last uses of tokens and audit rows of reads and logins. They
-//! are kept in a bounded queue and written in batches by the housekeeper, twice a second. And how
-//! many audit rows there may be.
+//! Rows that no request waits for: last uses of tokens, and audit rows of reads and logins. A
+//! bounded queue holds them until the housekeeper writes a batch, twice a second. Also limits the
+//! number of audit rows.
 
 use std::collections::HashMap;
 use std::mem::take;
@@ -19,22 +19,23 @@ use crate::util::log;
 use crate::util::sync::lock;
 use crate::util::time::{DAY_MS, now_ms};
 
-/// What waits for the next batch, and how many audit rows there were since midnight (UTC) or the
-/// start of this process.
+/// The queue for the next batch, and the number of audit rows since midnight (UTC) or the start of
+/// this process.
 #[derive(Default)]
 pub struct DeferredRows {
-    /// Last use by token, milliseconds since 1970.
+    /// Last use by token, in milliseconds since 1970.
     uses: HashMap<i64, i64>,
     events: Vec<Event>,
     dropped: u64,
     day: i64,
-    /// By the bound that they have and the user whom they concern: what somebody tries at made-up
-    /// accounts drowns nothing else.
+    /// Audit rows by their limit and user. Attempts at made-up accounts have no user, so they crowd
+    /// out no other rows.
     rows: HashMap<(u32, Option<i64>), u32>,
 }
 
 impl DeferredRows {
-    /// The row; in place of the first one too many, a row that says so; then nothing.
+    /// Returns the row if it is within the limit. The first row beyond becomes one that says so;
+    /// later ones are dropped.
     fn admit(&mut self, event: Event, rows_max: u32) -> Option<Event> {
         let day = now_ms() / DAY_MS;
         if self.day != day {
@@ -57,10 +58,10 @@ impl DeferredRows {
 }
 
 impl Store {
-    /// Notes the use of a token, unless one was written within the last minute.
+    /// Queues the last use of a token, unless one was written within the last minute.
     pub(super) fn token_used(&self, token: i64, last_used_at: Option<i64>) {
         let now = now_ms();
-        // The absolute difference: a clock that jumped back must not silence the column.
+        // The absolute difference: a clock that jumped back must not stop the updates.
         if last_used_at.is_some_and(|last| (now - last).abs() < TOKEN_USE_INTERVAL_MS) {
             return;
         }
@@ -70,16 +71,16 @@ impl Store {
         }
     }
 
-    /// Writes an audit row with the change that a user makes.
+    /// Writes an audit row in the transaction of a user's change.
     pub(super) fn audit(&self, connection: &Connection, event: Event) -> Result<()> {
         let event = lock(&self.deferred).admit(event, AUDIT_CHANGES_PER_DAY_MAX);
         event.map_or(Ok(()), |event| event.write(connection))
     }
 
-    /// Hands over an audit row for the next batch.
+    /// Queues an audit row for the next batch.
     pub fn audit_later(&self, event: Event) {
         let rows_max = match event.outcome {
-            // Anybody can cause these without credentials.
+            // Unauthenticated clients can cause these.
             "failed" | "throttled" => AUDIT_FAILURES_PER_DAY_MAX,
             _ => AUDIT_READS_PER_DAY_MAX,
         };
@@ -92,7 +93,7 @@ impl Store {
         }
     }
 
-    /// Notes a push that found no room; other failures of it are no events.
+    /// Queues an audit row for a push that found no room; other failures of a push are not audited.
     pub fn audit_refusal(&self, push: Event, error: &StoreError) {
         let why = match error.kind {
             ErrorKind::QuotaExceeded => "quota_exceeded",
@@ -102,8 +103,8 @@ impl Store {
         self.audit_later(Event { outcome: "refused", detail: Some(why.into()), ..push });
     }
 
-    /// Writes what waits. On failure it is logged and dropped: nobody waits for these rows, and
-    /// a full disk must not fill the memory.
+    /// Writes the queued rows. On failure they are logged and dropped: no request waits for them,
+    /// and a full disk must not fill the memory.
     pub fn write_deferred_rows(&self) {
         let (uses, events, dropped) = {
             let mut deferred = lock(&self.deferred);

@@ -1,6 +1,6 @@
-//! A folder by its descriptor. Another user may be able to write to a data folder that stood open,
-//! so nothing here follows a symbolic link that lies in one: every look is an lstat, every open has
-//! O_NOFOLLOW. A look that fails is an error, never a "no".
+//! A folder accessed through its descriptor. Another user may have write access to a data folder
+//! that was left open, so nothing here follows a symbolic link inside one: every stat is an lstat,
+//! every open has O_NOFOLLOW. A failed lookup is an error, never a "no".
 
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind};
@@ -12,15 +12,15 @@ use rustix::io::Errno;
 use super::error::{Result, StoreError};
 use crate::util::types::RandomId;
 
-/// An open folder; everything in it is reached by its name below the descriptor.
+/// An open folder. Its entries are accessed by name relative to the descriptor.
 pub struct Dir {
     pub file: File,
-    /// For messages, and for SQLite, which takes nothing else. No link is in it.
+    /// For messages, and for SQLite, which takes only paths. Contains no symbolic link.
     pub path: PathBuf,
 }
 
 impl Dir {
-    /// Opens a folder that the operator names, perhaps by way of a link.
+    /// Opens a folder that the operator names, possibly through a symbolic link.
     pub fn open(path: &Path) -> io::Result<Dir> {
         let path = path.canonicalize()?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -28,23 +28,23 @@ impl Dir {
         Ok(Dir { file, path })
     }
 
-    /// What it is.
     pub fn metadata(&self) -> Result<Metadata> {
         self.file.metadata().map_err(|e| self.error("look at", "", e))
     }
 
-    /// Opens a folder in it.
+    /// Opens a folder in this folder.
     pub fn dir(&self, name: &str) -> Result<Dir> {
         self.open_dir(name).map_err(|e| self.error("open the folder", name, e))
     }
 
-    /// The same with the system's error, by which a missing file is told from a failing disk.
+    /// As [`Dir::dir`], but with the system's error, which tells a missing file from a failing
+    /// disk.
     pub fn open_dir(&self, name: &str) -> io::Result<Dir> {
         let file = self.open_at(name, OFlags::RDONLY | OFlags::DIRECTORY)?;
         Ok(Dir { file, path: self.path.join(name) })
     }
 
-    /// Opens a folder in it after making it, mode 0700, unless it is there.
+    /// Opens a folder in this folder; creates it with mode 0700 if it is missing.
     pub fn make_dir(&self, name: &str) -> Result<Dir> {
         match fs::mkdirat(&self.file, name, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => self.dir(name),
@@ -52,7 +52,7 @@ impl Dir {
         }
     }
 
-    /// Opens a file in it; one that `flags` make has mode 0600.
+    /// Opens a file in this folder. If `flags` create it, its mode is 0600.
     pub fn open_file(&self, name: &str, flags: OFlags) -> Result<File> {
         self.open_at(name, flags).map_err(|e| self.error("open", name, e))
     }
@@ -61,7 +61,7 @@ impl Dir {
         self.open_file(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)
     }
 
-    /// Opens a regular file for reading.
+    /// Opens a regular file for reading; anything else is an error.
     pub fn open_regular(&self, name: &str) -> io::Result<File> {
         let file = self.open_at(name, OFlags::RDONLY)?;
         match file.metadata()?.is_file() {
@@ -71,12 +71,12 @@ impl Dir {
     }
 
     fn open_at(&self, name: &str, flags: OFlags) -> io::Result<File> {
-        // NONBLOCK: a pipe in the place of a file must not hold the server up.
+        // NONBLOCK: a FIFO in place of a file must not block the server.
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         Ok(fs::openat(&self.file, name, flags, Mode::RUSR | Mode::WUSR)?.into())
     }
 
-    /// What lies under a name, if anything does.
+    /// The lstat of an entry; None if there is no such entry.
     pub fn lstat(&self, name: &str) -> Result<Option<Stat>> {
         match fs::statat(&self.file, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
@@ -85,13 +85,14 @@ impl Dir {
         }
     }
 
-    /// The file under a name, if it is one that this program names: 32 hexadecimal digits.
+    /// The lstat of a regular file with a name of this program, 32 hexadecimal digits; else None.
     pub fn lstat_ours(&self, name: &str) -> Result<Option<Stat>> {
         let ours = RandomId::parse(name).is_some();
         Ok(self.lstat(name)?.filter(|stat| ours && is_file(stat)))
     }
 
-    /// The names in it; one that is not UTF-8 is none of ours, and shown as well as it can be.
+    /// The names of all entries. A name that is not UTF-8 is not one of this program's names; it is
+    /// returned lossily, for display.
     pub fn names(&self) -> Result<Vec<String>> {
         let listed = fs::Dir::read_from(&self.file).and_then(|dir| dir.collect());
         let entries: Vec<fs::DirEntry> = listed.map_err(|e| self.error("list", "", e.into()))?;
@@ -105,12 +106,12 @@ impl Dir {
             .map_err(|e| self.error("rename", name, e.into()))
     }
 
-    /// Takes a file away; false if it was not there.
+    /// Unlinks a file; returns false if it did not exist.
     pub fn unlink(&self, name: &str) -> Result<bool> {
         self.remove(name, AtFlags::empty())
     }
 
-    /// Takes an empty folder away; false if it was not there.
+    /// Removes an empty folder; returns false if it did not exist.
     pub fn unlink_dir(&self, name: &str) -> Result<bool> {
         self.remove(name, AtFlags::REMOVEDIR)
     }
@@ -123,18 +124,18 @@ impl Dir {
         }
     }
 
-    /// Makes what was made, renamed or removed in it durable.
+    /// Makes created, renamed and removed entries of this folder durable.
     pub fn sync(&self) -> Result<()> {
         self.file.sync_all().map_err(|e| self.error("sync the folder", "", e))
     }
 
-    /// An error that names what was being done, and with what.
+    /// An error that names the operation and the path.
     pub fn error(&self, doing: &str, name: &str, source: io::Error) -> StoreError {
         StoreError::io(doing, &self.path.join(name), source)
     }
 }
 
-/// A new folder of mode 0700 in the system's temporary folder; removed on drop, with all in it.
+/// A new folder of mode 0700 in the system's temporary folder; removed on drop with its contents.
 pub struct TempFolder(pub Dir);
 
 impl TempFolder {

@@ -15,34 +15,34 @@ use crate::util::limits::DELETED_ROWS_MAX;
 use crate::util::time::now_ms;
 use crate::util::types::{Key, Long, Message, Name, Short};
 
-/// The five kinds, by their word in rows and responses.
+/// The five kinds, as rows and responses spell them.
 pub const KINDS: [&str; 5] = ["project", "workspace", "config", "module", "profile"];
 
-/// What a new entity is made of, or what a change sets: then what is None keeps its value.
+/// The fields of a new entity, or of a change, where None keeps the value.
 #[derive(Deserialize)]
 pub struct EntityBody {
-    /// Its name in commands; unique among the live ones of a user and kind.
+    /// Its name in commands; unique among the live entities of a user and kind.
     pub slug: Option<Name>,
-    /// Its name for people.
+    /// The display name.
     pub name: Option<Name>,
     description: Option<Message>,
-    /// Where a project is cloned from.
+    /// The URL a project is cloned from.
     pub git_url: Option<Long>,
-    /// The branch of that.
+    /// The branch of that repository.
     pub git_branch: Option<Long>,
     source_hint: Option<Long>,
     module_type: Option<Short>,
     is_default: Option<bool>,
 }
 
-/// What a version says beside its bytes.
+/// The metadata of a pushed version.
 #[derive(Deserialize)]
 pub struct VersionBody {
     content_hash: Option<Short>,
     pushed_from_machine_id: Option<Short>,
 }
 
-/// Which entity a call is about, and whose it must be.
+/// The entity that a call addresses, and the user who must own it.
 #[derive(Clone, Copy)]
 pub struct Target<'a> {
     pub user: &'a User,
@@ -51,7 +51,8 @@ pub struct Target<'a> {
 }
 
 impl Store {
-    /// The user's live entities of a kind, oldest first; with `git_url` those of that URL alone.
+    /// Lists the user's live entities of a kind, oldest first; with `git_url` only those with that
+    /// URL.
     pub fn entities(
         &self, user: i64, kind: &str, git_url: Option<&str>, rows: RowSink<'_>,
     ) -> Result<()> {
@@ -60,28 +61,28 @@ impl Store {
         self.db.read(|c| query_each(c, sql, params![user, kind, git_url], rows))
     }
 
-    /// An entity under the word of its kind, and the user's wrapped data key beside it.
+    /// Returns an entity under the name of its kind, and the user's wrapped data key beside it.
     pub fn entity(&self, target: Target<'_>) -> Result<String> {
         self.db.read(|c| find(c, target))
     }
 
-    /// Runs the transaction of a request that changes a live entity, or what belongs to it.
+    /// Runs the transaction of a request that changes a live entity, or rows that belong to it.
     pub(super) fn write_to<T>(
         &self, target: Target<'_>, work: impl FnOnce(&Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
         self.write_as(target.user, |tx| find(tx, target).and_then(|_| work(tx)))
     }
 
-    /// Rows of what belongs to a live entity.
+    /// Lists rows that belong to a live entity.
     pub(super) fn rows_of(
         &self, target: Target<'_>, sql: &str, values: impl Params, rows: RowSink<'_>,
     ) -> Result<()> {
         self.db.read(|c| find(c, target).and_then(|_| query_each(c, sql, values, rows)))
     }
 
-    /// Adds an entity. One of the same slug whose first version never came is taken over: no client
-    /// could get past it. If that one has a key it is deleted instead, since the client that put it
-    /// there may still encrypt for its id, and this one will bring another key.
+    /// Adds an entity. One with the same slug that never got its first version is taken over, since
+    /// no client could get past it. If it has a key it is soft-deleted instead: the client that
+    /// stored the key may still encrypt for its id, and the caller will bring another key.
     pub fn add_entity(&self, user: &User, kind: &str, new: &EntityBody) -> Result<String> {
         self.write_as(user, |tx| {
             let now = now_ms();
@@ -114,7 +115,7 @@ impl Store {
         })
     }
 
-    /// Renames an entity; id, versions and key stay.
+    /// Changes the name, slug or description of an entity; id, versions and key stay.
     pub fn change_entity(&self, target: Target<'_>, new: &EntityBody) -> Result<String> {
         self.write_to(target, |tx| {
             let sql = "UPDATE OR IGNORE entities SET name = coalesce(?3, name),
@@ -130,8 +131,8 @@ impl Store {
         })
     }
 
-    /// Marks an entity deleted. Row and files stay until they are pruned, or until so many were
-    /// deleted after it.
+    /// Soft-deletes an entity. Its row and files stay until they are pruned, or until
+    /// [`DELETED_ROWS_MAX`] others were deleted after it.
     pub fn delete_entity(&self, target: Target<'_>) -> Result<()> {
         let purged = self.write_to(target, |tx| {
             let sql = "UPDATE entities SET deleted_at = ?3, is_default = 0
@@ -146,7 +147,7 @@ impl Store {
         Ok(())
     }
 
-    /// Stores the next version and returns its row; its number is given in the transaction.
+    /// Stores the next version and returns its row; its number is assigned in the transaction.
     pub fn push_version(
         &self, target: Target<'_>, body: &VersionBody, upload: Upload,
     ) -> Result<String> {
@@ -169,7 +170,7 @@ impl Store {
         Ok(row)
     }
 
-    /// The versions, newest first.
+    /// Lists the versions, newest first.
     pub fn versions(&self, target: Target<'_>, rows: RowSink<'_>) -> Result<()> {
         let sql = "SELECT row FROM version_rows WHERE entity_id = ?1 ORDER BY version DESC";
         self.rows_of(target, sql, [target.id], rows)
@@ -187,7 +188,7 @@ impl Store {
         Ok((self.open_blob(blob, StoreError::missing("version"))?, blob.size))
     }
 
-    /// Stores the user's wrapped data key. The first stays: replacing it would make every
+    /// Stores the user's wrapped data key. The first key stays: replacing it would make every
     /// version unreadable.
     pub fn add_entity_key(&self, target: Target<'_>, wrapped: &Key) -> Result<()> {
         self.write_to(target, |tx| {
@@ -212,15 +213,15 @@ impl Store {
         })
     }
 
-    /// Takes a workspace out of a profile; repeating it changes nothing.
+    /// Removes a workspace from a profile; repeating it changes nothing.
     pub fn remove_from_profile(&self, profile: Target<'_>, workspace: i64) -> Result<()> {
         let sql = "DELETE FROM profile_workspaces WHERE profile_id = ?1 AND workspace_id = ?2";
         self.write_to(profile, |tx| execute(tx, sql, [profile.id, workspace]).map(drop))
     }
 }
 
-/// A live entity of this kind and user as [`Store::entity`] returns it; Missing for any other, like
-/// for an unknown id.
+/// Returns a live entity of this kind and user, as [`Store::entity`] does; NotFound for any other,
+/// as for an unknown id.
 fn find(connection: &Connection, target: Target<'_>) -> Result<String> {
     let sql = "SELECT json_object(kind, json(row), 'wrapped_dek', wrapped_dek) FROM entity_rows
                 WHERE id = ?1 AND user_id = ?2 AND kind = ?3";
@@ -228,8 +229,8 @@ fn find(connection: &Connection, target: Target<'_>) -> Result<String> {
     query_one(connection, target.kind, sql, values, |row| row.get(0))
 }
 
-/// Deletes the rows of those deleted longest ago where a user has too many in this table, and
-/// says how many those were.
+/// Deletes the rows that a user soft-deleted longest ago, beyond [`DELETED_ROWS_MAX`] in this
+/// table, and returns how many those were.
 pub(super) fn purge(tx: &Transaction<'_>, table: &str, user: &User) -> Result<usize> {
     let sql = format!(
         "DELETE FROM {table} WHERE id IN (SELECT id FROM {table}
@@ -239,7 +240,7 @@ pub(super) fn purge(tx: &Transaction<'_>, table: &str, user: &User) -> Result<us
     execute(tx, &sql, [user.id, DELETED_ROWS_MAX])
 }
 
-/// Another live entity has the slug. The released client looks for "already exists".
+/// The error if another live entity has the slug. The released client looks for "already exists".
 fn taken(kind: &str, new: &EntityBody) -> StoreError {
     let slug = new.slug.as_deref().unwrap_or_default();
     let sentence = format!(

@@ -12,7 +12,7 @@ use super::{RowSink, Store, User, users};
 use crate::util::time::now_ms;
 use crate::util::types::{Email, Name, Short};
 
-/// What a client says of an environment.
+/// An environment, as a client sends it.
 #[derive(Deserialize, Serialize)]
 pub struct EnvironmentBody {
     name: Name,
@@ -23,13 +23,14 @@ pub struct EnvironmentBody {
 }
 
 impl Store {
-    /// The user's live environments, by name.
+    /// Lists the user's live environments, by name.
     pub fn environments(&self, user: i64, rows: RowSink<'_>) -> Result<()> {
         let sql = "SELECT row FROM environment_rows WHERE user_id = ?1 ORDER BY name";
         self.db.read(|c| query_each(c, sql, [user], rows))
     }
 
-    /// Adds and updates; with `delete_missing` the others are marked deleted. All or nothing.
+    /// Adds and updates environments; with `delete_missing` the others are soft-deleted. All or
+    /// nothing.
     pub fn sync_environments(
         &self, user: &User, wanted: &[EnvironmentBody], delete_missing: bool,
     ) -> Result<()> {
@@ -66,7 +67,7 @@ impl Store {
         })
     }
 
-    /// Brings a deleted environment back.
+    /// Restores a soft-deleted environment.
     pub fn restore_environment(&self, email: &Email, name: &str) -> Result<()> {
         let sql = "UPDATE environments SET deleted_at = NULL, updated_at = ?3
                     WHERE user_id = ?1 AND name = ?2 AND deleted_at IS NOT NULL";

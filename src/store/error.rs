@@ -1,17 +1,16 @@
-//! The one error of the store: its kind, which `app::error` maps to a status, and a sentence that
-//! the operator reads and, where it is the client's business, the client too.
+//! The error type of the store: a kind, which `app::error` maps to a status, and a sentence for the
+//! operator and, where it concerns the client, for the client too.
 
 use std::fmt;
 use std::io;
 use std::path::Path;
 
-/// Result of the store.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// What kind of failure it is: all that a caller may decide by.
+/// The kind of a failure, which is all that a caller may branch on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// No such row; another user's row does not exist either.
+    /// No such row; another user's row counts as missing.
     NotFound,
     /// No such snapshot.
     NoSnapshot,
@@ -19,23 +18,23 @@ pub enum ErrorKind {
     MachineNotRegistered,
     /// The name is taken.
     Exists,
-    /// A different key is stored and stays.
+    /// A different key is stored and is not replaced.
     KeyExists,
     /// The condition of a push does not hold.
     PreconditionFailed,
-    /// It does not fit into what the user may store.
+    /// The request exceeds what the user may store.
     QuotaExceeded,
     /// The disk is full.
     DiskFull,
-    /// The disk is down to what is kept free.
+    /// Free disk space is down to the reserve.
     LowDisk,
-    /// The credential does not count, or no longer. Why is for the log alone, the client is told
-    /// the same about each: `unknown` (also of a user who was removed), `expired`, `revoked` (also
-    /// issued before the last change of the password) or `disabled`.
+    /// The credential is not valid, or no longer. The reason is for the log alone; the client gets
+    /// the same message for each: `unknown` (also if the user was removed), `expired`, `revoked`
+    /// (also if issued before the last password change) or `disabled`.
     Unauthorized(&'static str),
     /// A stored file is missing or does not match its digest.
     Damaged,
-    /// A lock was not to be had in time.
+    /// A lock was not available in time.
     Busy,
     /// The database is damaged.
     Corrupt,
@@ -46,38 +45,34 @@ pub enum ErrorKind {
 
 #[derive(Debug)]
 pub struct StoreError {
-    /// What callers decide by.
     pub kind: ErrorKind,
-    /// COMMIT failed, and not before its last byte was written: the rows may or may not be there
-    /// after a crash.
+    /// COMMIT failed, but not before its last byte was written: after a crash the rows may or may
+    /// not be there.
     pub in_doubt: bool,
     pub(super) sentence: String,
 }
 
 impl StoreError {
-    /// An error of any kind.
     pub fn new(kind: ErrorKind, sentence: impl Into<String>) -> StoreError {
         StoreError { kind, in_doubt: false, sentence: sentence.into() }
     }
 
-    /// There is no such row; the word says of what.
+    /// NotFound; `what` names the kind of row.
     pub fn missing(what: &str) -> StoreError {
         StoreError::new(ErrorKind::NotFound, format!("there is no such {what}"))
     }
 
-    /// There is no such snapshot.
     pub fn no_snapshot() -> StoreError {
         StoreError::new(ErrorKind::NoSnapshot, "there is no such snapshot")
     }
 
-    /// A different key is stored and stays.
     pub fn key_exists(what: &str) -> StoreError {
         let sentence =
             format!("another {what} already exists and stays: what it encrypted needs it");
         StoreError::new(ErrorKind::KeyExists, sentence)
     }
 
-    /// The credential does not count.
+    /// `why` is one of the reasons of [`ErrorKind::Unauthorized`].
     pub fn unauthorized(why: &'static str) -> StoreError {
         StoreError::new(
             ErrorKind::Unauthorized(why),
@@ -86,7 +81,7 @@ impl StoreError {
         )
     }
 
-    /// The push does not fit into the user's quota; both in bytes.
+    /// The push does not fit into the user's quota; both arguments are in bytes.
     pub fn over_quota(used: u64, allowed: u64) -> StoreError {
         let sentence = format!(
             "this does not fit: {used} of {allowed} bytes are used; ask the operator to prune old \
@@ -95,7 +90,7 @@ impl StoreError {
         StoreError::new(ErrorKind::QuotaExceeded, sentence)
     }
 
-    /// There would be less free disk than is kept in reserve; both in bytes.
+    /// Less disk space would be free than the reserve; both arguments are in bytes.
     pub fn low_disk(free: u64, reserve: u64) -> StoreError {
         let sentence = format!(
             "the server is short of disk space: {free} bytes are free and {reserve} are kept \
@@ -104,7 +99,7 @@ impl StoreError {
         StoreError::new(ErrorKind::LowDisk, sentence)
     }
 
-    /// The file of a row, such as `snapshot 52`, is not what the row says.
+    /// The file of a row, such as `snapshot 52`, does not match the row.
     pub fn damaged(what: &str, reason: &str) -> StoreError {
         let sentence = format!(
             "{what} is damaged and not served ({reason}): use another one, and have the operator \
@@ -113,7 +108,6 @@ impl StoreError {
         StoreError::new(ErrorKind::Damaged, sentence)
     }
 
-    /// A lock was not to be had in time.
     pub fn busy() -> StoreError {
         StoreError::new(ErrorKind::Busy, "the database is busy; try again")
     }
@@ -133,7 +127,7 @@ impl StoreError {
     }
 }
 
-/// No block is free, none for this user, or the file may not grow.
+/// True if no block is free, the user's disk quota is used up, or the file may not grow.
 fn is_full(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
@@ -150,8 +144,8 @@ impl From<rusqlite::Error> for StoreError {
         };
         let kind = match error.sqlite_error_code() {
             Some(DiskFull) => return disk_full(),
-            // SQLite knows ENOSPC of a write alone. The system's number is still the one that it
-            // met: what it did since then went well.
+            // SQLite reports ENOSPC as DiskFull for writes alone. For other calls errno still holds
+            // the cause, since the system calls after it succeeded.
             Some(SystemIoFailure) if is_full(&io::Error::last_os_error()) => return disk_full(),
             Some(DatabaseBusy | DatabaseLocked) => return StoreError::busy(),
             Some(DatabaseCorrupt | NotADatabase) => ErrorKind::Corrupt,

@@ -1,4 +1,4 @@
-//! Whether pushes would be taken and pulls be served, for who watches the server.
+//! Whether pushes and pulls would succeed, for monitoring.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -9,12 +9,12 @@ use super::error::{ErrorKind, Result};
 use crate::util::limits::{HEALTH_MS, HEALTHY_FREE_BYTES_MIN};
 use crate::util::sync::lock;
 
-/// What fails, in the words of `/healthz`, and when that was looked at.
+/// When health was last checked, and what failed, as `/healthz` words it.
 pub type HealthCache = Mutex<Option<(Instant, Option<&'static str>)>>;
 
 impl Store {
-    /// What fails, in one word; None while all is well. Whoever asks, and however often, that is
-    /// looked at once a second at most.
+    /// Returns what fails, in one word; None if nothing does. However often it is called, it checks
+    /// at most once a second.
     pub fn failing(&self) -> Option<&'static str> {
         let mut cached = lock(&self.health);
         if let Some((at, failing)) = *cached

@@ -13,7 +13,7 @@ use super::error::{Result, StoreError};
 use crate::util::types::RandomId;
 
 impl Store {
-    /// Reads the key, or makes it: 32 random bytes, on disk before they are used.
+    /// Reads the key, or creates it: 32 random bytes, on disk before they are used.
     pub fn jwt_key(&self) -> Result<[u8; 32]> {
         let root = &self.data.root;
         if root.lstat(KEY)?.is_none() {
@@ -37,7 +37,7 @@ impl Store {
     }
 }
 
-/// Reads a signing key that the operator provides, in a file that is nobody else's.
+/// Reads a signing key that the operator provides, in a file that is closed to other users.
 pub fn provided_jwt_key(path: &Path) -> Result<[u8; 32]> {
     let failed = |e| StoreError::io("read the JWT key", path, e);
     let file = File::open(path).map_err(failed)?;
@@ -51,7 +51,7 @@ pub fn provided_jwt_key(path: &Path) -> Result<[u8; 32]> {
     }
 }
 
-/// 32 bytes; equal ones are no key but what a crash or a wrong command left.
+/// Reads 32 bytes. If all are equal, they are not a key but left by a crash or a wrong command.
 fn read_key(file: File, path: &Path) -> Result<[u8; 32]> {
     let mut bytes = Vec::new();
     file.take(33).read_to_end(&mut bytes).map_err(|e| StoreError::io("read", path, e))?;

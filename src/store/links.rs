@@ -1,4 +1,4 @@
-//! Which projects and profiles a machine has, and what it last synced.
+//! Which projects and profiles a machine has, and which versions it last synced.
 
 use rusqlite::{Transaction, params};
 use serde::{Deserialize, Deserializer};
@@ -9,10 +9,10 @@ use super::error::Result;
 use super::{RowSink, Store, User};
 use crate::util::types::{Long, MachineId, Short};
 
-/// What changes of a link; what is None keeps.
+/// A change to a link; a field that is None keeps its value.
 #[derive(Deserialize)]
 pub struct LinkChange {
-    /// Some(None): it was null, and clears the path.
+    /// Some(None): the member is null, which clears the path.
     #[serde(default, deserialize_with = "present")]
     local_path: Option<Option<Long>>,
     last_synced_version: Option<u32>,
@@ -24,7 +24,7 @@ fn present<'de, D: Deserializer<'de>>(
     Deserialize::deserialize(value).map(Some)
 }
 
-/// A version of a project that a machine has now; of other kinds nothing is kept.
+/// A version that a machine has now; only those of projects are recorded.
 #[derive(Deserialize)]
 pub struct Synced {
     entity_type: Short,
@@ -33,8 +33,8 @@ pub struct Synced {
 }
 
 impl Store {
-    /// The live projects of a machine, each row merged with its link; none of a machine that is
-    /// unknown.
+    /// Lists the live projects of a machine, each row merged with its link; none for an unknown
+    /// machine.
     pub fn linked_projects(&self, user: i64, machine: &MachineId, rows: RowSink<'_>) -> Result<()> {
         let sql = "SELECT json_insert(e.row, '$.local_path', l.local_path,
                                       '$.last_synced_version', l.last_synced_version)
@@ -44,7 +44,7 @@ impl Store {
         self.db.read(|c| query_each(c, sql, params![user, machine], rows))
     }
 
-    /// The row id of a machine; one that is unknown is registered, a hidden one stays hidden.
+    /// Returns the row id of a machine. An unknown one is registered; a hidden one stays hidden.
     fn linked_machine(
         &self, tx: &Transaction<'_>, user: &User, machine: &MachineId,
     ) -> Result<i64> {
@@ -55,8 +55,8 @@ impl Store {
         }
     }
 
-    /// Links a project to a machine, which need not be registered. What was last synced becomes
-    /// the project's current version: the client links after it pushed or pulled that.
+    /// Links a project to a machine, which need not be registered. The last synced version becomes
+    /// the project's current one: the client links after it pushed or pulled that version.
     pub fn link_project(
         &self, project: Target<'_>, machine: &MachineId, path: Option<&Long>,
     ) -> Result<String> {
@@ -73,7 +73,6 @@ impl Store {
         })
     }
 
-    /// Changes a link.
     pub fn change_link(
         &self, project: Target<'_>, machine: &MachineId, new: &LinkChange,
     ) -> Result<String> {
@@ -90,7 +89,7 @@ impl Store {
         self.write_to(project, |tx| query_one(tx, "link", sql, values, |row| row.get(0)))
     }
 
-    /// Marks a profile active on a machine, or not; each profile has its own mark.
+    /// Sets whether a profile is active on a machine, independently of other profiles.
     pub fn set_profile_active(
         &self, profile: Target<'_>, machine: &MachineId, active: bool,
     ) -> Result<()> {
@@ -102,8 +101,8 @@ impl Store {
         })
     }
 
-    /// The current version of a project and what the machine last synced of it (0 without a link);
-    /// None where the user has no such live project.
+    /// Returns the current version of a project and the version that the machine last synced (0
+    /// without a link); None if the user has no such live project.
     pub fn sync_state(
         &self, user: i64, machine: &MachineId, project: i64,
     ) -> Result<Option<(i64, i64)>> {
@@ -115,7 +114,7 @@ impl Store {
         self.db.read(|c| query_opt(c, sql, values, |row| row.try_into()))
     }
 
-    /// Notes what a machine has synced; projects that are not linked are passed over.
+    /// Records the versions that a machine has synced; projects that are not linked are skipped.
     pub fn commit_sync(&self, user: &User, machine: &MachineId, synced: &[Synced]) -> Result<()> {
         let sql = "UPDATE machine_projects SET last_synced_version = ?3
                     WHERE project_id = ?2 AND machine_ref =

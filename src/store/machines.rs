@@ -10,12 +10,12 @@ use super::{RowSink, Store, User, users};
 use crate::util::time::now_ms;
 use crate::util::types::{Email, MachineId, Name, Short};
 
-/// What a registration says of a machine: all it knows, so what it leaves out keeps its value.
+/// A machine's registration. The client sends all it knows, so a missing field keeps its value.
 #[derive(Deserialize)]
 pub struct Registration {
     /// The client's id.
     pub machine_id: MachineId,
-    /// Its name, usually the host's.
+    /// Usually the host name.
     pub name: Name,
     platform: Option<Short>,
     arch: Option<Short>,
@@ -23,7 +23,8 @@ pub struct Registration {
 }
 
 impl Store {
-    /// Adds a machine, or updates it; a hidden one comes back. Its row, and true if it is new.
+    /// Adds or updates a machine; a hidden one is listed again. Returns its row, and true if it is
+    /// new.
     pub fn register_machine(&self, user: &User, new: &Registration) -> Result<(String, bool)> {
         self.write_as(user, |tx| {
             let sql = "SELECT NOT EXISTS
@@ -34,9 +35,9 @@ impl Store {
         })
     }
 
-    /// Adds or updates a machine and returns its row id. A call that names nothing but the id keeps
-    /// the name of a known machine; a new one is named by its id. Clients register before every
-    /// push: the audit log has a row only where something changed.
+    /// Adds or updates a machine and returns its row id. Without a registration, a known machine
+    /// keeps its name and a new one is named by its id. Clients register before every push, so
+    /// there is an audit row only if something changed.
     pub(super) fn upsert_machine(
         &self, tx: &Transaction<'_>, user: &User, machine: &MachineId, new: Option<&Registration>,
     ) -> Result<i64> {
@@ -76,15 +77,15 @@ impl Store {
         })
     }
 
-    /// The user's machines that are not hidden, newest activity first.
+    /// Lists the user's machines that are not hidden, most recently active first.
     pub fn machines(&self, user: i64, rows: RowSink<'_>) -> Result<()> {
         let sql = "SELECT row FROM machine_rows WHERE user_id = ?1 AND hidden_at IS NULL
                     ORDER BY last_seen_at DESC, id DESC";
         self.db.read(|c| query_each(c, sql, [user], rows))
     }
 
-    /// Removes a machine with its snapshots and links: rows first, then files; returns how many
-    /// snapshots. Any text may be asked for: an old folder can hold a machine of a reserved name.
+    /// Removes a machine with its snapshots and links: rows first, then files. Returns the number
+    /// of snapshots. Accepts any text: an old folder can hold a machine with a reserved name.
     pub fn remove_machine(&self, email: &Email, machine: &str) -> Result<u64> {
         let snapshots = self.write_with_reserve(|tx| {
             let user = users::find(tx, email)?;

@@ -1,4 +1,4 @@
-//! The schema and the steps that bring an older database to it.
+//! The schema, and the migration of older databases to it.
 
 use std::io::Read;
 
@@ -7,22 +7,22 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::data_dir::{DATABASE, DataDir};
 use super::error::{Result, StoreError};
 
-/// The schema in parts: [`MARK`] begins the part of the next version.
+/// The schema in parts, one per version; [`MARK`] begins each.
 const SCHEMA: &str = include_str!("../../schema.sql");
 const MARK: &str = "\n-- version ";
 
 /// The version of [`SCHEMA`].
 pub const VERSION: i64 = 5;
-/// `PRAGMA application_id`: "cf", and two bytes that every start of a server draws anew.
+/// `PRAGMA application_id`: "cf", and two bytes that every start of a server draws at random.
 pub const APPLICATION_ID: i32 = 0x6366_0000;
-/// Where that stands in the file.
+/// The offset of the application id in the database file.
 pub const APPLICATION_ID_AT: u64 = 68;
 
-/// Brings the database to [`VERSION`] in one transaction: a new one gets every part of the
-/// schema, an older one those after its version; a newer one is refused untouched. Of several
-/// processes that open it at once, one does: the others must not take a server's mark away.
+/// Brings the database to [`VERSION`] in one transaction. A new database gets every part of the
+/// schema, an older one the parts after its version; a newer one is refused untouched. Of several
+/// processes that open it at once, one migrates it: the others must not remove a server's mark.
 pub fn migrate(connection: &mut Connection) -> Result<()> {
-    // Without waiting for somebody who writes.
+    // Checked without the write lock, so as not to wait for a writer.
     if version(connection)? == VERSION {
         return Ok(());
     }
@@ -43,7 +43,7 @@ pub fn migrate(connection: &mut Connection) -> Result<()> {
     Ok(())
 }
 
-/// Refuses to read a database of an older schema, which would have to be changed first.
+/// Refuses to read a database of an older schema, which would have to be migrated first.
 pub fn refuse_older(connection: &Connection) -> Result<()> {
     match version(connection)? {
         found if found < VERSION => Err(StoreError::unusable(format!(
@@ -54,8 +54,8 @@ pub fn refuse_older(connection: &Connection) -> Result<()> {
     }
 }
 
-/// Refuses a database that this program did not make, or that a newer one did, before it is opened,
-/// which would change its file. What it is stands in its header
+/// Refuses a database that this program did not make, or that a newer version did, before it is
+/// opened, which would change its file. Reads the database header
 /// (https://sqlite.org/fileformat2.html#the_database_header): the schema cookie is 0 until there is
 /// a table, and versions before 5 had no application id.
 pub fn refuse_foreign(data: &DataDir) -> Result<()> {
@@ -63,7 +63,7 @@ pub fn refuse_foreign(data: &DataDir) -> Result<()> {
     let opened = data.root.open_regular(DATABASE);
     let read = opened.and_then(|file| file.take(APPLICATION_ID_AT + 4).read_to_end(&mut header));
     if read.map_err(|e| data.root.error("read", DATABASE, e))? == 0 {
-        // A start that was cut off at once.
+        // A first start was interrupted at once.
         return Ok(());
     }
     let (words, _) = header.as_chunks();
@@ -92,7 +92,7 @@ fn newer(found: i64) -> StoreError {
     ))
 }
 
-/// The part of each version, from 1 on; each begins with the rest of its marking comment.
+/// The SQL of each version, from 1 on, without the rest of the line that marks it.
 fn parts() -> impl Iterator<Item = &'static str> {
     SCHEMA.split(MARK).skip(1).map(|part| part.split_once('\n').map_or("", |(_, sql)| sql))
 }
@@ -124,7 +124,7 @@ mod tests {
     fn an_older_database_reaches_the_schema_of_a_new_one_and_keeps_its_rows() {
         let mut old = Connection::open_in_memory().unwrap();
         old.execute_batch(parts().next().unwrap()).unwrap();
-        // What the first data folders have: the part of version 1 never changes.
+        // The schema of the first data folders: the SQL of version 1 never changes.
         let version_1 = Digest(Sha256::digest(format!("{:?}", words(&old))).into()).to_string();
         assert_eq!(version_1, "e8ca2005a134c8b6cdeceb7a83e82961569b5da10d5f139de51933d89913bde3");
         old.execute_batch(
@@ -140,7 +140,7 @@ mod tests {
         let email: String =
             old.query_row("SELECT email FROM users WHERE id = 7", [], |r| r.get(0)).unwrap();
         assert_eq!(email, "a@example.com");
-        // Another process that comes to it then leaves a running server's mark.
+        // Another process that opens it later leaves a running server's mark.
         old.pragma_update(None, "application_id", APPLICATION_ID | 7).unwrap();
         migrate(&mut old).unwrap();
         let mark: i32 = old.pragma_query_value(None, "application_id", |r| r.get(0)).unwrap();

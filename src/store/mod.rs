@@ -1,4 +1,5 @@
-//! All SQL and all files. Nothing above this module names a table or a path of the data folder.
+//! All SQL and all file access. Nothing above this module names a table or a path of the data
+//! folder.
 
 pub mod audit;
 pub mod backup;
@@ -51,10 +52,10 @@ use deferred_rows::DeferredRows;
 use health::HealthCache;
 use status::{Fact, insert_fact};
 
-/// What `serve` was told about space; commands that store nothing need none of it.
+/// Space limits from the flags of `serve`; commands that store nothing need none.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Policy {
-    /// Stored bytes per user; 0 is no limit.
+    /// Stored bytes per user; 0: no limit.
     pub quota_bytes: u64,
     /// Free bytes of the disk below which pushes are refused.
     pub free_bytes_min: u64,
@@ -63,7 +64,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Refuses to add anything with so many bytes of disk free.
+    /// Fails if fewer bytes of the disk are free than pushes require.
     pub fn check_free(&self, free: u64) -> Result<()> {
         match free < self.free_bytes_min {
             true => Err(StoreError::low_disk(free, self.free_bytes_min)),
@@ -72,27 +73,27 @@ impl Policy {
     }
 }
 
-/// Takes the rows of a list, each a JSON object, one after the other.
+/// Receives the rows of a list, each a JSON object, one after the other.
 pub type RowSink<'a> = &'a mut dyn FnMut(&str) -> Result<()>;
 
-/// Told now and then how many bytes are done, and of how many.
+/// Called from time to time with the bytes done and the total.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
 
-/// One data folder, open.
+/// An open data folder.
 pub struct Store {
     data: Arc<DataDir>,
     db: Database,
     verified: VerifiedCache,
     deferred: Mutex<DeferredRows>,
     policy: Policy,
-    /// Bytes that uploads under way may still write.
+    /// Bytes that uploads in progress may still write.
     promised: Arc<AtomicU64>,
-    /// Files of commits that may or may not be read from the log after a crash.
+    /// Files of commits whose rows a crash may or may not bring back from the WAL.
     in_doubt: Mutex<Vec<RandomId>>,
-    /// Both clocks as they were at the last look; None before the first.
+    /// Both clocks at the last check; None before the first.
     clock: Mutex<Option<clock::Reading>>,
     health: HealthCache,
-    /// It holds the one-server lock.
+    /// This store holds the one-server lock.
     is_server: bool,
 }
 
@@ -127,8 +128,8 @@ impl Store {
         }
     }
 
-    /// Leaves a fact for `status` and metrics, and a row in the audit log, unless the folder can
-    /// only be read.
+    /// Records a fact for `status` and metrics, and an audit row, unless the folder can only be
+    /// read.
     pub fn record_fact(&self, fact: Fact, value: &Value, event: Option<Event>) {
         if !self.db.is_in_place() {
             return;
@@ -142,9 +143,9 @@ impl Store {
         }
     }
 
-    /// Writes all that waits, and brings the write-ahead log into the database: after a clean stop
-    /// that is one whole file. What holds the database longer than this is not waited for: then the
-    /// log stays for the next start, which loses nothing.
+    /// Writes all deferred rows and copies the WAL into the database: after a clean stop the
+    /// database is one whole file. Waits at most `wait` for whoever holds the database; then the
+    /// WAL stays for the next start, and nothing is lost.
     pub fn flush_and_checkpoint(&self, wait: Duration) {
         let settled = self.db.wait_at_most(wait).and_then(|()| {
             self.write_deferred_rows();
@@ -163,7 +164,7 @@ impl Store {
         self.db.read(|c| db::query_one(c, "row", sql, [], |row| row.try_into()))
     }
 
-    /// Free bytes of the disk for this process.
+    /// Free bytes of the disk that this process may use.
     pub fn free_bytes(&self) -> Result<u64> {
         let root = &self.data.root;
         let stat = fstatvfs(&root.file).map_err(|e| root.error("look at", "", e.into()))?;
@@ -171,6 +172,6 @@ impl Store {
     }
 }
 
-/// Asks for the plan of every statement; it needs what only the store sees.
+/// Tests that need the store's internals.
 #[cfg(test)]
 mod tests;

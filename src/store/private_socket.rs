@@ -10,18 +10,18 @@ use super::data_dir::{RUN, SOCKET};
 use super::dir::{Dir, TempFolder};
 use super::error::Result;
 
-/// Where the socket is; it is removed on drop.
+/// The path of the socket; the socket is unlinked on drop.
 pub struct PrivateSocket {
-    /// In this process, while this value lives.
+    /// Valid in this process, while this value lives.
     pub path: PathBuf,
     dir: Dir,
-    /// A folder that was made for the socket alone.
+    /// A temporary folder that was made for the socket alone.
     _temp: Option<TempFolder>,
 }
 
 impl Store {
-    /// Listens in `run/`, or, where the file system has no sockets, in a new folder of mode 0700 in
-    /// the system's temporary folder.
+    /// Listens in `run/` or, if the file system has no sockets, in a new folder of mode 0700 in the
+    /// system's temporary folder.
     pub fn listen_privately(&self) -> Result<(UnixListener, PrivateSocket)> {
         let root = &self.data.root;
         PrivateSocket::bind(root.dir(RUN)?, None).or_else(|reason| {
@@ -34,7 +34,7 @@ impl Store {
 
 impl PrivateSocket {
     fn bind(dir: Dir, temp: Option<TempFolder>) -> io::Result<(UnixListener, PrivateSocket)> {
-        // By way of the descriptor, since the path of a socket has no room for a long one.
+        // Through the descriptor, since a socket address has no room for a long path.
         let path: PathBuf = format!("/proc/self/fd/{}/{SOCKET}", dir.file.as_raw_fd()).into();
         Ok((UnixListener::bind(&path)?, PrivateSocket { path, dir, _temp: temp }))
     }

@@ -1,4 +1,4 @@
-//! Deletes what nobody needs any more: rows first, then the files that their deletion named.
+//! Deletes what is no longer needed: rows first, then the files that their deletion named.
 
 use rusqlite::{Connection, Transaction, params};
 use serde_json::json;
@@ -13,41 +13,43 @@ use crate::util::log;
 use crate::util::time::{DAY_MS, now_ms};
 use crate::util::types::RandomId;
 
-/// Which snapshots may go: those that fail every rule given. A machine's newest never goes.
+/// Retention rules: a snapshot that fails every given rule is deleted, but never a machine's
+/// newest.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Retention {
-    /// A machine's newest so many stay; 0 is no rule.
+    /// Keeps this many of a machine's newest snapshots; 0: no rule.
     pub keep: u32,
-    /// What is younger stays.
+    /// Keeps snapshots younger than this.
     pub older_than_days: Option<u32>,
-    /// Audit rows that are older go; 0 keeps all.
+    /// Deletes audit rows older than this; 0 keeps all.
     pub audit_days: u32,
 }
 
-/// What was, or would be, deleted.
+/// What was deleted or, in a dry run, would be.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
-    /// Snapshots.
     pub snapshots: u64,
-    /// Entities and environments that were soft-deleted.
+    /// Soft-deleted entities and environments.
     pub deleted: u64,
     /// Files in `orphans/`.
     pub orphans: u64,
     /// Rows of the audit log.
     pub audit_rows: u64,
-    /// Bytes of the files.
+    /// Bytes of all these files.
     pub bytes: u64,
-    /// Files that stay until the next prune, since a backup copies or another prune is at work.
+    /// Files that stay until the next prune, since a backup or another prune runs, or since they
+    /// cannot be unlinked.
     pub waiting: u64,
-    /// The clock seems wrong: what was soft-deleted, files of `orphans/` and audit rows stay. Of
-    /// snapshots [`CANDIDATES`] itself takes care.
+    /// The clock seems wrong: soft-deleted rows, files in `orphans/` and audit rows stay. For
+    /// snapshots, [`CANDIDATES`] allows for a wrong clock itself.
     pub clock_in_doubt: bool,
 }
 
-/// `?1`: how many newest stay, or 0; `?2`: milliseconds that make a snapshot old, or null; `?3`:
-/// now. Age is counted back from the older of the clock and the newest snapshot, and a snapshot is
-/// as young as the youngest before it: a wrong clock alone makes none old. Only where a snapshot was
-/// pushed under a clock that stood ahead, and prune runs under it too, do both stand ahead.
+/// `?1`: how many newest snapshots stay, or 0; `?2`: the age in milliseconds that makes a snapshot
+/// old, or NULL; `?3`: now. Age counts back from the earlier of the clock and the newest snapshot,
+/// and a snapshot is as young as the youngest before it: a wrong clock alone makes no snapshot old.
+/// Only if a snapshot was pushed while the clock was ahead, and prune runs under that clock too,
+/// are both ahead.
 const CANDIDATES: &str = "SELECT id, size_bytes FROM (
     SELECT id, size_bytes, max(created_at) OVER (ORDER BY id) AS as_of,
            row_number() OVER (PARTITION BY machine_ref ORDER BY id DESC) AS place
@@ -56,8 +58,8 @@ const CANDIDATES: &str = "SELECT id, size_bytes FROM (
      (SELECT created_at FROM state_snapshots ORDER BY id DESC LIMIT 1)) - ?2, TRUE)
    ORDER BY id";
 
-/// How much was soft-deleted before `?1`; the bytes of its files and of those that wait to be
-/// unlinked.
+/// The number of rows soft-deleted before `?1`; the bytes of their files and of those that wait to
+/// be unlinked.
 const SOFT_DELETED: &str = "SELECT
     (SELECT count(*) FROM entities WHERE deleted_at < ?1)
       + (SELECT count(*) FROM environments WHERE deleted_at < ?1),
@@ -67,12 +69,12 @@ const SOFT_DELETED: &str = "SELECT
 
 impl Store {
     /// Deletes what `retention` selects, and what was soft-deleted or set aside 30 days ago. With
-    /// `dry_run` it only says what that would be.
+    /// `dry_run`, only returns what that would be.
     pub fn prune(&self, retention: Retention, dry_run: bool) -> Result<Pruned> {
         let mut pruned = Pruned::default();
         let old_ms = retention.older_than_days.map(|days| i64::from(days) * DAY_MS);
         let values = params![retention.keep, old_ms, now_ms()];
-        // Without a rule nothing goes, and nothing is sorted.
+        // Without a rule no snapshot is deleted, and none are sorted.
         let list: Vec<(i64, u64)> = match retention.keep > 0 || old_ms.is_some() {
             true => self.db.read(|c| query_rows(c, CANDIDATES, values, |row| row.try_into()))?,
             false => Vec::new(),
@@ -81,9 +83,9 @@ impl Store {
             pruned.snapshots = list.len() as u64;
             pruned.bytes = list.iter().fold(0, |sum, (_, size)| sum.saturating_add(*size));
         } else {
-            // In batches, so that a push never waits for a large prune, and that the log needs no
-            // more room than the reserve gives. What became a machine's newest since the list was
-            // made is not in the list.
+            // In batches, so that a push never waits for a large prune, and the WAL fits into the
+            // space that the reserve frees. A snapshot that became a machine's newest since the
+            // query is not in the list.
             for batch in list.chunks(PRUNE_ROWS) {
                 pruned.snapshots += self.write_with_reserve(|tx| delete_snapshots(tx, batch))?;
                 let freed = self.unlink_deleted(Some(PRUNE_ROWS))?;
@@ -141,7 +143,7 @@ impl Store {
         Ok(())
     }
 
-    /// Deletes audit rows from before a moment, and says how many.
+    /// Deletes audit rows older than `before`, and returns how many.
     fn prune_audit(&self, before: i64) -> Result<u64> {
         let any = "SELECT EXISTS (SELECT 1 FROM audit_log WHERE created_at < ?1)";
         let sql = "DELETE FROM audit_log WHERE id IN
@@ -153,12 +155,13 @@ impl Store {
         Ok(gone)
     }
 
-    /// Unlinks files whose rows are gone, at most so many; returns how many bytes that freed. A
-    /// running backup may still copy them: then they stay for the next time, as does each that
+    /// Unlinks files whose rows are deleted, at most `most`; returns how many bytes that freed. A
+    /// running backup may still copy them: then they stay for the next time, as does each file that
     /// cannot be unlinked.
     pub(super) fn unlink_deleted(&self, most: Option<usize>) -> Result<u64> {
         let Some(_lock) = self.data.lock_for_unlink()? else { return Ok(0) };
-        // By the key, as each query of a request: so no other file is looked at.
+        // `file > ''` makes this a search by key, as every query of a request is: no other row is
+        // read.
         let sql = "SELECT file, size_bytes FROM deleted_files WHERE file > ''
                     LIMIT coalesce(?1, -1)";
         let list: Vec<(String, u64)> =
@@ -181,19 +184,21 @@ impl Store {
         Ok(freed)
     }
 
-    /// Unlinks a few, after a request that deleted their rows: it is done whatever becomes of them.
+    /// Unlinks a few files after a request that deleted their rows. The request succeeds even if
+    /// this fails.
     pub(super) fn unlink_a_few(&self) {
         if let Err(error) = self.unlink_deleted(Some(KEEP_ROWS)) {
             log::warn(&format!("files of deleted rows stay until the next prune: {error}"));
         }
     }
 
-    /// Unlinks a stored file that no row names; false if it was not there.
+    /// Unlinks a stored file that no row names; returns false if it did not exist.
     pub(super) fn unlink_stored(&self, file: RandomId) -> Result<bool> {
         self.data.shard(file)?.unlink(&file.to_string())
     }
 
-    /// Runs `work`, which makes room, in a transaction, with the reserve where that is needed.
+    /// Runs `work`, which frees space, in a transaction, and gives up the reserve if that is
+    /// needed.
     pub(super) fn write_with_reserve<T>(
         &self, work: impl Fn(&Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
@@ -201,12 +206,12 @@ impl Store {
     }
 }
 
-/// The moment so many days ago, in milliseconds since 1970.
+/// The time this many days ago, in milliseconds since 1970.
 fn days_ago(days: u32) -> i64 {
     now_ms().saturating_sub(i64::from(days).saturating_mul(DAY_MS))
 }
 
-/// Deletes one batch, each snapshot with its row in the audit log; says how many were there.
+/// Deletes one batch of snapshots, with an audit row for each; returns how many existed.
 fn delete_snapshots(connection: &Connection, list: &[(i64, u64)]) -> Result<u64> {
     let audit = "INSERT INTO audit_log (created_at, event, user_id, user_email, machine, outcome,
                    subject_id)

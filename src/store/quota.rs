@@ -1,4 +1,4 @@
-//! What a user's files and rows take, and what they may take: asked in one place, inside the
+//! Quotas: what a user's files and rows use, and their limits. Checked in one place, inside the
 //! transaction of every request that writes.
 
 use rusqlite::{Connection, Transaction, params};
@@ -10,8 +10,7 @@ use super::{Store, User};
 use crate::util::limits::TEXT_BYTES_PER_USER_MAX;
 
 impl Store {
-    /// Bytes that a user has stored and may store at most (None: no limit), and how many snapshots
-    /// there are among them.
+    /// Returns a user's stored bytes, their quota (None: no limit), and their number of snapshots.
     pub fn usage(&self, user_id: i64) -> Result<(u64, Option<u64>, u64)> {
         self.db.read(|c| {
             let (stored, allowed) = self.usage_in(c, user_id)?;
@@ -20,16 +19,17 @@ impl Store {
         })
     }
 
-    /// Runs the transaction of a user's request. The credential is asked again in it: one that was
-    /// revoked while the body came writes nothing. If the user's text grew, the limits are checked,
-    /// else all is rolled back. What only deletes is always allowed.
+    /// Runs the transaction of a user's request. It checks the credential again: one that was
+    /// revoked while the body arrived writes nothing. If the user's text grew, the limits are
+    /// checked, and the transaction is rolled back if one is exceeded. A request that only deletes
+    /// is always allowed.
     pub(super) fn write_as<T>(
         &self, user: &User, work: impl FnOnce(&Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
         self.write(|tx| {
             confirm(tx, user)?;
-            // Where no file of one byte would fit, no row is added either. Asked before `work`, which
-            // takes room itself. (Triggers of schema.sql keep `text_bytes`.)
+            // If not even a file of one byte fits, no row is added either. Checked before `work`,
+            // which uses up room itself. (Triggers in schema.sql maintain `text_bytes`.)
             let room = self.check_room(tx, user.id, 1);
             let sql = "SELECT text_bytes FROM users WHERE id = ?1";
             let before: u64 = query_scalar(tx, sql, [user.id])?;
@@ -51,8 +51,8 @@ impl Store {
         })
     }
 
-    /// Room for a file of `size` bytes of a user? It is on disk already, so the reserve is compared
-    /// with what is left now.
+    /// Fails if a file of `size` bytes exceeds the user's quota, or if the disk is below the
+    /// reserve. A pushed file is on disk already, so the reserve is compared with what is free now.
     pub(super) fn check_room(
         &self, connection: &Connection, user_id: i64, size: u64,
     ) -> Result<()> {

@@ -1,6 +1,7 @@
--- What the API and the command line show, rendered by SQLite: temporary views of every
--- connection, so that a change here is no change of the stored schema. moment() is ours: RFC 3339.
--- Each has the columns that queries select by, and `row`: a JSON object.
+-- Rows of the API and the command line, rendered by SQLite. The views are temporary, on every
+-- connection, so that a change here does not change the stored schema. moment() is defined by the
+-- program and returns RFC 3339. Each view has the columns that queries filter by, and `row`: a JSON
+-- object.
 
 CREATE TEMP VIEW machine_rows AS
   SELECT id, user_id, hidden_at, last_seen_at, json_object(
@@ -23,7 +24,7 @@ CREATE TEMP VIEW snapshot_rows AS
     'created_at', moment(s.created_at)) AS row
   FROM state_snapshots s JOIN machines m ON m.id = s.machine_ref;
 
--- Live entities; the members that other kinds have are null.
+-- Live entities; JSON members of other kinds are null.
 CREATE TEMP VIEW entity_rows AS
   SELECT id, user_id, kind, git_url, current_version, wrapped_dek, json_object(
     'id', id, 'user_id', user_id, 'slug', slug, 'name', name, 'description', description,
@@ -82,7 +83,7 @@ CREATE TEMP VIEW audit_rows AS
     'outcome', outcome, 'subject_id', subject_id, 'detail', detail) AS row
   FROM audit_log;
 
--- Whose a stored file is, for the report of a damaged one.
+-- The origin of each stored file, for reports of damage.
 CREATE TEMP VIEW file_origins AS
   SELECT s.file, concat_ws(', ', u.email, 'machine ' || m.machine_id, moment(s.created_at)) AS origin
     FROM state_snapshots s JOIN machines m ON m.id = s.machine_ref JOIN users u ON u.id = s.user_id
@@ -91,7 +92,7 @@ CREATE TEMP VIEW file_origins AS
                            moment(v.created_at))
     FROM entity_versions v JOIN users u ON u.id = v.user_id;
 
--- Lists of the command line. A column's name ends with its unit: _bytes, or _at for a time.
+-- Lists of the command line. A column name ends with its unit: _bytes, or _at for a time.
 
 CREATE TEMP VIEW user_list AS
   SELECT id, email, iif(disabled_at IS NULL, 'enabled', 'disabled') AS state,

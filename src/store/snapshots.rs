@@ -1,4 +1,4 @@
-//! Snapshots: pushed, found, listed.
+//! Snapshots: push, lookup and history.
 
 use std::fs::File;
 
@@ -15,73 +15,73 @@ use crate::util::limits::KEEP_ROWS;
 use crate::util::time::now_ms;
 use crate::util::types::{MachineId, Message, Short};
 
-/// A snapshot's row, as the API shows it and as the store needs it.
+/// A snapshot's row, for the API and for the store.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Row id; a higher one is newer.
+    /// Row id; a higher id is newer.
     pub id: i64,
-    /// The machine it was pushed from.
+    /// The client's id of the machine that pushed it.
     pub machine_id: String,
     pub blob: Blob,
-    /// A JSON object.
+    /// The JSON object that the API returns.
     pub row: String,
 }
 
-/// Snapshots by their digests.
+/// Digests that a condition names.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Digests {
-    /// Every one.
+    /// Matches every snapshot.
     Any,
-    /// Those with one of these, in hexadecimal digits; other texts name none.
+    /// Matches these digests, in hexadecimal digits; any other text matches none.
     OneOf(Vec<String>),
 }
 
-/// What must hold of a snapshot.
+/// A precondition on a snapshot (`If-Match`, `If-None-Match`).
 #[derive(Debug, Default)]
 pub struct Condition {
-    /// It must be there, and one of these.
+    /// The snapshot must exist and match.
     pub one_of: Option<Digests>,
-    /// It must not be there, or be none of these.
+    /// The snapshot must not exist, or must not match.
     pub none_of: Option<Digests>,
 }
 
-/// Which snapshots are asked for: all parts given must match.
+/// Selects snapshots: every field that is set must match.
 #[derive(Debug, Default)]
 pub struct Selector {
-    /// This one.
+    /// The snapshot with this row id.
     pub id: Option<i64>,
-    /// Those of this machine.
+    /// Snapshots of this machine.
     pub machine: Option<MachineId>,
-    /// Those below this id.
+    /// Snapshots with a lower row id.
     pub before: Option<i64>,
 }
 
-/// What a push says beside its bytes.
+/// The metadata of a push.
 #[derive(Debug, Default, Deserialize)]
 pub struct PushBody {
-    /// The machine it comes from; the older route has it in the path.
+    /// The pushing machine; the older route has it in the path.
     pub machine_id: Option<MachineId>,
-    /// Of the client's state format.
+    /// The version of the client's state format.
     pub version: Option<Short>,
-    /// The user's words.
+    /// Free text from the user.
     pub message: Option<Message>,
-    /// As the client wrote it.
+    /// As the client wrote it, never interpreted.
     pub timestamp: Option<Short>,
 }
 
-/// What a push may do.
+/// How a push treats unknown machines, retries and conditions.
 pub enum PushMode {
-    /// Of the six endpoints: the machine must be registered, the same bytes again as its newest
-    /// snapshot are a retry and store nothing, and the condition must hold.
+    /// For the six endpoints: the machine must be registered, a push of the same bytes as its
+    /// newest snapshot is a retry and stores nothing, and the condition must hold.
     Idempotent(Condition),
-    /// Of the older route: an unknown machine is registered, a hidden one comes back, and each
-    /// push is a new snapshot.
+    /// For the older route: an unknown machine is registered, a hidden one is listed again, and
+    /// each push is a new snapshot.
     Append,
 }
 
 impl Store {
-    /// Stores a snapshot. When this returns Ok, its bytes and its row are on disk. False if these
-    /// bytes were the machine's newest snapshot already: then nothing is stored.
+    /// Stores a snapshot. When this returns Ok, its bytes and its row are on disk. Returns false if
+    /// these bytes were already the machine's newest snapshot: then nothing is stored.
     pub fn push(
         &self, user: &User, machine: &MachineId, body: &PushBody, mode: &PushMode, upload: Upload,
     ) -> Result<(Snapshot, bool)> {
@@ -99,14 +99,15 @@ impl Store {
                                 WHERE user_id = ?1 AND machine_id = ?2 AND hidden_at IS NULL";
                     let known = query_opt(tx, sql, params![user.id, machine], |row| row.get(0))?;
                     let machine_ref = known.ok_or_else(not_registered)?;
-                    // In this order (docs/api.md): a retry is answered before the condition is asked.
+                    // In this order (docs/api.md): a retry gets its response before the condition
+                    // is checked.
                     if let Some(newest) = newest(tx, user.id, &of_machine)?
                         && newest.blob.digest == blob.digest
                         && damaged != Some(newest.id)
                     {
                         return Ok((newest, false));
                     }
-                    // The condition is about the user's newest snapshot, of whichever machine.
+                    // The condition applies to the user's newest snapshot, of whichever machine.
                     let newest = newest(tx, user.id, &Selector::default())?;
                     let digest = newest.map(|newest| newest.blob.digest.to_string());
                     if !condition.holds(digest.as_deref()) {
@@ -138,10 +139,10 @@ impl Store {
         Ok(done)
     }
 
-    /// The machine's newest snapshot, if it has the bytes of this upload but its file is damaged: a
-    /// retry is then stored anew, not answered with it. Its digest is compared before the
+    /// Returns the machine's newest snapshot if it has the digest of this upload but its file is
+    /// damaged: the retry is then stored as a new snapshot. The file is verified before the
     /// transaction, which must not wait for a file to be read. A snapshot that becomes the newest
-    /// between the two was synced by another push a moment ago: it is taken as whole.
+    /// in between was synced by another push a moment ago, and is taken to be intact.
     fn damaged_newest(
         &self, user: &User, of_machine: &Selector, upload: &Upload,
     ) -> Result<Option<i64>> {
@@ -150,8 +151,8 @@ impl Store {
         Ok(same.filter(|same| self.open_snapshot(same).is_err()).map(|same| same.id))
     }
 
-    /// Deletes what is beyond the newest `--keep` of a machine; of many only some, so that no push
-    /// waits for a backlog, which retention takes.
+    /// Deletes a machine's snapshots beyond the newest `--keep`, at most [`KEEP_ROWS`] at once, so
+    /// that no push waits for a backlog. Retention deletes the rest.
     fn delete_older(
         &self, tx: &Transaction<'_>, user: &User, machine: &MachineId, machine_ref: i64,
     ) -> Result<()> {
@@ -165,22 +166,23 @@ impl Store {
         Ok(())
     }
 
-    /// Finds the newest snapshot that matches; Missing also for another user's.
+    /// Returns the newest snapshot that matches, else NoSnapshot, also for another user's.
     pub fn snapshot(&self, user: i64, which: &Selector) -> Result<Snapshot> {
         let found = self.db.read(|c| newest(c, user, which))?;
         found.ok_or_else(StoreError::no_snapshot)
     }
 
-    /// Opens a snapshot's file after its digest was compared.
+    /// Opens a snapshot's file after verifying its digest.
     pub fn open_snapshot(&self, snapshot: &Snapshot) -> Result<File> {
         self.open_blob(snapshot.blob, StoreError::no_snapshot())
     }
 
-    /// At most `limit` rows of the history, newest first, and below which id the next page is.
+    /// Returns at most `limit` rows of the history, newest first, and the `before` of the next
+    /// page.
     pub fn history(
         &self, user: i64, which: &Selector, limit: usize,
     ) -> Result<(Vec<String>, Option<i64>)> {
-        // One more than asked for tells whether there is a next page.
+        // One row more than `limit` tells whether there is a next page.
         let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
         let mut found: Vec<(i64, String)> =
             self.db.read(|c| select(c, user, which, limit + 1, read))?;
@@ -201,7 +203,7 @@ fn precondition_failed() -> StoreError {
     StoreError::new(ErrorKind::PreconditionFailed, sentence)
 }
 
-/// The newest of a user's snapshots that match.
+/// The newest of a user's matching snapshots.
 fn newest(connection: &Connection, user: i64, which: &Selector) -> Result<Option<Snapshot>> {
     let found = select(connection, user, which, 1, |row| {
         let (id, json, machine_id) = (row.get(0)?, row.get(1)?, row.get(2)?);
@@ -210,12 +212,13 @@ fn newest(connection: &Connection, user: i64, which: &Selector) -> Result<Option
     Ok(found?.pop())
 }
 
-/// A user's snapshots that match, newest first, at most `limit`.
+/// A user's matching snapshots, newest first, at most `limit`.
 fn select<T>(
     connection: &Connection, user: i64, which: &Selector, limit: usize,
     read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
 ) -> Result<Vec<T>> {
-    // The indexed column first. The `+` keeps SQLite from choosing the larger index.
+    // The first condition names the indexed column. The `+` keeps SQLite from choosing the larger
+    // index, by user.
     let machine = match which.machine {
         None => "user_id = ?1 AND ?2 IS NULL",
         Some(_) => "machine_ref = (SELECT id FROM machines WHERE user_id = ?1 AND machine_id = ?2)",
@@ -239,7 +242,7 @@ impl Condition {
 }
 
 impl Digests {
-    /// True if this digest is one of them.
+    /// True if this digest matches.
     pub fn name(&self, digest: &str) -> bool {
         match self {
             Digests::Any => true,

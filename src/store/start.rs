@@ -1,5 +1,5 @@
-//! How a server takes its data folder: nothing in it is changed before it is known to be ours, and
-//! nothing is served before all that an earlier end left is tidied up.
+//! How a server takes over its data folder: it changes nothing before the folder is known to be
+//! ours, and serves nothing before it has cleaned up after the previous run.
 
 use std::io::Write;
 use std::path::Path;
@@ -17,11 +17,12 @@ use crate::util::log;
 use crate::util::types::RandomId;
 
 impl Store {
-    /// Takes or makes the data folder of a server; true if it was made. What the operator should
-    /// know goes to the log.
+    /// Opens or creates the data folder of a server; returns true if it was created. Logs what the
+    /// operator should know.
     pub fn start(root: &Path, policy: Policy) -> Result<(Store, bool)> {
         let (data, new) = DataDir::start(root)?;
-        // Before anything is made beside it: then an empty database stands alone.
+        // Opened before anything else is created, so that an interrupted first start leaves only
+        // the database.
         let db = Database::open(&data)?;
         data.create_missing()?;
         let mut foreign = data.remove_leftovers()?;
@@ -43,8 +44,8 @@ impl Store {
         Ok((store, new))
     }
 
-    /// A server on a damaged database would make the damage worse. About 0.7 ms for a thousand
-    /// rows.
+    /// A server on a damaged database would make the damage worse. The check takes about 0.7 ms for
+    /// a thousand rows.
     fn refuse_damage(&self) -> Result<()> {
         match self.db.read(|c| query_scalar::<String>(c, "PRAGMA quick_check(1)", []))? {
             ok if ok == "ok" => Ok(()),
@@ -55,9 +56,9 @@ impl Store {
         }
     }
 
-    /// Moves files that no row names to `orphans/`. Nothing is deleted: with an older database
-    /// these may be somebody's newest snapshots. What is not ours stays, and its names are
-    /// returned.
+    /// Moves files that no row names to `orphans/`. Nothing is deleted: if the database is an older
+    /// one, they may be a user's newest snapshots. Files with foreign names stay; returns their
+    /// paths.
     fn set_orphans_aside(&self) -> Result<Vec<String>> {
         let orphans = self.data.root.dir(ORPHANS)?;
         let (mut moved, mut foreign) = (0, Vec::new());
@@ -79,8 +80,9 @@ impl Store {
         Ok(foreign)
     }
 
-    /// Keeps room back for a command that frees some when the disk is full. Not where the room may
-    /// be needed sooner, with less than twice the free bytes at which pushes are refused.
+    /// Writes the reserve, which is given up for a command that frees space on a full disk. Not if
+    /// less than twice `--min-free` (or twice the reserve) is free, since the space may be needed
+    /// sooner.
     pub fn keep_reserve(&self) -> Result<()> {
         let root = &self.data.root;
         let least = self.policy.free_bytes_min.max(RESERVE_BYTES).saturating_mul(2);
@@ -89,7 +91,7 @@ impl Store {
         if whole || self.free_bytes()? < least {
             return Ok(());
         }
-        // Random bytes: a file system that compresses would keep no room for zeros.
+        // Random bytes: on a file system that compresses, zeros would reserve no space.
         let mut bytes = vec![0; usize::try_from(RESERVE_BYTES).unwrap_or_default()];
         getrandom::fill(&mut bytes)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
@@ -101,7 +103,7 @@ impl Store {
 }
 
 fn set_aside(shard: &Dir, name: &str, orphans: &Dir) -> Result<()> {
-    // Thirty days in orphans/ count from now, not from the push.
+    // The thirty days in orphans/ count from now, not from the push.
     let dated = shard.open_regular(name).and_then(|file| file.set_modified(SystemTime::now()));
     dated.map_err(|e| shard.error("date", name, e))?;
     let taken = orphans.lstat(name)?.is_some();

@@ -1,4 +1,4 @@
-//! What the operator's lists and `status` show.
+//! Data for the operator's lists and for `status`.
 
 use std::io::Read;
 
@@ -15,7 +15,7 @@ use crate::util::limits::FREE_BYTES_MIN;
 use crate::util::time::{DAY_MS, now_ms, rfc3339};
 use crate::util::types::Email;
 
-/// Rows of a list. A column's name ends with its unit: `_bytes`, or `_at` for milliseconds since
+/// Rows of a list. A column name ends with its unit: `_bytes`, or `_at` for milliseconds since
 /// 1970.
 #[derive(Debug, Default)]
 pub struct Table {
@@ -24,7 +24,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// Each row as an object, with times in words.
+    /// Returns each row as a JSON object, with times in RFC 3339.
     pub fn objects(&self) -> Vec<Value> {
         let member = |(name, value): (&String, &Value)| {
             let time = value.as_i64().filter(|_| name.ends_with("_at")).map(rfc3339);
@@ -35,11 +35,11 @@ impl Table {
     }
 }
 
-/// All that `status` shows; times are milliseconds since 1970.
+/// Everything that `status` shows; times are milliseconds since 1970.
 pub struct Status {
     pub running: bool,
     pub free_bytes: u64,
-    /// Below which pushes are refused, as the last start said.
+    /// Free bytes below which pushes are refused, as of the last start.
     pub min_free_bytes: u64,
     pub users: Table,
     pub machines: Table,
@@ -47,7 +47,7 @@ pub struct Status {
     pub failed_backup: Option<i64>,
     pub last_check: Option<i64>,
     pub last_offsite: Option<i64>,
-    /// What somebody should do something about, a sentence each.
+    /// Findings that need the operator's attention, one sentence each.
     pub attention: Vec<String>,
 }
 
@@ -64,7 +64,7 @@ impl Store {
         self.table("SELECT * FROM token_list WHERE ?1 IS NULL OR user = ?1", [self.known(email)?])
     }
 
-    /// Machines, hidden ones too, of all users or of one.
+    /// Machines, including hidden ones, of all users or of one.
     pub fn machine_table(&self, email: Option<&Email>) -> Result<Table> {
         self.table("SELECT * FROM machine_list WHERE ?1 IS NULL OR user = ?1", [self.known(email)?])
     }
@@ -75,20 +75,20 @@ impl Store {
         self.table(sql, [])
     }
 
-    /// Environments of a user, also those deleted before where asked for.
+    /// Environments of a user, with `deleted` also soft-deleted ones.
     pub fn environment_table(&self, email: &Email, deleted: bool) -> Result<Table> {
         let sql = "SELECT name, tier, color, protection, state FROM environment_list
                     WHERE user = ?1 AND (?2 OR state = 'live')";
         self.table(sql, params![self.known(Some(email))?, deleted])
     }
 
-    /// How many users and machines there are.
+    /// The number of users and of machines.
     pub fn counts(&self) -> Result<(u64, u64)> {
         let sql = "SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM machines)";
         self.db.read(|c| query_one(c, "row", sql, [], |row| row.try_into()))
     }
 
-    /// Users with what they store and may store; None is no limit.
+    /// Users with their stored bytes and quotas; None: no limit.
     pub fn stored_table(&self) -> Result<Table> {
         let sql = "SELECT email, iif(disabled_at IS NULL, 'enabled', 'disabled') AS state,
                           stored_bytes, nullif(coalesce(quota_bytes, ?1), 0) AS quota_bytes
@@ -96,7 +96,7 @@ impl Store {
         self.table(sql, [self.fact(Fact::START, "quota_bytes")?.unwrap_or(0)])
     }
 
-    /// All that `status` shows; a machine is silent after so many days, and never after 0.
+    /// Everything that `status` shows. A machine is silent after `stale_days` days, or never if 0.
     pub fn status(&self, stale_days: u32) -> Result<Status> {
         let (free_bytes, last_offsite) = (self.free_bytes()?, self.last_offsite()?);
         let least = self.fact(Fact::START, "min_free_bytes")?;
@@ -118,27 +118,28 @@ impl Store {
         })
     }
 
-    /// When the last off-site copy was made, in milliseconds since 1970, by the file that its
-    /// script writes; None if there is none.
+    /// Returns when the last off-site copy was made, in milliseconds since 1970, from the file that
+    /// its script writes; None if there is none.
     pub fn last_offsite(&self) -> Result<Option<i64>> {
         let (root, mut bytes) = (&self.data.root, Vec::new());
         let opened = root.open_regular(OFFSITE_LAST);
         match opened.and_then(|file| file.take(64).read_to_end(&mut bytes)) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            // What cannot be read as a time is long ago: somebody should look.
+            // An unreadable time counts as very old, so that `status` reports it.
             Ok(_) => Ok(Some(moment(String::from_utf8_lossy(&bytes).trim()).unwrap_or(0))),
             Err(e) => Err(root.error("read", OFFSITE_LAST, e)),
         }
     }
 
-    /// A number of a fact that was left, or, as `at`, when that was, in milliseconds since 1970.
+    /// Returns a number from a recorded fact or, for `at`, when it was recorded, in milliseconds
+    /// since 1970.
     pub fn fact(&self, fact: Fact, what: &str) -> Result<Option<i64>> {
         let sql = "SELECT iif(?2 = 'at', updated_at, value ->> ?2) FROM server_state
                     WHERE name = ?1";
         Ok(self.db.read(|c| query_opt(c, sql, [fact.0, what], |row| row.get(0)))?.flatten())
     }
 
-    /// The address again, if there is such a user.
+    /// Returns the address if there is such a user, else NotFound.
     fn known<'a>(&self, email: Option<&'a Email>) -> Result<Option<&'a Email>> {
         email.map(|email| self.db.read(|c| users::find(c, email)).map(|_| email)).transpose()
     }
@@ -155,27 +156,28 @@ impl Store {
     }
 }
 
-/// Facts that one process leaves for another, in `server_state`. Each is a JSON object.
+/// A fact that one process records for others, in `server_state`: a name and a JSON object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fact(&'static str);
 
 impl Fact {
-    /// Of the last start of a server: `min_free_bytes`, `quota_bytes`.
+    /// The last start of a server: `min_free_bytes`, `quota_bytes`.
     pub const START: Fact = Fact("last_start");
-    /// The last backup that is whole: `files`, `bytes`. The copy holds it too: it tells when the
-    /// copy was made.
+    /// The last complete backup: `files`, `bytes`. The copy has this fact too, as the time of the
+    /// copy.
     pub const GOOD_BACKUP: Fact = Fact("last_backup");
     /// The last backup that failed: `reason`.
     pub const FAILED_BACKUP: Fact = Fact("failed_backup");
-    /// How long deletion by age still waits, since the clock seemed wrong: `wait_ms`.
+    /// How long deletion by age is still suspended because the clock seemed wrong: `wait_ms`.
     pub const CLOCK_WAIT: Fact = Fact("clock_wait");
-    /// The last good commit after some in doubt, so that it writes the log: `files`.
+    /// The last successful commit after some in doubt, recorded so that it writes to the WAL:
+    /// `files`.
     pub const IN_DOUBT: Fact = Fact("in_doubt");
     /// The last check: `damaged`, `orphans`, `database`, each a number of findings.
     pub const CHECK: Fact = Fact("last_check");
 }
 
-/// Leaves a fact, in the transaction of what it is about.
+/// Records a fact in the transaction that it is about.
 pub fn insert_fact(connection: &Connection, fact: Fact, value: &Value) -> Result<()> {
     let sql = "INSERT INTO server_state (name, value, updated_at) VALUES (?1, ?2, ?3)
                ON CONFLICT (name) DO UPDATE SET value = ?2, updated_at = ?3";

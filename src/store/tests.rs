@@ -1,5 +1,5 @@
-//! A test that no query of a request walks through a table: SQLite is asked for the plan of every
-//! statement that one run of all that clients do has prepared.
+//! Tests that need the store's internals. One checks that no query of a request scans a table: it
+//! asks SQLite for the plan of every statement that a run of all client operations prepares.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -22,16 +22,16 @@ use crate::util::sync::lock;
 use crate::util::types::{Digest, Email, MachineId, Name, RandomId};
 
 thread_local! {
-    /// Each test runs in a thread of its own.
+    /// The statements of this test: each test runs in a thread of its own.
     static SEEN: RefCell<BTreeSet<String>> = RefCell::default();
 }
 
-/// Remembers a statement.
+/// Records a prepared statement.
 pub fn note(sql: &str) {
     SEEN.with_borrow_mut(|seen| seen.insert(sql.to_owned()));
 }
 
-/// How many rows a list has.
+/// Counts the rows of a list.
 fn count(list: impl FnOnce(RowSink<'_>) -> super::Result<()>) -> usize {
     let mut rows = 0;
     list(&mut |_| {
@@ -48,7 +48,7 @@ fn upload(store: &Store, bytes: &[u8]) -> super::Upload {
     upload
 }
 
-/// What a request of any route asks the database.
+/// Runs the database access of every route.
 fn do_everything(store: &Store) {
     let email = Email::parse("a@example.com").unwrap();
     let token = NewToken { digest: Digest([1; 32]), prefix: "cs_", name: "t", expires_at: None };
@@ -154,7 +154,7 @@ fn the_counter_of_a_users_text_is_the_sum_over_all_rows_after_every_kind_of_chan
     do_everything(&store);
     let (counted, sum) = both();
     assert!(counted == sum && sum > 5000, "{counted} {sum}");
-    // Links, marks, members, variables and keys go with what they belong to.
+    // Links, active marks, members, variables and keys are deleted with their owner.
     let email = Email::parse("a@example.com").unwrap();
     store.remove_machine(&email, "m").unwrap();
     let (counted, sum) = both();
@@ -210,7 +210,7 @@ fn audit_rows_of_reads_and_of_changes_are_bounded_a_day_and_user() {
     let reads = i64::from(AUDIT_READS_PER_DAY_MAX);
     assert_eq!((rows(&a, "snapshot.pull"), rows(&a, "audit.limited")), (reads, 1));
     assert_eq!((rows(&b, "snapshot.pull"), rows(&b, "audit.limited")), (1, 0));
-    // Changes have a bound of their own.
+    // Changes have their own limit.
     let many = AUDIT_CHANGES_PER_DAY_MAX + 10;
     let change = |tx: &Transaction<'_>| store.audit(tx, Event::of(&a, "entity.change"));
     store.write(|tx| (0..many).try_for_each(|_| change(tx))).unwrap();
@@ -254,7 +254,7 @@ fn a_checkpoint_that_a_reader_holds_up_stops_no_write() {
     let reading = |reader: &rusqlite::Connection| {
         let held = reader.unchecked_transaction()?;
         query_scalar::<i64>(&held, "SELECT count(*) FROM bulk", [])?;
-        // Beyond the thousand pages of the log at which SQLite copies it into the file.
+        // More than the thousand WAL pages at which SQLite checkpoints.
         (0..4).for_each(|_| write("UPDATE bulk SET bytes = randomblob(4000)").unwrap());
         let alone = connect_immutable(&scratch.path().join(DATABASE));
         let size = alone.and_then(|c| query_scalar::<i64>(&c, "SELECT count(*) FROM bulk", []));
@@ -281,7 +281,7 @@ fn no_more_files_of_commits_in_doubt_are_taken_than_are_remembered() {
     let doubts: Vec<_> = (0..IN_DOUBT_MAX).map(|_| RandomId::draw().unwrap()).collect();
     *lock(&store.in_doubt) = doubts;
     assert!(push().is_err());
-    // A good commit settles them.
+    // A successful commit settles them.
     store.write(|_| Ok(())).unwrap();
     let settled = i64::try_from(IN_DOUBT_MAX).unwrap();
     assert_eq!(store.fact(Fact::IN_DOUBT, "files").unwrap(), Some(settled), "it wrote something");
@@ -332,7 +332,7 @@ fn every_query_of_a_request_finds_its_rows_by_an_index() {
     let seen = SEEN.take();
     assert!(seen.len() > 40, "{} statements", seen.len());
     for sql in seen {
-        // `/metrics` adds up a few users and machines, not their snapshots.
+        // `/metrics` sums over a few users and machines, not over their snapshots.
         if sql.contains("FROM users),") {
             continue;
         }

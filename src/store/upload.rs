@@ -1,8 +1,8 @@
-//! A body on its way into `tmp/`, from there into its place, and to its row.
+//! Uploads: bytes into `tmp/`, the file to its final place, then its row.
 //!
-//! The order of every push is bytes → fsync → rename → fsync of the folder → commit. Each step
-//! must be on disk before the next begins, so that after a crash at any moment a committed row
-//! always finds its whole file.
+//! Every push runs in the order bytes → fsync → rename → fsync of the folder → commit. Each step is
+//! on disk before the next begins, so that after a crash at any moment a committed row always has
+//! its whole file.
 
 use std::fs::File;
 use std::io::Write;
@@ -24,23 +24,24 @@ use crate::util::log;
 use crate::util::sync::{Share, lock};
 use crate::util::types::{Digest, RandomId};
 
-/// A file in `tmp/`, hashed as it is written. Unless it is placed, it is removed on drop, also in a
-/// panic.
+/// A file in `tmp/`, hashed as it is written. Drop removes it unless it was placed, also while a
+/// panic unwinds.
 pub struct Upload {
     data: Arc<DataDir>,
     file: File,
     name: RandomId,
     hash: Sha256,
     len: u64,
-    /// The room on the disk that it has not taken yet.
+    /// Disk space that is reserved for this upload and not yet written.
     promised: Share,
 }
 
 impl Store {
-    /// Begins an upload of at most so many bytes, or returns why there is no room for it: many that
-    /// each fit alone must not overfill the disk together. Of one that may repeat a newest
-    /// snapshot, which stores nothing, only the transaction knows whether it fits; what would leave
-    /// the database no room is refused all the same.
+    /// Begins an upload of at most `bytes_max` bytes, or fails if there is no room for it. Uploads
+    /// in progress reserve their disk space, since several that each fit alone could overfill the
+    /// disk together. If an upload may be a retry of the newest snapshot, which stores nothing, the
+    /// transaction decides whether it fits; one that would leave the database no room is refused
+    /// here all the same.
     pub fn upload(&self, user_id: i64, bytes_max: u64, may_be_retry: bool) -> Result<Upload> {
         if !may_be_retry {
             self.db.read(|c| self.check_room(c, user_id, 1))?;
@@ -58,7 +59,7 @@ impl Store {
         Ok(Upload { data, file, name, hash: Sha256::new(), len: 0, promised })
     }
 
-    /// A file without a name, for a response that is too long to wait in memory.
+    /// An unlinked temporary file, for a response too long to wait in memory.
     pub fn response_file(&self) -> Result<File> {
         let (tmp, name) = (self.data.tmp()?, RandomId::draw()?.to_string());
         let file = tmp.create(&name)?;
@@ -66,9 +67,10 @@ impl Store {
         Ok(file)
     }
 
-    /// Makes an upload durable, then runs the transaction whose row names it. `work` returns false
-    /// where it needed no file (a retry). Then, and where the transaction fails, the file is
-    /// unlinked, unless the commit is in doubt. `event` is noted where there is no room.
+    /// Makes an upload durable, then runs the transaction that inserts its row. `work` returns
+    /// false if it needed no file (a retry). In that case, or if the transaction fails, the file is
+    /// unlinked, unless the commit is in doubt. If there is no room, `event` goes to the audit log
+    /// as refused.
     pub(super) fn store_blob<T>(
         &self, user: &User, upload: Upload, event: Event,
         work: impl FnOnce(&Transaction<'_>, Blob) -> Result<(T, bool)>,
@@ -83,7 +85,8 @@ impl Store {
             let has_no_row = || matches!(self.has_row(blob.file), Ok(false));
             match &committed {
                 Ok((_, true)) => {}
-                // Its row may be read from the log after a crash, or is there in spite of the error.
+                // After a crash, recovery may still find its row in the WAL; or the row is there in
+                // spite of the error.
                 Err(error) if error.in_doubt || !has_no_row() => {
                     lock(&self.in_doubt).push(blob.file);
                 }
@@ -94,20 +97,20 @@ impl Store {
         done.inspect_err(|error| self.audit_refusal(event, error))
     }
 
-    /// Runs `work` in a transaction; when this returns Ok, it is on disk.
+    /// Runs `work` in a transaction. When this returns Ok, the transaction is on disk.
     pub(super) fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         self.detect_clock_jump()?;
         let in_doubt = lock(&self.in_doubt).clone();
         let value = self.db.write(|tx| {
             let value = work(tx)?;
             if !in_doubt.is_empty() {
-                // A transaction that changed nothing would write nothing to the WAL.
+                // Makes sure of a change: a transaction without one writes nothing to the WAL.
                 insert_fact(tx, Fact::IN_DOUBT, &json!({ "files": in_doubt.len() }))?;
             }
             Ok(value)
         })?;
-        // This good commit has overwritten in the WAL what earlier failed ones left there: now the
-        // database itself tells whether their rows are there.
+        // This successful commit overwrote what earlier failed ones left in the WAL, so the
+        // database itself now shows whether their rows exist.
         for file in in_doubt {
             match self.has_row(file) {
                 Ok(true) => {}
@@ -119,7 +122,7 @@ impl Store {
         Ok(value)
     }
 
-    /// What cannot be removed is moved aside by the next start.
+    /// Unlinks a placed file that has no row. If that fails, the next start moves it aside.
     fn unlink_placed(&self, file: RandomId) {
         if let Err(error) = self.unlink_stored(file) {
             log::warn(&format!("a file without a row stays until the next start: {error}"));
@@ -128,7 +131,6 @@ impl Store {
 }
 
 impl Upload {
-    /// Appends bytes.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes).or_else(|e| Err(self.data.tmp()?.error("write", "", e)))?;
         self.hash.update(bytes);
@@ -136,14 +138,13 @@ impl Upload {
         self.len += bytes.len() as u64;
         self.promised.shrink(bytes.len() as u64);
         if self.len / WRITEBACK_BYTES > part {
-            // Dropping the pages makes the kernel write them now, so that the fsync at the end
-            // finds little to do. A hint only: its failure changes nothing.
+            // Dropping the pages makes the kernel write them now, so that the final fsync has
+            // little left to do. It is only a hint, so a failure is ignored.
             let _ = fadvise(&self.file, part * WRITEBACK_BYTES, None, Advice::DontNeed);
         }
         Ok(())
     }
 
-    /// True before the first byte.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -153,18 +154,18 @@ impl Upload {
         Digest(self.hash.clone().finalize().into())
     }
 
-    /// Makes the bytes durable and puts them into their place. The caller commits a row that
-    /// names the file, or unlinks it.
+    /// Makes the bytes durable and renames the file to its final place. The caller commits a row
+    /// that names the file, or unlinks the file.
     ///
-    /// If a sync fails the push fails: after a failed fsync the kernel may have dropped the
-    /// dirty pages, so a second one would succeed and mean nothing.
+    /// If a sync fails, the push fails: after a failed fsync the kernel may have dropped the dirty
+    /// pages, so a second fsync would succeed and prove nothing.
     pub fn place(self) -> Result<Blob> {
         let (tmp, name) = (self.data.tmp()?, self.name.to_string());
         self.file.sync_all().map_err(|e| tmp.error("sync", &name, e))?;
         let shard = self.data.shard(self.name)?;
         tmp.rename(&name, &shard, &name)?;
         if let Err(error) = shard.sync() {
-            // No row names it yet, and none will: this is the one safe moment to take it back.
+            // No row names the file yet, and none will, so it is safe to unlink it here.
             let _ = shard.unlink(&name);
             return Err(error);
         }
@@ -174,7 +175,7 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        // Once placed it has left this folder.
+        // A placed file is no longer in this folder.
         if let Ok(tmp) = self.data.tmp() {
             let _ = tmp.unlink(&self.name.to_string());
         }
@@ -199,7 +200,7 @@ mod tests {
             let refused = store.upload(1, most, may_be_retry).err().unwrap();
             assert_eq!(refused.kind, ErrorKind::LowDisk);
         }
-        // What is written is on the disk, and promised no more.
+        // Written bytes are on the disk and no longer reserved.
         first.write(&[7; 1000]).unwrap();
         assert_eq!(store.promised.load(Ordering::Relaxed), most - 1000);
         drop(first);

@@ -1,6 +1,5 @@
-//! Users with what belongs to their accounts: API tokens, of which only the digests are kept, and
-//! the keypair that the client wrapped. Users and tokens are the operator's to add, change and
-//! remove.
+//! Users and what belongs to their accounts: API tokens, stored as digests only, and the keypair
+//! that the client wrapped. Only the operator adds, changes and removes users and tokens.
 
 use rusqlite::types::Null;
 use rusqlite::{Connection, ToSql, params};
@@ -13,19 +12,19 @@ use super::{Store, User};
 use crate::util::time::now_ms;
 use crate::util::types::{Digest, Email, Key, Short};
 
-/// What a change of a user does.
+/// A change to a user.
 pub enum Change<'a> {
-    /// A new password hash; JWTs issued before end.
+    /// Sets a new password hash; JWTs issued before become void.
     Password(&'a str),
-    /// No token and no JWT works until `Enable`.
+    /// No token and no JWT is accepted until `Enable`.
     Disable,
     /// Undoes `Disable`; JWTs issued before stay void.
     Enable,
-    /// Bytes the user may store; None: what `serve --quota` says.
+    /// Bytes the user may store; None: the default of `serve --quota`.
     Quota(Option<i64>),
 }
 
-/// What is stored of a new token.
+/// The stored parts of a new token.
 pub struct NewToken<'a> {
     /// SHA-256 of the whole token.
     pub digest: Digest,
@@ -72,7 +71,7 @@ impl Store {
         })
     }
 
-    /// Removes a user with all that is theirs: rows first, then files; returns how many files.
+    /// Removes a user with all they own: rows first, then files. Returns the number of files.
     pub fn remove_user(&self, email: &Email) -> Result<u64> {
         let files = self.write_with_reserve(|tx| {
             let user = find(tx, email)?;
@@ -86,8 +85,8 @@ impl Store {
         Ok(files)
     }
 
-    /// Stores a new token of a user, who is added in the same transaction if `new_user` says so. It
-    /// is shown before the commit: one that nobody saw must not exist.
+    /// Stores a new token of a user, who is added in the same transaction if `new_user` is set.
+    /// `show` runs before the commit: a token that nobody saw must not exist.
     pub fn add_token(
         &self, email: &Email, token: &NewToken<'_>, new_user: bool,
         show: impl FnOnce() -> std::io::Result<()>,
@@ -125,7 +124,7 @@ impl Store {
         self.db.read(|c| query_one(c, "keypair", sql, [user], |row| row.get(0)))
     }
 
-    /// Stores the first keypair; the same again changes nothing, another is refused.
+    /// Stores the first keypair. The same keypair again changes nothing; another is refused.
     pub fn add_keypair(&self, user: &User, new: &KeypairBody) -> Result<()> {
         let (public, private) = (&new.public_key, &new.encrypted_private_key);
         let (salt, rounds) = (&new.kek_salt, new.kek_iterations);
@@ -160,7 +159,7 @@ fn insert(connection: &Connection, email: &Email, password_hash: Option<&str>) -
     Ok(user)
 }
 
-/// A user by address, for the operator's commands.
+/// Finds a user by email address, for the operator's commands.
 pub(super) fn find(connection: &Connection, email: &Email) -> Result<User> {
     let sql = "SELECT id, email, generation FROM users WHERE email = ?1";
     query_one(connection, "user", sql, [email], User::from_row)

@@ -10,14 +10,15 @@ use super::{RowSink, Store};
 use crate::util::time::now_ms;
 use crate::util::types::{Base64, Key, Message, Name, Short, Visibility};
 
-/// A value to write; what is None keeps.
+/// A variable to write. An update keeps `description` and `required` where they are None, and
+/// replaces the value.
 #[derive(Deserialize)]
 pub struct VariableBody {
     environment_tier: Name,
     visibility: Option<Visibility>,
     value_source: Option<Short>,
     encrypted_value: Option<Base64>,
-    /// Must be the caller.
+    /// Must be the caller's id.
     pub owner_user_id: Option<i64>,
     description: Option<Message>,
     required: Option<bool>,
@@ -31,12 +32,12 @@ pub struct LayerKeyBody {
 }
 
 impl Store {
-    /// Writes a variable; its row says which layer key was current.
+    /// Writes a variable; its row names the layer key that is current now.
     pub fn set_variable(
         &self, project: Target<'_>, name: &Name, new: &VariableBody,
     ) -> Result<String> {
         let visibility = new.visibility.as_deref().unwrap_or("shared");
-        // As clients name the layers; restricted values are in the shared one.
+        // Layer ids as clients form them; restricted values are in the shared layer.
         let (id, tier) = (project.id, &new.environment_tier);
         let layer = match visibility {
             "personal" => format!("personal:{id}:{tier}:{}", project.user.id),
@@ -65,7 +66,7 @@ impl Store {
         })
     }
 
-    /// The variables of a project, of one tier or visibility if given.
+    /// Lists the variables of a project, of one tier or visibility if given.
     pub fn variables(
         &self, project: Target<'_>, tier: Option<&str>, visibility: Option<&Visibility>,
         rows: RowSink<'_>,
@@ -86,7 +87,7 @@ impl Store {
         self.write_to(project, |tx| execute_one(tx, "variable", sql, values))
     }
 
-    /// Keeps a layer key beside those it has, and notes that it was uploaded last.
+    /// Stores a layer key beside the existing ones, as the one uploaded last.
     pub fn add_layer_key(&self, project: Target<'_>, new: &LayerKeyBody) -> Result<()> {
         let sql = "INSERT INTO layer_keys (project_id, layer_id, wrapped_dek, created_at, upload)
                    VALUES (?1, ?2, ?3, ?4, 1 + (SELECT coalesce(max(upload), 0) FROM layer_keys
@@ -96,7 +97,7 @@ impl Store {
         self.write_to(project, |tx| execute(tx, sql, values).map(drop))
     }
 
-    /// The keys of a project, of one layer if given; the one uploaded last comes first.
+    /// Lists the keys of a project, of one layer if given; the key uploaded last comes first.
     pub fn layer_keys(
         &self, project: Target<'_>, layer: Option<&str>, rows: RowSink<'_>,
     ) -> Result<()> {
