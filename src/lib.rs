@@ -1,29 +1,29 @@
 #![forbid(unsafe_code)]
-// No input, disk or network may panic; what could is refused here, tests apart.
+// No input, disk or network may cause a panic: code that could panic is denied, except in tests.
 #![cfg_attr(
     not(test),
     deny(
         clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable,
         clippy::indexing_slicing, clippy::string_slice, clippy::print_stdout, clippy::print_stderr,
-        // Of clippy::pedantic: a number that is cut differs on a 32-bit machine.
+        // From clippy::pedantic: a truncating cast differs on a 32-bit machine.
         clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss,
         clippy::unused_self
     )
 )]
-//! configsync-server: the sync server that a person hosts at home for the ConfigSync command
-//! line. It stores encrypted snapshots that it cannot read, and knows users, machines, tokens
+//! configsync-server: a sync server that a person hosts at home for the ConfigSync command-line
+//! client. It stores encrypted snapshots that it cannot read, and manages users, machines, tokens
 //! and history.
 //!
-//! Rooms, from the top down; each uses only those below it. (Handlers in `api` and `compat` use
-//! the types of `app`: request, response, error.)
+//! The modules, from the top down; each uses only those below it. (Handlers in `api` and `compat`
+//! use the types of `app`: request, response, error.)
 //!
 //! ```text
-//! cli       the command line: serve, and what administers a data folder
-//! app       tiny_http and its workers, the table of routes, admission, request and response
-//! api       the six endpoints          compat: what released command lines call beside them
+//! cli       the command line: serve, and the commands that administer a data folder
+//! app       tiny_http and its workers, the route table, admission, request and response
+//! api       the six endpoints, the page     compat: what released clients call besides them
 //! auth      passwords, API tokens, JWTs, throttle
-//! store     all SQL and all files      gate: the hardening reverse proxy in front of tiny_http
-//! util      bounds, checked values, clocks, locks, the log, counters
+//! store     all SQL and all files          gate: the hardening reverse proxy in front of tiny_http
+//! util      limits, checked values, clocks, locks, the log, counters
 //! ```
 
 mod api;
@@ -35,7 +35,7 @@ mod gate;
 mod store;
 mod util;
 
-/// What the fuzz targets and the benchmark link; not an interface to build on.
+/// What the fuzz targets and the benchmark link; not a public interface.
 #[doc(hidden)]
 pub mod fuzzing {
     pub use crate::app::headers::{parse_tags, wants_bytes};

@@ -1,5 +1,5 @@
-//! What the gate asks before it reads a body: is there such a route, who asks, may the body be
-//! that large, is there room for it.
+//! Admission: what the gate asks before it reads a body. Does the route exist, who is the caller,
+//! may the body be that large, and is there room for it?
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -18,33 +18,31 @@ use crate::store::{Upload, User};
 use crate::util::limits::{LONG_JSON_BYTES_MAX, SMALL_BODY_BYTES_MAX};
 use crate::util::sync::PoolGuard;
 
-/// Where a request came in.
+/// The listener that accepted a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Listener {
-    /// The one of `--listen`.
+    /// The listener of `--listen`.
     Main,
-    /// The one of `--metrics`: it serves metrics and health, and nothing else.
+    /// The listener of `--metrics`, which serves metrics and health only.
     Metrics,
 }
 
 /// Admits requests of one listener.
 pub struct Admission {
-    /// What the decisions need.
     pub app: Arc<App>,
-    /// Whose requests these are.
     pub listener: Listener,
 }
 
-/// What a worker needs to know of an admitted request and no header field can carry.
+/// State of an admitted request that a worker needs and no header field can carry.
 pub struct Ticket {
     route: &'static Route,
     /// The client's address.
     peer: IpAddr,
-    /// Who asks, on routes that are for users, or who signs in.
+    /// The authenticated caller, or on the login route the user who signs in.
     pub user: Option<User>,
-    /// The body, on routes that take a file.
+    /// The uploaded body, on routes that take a file.
     pub upload: Option<Upload>,
-    /// The user's turn at the workers, until the handler has ended.
+    /// The user's worker permit, held until the handler ends.
     _permit: Option<PoolGuard<()>>,
 }
 
@@ -78,8 +76,8 @@ impl gate::Admission for Admission {
         Ok(upload.write(bytes)?)
     }
 
-    /// A signed-in user waits for a turn at the workers. Who signs in has none yet: the password is
-    /// hashed here, and the worker only issues the JWT.
+    /// Waits for the user's worker permit. A login has no user yet: its password is hashed here,
+    /// and the worker only issues the JWT.
     fn prepare(&self, ticket: &mut Ticket, body: &[u8]) -> Result<(), Error> {
         if let Some(user) = &ticket.user {
             let busy = || Error::overloaded("too many requests of yours at once; try again");
@@ -93,7 +91,7 @@ impl gate::Admission for Admission {
 }
 
 impl Admission {
-    /// The route of a request, if this listener has it.
+    /// Returns the route of a request if this listener serves it.
     fn route(&self, head: &Head, client: Client) -> Result<&'static Route, Error> {
         let found = routes::find(&head.method, head.path())?;
         let (route, _) = found.ok_or_else(|| nothing_here(head, client))?;
@@ -112,7 +110,7 @@ impl Admission {
         Ok(route)
     }
 
-    /// Where the body goes, if it may come.
+    /// Decides where the body goes, or refuses it.
     fn spool(
         &self, route: &Route, head: &Head, user: Option<&User>,
     ) -> Result<(Spool, Option<Upload>), Error> {
@@ -146,8 +144,8 @@ impl Admission {
             return Ok((spool, None));
         };
         let (store, user) = (&self.app.store, user.ok_or_else(Error::internal)?);
-        // Where a retry or a condition may be answered, quota and --min-free are asked in the
-        // transaction alone.
+        // If the request may be a retry or have a precondition, only its transaction checks the
+        // quota and all of --min-free.
         let upload = store.upload(user.id, length, may_be_retry).inspect_err(|error| {
             store.audit_refusal(Event::of(user, event), error);
         })?;
@@ -155,7 +153,7 @@ impl Admission {
     }
 }
 
-/// What a browser sends for a page of another site (Fetch Metadata; RFC 6454, section 7).
+/// Refuses what a browser sends for a page of another site (Fetch Metadata; RFC 6454, section 7).
 fn refuse_cross_site(head: &Head, client: Client) -> Result<(), Error> {
     let origin = head.field("origin");
     let authority = origin.and_then(|origin| origin.split_once("://")).map(|(_, rest)| rest);
@@ -169,7 +167,7 @@ fn refuse_cross_site(head: &Head, client: Client) -> Result<(), Error> {
     Ok(())
 }
 
-/// The rules of the head that no route can be without.
+/// Checks the head rules that apply to every route.
 fn check_fields(head: &Head) -> Result<(), Error> {
     if matches!(&*head.method, "POST" | "PUT" | "PATCH") && head.content_length.is_none() {
         let needed = "send the body with a Content-Length (0 for none)";
@@ -178,7 +176,7 @@ fn check_fields(head: &Head) -> Result<(), Error> {
     if head.field("content-range").is_some() {
         return Err(Error::malformed("Content-Range is not taken: send the whole body"));
     }
-    // Stored as it came, a coded body would come back as if it were not (RFC 9110, section 8.4).
+    // Stored as sent, an encoded body would be returned without its coding (RFC 9110, section 8.4).
     if head.fields("content-encoding").any(|coding| !coding.eq_ignore_ascii_case("identity")) {
         let rule = "the body must not be compressed: send it without Content-Encoding";
         return Err(Error::unsupported(rule).with("Accept-Encoding", "identity"));
@@ -186,7 +184,7 @@ fn check_fields(head: &Head) -> Result<(), Error> {
     Ok(())
 }
 
-/// True if a `Content-Type` field names JSON in UTF-8, or nothing.
+/// True if a `Content-Type` field names JSON in UTF-8, or is absent.
 fn is_json(content_type: &str) -> bool {
     let lower = content_type.to_ascii_lowercase();
     let mut parts = lower.split(';').map(str::trim);
@@ -200,7 +198,7 @@ fn is_bytes(content_type: &str) -> bool {
     name.trim().eq_ignore_ascii_case("application/octet-stream")
 }
 
-/// 404 for a path that is no route, which is mostly a wrong base URL.
+/// 404 for a path without a route, usually the result of a wrong base URL.
 fn nothing_here(head: &Head, client: Client) -> Error {
     let host = head.field("host").unwrap_or("HOST");
     let scheme = if client.through_proxy { "https" } else { "http" };
@@ -208,8 +206,8 @@ fn nothing_here(head: &Head, client: Client) -> Error {
     Error::new(404, "not_found", sentence)
 }
 
-/// True for `127.0.0.1:9100`, `[::1]` and `localhost`: a page of another site that has its own
-/// name point here cannot send such a Host (DNS rebinding).
+/// True for `127.0.0.1:9100`, `[::1]` and `localhost`. A page of another site that points its own
+/// name here cannot send such a Host (DNS rebinding).
 fn names_an_address(host: &str) -> bool {
     let (name, _) = host.split_once(':').unwrap_or((host, ""));
     name.eq_ignore_ascii_case("localhost")

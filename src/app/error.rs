@@ -1,4 +1,4 @@
-//! The one mapping from errors of the store to statuses of HTTP.
+//! The single mapping from store errors to HTTP statuses.
 
 use crate::store::{ErrorKind, StoreError};
 use crate::util::log;
@@ -16,7 +16,7 @@ impl From<StoreError> for Error {
             ErrorKind::PreconditionFailed => (412, "precondition_failed"),
             ErrorKind::QuotaExceeded => (507, "quota_exceeded"),
             ErrorKind::DiskFull | ErrorKind::LowDisk => (507, "disk_full"),
-            // Why is for the log; the client is told the same about each (RFC 6750, section 3).
+            // The reason is for the log; every client gets the same response (RFC 6750, section 3).
             ErrorKind::Unauthorized(why) => {
                 let error = Error::new(401, "unauthorized", error.to_string());
                 return Error { reason: Some(why), ..error }.with("WWW-Authenticate", "Bearer");
@@ -26,7 +26,7 @@ impl From<StoreError> for Error {
                 log::error(&error.to_string());
                 (500, "snapshot_damaged")
             }
-            // What went wrong inside is the log's alone.
+            // Internal causes go to the log only.
             ErrorKind::Corrupt | ErrorKind::Internal => return Error::caused_by(error),
         };
         Error::new(status, code, error.to_string())

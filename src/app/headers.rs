@@ -1,10 +1,10 @@
-//! Which representation of a snapshot a client wants, and which it has: `Accept` and entity tags.
+//! Content negotiation and preconditions of snapshots: `Accept` and entity tags.
 
 use super::Error;
 use crate::store::snapshots::Digests;
 
-/// True if an `Accept` field asks for the bytes themselves: it names their type with a weight above
-/// 0, and not below that of JSON if it names that too (RFC 9110, section 12.5.1). `*/*` is JSON.
+/// True if an `Accept` field asks for the raw bytes: it names their type with a weight above 0, and
+/// not below that of JSON if it also names JSON (RFC 9110, section 12.5.1). `*/*` means JSON.
 pub fn wants_bytes(accept: &str) -> bool {
     let weight = |media_type: &str| {
         let named = accept.split(',').filter_map(|range| {
@@ -17,7 +17,7 @@ pub fn wants_bytes(accept: &str) -> bool {
     bytes > 0.0 && bytes >= weight("application/json")
 }
 
-/// The weight among the parameters of a media range. An invalid one excludes the range.
+/// The weight in the parameters of a media range. An invalid weight excludes the range.
 fn weight(parameters: &str) -> f32 {
     let mut parameters = parameters.split(';').map(str::trim);
     let weight = parameters.find_map(|part| part.strip_prefix(['q', 'Q'])?.strip_prefix('='));
@@ -25,8 +25,8 @@ fn weight(parameters: &str) -> f32 {
     weight.map_or(1.0, |weight| weight.parse().ok().filter(valid).unwrap_or(0.0))
 }
 
-/// Reads `*` or a list of entity tags, in which commas may stand (RFC 9110, section 8.8.3). Where
-/// they are compared strongly, weak ones match nothing.
+/// Parses `*` or a list of entity tags, which may contain commas (RFC 9110, section 8.8.3). In a
+/// strong comparison, weak tags match nothing.
 pub fn parse_tags(field: &str, strongly: bool) -> Result<Digests, Error> {
     let malformed = || {
         Error::malformed("the If-Match and If-None-Match headers take * or \"<sha256>\" in quotes")

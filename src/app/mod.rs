@@ -1,4 +1,4 @@
-//! The application behind the gate: a plain tiny_http server, its one table of routes, and what
+//! The application behind the gate: a plain tiny_http server, its route table, and the state that
 //! its handlers share.
 
 pub mod admission;
@@ -29,44 +29,43 @@ use crate::util::metrics::Metrics;
 use crate::util::types::Email;
 use user_limit::UserLimit;
 
-/// What a handler returns.
 pub type HandlerResult = Result<Response, Error>;
 
-/// One server's state, shared by all handlers.
+/// The state of a server, shared by all handlers.
 pub struct App {
     /// The data folder.
     pub store: Store,
     /// Signs and verifies JWTs.
     pub jwt_key: JwtKey,
-    /// Counts failed logins by password, and those by token apart: garbage tokens from an address
-    /// do not hold up its passwords.
+    /// Counts failed logins by password. Those by token are counted separately, so that invalid
+    /// tokens from an address do not block its password logins.
     pub password_throttle: Throttle,
     pub token_throttle: Throttle,
-    /// Bytes of responses that wait in files for their readers, by user; None has those of all who
-    /// are not signed in.
+    /// Bytes of responses that wait in files for their readers, by user; None stands for all
+    /// unauthenticated clients together.
     pub response_bytes: Mutex<HashMap<Option<i64>, Arc<AtomicU64>>>,
     pub user_limit: UserLimit,
     pub metrics: Arc<Metrics>,
     pub settings: Settings,
 }
 
-/// What `serve` was told.
+/// The settings of `serve`.
 pub struct Settings {
     pub data: PathBuf,
     pub listen: SocketAddr,
-    /// Where metrics are served, if they are.
+    /// Address of the metrics listener, if there is one.
     pub metrics: Option<SocketAddr>,
-    /// The user that a server without users begins with.
+    /// The user to create on a server that has none.
     pub init_user: Option<Email>,
     pub policy: Policy,
     pub gate: Config,
-    /// Bytes of one request body.
+    /// Maximum size of a request body in bytes.
     pub body_bytes_max: u64,
     pub jwt_lifetime_s: i64,
     /// Days that audit rows are kept; 0 keeps all.
     pub audit_days: u32,
     pub stop_timeout: Duration,
-    /// The page at `/` is served.
+    /// Whether to serve the page at `/`.
     pub page: bool,
     pub log_as_json: bool,
 }

@@ -1,4 +1,4 @@
-//! A request as handlers see it: its head was checked and its body received.
+//! A request as handlers see it, with its head checked and its body received.
 
 use serde::de::DeserializeOwned;
 
@@ -8,13 +8,12 @@ use crate::gate::json::check_nesting;
 use crate::store::snapshots::Condition;
 use crate::util::types::{Violation, digits};
 
-/// A request, received whole.
 pub struct Request {
-    /// The decoded path segments that stand where the route has `{}`.
+    /// The decoded path segments at the placeholders of the route's pattern.
     pub params: Vec<String>,
     /// The decoded query.
     pub query: Query,
-    /// The method is HEAD: nothing may change.
+    /// The method is HEAD, which must not change anything.
     pub head: bool,
     /// `Accept`, as sent.
     pub accept: Option<String>,
@@ -22,17 +21,17 @@ pub struct Request {
     pub if_match: Option<String>,
     /// `If-None-Match`, as sent.
     pub if_none_match: Option<String>,
-    /// The body; of an upload in JSON what was beside the file, of one of raw bytes nothing.
+    /// The body: of a JSON upload, what remains beside the file; of a raw upload, nothing.
     pub body: Vec<u8>,
 }
 
 impl Request {
-    /// The body as JSON of this shape. Unknown members are ignored.
+    /// Parses the body as JSON of type `T`. Unknown members are ignored.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
         parse_json(&self.body)
     }
 
-    /// What the client wants to hold of the snapshot.
+    /// The precondition on the snapshot, from `If-Match` and `If-None-Match`.
     pub fn condition(&self) -> Result<Condition, Error> {
         let tags = |field: &Option<String>, strongly| {
             field.as_ref().map(|field| parse_tags(field, strongly)).transpose()
@@ -46,26 +45,26 @@ impl Request {
         self.params.get(n).map_or("", String::as_str)
     }
 
-    /// A path segment that is a row id.
+    /// A path segment, parsed as a row id.
     pub fn param_id(&self, n: usize) -> Result<i64, Error> {
         parse_id("the id in the path", self.param(n))
     }
 
-    /// A path segment that is a value of this type.
+    /// A path segment, parsed as type `T`.
     pub fn param_as<T: TryFrom<String, Error = Violation>>(&self, n: usize) -> Result<T, Error> {
         checked("a part of the path", self.param(n))
     }
 }
 
-/// A text as a value of this type, or its rule after what the text is.
+/// Parses a text as type `T`; the error is `what`, followed by the rule that the text breaks.
 fn checked<T: TryFrom<String, Error = Violation>>(what: &str, text: &str) -> Result<T, Error> {
     T::try_from(text.to_owned()).map_err(|rule| Error::malformed(format!("{what} {rule}")))
 }
 
-/// JSON of this shape, or a sentence that names the place and repeats nothing of what was sent.
+/// Parses JSON of type `T`. An error names the position and repeats nothing that was sent.
 pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
-    // serde would take an array for an object, member by member, and skip over text that is no
-    // UTF-8 where it is not wanted.
+    // serde would accept an array as an object, element by element, and serde_json does not check
+    // ignored text for UTF-8.
     let text = std::str::from_utf8(bytes).map_err(|_| Error::malformed("the body is not UTF-8"))?;
     if text.trim_ascii_start().starts_with('[') {
         return Err(Error::malformed("the body must be a JSON object"));
@@ -83,8 +82,8 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
     })
 }
 
-/// What may be repeated of serde's sentence: names of fields and rules of values are ours, all
-/// else could be the client's.
+/// Reduces serde's message to what may be repeated: names of fields and rules of values are this
+/// program's own, all else could be the client's.
 fn data_error(sentence: &str) -> String {
     let ours = sentence.starts_with("missing field `") || sentence.starts_with("duplicate field `");
     match sentence.rsplit_once(" at line ") {
@@ -98,7 +97,7 @@ fn data_error(sentence: &str) -> String {
 pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Decodes `a=b&c=d` (`+` is a space, as forms write it).
+    /// Decodes `a=b&c=d`; `+` is a space, as in HTML forms.
     pub fn parse(text: &str) -> Result<Query, Error> {
         let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -108,7 +107,7 @@ impl Query {
         Ok(Query(pairs.collect::<Result<_, Error>>()?))
     }
 
-    /// The value of a name; twice the same name is a mistake.
+    /// The value of a parameter; a parameter that appears twice is an error.
     pub fn one(&self, name: &str) -> Result<Option<&str>, Error> {
         let mut values = self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| &**value);
         match (values.next(), values.next()) {
@@ -117,20 +116,20 @@ impl Query {
         }
     }
 
-    /// The value of a name as a value of this type.
+    /// The value of a parameter, parsed as type `T`.
     pub fn parsed<T: TryFrom<String, Error = Violation>>(
         &self, name: &str,
     ) -> Result<Option<T>, Error> {
         self.one(name)?.map(|text| checked(name, text)).transpose()
     }
 
-    /// The value of a name as a row id.
+    /// The value of a parameter, parsed as a row id.
     pub fn id(&self, name: &str) -> Result<Option<i64>, Error> {
         self.one(name)?.map(|text| parse_id(name, text)).transpose()
     }
 }
 
-/// A row id: decimal digits that fit into 63 bits.
+/// Parses a row id: decimal digits that fit into 63 bits.
 pub fn parse_id(field: &str, text: &str) -> Result<i64, Error> {
     digits(text).ok_or_else(|| Error::malformed(format!("{field} must be a whole number")))
 }
@@ -142,7 +141,7 @@ pub fn percent_decode(text: &str) -> Result<String, Error> {
     let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
     for part in parts {
         let (digits, rest) = part.split_at_checked(2).ok_or_else(bad)?;
-        // Rust's numbers take a sign too.
+        // `from_str_radix` also accepts a sign.
         let digits = if digits.starts_with('+') { "" } else { digits };
         bytes.push(u8::from_str_radix(digits, 16).map_err(|_| bad())?);
         bytes.extend(rest.bytes());

@@ -1,5 +1,5 @@
-//! A response as handlers make it. A body of any length: above 64 KiB it waits in an unlinked file
-//! for its reader, not in memory.
+//! Responses as handlers build them. A body may have any length: above 64 KiB it waits for its
+//! reader in an unlinked file, not in memory.
 
 use std::fmt::Display;
 use std::fs::File;
@@ -18,36 +18,36 @@ use crate::util::sync::{Pool, PoolGuard, Share, lock};
 pub use crate::gate::response::Response;
 
 impl Response {
-    /// A response of JSON: a value, or what is JSON text already.
+    /// A JSON response from a value or from JSON text.
     pub fn json(status: u16, body: impl Display) -> Response {
         Response::text(status, "application/json", body.to_string())
     }
 
-    /// `{"member": ROW}`, the row being JSON.
+    /// `{"member": ROW}`, where the row is JSON.
     pub fn row(status: u16, member: &str, row: &str) -> Response {
         Response::json(status, format_args!("{{\"{member}\":{row}}}"))
     }
 
-    /// `{"ok": true}`, for calls of which only the status is read.
+    /// `{"ok": true}`, for calls whose clients read only the status.
     pub fn done(status: u16) -> Response {
         Response::row(status, "ok", "true")
     }
 
-    /// A file's bytes as they are.
+    /// The bytes of a file, unchanged.
     pub fn file(file: File, len: u64) -> Response {
         let attachment = Attachment { file, len, base64: false, offset: 0, _held: None };
         Response { attachment: Some(attachment), ..Response::empty(200) }
             .with("Content-Type", "application/octet-stream")
     }
 
-    /// The non-empty JSON object `row` with one more member: the file's bytes as base64.
+    /// The non-empty JSON object `row` with one more member: the bytes of a file as base64.
     pub fn row_with_file(row: &str, member: &str, file: File, len: u64) -> Response {
         let open = format!("{},\"{member}\":\"", row.strip_suffix('}').unwrap_or(row));
         let attachment = Attachment { file, len, base64: true, offset: open.len(), _held: None };
         Response { attachment: Some(attachment), ..Response::json(200, open + "\"}") }
     }
 
-    /// A body that is too long to wait in memory goes to a file.
+    /// Moves a body to a file if it is too long to wait in memory.
     pub fn spool(self, app: &App, user_id: Option<i64>) -> HandlerResult {
         if self.attachment.is_some() || self.body.len() <= RESPONSE_MEMORY_BYTES_MAX {
             return Ok(self);
@@ -59,14 +59,14 @@ impl Response {
 }
 
 impl App {
-    /// `{"member": [ROW, …]}`: `list` hands over the rows, each a JSON object, one by one.
+    /// `{"member": [ROW, …]}`: `list` passes the rows, each a JSON object, one by one.
     pub fn rows(
         &self, user: &User, member: &str, list: impl FnOnce(RowSink<'_>) -> store::Result<()>,
     ) -> HandlerResult {
         self.rows_and(user, member, list, "")
     }
 
-    /// The same with more members, as JSON text that begins with a comma.
+    /// Like `rows`, with more members as JSON text that begins with a comma.
     pub fn rows_and(
         &self, user: &User, member: &str, list: impl FnOnce(RowSink<'_>) -> store::Result<()>,
         more: &str,
@@ -83,31 +83,31 @@ impl App {
     }
 }
 
-/// The one place in memory, for a response that the disk refused.
+/// The only place for a long response in memory, for when the disk refuses one.
 static MEMORY: LazyLock<Arc<Pool<()>>> = LazyLock::new(|| Pool::new([None]));
 
-/// A body while it is written.
+/// A body that is being written.
 struct BodyWriter<'a> {
     app: &'a App,
-    /// What is not in the file: all of a short body, else its newest piece.
+    /// Bytes that are not in the file: all of a short body, or the newest piece of a long one.
     buffer: Vec<u8>,
     file: Option<File>,
-    /// Bytes in the file.
+    /// Number of bytes in the file.
     len: u64,
-    /// What the user's responses may take in files.
+    /// This body's share of the bytes that the user's responses may occupy in files.
     room: Share,
-    /// The file is in memory.
+    /// Set if the file is in memory.
     in_memory: Option<PoolGuard<()>>,
 }
 
 impl<'a> BodyWriter<'a> {
-    /// The body of a response to this user, or to somebody who is not signed in.
+    /// Starts the body of a response to this user, or to an unauthenticated client.
     fn new(app: &'a App, user_id: Option<i64>) -> BodyWriter<'a> {
         let room = Share::of(lock(&app.response_bytes).entry(user_id).or_default());
         BodyWriter { app, room, buffer: Vec::new(), file: None, len: 0, in_memory: None }
     }
 
-    /// The response with this body: a short one, or the file of a long one.
+    /// Returns the response with this body: in memory if it is short, else in its file.
     fn finish(mut self, response: Response) -> HandlerResult {
         if self.file.is_some() {
             self.flush()?;
@@ -118,13 +118,12 @@ impl<'a> BodyWriter<'a> {
         Ok(Response { body, attachment, ..response })
     }
 
-    /// Appends bytes.
     fn push(&mut self, bytes: &[u8]) -> store::Result<()> {
         self.buffer.extend_from_slice(bytes);
         if self.buffer.len() > RESPONSE_MEMORY_BYTES_MAX { self.flush() } else { Ok(()) }
     }
 
-    /// Moves the buffer to the file, which moves to memory where the disk refuses it.
+    /// Moves the buffer to the file, and both to memory if the disk refuses it.
     fn flush(&mut self) -> store::Result<()> {
         let bytes = self.buffer.len() as u64;
         let busy = |why| StoreError::new(store::ErrorKind::Busy, why);
@@ -146,7 +145,7 @@ impl<'a> BodyWriter<'a> {
         Ok(())
     }
 
-    /// Writes the buffer, and what the file has before it, to a file in memory.
+    /// Writes the file's content and then the buffer to a file in memory.
     fn move_to_memory(&mut self) -> io::Result<()> {
         let place = MEMORY.take(Duration::ZERO).ok_or(ErrorKind::WouldBlock)?;
         let mut memory = File::from(memfd_create("response", MemfdFlags::CLOEXEC)?);

@@ -1,5 +1,5 @@
-//! The table of routes: each declared once with its method, path, body and handler; the kind of
-//! handler says who may call it.
+//! The route table. Each route is declared once, with its method, path, payload and handler; the
+//! kind of handler determines who may call it.
 
 use crate::api::snapshots::STATE;
 use crate::api::{health, login, machines, metrics, page, snapshots, usage};
@@ -14,48 +14,47 @@ use crate::util::types::MachineId;
 use Handler::{Anyone, Login, Metrics, SignedIn, SignedInUpload};
 use Payload::{Json, LongJson, Nothing};
 
-/// What a request to a route may carry.
+/// The body that a request to a route may carry.
 pub enum Payload {
-    /// Nothing; a small body is read and ignored.
+    /// No body; a small one is read and ignored.
     Nothing,
     /// A small JSON object.
     Json,
-    /// A JSON object with a list, or with a value of any length.
+    /// A JSON object with a list or a long value.
     LongJson,
-    /// JSON with a large base64 member of this name, or, where `raw` allows it, the bytes alone.
+    /// JSON with a large base64 member, or the raw bytes if `raw` is set.
     Upload {
-        /// The member.
+        /// Name of that member.
         field: &'static str,
-        /// `application/octet-stream` is taken too.
+        /// Also accepts `application/octet-stream`.
         raw: bool,
-        /// It may repeat the newest snapshot, which stores nothing.
+        /// It may repeat the newest snapshot, in which case nothing is stored.
         may_be_retry: bool,
-        /// What the audit calls it.
+        /// Name of the event in the audit log.
         event: &'static str,
     },
 }
 
-/// A handler, and who may call it: one without a user in its signature cannot know one, and one
-/// with a user is never called without.
+/// A handler, and who may call it: one without a user in its signature cannot learn who calls, and
+/// one with a user is never called without a user.
 pub enum Handler {
     Anyone(fn(&App, &Request) -> HandlerResult),
-    /// Anyone, on the listener of `--metrics` alone.
+    /// For anyone, but on the `--metrics` listener only.
     Metrics(fn(&App, &Request) -> HandlerResult),
-    /// Whose password or API token is in the body.
+    /// For a user whose password or API token is in the body.
     Login(fn(&App, &User) -> HandlerResult),
-    /// Who holds an API token or a JWT.
+    /// For a user with an API token or a JWT.
     SignedIn(fn(&App, &Request, &User) -> HandlerResult),
-    /// The same, with the file that came in the body.
+    /// Like `SignedIn`, with the file from the body.
     SignedInUpload(fn(&App, &Request, &User, Upload) -> HandlerResult),
 }
 
-/// One route.
 pub struct Route {
-    /// A GET route takes HEAD too.
+    /// A GET route also serves HEAD.
     pub method: &'static str,
-    /// Path; `{}` stands for any one segment, `{mid}` for a machine id (never for one of the words
-    /// that are routes of their own), `{kinds}` for the plural of an entity kind, `{empty}` for a
-    /// list that is always empty.
+    /// The path. `{}` matches any one segment, `{mid}` a machine id (never a word that is a route
+    /// of its own), `{kinds}` the plural of an entity kind, and `{empty}` a list that is always
+    /// empty.
     pub pattern: &'static str,
     pub payload: Payload,
     pub handler: Handler,
@@ -75,7 +74,6 @@ const JSON_STATE: Payload =
 const VERSION_UPLOAD: Payload =
     Payload::Upload { field: CIPHERTEXT, raw: false, may_be_retry: false, event: "entity.push" };
 
-/// All routes.
 pub static ROUTES: &[Route] = &[
     route("GET", "/", Nothing, Anyone(page::page)),
     route("GET", "/healthz", Nothing, Anyone(health::healthz)),
@@ -86,7 +84,7 @@ pub static ROUTES: &[Route] = &[
     route("GET", "/api/machines/snapshot", Nothing, SignedIn(snapshots::pull)),
     route("POST", "/api/machines/snapshot", STATE_UPLOAD, SignedInUpload(snapshots::push)),
     route("GET", "/api/machines/history", Nothing, SignedIn(snapshots::history)),
-    // The routes of the released command line.
+    // The routes of the released command-line client.
     route("GET", "/api/auth/verify", Nothing, SignedIn(legacy::verify)),
     route("POST", "/api/auth/register", Json, Anyone(legacy::closed)),
     route("GET", "/api/auth/keypair", Nothing, SignedIn(legacy::keypair)),
@@ -114,7 +112,7 @@ pub static ROUTES: &[Route] = &[
         Nothing,
         SignedIn(entities::remove_workspace),
     ),
-    // `keys` is a variable's name too: GET and POST are about layer keys, PUT and DELETE are not.
+    // `keys` may also be a variable's name: GET and POST are about layer keys, PUT and DELETE not.
     route("GET", "/api/projects/{}/env/keys", Nothing, SignedIn(variables::keys)),
     route("POST", "/api/projects/{}/env/keys", Json, SignedIn(variables::add_key)),
     route("GET", "/api/projects/{}/env", Nothing, SignedIn(variables::list)),
@@ -132,8 +130,8 @@ pub static ROUTES: &[Route] = &[
     route("POST", "/api/{kinds}/{}/keys", Json, SignedIn(entities::add_key)),
 ];
 
-/// The route of a method and path with the decoded segments that stand for `{}`; None if none has
-/// such a path.
+/// Finds the route of a method and path, and its decoded path parameters. Returns None if no route
+/// has such a path.
 pub fn find(method: &str, path: &str) -> Result<Option<(&'static Route, Vec<String>)>, Error> {
     let wanted = if method == "HEAD" { "GET" } else { method };
     let mut allowed: Vec<&str> = Vec::new();
@@ -147,14 +145,14 @@ pub fn find(method: &str, path: &str) -> Result<Option<(&'static Route, Vec<Stri
         allowed.extend((route.method == "GET").then_some("HEAD"));
     }
     if allowed.is_empty() {
-        // A path that cannot be decoded is malformed, wherever it leads.
+        // A path that cannot be decoded is malformed even if no route has it.
         return percent_decode(path).map(|_| None);
     }
     let sentence = format!("this path takes {}", allowed.join(", "));
     Err(Error::new(405, "method_not_allowed", sentence).with("Allow", allowed.join(", ")))
 }
 
-/// The segments of a path that stand where its pattern has a name in braces; None if they differ.
+/// Returns the path segments at the placeholders of a pattern, or None if the path does not match.
 fn captures<'p>(pattern: &str, path: &'p str) -> Option<Vec<&'p str>> {
     let (mut words, mut captured) = (pattern.split('/'), Vec::new());
     for segment in path.split('/') {

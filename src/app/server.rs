@@ -1,17 +1,17 @@
 //! The application server: a plain tiny_http server with a fixed set of workers. This is the only
-//! module that names tiny_http.
+//! module that uses tiny_http.
 //!
-//! Its only peer is the gate, so what reaches it is always printable ASCII with a length of the
-//! gate's own, a whole body of at most 1 MiB, and one request at a time on each link. A worker
-//! waits for the disk and never for a network.
+//! Its only peer is the gate, so every request is printable ASCII with a length that the gate
+//! declared, a whole body of at most 1 MiB, and the only request in flight on its link. A worker
+//! waits for the disk, never for a network.
 //!
-//! What safety needs of tiny_http, and which tests would see it change:
-//! - `url()` is the target as it was sent, neither decoded nor normalized: admission and handler
-//!   find the same route
+//! Safety depends on this behaviour of tiny_http; the named tests fail if it changes:
+//! - `url()` is the target as sent, neither decoded nor normalized: admission and handler find the
+//!   same route
 //!   (`client_variables::a_variable_is_written_read_and_deleted_by_tier_name_and_visibility`).
-//! - `TE: identity` wins over its threshold for chunks: a response of any length declares it
+//! - `TE: identity` overrides the threshold for chunking: a response of any length declares it
 //!   (`application::a_body_at_the_bound_of_its_route_arrives_whole_and_its_response_too`).
-//! - A response to HEAD, a 204 and a 304 carry no body, so that a link stays in step
+//! - A response to HEAD, a 204 and a 304 carry no body, so that a link stays in sync
 //!   (`application::the_private_socket_serves_nothing_to_who_has_no_ticket`,
 //!   `application::thousands_of_requests_over_the_fixed_links_are_each_answered_with_their_own`).
 
@@ -33,8 +33,8 @@ use crate::util::log;
 use crate::util::sync::lock;
 use crate::util::types::RandomId;
 
-/// Starts tiny_http on a private socket with its workers, and opens the gate's way to them.
-/// `on_lost` is called if tiny_http leaves a worker without requests: no request would get a
+/// Starts tiny_http with its workers on a private socket, and connects the gate's links to it.
+/// Calls `on_lost` if tiny_http stops delivering requests to a worker: no request would get a
 /// response any more.
 pub fn start(
     app: &Arc<App>, listener: UnixListener, socket: &Path,
@@ -56,7 +56,7 @@ pub fn start(
     Upstream::connect(socket, handoff, Box::new(on_lost))
 }
 
-/// The standard phrase of a status.
+/// The standard reason phrase of a status code.
 pub fn reason_phrase(status: u16) -> &'static str {
     tiny_http::StatusCode(status).default_reason_phrase()
 }
@@ -64,17 +64,17 @@ pub fn reason_phrase(status: u16) -> &'static str {
 /// Responds to one request.
 fn respond(app: &App, handoff: &Handoff<Ticket>, mut request: tiny_http::Request) {
     let id = field(&request, ID_FIELD).and_then(|id| RandomId::parse(&id));
-    // A panic is logged by its hook, without what was given to it.
+    // The panic hook logs a panic without its payload.
     let run = || dispatch(app, handoff, id, &mut request).unwrap_or_else(Response::from);
     let response = catch_unwind(AssertUnwindSafe(run));
     let mut response = response.unwrap_or_else(|_| Error::internal().into());
-    // Where the entry is gone, the gate has given up on this request.
+    // If the entry is gone, the gate has given up on this request.
     if let Some(id) = id
         && let Some(waiting) = lock(handoff).get_mut(&id)
     {
         (waiting.refusal, waiting.file) = (response.refusal.take(), response.attachment.take());
     }
-    // Its only reader is the gate, which logs what it does not get.
+    // The only reader is the gate, which logs a response that does not arrive.
     let _ = request.respond(into_tiny(response));
 }
 
@@ -82,12 +82,12 @@ fn respond(app: &App, handoff: &Handoff<Ticket>, mut request: tiny_http::Request
 fn dispatch(
     app: &App, handoff: &Handoff<Ticket>, id: Option<RandomId>, request: &mut tiny_http::Request,
 ) -> HandlerResult {
-    // Without a ticket it did not come through admission: a probe of `Upstream::connect`, say.
+    // Without a ticket, it did not pass admission: for example a probe of `Upstream::connect`.
     let ticket = id.and_then(|id| lock(handoff).get_mut(&id)?.ticket.take());
     let Some(ticket) = ticket else { return Ok(Response::empty(204)) };
     let target = request.url().to_owned();
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    // The same route as the ticket's, with what stands in its path.
+    // The ticket's route again, now with its path parameters.
     let found = routes::find(request.method().as_str(), path)?;
     let (route, params) = found.ok_or_else(Error::internal)?;
     let (user, upload) = (ticket.user.as_ref(), ticket.upload);
@@ -120,7 +120,7 @@ fn field(request: &tiny_http::Request, name: &'static str) -> Option<String> {
     field.map(|header| header.value.to_string())
 }
 
-/// The whole small body.
+/// Reads the whole body, which admission has bounded.
 fn body(request: &mut tiny_http::Request) -> Result<Vec<u8>, Error> {
     let length = request.body_length().unwrap_or(0);
     let mut bytes = vec![0; length.min(LONG_JSON_BYTES_MAX)];
@@ -129,11 +129,11 @@ fn body(request: &mut tiny_http::Request) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// What of a response goes through tiny_http.
+/// The part of a response that goes through tiny_http: all but its refusal and its file.
 fn into_tiny(response: Response) -> tiny_http::Response<io::Cursor<Vec<u8>>> {
     let mut tiny = tiny_http::Response::from_data(response.body).with_status_code(response.status);
     for (name, value) in response.fields {
-        // Printable ASCII alone: no value can begin a second line, whoever wrote it.
+        // Printable ASCII only: no value can begin a second line, whoever wrote it.
         let value: String = printable(&value).collect();
         if let Ok(header) = tiny_http::Header::from_bytes(name, value) {
             tiny.add_header(header);

@@ -1,5 +1,5 @@
-//! How many workers the requests of one user may hold: at most half of them, over however many
-//! connections they come. The others wait for each other, and never hold up another user.
+//! Limits the workers that one user's requests may hold to half of all, over any number of
+//! connections. Further ones wait for that user's earlier requests and never delay another user.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -8,15 +8,15 @@ use std::time::Duration;
 use crate::util::limits::{WORKER_WAIT_S, WORKERS_PER_USER_MAX};
 use crate::util::sync::{Pool, PoolGuard, lock};
 
-/// The permits of each user who sent a request since the start.
+/// The permits of each user who has sent a request since the start.
 #[derive(Default)]
 pub struct UserLimit(Mutex<HashMap<i64, Arc<Pool<()>>>>);
 
 impl UserLimit {
-    /// A permit of this user, held until the value is dropped; None if none came free in time.
+    /// Takes a permit of this user, held until it is dropped; None if none becomes free in time.
     pub fn take(&self, user_id: i64) -> Option<PoolGuard<()>> {
         let new = || Pool::new([None; WORKERS_PER_USER_MAX]);
-        // The lock is free again before this waits: other users do not wait with it.
+        // The lock is released before the wait, so that other users do not wait too.
         let limit = Arc::clone(lock(&self.0).entry(user_id).or_insert_with(new));
         limit.take(Duration::from_secs(WORKER_WAIT_S))
     }

@@ -1,4 +1,4 @@
-//! What is known of one request when it is over, and where that is told: the log, the counters.
+//! The record of a finished request, and where it goes: the log and the counters.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -10,18 +10,18 @@ use crate::util::log::{self, Level};
 use crate::util::metrics::Metrics;
 use crate::util::types::RandomId;
 
-/// A request and its response; counted and logged on drop, in a panic too.
+/// A request and its response; counted and logged on drop, even in a panic.
 pub struct AccessRecord<'a> {
     pub id: RandomId,
-    /// None where no request could be read.
+    /// None if no request could be parsed.
     pub head: Option<&'a Head>,
-    /// The route's pattern; empty if there is none.
+    /// The route's pattern; empty if no route was found.
     pub route: &'static str,
-    /// Until there is one, it is as if the client had left.
+    /// Until there is a response, the status is that of a client that left.
     pub response: Response,
     pub bytes_in: u64,
     pub bytes_out: u64,
-    /// When its head had come.
+    /// When the head had arrived.
     pub started: Instant,
     pub user: Option<i64>,
     pub peer: IpAddr,
@@ -59,7 +59,7 @@ impl Drop for AccessRecord<'_> {
     }
 }
 
-/// A path in which somebody put a credential by mistake, without it.
+/// Masks path segments that look like a credential, put there by mistake.
 fn without_secrets(path: &str) -> String {
     let secret = |part: &str| part.contains("cs_") || part.contains("eyJ");
     let parts = path.split('/').map(|part| if secret(part) { "(secret)" } else { part });

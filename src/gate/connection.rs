@@ -1,4 +1,4 @@
-//! One connection: head, admission, body, application, response, and again while all is in order.
+//! Serves one connection: head, admission, body, application, response, then the next request.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -21,7 +21,7 @@ use crate::util::types::RandomId;
 struct Connection<'a, A: Admission> {
     slot: &'a Slot,
     service: &'a Service<A>,
-    /// What was read with one request and is not part of it waits here for the next.
+    /// Keeps bytes read past the end of one request for the next one.
     incoming: BufReader<MinRate<&'a TcpStream>>,
 }
 
@@ -29,7 +29,7 @@ struct Connection<'a, A: Admission> {
 pub fn serve<A: Admission>(slot: &Slot, service: &Service<A>) -> io::Result<()> {
     let stream = &*slot.stream;
     stream.set_write_timeout(Some(Duration::from_millis(SEND_WAIT_MS)))?;
-    // A response must not wait for the acknowledgement of the one before (Nagle's algorithm).
+    // Nagle's algorithm would hold a response back until the client acknowledges the previous one.
     stream.set_nodelay(true)?;
     let incoming = MinRate::new(stream, Duration::ZERO);
     let incoming = BufReader::with_capacity(HEAD_READ_BYTES, incoming);
@@ -39,7 +39,7 @@ pub fn serve<A: Admission>(slot: &Slot, service: &Service<A>) -> io::Result<()> 
 }
 
 impl<A: Admission> Connection<'_, A> {
-    /// Serves one request; None once the connection is over.
+    /// Serves one request. Returns None when the connection is over.
     fn exchange(&mut self) -> Option<()> {
         let (slot, gate) = (self.slot, &self.slot.gate);
         let head = match self.read_head() {
@@ -61,7 +61,7 @@ impl<A: Admission> Connection<'_, A> {
         };
         let response = head.as_ref().map_err(Error::clone);
         let response = response.and_then(|head| self.respond(head, &mut record));
-        // What is unread of a body cannot be told from the next request.
+        // With part of the body unread, the start of the next request is unknown.
         let whole = |head: &Head| head.keep_alive() && record.bytes_in == head.body_bytes();
         let keep = parsed.is_some_and(whole) && !slot.stopping();
         record.response = match response {
@@ -83,12 +83,12 @@ impl<A: Admission> Connection<'_, A> {
         keep.then_some(())
     }
 
-    /// Waits for a head. It may take its time to begin, and only so long to end.
+    /// Reads a head: the idle timeout bounds its first byte, the head timeout the rest.
     fn read_head(&mut self) -> Result<Head, Error> {
         let (config, mut head) = (&self.slot.gate.config, Vec::new());
         self.incoming.get_mut().allow(config.idle_timeout, Duration::ZERO);
         loop {
-            // Some clients send an empty line after a body. It is no request and gets no response.
+            // An empty line, which some clients send after a body, is not a request.
             let (idle, seen) = (b"\r\n".starts_with(&head), head.len());
             match self.incoming.fill_buf() {
                 Ok(arrived) => head.extend_from_slice(arrived),
@@ -107,7 +107,7 @@ impl<A: Admission> Connection<'_, A> {
         }
     }
 
-    /// Has a request admitted, receives its body, and gets the application's response.
+    /// Gets a request admitted, receives its body, and returns the application's response.
     fn respond(&mut self, head: &Head, record: &mut AccessRecord<'_>) -> Result<Response, Error> {
         let (config, admission) = (&self.slot.gate.config, &self.service.admission);
         let client = peer::client(self.slot.peer, &config.trusted_proxies, head);
@@ -116,7 +116,7 @@ impl<A: Admission> Connection<'_, A> {
         let (spool, mut ticket) = admission.admit(head, client, record)?;
         let (length, mut body) = (head.body_bytes(), Vec::new());
         if length > 0 {
-            // Who waits for it is told that the body may come (RFC 9110, section 10.1.1).
+            // A waiting client is told to send the body (RFC 9110, section 10.1.1).
             if head.expects_continue() && self.incoming.buffer().is_empty() {
                 let written = (&*self.slot.stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
                 written.map_err(Error::of_body)?;
@@ -125,14 +125,14 @@ impl<A: Admission> Connection<'_, A> {
             self.incoming.get_mut().allow(config.body_grace, config.body_grace);
             body = receive(&mut self.incoming, length, spool, store)?;
         }
-        // Only now that it is whole: by this `exchange` knows that nothing of it is unread.
+        // Set only once the body is complete: it tells `exchange` that nothing of it is unread.
         record.bytes_in = length;
         admission.prepare(&mut ticket, &body)?;
         self.service.upstream.forward(record.id, head, ticket, &body)
     }
 
-    /// Ends a connection after its last response: closing it with something unread would reset it,
-    /// and the reset could overtake the response (RFC 9112, section 9.6).
+    /// Ends a connection after its last response. Reads what is left first: closing with unread
+    /// bytes sends a reset, which could overtake the response (RFC 9112, section 9.6).
     fn linger(&mut self, user: bool) {
         let bytes = if user { LINGER_USER_BYTES } else { LINGER_BYTES };
         let (begin, brief) = (Instant::now(), Duration::from_millis(LINGER_MS));
@@ -141,7 +141,7 @@ impl<A: Admission> Connection<'_, A> {
         loop {
             let patient = user && !self.slot.stopping();
             let limit = if patient { Duration::from_millis(LINGER_USER_MS) } else { brief };
-            // A silent peer is waited for no longer than one who may not send much.
+            // A silent peer gets no more time than an unauthenticated client.
             let left = limit.saturating_sub(begin.elapsed()).min(brief);
             unread.get_mut().get_mut().allow(left, Duration::ZERO);
             if !unread.read(&mut piece).is_ok_and(|n| n > 0) {

@@ -1,44 +1,44 @@
-//! Reads a request head strictly (RFC 9110, RFC 9112): what the grammar has is taken, but where
-//! two readers could disagree on where a request ends or what it asks for, it is refused.
+//! Parses request heads strictly (RFC 9110, RFC 9112): accepts what the grammar allows, but refuses
+//! a head if two parsers could disagree on where the request ends or what it asks for.
 
 use super::error::Error;
 use crate::util::limits::{HEAD_BYTES_MAX, HEAD_FIELDS_MAX, METHOD_CHARS_MAX};
 use crate::util::types::digits;
 
-/// One request head that passed every rule. It may hold credentials and is not `Debug`.
+/// A request head that passed every check. It may hold credentials, so it is not `Debug`.
 pub struct Head {
     /// As sent: methods are case-sensitive (RFC 9110, section 9.1).
     pub method: String,
-    /// Path and query in origin form, not decoded.
+    /// Path and query in origin form, not percent-decoded.
     pub target: String,
     /// True for HTTP/1.1, false for HTTP/1.0.
     pub http11: bool,
-    /// The lines of the fields that this program reads, in order: the field's name as it is spelled
-    /// here, and a value of printable ASCII without spaces around it.
+    /// The lines of the fields that this program reads, in order: the name as spelled in the tables
+    /// below, and the value as printable ASCII without surrounding white space.
     pub lines: Vec<(&'static str, String)>,
-    /// The bytes of body that are declared.
+    /// The declared length of the body in bytes.
     pub content_length: Option<u64>,
 }
 
-/// Fields that this program reads and that no two lines may carry. A list cannot be told from a
-/// second opinion, and two readers that pick different lines serve two different requests.
+/// Fields that this program reads and that may appear only once. Repeated lines cannot be told from
+/// conflicting ones, and two parsers that pick different lines serve two different requests.
 const SINGLETONS: [&str; 8] = [
     "Host", "Content-Length", "Content-Type", "Content-Range", "Authorization", "Expect", "Origin",
     "Sec-Fetch-Site",
 ];
-/// The other fields that this program reads. Every field that is not named here or above is passed
-/// over, and what it holds goes nowhere.
+/// The other fields that this program reads. Every field that is in neither table is skipped, and
+/// nothing of its value is kept.
 const LISTS: [&str; 8] = [
     "Transfer-Encoding", "Connection", "Content-Encoding", "Accept", "If-Match", "If-None-Match",
     "X-Forwarded-For", "X-Forwarded-Host",
 ];
 
-/// Parses the head at the front of `buf`, and returns it with its length, including the empty line
-/// that ends it and the one that may stand before it (RFC 9112, section 2.2); what follows is not
-/// looked at. `None`: it needs more.
+/// Parses the head at the front of `buf`. Returns it with its length, which includes the empty line
+/// at its end and an optional one before it (RFC 9112, section 2.2), and ignores what follows.
+/// Returns `None` if the head is incomplete.
 ///
-/// An error names the first byte that can never be part of a good head, without waiting for the
-/// end: a client that speaks another protocol is told at once.
+/// A byte that no valid head can contain is refused as soon as it arrives: a client that speaks
+/// another protocol gets its error at once.
 pub fn parse(buf: &[u8]) -> Result<Option<(Head, usize)>, Error> {
     let buf = buf.get(..HEAD_BYTES_MAX).unwrap_or(buf);
     let begin = if buf.starts_with(b"\r\n") { 2 } else { 0 };
@@ -68,8 +68,8 @@ pub fn parse(buf: &[u8]) -> Result<Option<(Head, usize)>, Error> {
     }
 }
 
-/// Errors of syntax, wherever they stand, come before those of meaning: only a head that every
-/// reader understands alike is judged by what it asks for.
+/// Reports syntax errors before semantic ones, wherever they are: only a head that every parser
+/// reads alike is judged by what it asks for.
 fn parse_lines(head: &[u8]) -> Result<Head, Error> {
     let lines = head.split(|byte| b"\r\n".contains(byte));
     let mut lines = lines.filter(|line| !line.is_empty());
@@ -94,42 +94,42 @@ impl Head {
         self.target.split('?').next().unwrap_or_default()
     }
 
-    /// Bytes of body that follow; none declared means none (RFC 9112, section 6.3).
+    /// Length of the body in bytes; no declared length means no body (RFC 9112, section 6.3).
     pub fn body_bytes(&self) -> u64 {
         self.content_length.unwrap_or(0)
     }
 
-    /// The values of the lines of a field that this program reads, in order.
+    /// The values of all lines of a field that this program reads, in order.
     pub fn fields(&self, name: &'static str) -> impl DoubleEndedIterator<Item = &str> {
         let named = self.lines.iter().filter(move |(found, _)| found.eq_ignore_ascii_case(name));
         named.map(|(_, value)| value.as_str())
     }
 
-    /// The first of them.
+    /// The first of these values.
     pub fn field(&self, name: &'static str) -> Option<&str> {
         self.fields(name).next()
     }
 
     /// True if the client may send another request on this connection: HTTP/1.1 without
-    /// `Connection: close` (RFC 9112, section 9.3). The keep-alive of 1.0 is never offered.
+    /// `Connection: close` (RFC 9112, section 9.3). Keep-alive of HTTP/1.0 is not supported.
     pub fn keep_alive(&self) -> bool {
         let mut options = self.fields("Connection").flat_map(|line| line.split(','));
         self.http11 && !options.any(|option| option.trim().eq_ignore_ascii_case("close"))
     }
 
-    /// True if the client waits for `100 Continue` before it sends its body. On 1.0 the field is
-    /// ignored (RFC 9110, section 10.1.1).
+    /// True if the client waits for `100 Continue` before it sends its body. On HTTP/1.0 the field
+    /// is ignored (RFC 9110, section 10.1.1).
     pub fn expects_continue(&self) -> bool {
         self.http11 && self.field("Expect").is_some()
     }
 
-    /// Checks the fields that frame and route a request; `authority` is that of its target.
+    /// Checks the fields that frame and route a request; `authority` is the one in its target.
     fn check(mut self, authority: Option<&str>) -> Result<Head, Error> {
         let host = self.field("Host");
         if self.http11 && host.is_none() {
             return Err(Error::malformed("the Host header is missing"));
         }
-        // Where they differ, RFC 9112, section 3.2.2, has the target win; older readers do not.
+        // If they differ, RFC 9112, section 3.2.2, prefers the target, but older parsers do not.
         let same = |host: &str| authority.is_none_or(|target| target.eq_ignore_ascii_case(host));
         if !host.is_none_or(|host| is_host(host) && same(host)) {
             let rule = "the Host header must be one host, and that of an absolute target";
@@ -151,13 +151,13 @@ impl Head {
     }
 }
 
-/// `METHOD SP target SP HTTP-version` (RFC 9112, section 3), into a head without fields and the
-/// authority that an absolute target has.
+/// Parses `METHOD SP target SP HTTP-version` (RFC 9112, section 3). Returns a head without fields,
+/// and the authority of a target in absolute form.
 fn request_line(line: &[u8]) -> Result<(Head, Option<&str>), Error> {
     let malformed = || Error::malformed("the request line must be METHOD /path HTTP/1.1");
     let words: Vec<&str> = std::str::from_utf8(line).unwrap_or_default().splitn(4, ' ').collect();
     let &[method, target, version] = words.as_slice() else { return Err(malformed()) };
-    // Before the target: other versions may have other forms of it, as HTTP/2's preface has.
+    // Checked before the target, which other versions may write differently (HTTP/2's preface).
     let http11 = match version.strip_prefix("HTTP/").map(str::as_bytes) {
         Some(b"1.1") => true,
         Some(b"1.0") => false,
@@ -167,8 +167,7 @@ fn request_line(line: &[u8]) -> Result<(Head, Option<&str>), Error> {
         _ => return Err(malformed()),
     };
     let method_fits = method.len() <= METHOD_CHARS_MAX && method.bytes().all(|b| is_token(&b));
-    // A fragment never leaves a client, and a reader that gets one may cut the path at another
-    // place.
+    // Clients never send a fragment, and another parser that gets one may end the path elsewhere.
     if !method_fits || !target.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
         return Err(malformed());
     }
@@ -178,7 +177,7 @@ fn request_line(line: &[u8]) -> Result<(Head, Option<&str>), Error> {
     Ok((Head { method, target, http11, lines, content_length: None }, authority))
 }
 
-/// The authority of a target in absolute form, and its path and query.
+/// Splits a target into the authority, if it is in absolute form, and its path and query.
 fn split_target(target: &str) -> Option<(Option<&str>, &str)> {
     if target.starts_with('/') {
         return Some((None, target));
@@ -189,9 +188,9 @@ fn split_target(target: &str) -> Option<(Option<&str>, &str)> {
     (is_http && !authority.is_empty() && is_host(authority)).then_some((Some(authority), target))
 }
 
-/// `token ":" OWS value OWS` (RFC 9112, section 5); None for a field that nothing here reads. A
-/// space before the colon and a folded line, which begins with one, have led to smuggled requests:
-/// both are refused.
+/// Parses `token ":" OWS value OWS` (RFC 9112, section 5). Returns None for a field that this
+/// program does not read. A space before the colon and a folded line, which begins with a space,
+/// have enabled request smuggling: both are refused.
 fn field_line(line: &[u8]) -> Result<Option<(&'static str, String)>, Error> {
     let mut parts = line.splitn(2, |byte| *byte == b':');
     let name = parts.next().filter(|name| !name.is_empty() && name.iter().all(is_token));
@@ -208,12 +207,12 @@ fn field_line(line: &[u8]) -> Result<Option<(&'static str, String)>, Error> {
     }
 }
 
-/// The characters of a host and port (RFC 3986, section 3.2.2) but the comma, which makes a list.
+/// True for characters of a host and port (RFC 3986, section 3.2.2), but not the list comma.
 fn is_host(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=:[]".contains(&byte))
 }
 
-/// A character of a token (RFC 9110, section 5.6.2).
+/// True for a character of a token (RFC 9110, section 5.6.2).
 fn is_token(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
 }

@@ -1,6 +1,6 @@
-//! Splits an uploaded JSON object while it arrives: one large base64 member is decoded, another
-//! member is dropped unread, and the little that remains is left for serde_json, so that memory
-//! stays flat however large the body is.
+//! Splits an uploaded JSON object as it arrives: decodes one large base64 member, drops another
+//! unparsed, and leaves the small rest to serde_json, so that memory use stays flat however large
+//! the body is.
 
 use std::io::{BufRead, Read};
 
@@ -10,20 +10,20 @@ use base64::engine::general_purpose::STANDARD;
 use super::error::Error;
 use crate::util::limits::JSON_NESTING_MAX;
 
-/// Characters that are decoded at once: a multiple of four, and enough for one write to a file.
+/// Characters decoded at once: a multiple of four, and enough for one write to a file.
 const DECODE_CHARS: usize = 64 * 1024;
 /// Characters of the longest escape, such as `\u002B`.
 const ESCAPE_CHARS: usize = 6;
 
-/// Reads a document to the end of its source: hands what the string of the top-level member
-/// `field` decodes to on to `take`, in pieces of at most 48 KiB, drops the value of `skip`, and
-/// returns all that remains, at most `rest_max` bytes, white space included.
+/// Reads a document to the end of its source. Decodes the string of the top-level member `field`
+/// and passes it to `take`, in pieces of at most 48 KiB, drops the value of `skip`, and returns the
+/// rest, at most `rest_max` bytes, white space included.
 ///
-/// Everything but the two values is copied to the rest as it is, with `null` in their places, and
-/// serde_json judges the syntax of the document when it parses the rest. Where the rest is JSON,
-/// the names at the top level were all found here, and decoded as serde_json decodes them. Neither
-/// of the two members may appear twice, however its name is spelled. Inside the skipped value
-/// nothing but strings, escapes and open brackets is followed.
+/// Everything but the two values is copied to the rest unchanged, with `null` in their places, and
+/// serde_json checks the syntax of the document when it parses the rest. If the rest is valid JSON,
+/// this parser found every name at the top level, and decoded it as serde_json does. Neither of the
+/// two members may appear twice, however its name is spelled. Inside the skipped value, only
+/// strings, escapes and open brackets are tracked.
 pub fn split_upload_json(
     source: impl BufRead, field: &str, skip: &str, rest_max: usize,
     take: impl FnMut(&[u8]) -> Result<(), Error>,
@@ -41,18 +41,18 @@ pub fn check_nesting(document: &[u8]) -> Result<(), Error> {
     }
 }
 
-/// Where in a JSON document the next byte stands.
+/// The position of the next byte in the structure of a JSON document.
 #[derive(Default)]
 struct Place {
-    /// Open objects and arrays.
+    /// Number of open objects and arrays.
     depth: u32,
     in_string: bool,
-    /// After the backslash of an escape.
+    /// True after the backslash of an escape.
     escaped: bool,
 }
 
 impl Place {
-    /// Passes a byte; false if that nests too deeply.
+    /// Advances past a byte; returns false if the document nests too deeply.
     fn pass(&mut self, byte: u8) -> bool {
         match byte {
             _ if self.escaped => self.escaped = false,
@@ -65,7 +65,7 @@ impl Place {
         self.depth <= JSON_NESTING_MAX
     }
 
-    /// Among the names, colons and values of the outermost object.
+    /// True among the names, colons and values of the outermost object.
     fn is_top_level(&self) -> bool {
         self.depth == 1 && !self.in_string
     }
@@ -96,7 +96,7 @@ impl<'a, S: BufRead, T: FnMut(&[u8]) -> Result<(), Error>> Splitter<'a, S, T> {
             if byte != b':' || !self.place.is_top_level() {
                 continue;
             }
-            // Taken: a second colon has no name, and must not have the same one read again.
+            // `take`, because a second colon has no name: the same one must not be parsed again.
             let member = name_at.take().and_then(|at| self.member(at));
             let Some(member) = member else { continue };
             if found.contains(&member) {
@@ -108,14 +108,14 @@ impl<'a, S: BufRead, T: FnMut(&[u8]) -> Result<(), Error>> Splitter<'a, S, T> {
         Ok(self.rest)
     }
 
-    /// Which of the two members begins, if what was copied since `name_at` is its name and a colon.
+    /// The member that begins, if the bytes copied since `name_at` are its name and a colon.
     fn member(&self, name_at: usize) -> Option<&'a str> {
         let name = self.rest.get(name_at..)?.strip_suffix(b":")?;
         let name: String = serde_json::from_slice(name).ok()?;
         [self.field, self.skip].into_iter().find(|member| *member == name)
     }
 
-    /// Hands on what a member's base64 decodes to.
+    /// Decodes a member's base64 value and passes the bytes to `take`.
     fn decode_value(&mut self) -> Result<(), Error> {
         let rule = "must be a string of canonical base64 (standard alphabet, padded, nothing else)";
         let rule = format!("{} {rule}", self.field);
@@ -145,7 +145,7 @@ impl<'a, S: BufRead, T: FnMut(&[u8]) -> Result<(), Error>> Splitter<'a, S, T> {
         Ok(())
     }
 
-    /// Drops a member's value: a string, an object, a list or a word.
+    /// Skips a member's value: a string, an object, an array or a bare word.
     fn skip_value(&mut self) -> Result<(), Error> {
         let in_word = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
         let mut byte = self.begin_value()?;
@@ -158,7 +158,7 @@ impl<'a, S: BufRead, T: FnMut(&[u8]) -> Result<(), Error>> Splitter<'a, S, T> {
         Ok(())
     }
 
-    /// Puts `null` in the place of a value, and returns its first byte.
+    /// Copies `null` in place of a value, and returns the value's first byte.
     fn begin_value(&mut self) -> Result<u8, Error> {
         self.keep(b"null")?;
         loop {
@@ -184,14 +184,14 @@ impl<'a, S: BufRead, T: FnMut(&[u8]) -> Result<(), Error>> Splitter<'a, S, T> {
         if self.place.pass(byte) { Ok(byte) } else { refuse(TOO_DEEP) }
     }
 
-    /// The byte that comes next; none at the end.
+    /// The next byte, or None at the end.
     fn peek(&mut self) -> Result<Option<u8>, Error> {
         Ok(self.source.fill_buf().map_err(Error::of_body)?.first().copied())
     }
 }
 
-/// Puts characters in the places of their escapes, and takes an escape that is still incomplete
-/// off the end. None if an escape is invalid, or stands for a backslash: that is no base64, and
+/// Replaces escapes with their characters, and splits off and returns an incomplete escape at the
+/// end. Returns None if an escape is invalid or stands for a backslash, which is not base64 and
 /// would be taken for the beginning of another escape.
 fn unescape(chars: &mut Vec<u8>, ended: bool) -> Option<Vec<u8>> {
     if !chars.contains(&b'\\') {

@@ -1,4 +1,4 @@
-//! How long a peer is waited for: until a deadline, or at a minimum rate.
+//! Limits the wait for a peer: by a deadline, or by a minimum rate.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -8,30 +8,30 @@ use crate::util::limits::RATE_MIN_BYTES_PER_S;
 
 /// A stream that fails once its peer is too slow.
 ///
-/// Each wait for the peer takes from the time that is left, and each [`RATE_MIN_BYTES_PER_S`] bytes
-/// give a second, but never beyond the grace, so that a fast start cannot be saved up: without a
-/// grace the time is a deadline. Time in which nobody waits for the peer does not count.
+/// Each wait for the peer reduces the time left, and each [`RATE_MIN_BYTES_PER_S`] bytes add a
+/// second, but never beyond the grace, so that a fast start cannot be saved up. Without a grace,
+/// the time left is a deadline. Time not spent waiting for the peer does not count.
 pub struct MinRate<S> {
     stream: S,
     left: Duration,
     grace: Duration,
-    /// Bytes that went so far.
+    /// Bytes transferred so far.
     pub transferred: u64,
 }
 
 impl<S> MinRate<S> {
-    /// Begins with the grace.
+    /// Starts with the grace as the time left.
     pub fn new(stream: S, grace: Duration) -> Self {
         MinRate { stream, left: grace, grace, transferred: 0 }
     }
 
-    /// From now on the peer may be waited for so long.
+    /// Replaces the time left and the grace.
     pub fn allow(&mut self, left: Duration, grace: Duration) {
         (self.left, self.grace) = (left, grace);
     }
 
-    /// Makes a call that moves bytes and waits no longer than it is told, again where it was
-    /// interrupted or waited in vain; an error of kind TimedOut once no time is left.
+    /// Runs a call that moves bytes and blocks no longer than the time it is given. Repeats it if
+    /// it was interrupted or would block; fails with TimedOut once no time is left.
     pub fn transfer(
         &mut self, mut run: impl FnMut(&mut S, Duration) -> io::Result<usize>,
     ) -> io::Result<usize> {
@@ -41,7 +41,7 @@ impl<S> MinRate<S> {
             let bytes = *moved.as_ref().unwrap_or(&0) as u64;
             self.transferred = self.transferred.saturating_add(bytes);
             let earned = bytes.saturating_mul(1_000_000_000) / RATE_MIN_BYTES_PER_S;
-            // What came too late has moved all the same: it is the next call that fails.
+            // Bytes that moved too late have moved all the same: the next call fails.
             self.left = self.left.checked_sub(begin.elapsed()).map_or(Duration::ZERO, |left| {
                 left.saturating_add(Duration::from_nanos(earned)).min(self.grace.max(left))
             });
@@ -54,8 +54,8 @@ impl<S> MinRate<S> {
     }
 }
 
-/// Whoever reads expects more, so the end of the stream is an error: nothing that is cut short can
-/// look whole.
+/// A reader always expects more bytes, so the end of the stream is an error: truncated data never
+/// looks complete.
 impl Read for MinRate<&TcpStream> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.transfer(|stream, left| {
@@ -69,7 +69,7 @@ impl Read for MinRate<&TcpStream> {
     }
 }
 
-/// The socket's own time-out is short, so that the rate is looked at in time.
+/// The socket's own write timeout is short, so that the rate is checked in time.
 impl Write for MinRate<&TcpStream> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.transfer(|stream, _| stream.write(bytes))
@@ -94,7 +94,7 @@ mod tests {
             std::thread::sleep(Duration::from_millis(60));
             Ok(1)
         });
-        // It moved and is not lost, but nothing is waited for any more.
+        // The byte that moved too late is not lost, but no further call is made.
         assert_eq!(waited.unwrap(), 1);
         let error = paced.transfer(|(), _| panic!("called")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);

@@ -1,9 +1,9 @@
 //! The gate: a hardening reverse proxy in front of the application, and the only code that reads
-//! the sockets of clients.
+//! client sockets.
 //!
-//! It accepts connections within fixed bounds, parses heads strictly, asks the application for
-//! admission before a byte of a body is read, spools the body, forwards one canonical request to
-//! tiny_http, and sends the response. It knows HTTP, nothing of users, machines or snapshots.
+//! It bounds the number of connections, parses request heads strictly, asks the application for
+//! admission before it reads any byte of a body, spools the body, forwards one canonical request to
+//! tiny_http, and sends the response. It knows HTTP, but nothing of users, machines or snapshots.
 
 pub mod access_log;
 mod connection;
@@ -43,49 +43,49 @@ use upstream::Upstream;
 
 pub use peer::{Client, client};
 
-/// What the gate asks of the application.
+/// The gate's interface to the application.
 pub trait Admission: Send + Sync + 'static {
-    /// What the application knows of an admitted request and no header field can carry.
+    /// State of an admitted request that no header field can carry.
     type Ticket: Send + 'static;
 
-    /// Decides on a head alone, before a byte of its body is read: where that goes, and the ticket
-    /// of the request. Notes in the access log what it finds out.
+    /// Admits or refuses a request by its head alone, before any byte of its body is read. Returns
+    /// where the body goes and the request's ticket. Adds its route and user to the access record.
     fn admit(
         &self, head: &Head, client: Client, record: &mut AccessRecord<'_>,
     ) -> Result<(Spool, Self::Ticket), Error>;
 
-    /// Takes the next bytes of the upload.
+    /// Writes the next bytes of the body to the upload.
     fn store(&self, ticket: &mut Self::Ticket, bytes: &[u8]) -> Result<(), Error>;
 
-    /// Called when the whole body is there, on the connection's own thread: what a worker must
-    /// not wait for is waited for here.
+    /// Called once the whole body has arrived, on the connection's own thread: any wait that must
+    /// not block a worker happens here.
     fn prepare(&self, ticket: &mut Self::Ticket, body: &[u8]) -> Result<(), Error>;
 }
 
 /// The application as a connection sees it.
 pub struct Service<A: Admission> {
-    /// Decides what comes in.
+    /// Admits or refuses each request.
     pub admission: A,
-    /// The way to its workers.
+    /// The links to the application's workers.
     pub upstream: Arc<Upstream<A::Ticket>>,
 }
 
-/// What `serve` was told about connections.
+/// Connection settings from the flags of `serve`.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Connections at once.
+    /// Maximum number of open connections.
     pub connections_max: usize,
-    /// Connections at once from one network.
+    /// Maximum number of open connections from one network.
     pub connections_per_peer_max: usize,
-    /// First byte of a head to its last.
+    /// Time from the first byte of a head to its last.
     pub head_timeout: Duration,
-    /// Wait for the next request.
+    /// Time that a connection may wait for its next request.
     pub idle_timeout: Duration,
-    /// Before the minimum rate counts.
+    /// Time that a body or a response may take before the minimum rate applies.
     pub body_grace: Duration,
-    /// Peers whose `X-Forwarded-For` counts.
+    /// Peers whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<Network>,
-    /// The standard phrase of a status.
+    /// Returns the standard reason phrase of a status code.
     pub phrase: fn(u16) -> &'static str,
 }
 
@@ -94,23 +94,23 @@ pub struct Gate {
     listener: TcpListener,
     config: Config,
     metrics: Arc<Metrics>,
-    /// By descriptor, which no other connection has while this one is open.
+    /// Keyed by descriptor, which is unique while the connection is open.
     open: Mutex<HashMap<RawFd, Open>>,
     closed: Condvar,
     stopping: AtomicBool,
 }
 
 impl Gate {
-    /// Starts to accept on `listener`. It fails where the system has no thread for a connection.
+    /// Starts accepting on `listener`. Fails if the system has no thread for a connection.
     pub fn start<A: Admission>(
         listener: TcpListener, service: Service<A>, metrics: Arc<Metrics>, config: Config,
     ) -> io::Result<Arc<Gate>> {
-        // A second listen on the same socket only sets its backlog; std's is 128.
+        // std sets a backlog of 128; a second listen on the same socket only changes the backlog.
         rustix::net::listen(&listener, BACKLOG)?;
         let gate = Arc::new(Gate::new(listener, config, metrics));
         let (accepting, service) = (Arc::clone(&gate), Arc::new(service));
         Builder::new().name("accept".into()).spawn(move || accepting.accept_all(&service))?;
-        // Last of all: what started before must leave a thread to the first client.
+        // Comes last: the threads started before must leave one for the first client.
         let _ = connection_thread().spawn(|| {})?.join();
         Ok(gate)
     }
@@ -120,11 +120,11 @@ impl Gate {
         Gate { listener, config, metrics, open, closed, stopping }
     }
 
-    /// Stops: accepts nothing more, closes idle connections, lets requests in flight end within
-    /// `wait`. True if all ended.
+    /// Stops accepting, closes idle connections, and lets requests in flight finish within `wait`.
+    /// Returns true if all of them finished.
     pub fn stop(&self, wait: Duration) -> bool {
         self.stopping.store(true, Ordering::SeqCst);
-        // Wakes accept with an error.
+        // Makes the blocked accept return an error.
         let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
         let open = lock(&self.open);
         for idle in open.values().filter(|open| open.client.is_none()) {
@@ -134,7 +134,7 @@ impl Gate {
         waited.unwrap_or_else(PoisonError::into_inner).0.is_empty()
     }
 
-    /// Never ends before a stop: on any error, such as no free descriptor, it waits and goes on.
+    /// Runs until a stop: after an error, such as no free descriptor, it pauses and goes on.
     fn accept_all<A: Admission>(self: &Arc<Gate>, service: &Arc<Service<A>>) {
         loop {
             match self.listener.accept() {
@@ -151,13 +151,13 @@ impl Gate {
         let stream = Arc::new(stream);
         let Some(slot) = self.take(&stream, peer) else { return self.refuse(&stream) };
         let service = Arc::clone(service);
-        // Without a thread the closure is dropped, and with it the connection and its slot.
+        // If no thread starts, the closure is dropped, and with it the connection and its slot.
         if let Err(error) = connection_thread().spawn(move || connection::serve(&slot, &*service)) {
             log::error(&format!("no thread for a connection: {error}"));
         }
     }
 
-    /// Sends a 503 without waiting for anything: the accept loop calls it.
+    /// Sends a 503 without blocking, since the accept loop calls it.
     fn refuse(&self, mut stream: &TcpStream) {
         let Ok(id) = RandomId::draw() else { return };
         let response = Response::from(Error::overloaded("too many connections; try again"));
@@ -165,7 +165,7 @@ impl Gate {
         let head = response.head(id, (self.config.phrase)(response.status), true);
         let _ = send::send(stream, &head, &response, false, Duration::from_millis(1));
         let _ = stream.shutdown(Shutdown::Write);
-        // What has arrived is read, or the close would be a reset that can overtake the response.
+        // Closing with unread bytes would send a reset, which can overtake the response.
         let _ = stream.read(&mut [0; 4096]);
     }
 }

@@ -1,4 +1,4 @@
-//! Whose request it is when a trusted proxy forwards it.
+//! Finds the client of a request, even behind a trusted proxy.
 
 use std::net::IpAddr;
 use std::sync::Once;
@@ -9,29 +9,29 @@ use crate::util::net::Network;
 
 static HINT: Once = Once::new();
 
-/// Who asks, as far as the network tells.
+/// The client of a request, as far as the network shows.
 #[derive(Debug, Clone, Copy)]
 pub struct Client {
-    /// The address.
+    /// The client's address.
     pub address: IpAddr,
-    /// A trusted proxy speaks for it, and may say more of the request in `X-Forwarded-…` fields.
+    /// A trusted proxy forwarded the request, and may describe it in `X-Forwarded-…` fields.
     pub through_proxy: bool,
 }
 
-/// True of an address whose `X-Forwarded-For` counts.
+/// True for an address whose `X-Forwarded-For` is trusted.
 pub fn is_proxy(trusted: &[Network], address: IpAddr) -> bool {
     trusted.iter().any(|network| network.contains(address))
 }
 
-/// The client's address: the socket's peer, or, if that is a trusted proxy, the rightmost address
-/// in `X-Forwarded-For` that is not itself one. Everything left of it was written by the client
-/// and proves nothing, and may be malformed. A malformed entry in its place falls back to the
-/// socket's peer.
+/// Returns the client: the socket's peer, or, if that is a trusted proxy, the rightmost address in
+/// `X-Forwarded-For` that is not a trusted proxy. The client may have written everything left of
+/// that entry, so it proves nothing and may be malformed. If the entry itself is malformed, the
+/// socket's peer counts.
 pub fn client(peer: IpAddr, trusted: &[Network], head: &Head) -> Client {
     let lines = head.fields("x-forwarded-for");
     if !is_proxy(trusted, peer) {
         if peer.is_loopback() && lines.count() > 0 {
-            // If it is a proxy, every client looks like this one.
+            // If the peer is a proxy, all of its clients appear under this address.
             HINT.call_once(|| {
                 log::warn(&format!(
                     "X-Forwarded-For from {peer} is ignored: if that is your reverse proxy, start \

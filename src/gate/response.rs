@@ -1,5 +1,5 @@
-//! A response on its way out: what the application or the gate itself says, and the one place that
-//! writes a head.
+//! A response on its way to the client, from the application or from the gate itself, and the only
+//! code that writes its head.
 
 use std::fs::File;
 use std::time::SystemTime;
@@ -8,35 +8,35 @@ use super::error::Error;
 use crate::util::limits::SENTENCE_BYTES_MAX;
 use crate::util::types::RandomId;
 
-/// A response, its body partly in memory and partly a file.
+/// A response whose body is partly in memory and partly in a file.
 #[derive(Default)]
 pub struct Response {
     /// RFC 9110 status code.
     pub status: u16,
-    /// Why the request is refused: its sentence follows the standard phrase in the status line, and
-    /// the log has the rest.
+    /// Why the request is refused: the sentence follows the standard phrase in the status line, and
+    /// the log gets the rest.
     pub refusal: Option<Error>,
-    /// Fields beside those that every response has.
+    /// Header fields besides those that every response has.
     pub fields: Vec<(String, String)>,
-    /// The body that is in memory.
+    /// The part of the body that is in memory.
     pub body: Vec<u8>,
-    /// Bytes that this body would have, where the request was HEAD.
+    /// Length of `body` as the application declared it: after HEAD, `body` itself is empty.
     pub declared: Option<u64>,
-    /// The file that stands in the body.
+    /// The file that is part of the body.
     pub attachment: Option<Attachment>,
 }
 
-/// A file that is a part of a body.
+/// A file that is part of a body.
 pub struct Attachment {
     /// Open for reading.
     pub file: File,
-    /// Bytes of it to send.
+    /// Number of its bytes to send.
     pub len: u64,
-    /// It is sent as base64.
+    /// Whether to send it as base64.
     pub base64: bool,
-    /// Bytes of the body in memory that go before it.
+    /// Number of bytes of the body in memory that precede it.
     pub offset: usize,
-    /// What is held until it is sent, such as the room it was promised.
+    /// A guard to hold until it is sent, such as its share of the user's bytes in files.
     pub _held: Option<Box<dyn Send>>,
 }
 
@@ -46,23 +46,23 @@ impl Response {
         Response { status, ..Response::default() }
     }
 
-    /// A response of text.
+    /// A text response.
     pub fn text(status: u16, content_type: &str, text: impl Into<String>) -> Response {
         let body = text.into().into_bytes();
         Response { body, ..Response::empty(status) }.with("Content-Type", content_type)
     }
 
-    /// With one more field.
+    /// Adds a header field.
     pub fn with(mut self, name: &str, value: impl Into<String>) -> Response {
         self.fields.push((name.to_owned(), value.into()));
         self
     }
 
-    /// The head as it is sent, with the fields that every response has. `phrase` is the standard
-    /// one of the status.
+    /// Returns the head as sent, with the fields that every response has. `phrase` is the standard
+    /// phrase of the status.
     ///
-    /// Nothing else writes a head to a client, and nothing gets into it but printable ASCII: no
-    /// value can begin a second line.
+    /// Apart from `100 Continue`, only this writes a head to a client, and it writes only printable
+    /// ASCII: no value can begin a second line.
     pub fn head(&self, id: RandomId, phrase: &str, close: bool) -> String {
         let mut head = format!("HTTP/1.1 {} {phrase}", self.status);
         if let Some(Error { sentence, .. }) = &self.refusal {
@@ -75,7 +75,7 @@ impl Response {
             head.extend(printable(name).chain(": ".chars()).chain(printable(value)));
         };
         field("Date", &date);
-        // RFC 9110, section 8.6: never with 204; with 304 it may be left out.
+        // RFC 9110, section 8.6: forbidden with 204, optional with 304.
         if !matches!(self.status, 204 | 304) {
             let of_file = self.attachment.as_ref().map_or(0, |file| {
                 if file.base64 { file.len.div_ceil(3).saturating_mul(4) } else { file.len }
@@ -104,7 +104,7 @@ impl From<Error> for Response {
     }
 }
 
-/// The text with every character that may not stand in a head replaced.
+/// Replaces every character that must not appear in a head.
 pub fn printable(text: &str) -> impl Iterator<Item = char> {
     text.chars().map(|c| if matches!(c, ' '..='~') { c } else { '?' })
 }

@@ -1,4 +1,4 @@
-//! Sends a response piece by piece, at a minimum rate, without holding a file in memory.
+//! Sends a response in pieces, at a minimum rate, without holding a file in memory.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -13,15 +13,15 @@ use super::min_rate::MinRate;
 use super::response::{Attachment, Response};
 use crate::util::limits::{PIECE_BYTES, SENDFILE_BYTES};
 
-/// Sends a head and, unless the request was HEAD, the body. Returns how many bytes of the body
-/// went into the socket, and whether that was all.
+/// Sends a head and, unless the request was HEAD, the body. Returns how many bytes of the body went
+/// into the socket, and an error if those were not all.
 pub fn send(
     stream: &TcpStream, head: &str, response: &Response, without_body: bool, grace: Duration,
 ) -> (u64, io::Result<()>) {
     let body = if without_body { &[][..] } else { &response.body };
     let file = response.attachment.as_ref().filter(|_| !without_body);
-    // With the cork in, the kernel sends full segments alone: else a blocking sender would sleep
-    // and be woken for every few of them. Without a file all leaves in one write anyway.
+    // A corked socket sends full segments only; otherwise a blocking sender would sleep and wake
+    // for every few of them. Without a file, one write sends everything anyway.
     let corked = file.is_some() && set_tcp_cork(stream, true).is_ok();
     let mut out = MinRate::new(stream, grace);
     let sent = send_all(&mut out, head, body, file);
@@ -66,7 +66,7 @@ impl MinRate<&TcpStream> {
     }
 }
 
-/// A file that was cut since it was verified cannot complete its response, which is broken off.
+/// A file truncated since its verification cannot complete its response, which is aborted.
 fn whole(whole: bool) -> io::Result<()> {
     if whole { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }

@@ -1,4 +1,4 @@
-//! The slots of open connections: how many there may be, in total and of one network.
+//! The slots of open connections, limited in total and per network.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, TcpStream};
@@ -16,14 +16,14 @@ use crate::util::sync::lock;
 /// An open connection.
 pub struct Open {
     pub stream: Arc<TcpStream>,
-    /// The network that it counts for, whatever is on it. None for a trusted proxy's, which carries
-    /// many clients: it counts against the total only.
+    /// The network it counts against, even while it is idle. None for a trusted proxy's connection,
+    /// which carries many clients and counts against the total only.
     peer: Option<Network>,
-    /// Whose request is in flight on it: it counts for that network too.
+    /// The network of the client whose request is in flight; it counts against that one too.
     pub client: Option<Network>,
 }
 
-/// A connection and its slot, which is free again on drop, in a panic too.
+/// A connection and its slot, which is freed on drop, even in a panic.
 pub struct Slot {
     pub gate: Arc<Gate>,
     pub stream: Arc<TcpStream>,
@@ -31,7 +31,7 @@ pub struct Slot {
 }
 
 impl Gate {
-    /// A slot for a connection from `peer`, if there is one.
+    /// Takes a slot for a connection from `peer`, if one is free.
     pub fn take(self: &Arc<Self>, stream: &Arc<TcpStream>, peer: IpAddr) -> Option<Slot> {
         let mut open = lock(&self.open);
         let of_proxy = is_proxy(&self.config.trusted_proxies, peer);
@@ -59,7 +59,7 @@ impl Slot {
         self.gate.stopping.load(Ordering::SeqCst)
     }
 
-    /// No request is in flight until [`Slot::begin_request`]; false if none may come any more.
+    /// Marks the connection idle until [`Slot::begin_request`]; false once the gate is stopping.
     pub fn mark_idle(&self) -> bool {
         if let Some(open) = lock(&self.gate.open).get_mut(&self.stream.as_raw_fd()) {
             open.client = None;
@@ -67,8 +67,8 @@ impl Slot {
         !self.stopping()
     }
 
-    /// A request of `client` came. On a proxy's connection it takes a slot of its client until it
-    /// is answered; 503 if there is none.
+    /// Marks a request of `client` as in flight. On a proxy's connection it takes a slot of that
+    /// client until the response is sent, and fails with 503 if none is free.
     pub fn begin_request(&self, client: IpAddr) -> Result<(), Error> {
         let (mut open, client) = (lock(&self.gate.open), Network::of(client, PEER_NETWORK_BITS));
         let full = self.gate.is_full(&open, client);
@@ -152,7 +152,7 @@ mod tests {
         assert!(first.begin_request(address("192.0.2.1")).is_ok());
         assert!(second.begin_request(address("192.0.2.1")).is_err());
         assert!(third.begin_request(address("192.0.2.2")).is_ok());
-        // Answered: it waits for the next request, and the slot is free again.
+        // Its response is sent: the connection is idle, and the client's slot is free again.
         assert!(first.mark_idle() && second.begin_request(address("192.0.2.1")).is_ok());
         assert!(first.begin_request(address("192.0.2.1")).is_err());
     }

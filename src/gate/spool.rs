@@ -1,4 +1,4 @@
-//! Receives a body into the place that admission chose, in pieces.
+//! Receives a body in pieces and writes it where admission decided.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
@@ -11,22 +11,22 @@ use crate::util::limits::{PIECE_BYTES, SMALL_BODY_BYTES_MAX};
 /// Where the body of a request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spool {
-    /// Into memory; admission bounded its length.
+    /// Into memory; admission has bounded its length.
     Memory,
-    /// Into the upload, as it is.
+    /// Into the upload, unchanged.
     Upload,
-    /// A JSON object: the base64 of `field` is decoded into the upload, the value of
-    /// `skip` is dropped unread, the rest stays in memory.
+    /// A JSON object: the base64 value of `field` is decoded into the upload, the value of `skip`
+    /// is dropped unparsed, and the rest stays in memory.
     UploadJson {
-        /// The member that is the upload.
+        /// Name of the member that holds the upload.
         field: &'static str,
-        /// The member that is never kept.
+        /// Name of the member that is dropped.
         skip: &'static str,
     },
 }
 
-/// Receives `length` bytes and returns what stays in memory. A body cut short is an error, never
-/// a short body.
+/// Receives `length` bytes and returns those that stay in memory. A truncated body is an error,
+/// never a shorter body.
 pub fn receive(
     stream: &mut BufReader<MinRate<&TcpStream>>, length: u64, spool: Spool,
     mut store: impl FnMut(&[u8]) -> Result<(), Error>,

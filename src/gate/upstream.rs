@@ -1,9 +1,9 @@
-//! The way to the application and back: a fixed set of links to tiny_http on a private socket.
+//! The connection to the application: a fixed set of links to tiny_http on a private socket.
 //!
-//! Over a link goes one canonical request at a time: printable ASCII that the gate wrote itself, a
-//! whole body of at most 1 MiB, one unguessable id. What cannot be a header field waits in one
-//! table under that id: the ticket of an admitted request, and on the way back why it is refused or
-//! a file that belongs to the response (as with X-Sendfile of nginx). Each is claimed once.
+//! A link carries one canonical request at a time: printable ASCII that the gate wrote itself, a
+//! whole body of at most 1 MiB, and one unguessable id. State that no header field can carry waits
+//! in a table under that id: the ticket of an admitted request, and on the way back a refusal or a
+//! file of the response (as with X-Accel-Redirect of nginx). Each is claimed once.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -21,21 +21,21 @@ use crate::util::limits::{
 use crate::util::sync::{Pool, lock};
 use crate::util::types::RandomId;
 
-/// The field that carries the id of a request to the application, and to the client in the end.
+/// The field that carries a request's id to the application, and in the end to the client.
 pub const ID_FIELD: &str = "X-Request-Id";
 
-/// The fields of a request that the application reads.
+/// The request fields that the application reads.
 const FORWARDED: [&str; 3] = ["Accept", "If-Match", "If-None-Match"];
 
-/// What waits for its other half: an entry for each request under way, by its id.
+/// State that one side leaves for the other: an entry for each request in flight, by its id.
 pub type Handoff<T> = Mutex<HashMap<RandomId, Waiting<T>>>;
 
 pub struct Waiting<T> {
     /// None once a worker has claimed it.
     pub ticket: Option<T>,
-    /// Left by the worker: why the request is refused.
+    /// Set by the worker: why the request is refused.
     pub refusal: Option<Error>,
-    /// Left by the worker: the file in the response.
+    /// Set by the worker: the file of the response.
     pub file: Option<Attachment>,
 }
 
@@ -44,14 +44,14 @@ pub struct Upstream<T> {
     socket: PathBuf,
     handoff: Arc<Handoff<T>>,
     links: Arc<Pool<BufReader<UnixStream>>>,
-    /// Called when the application listens no more.
+    /// Called when the application no longer listens.
     on_lost: Box<dyn Fn() + Send + Sync>,
 }
 
 impl<T> Upstream<T> {
-    /// Opens every link, one after the other: tiny_http's task pool can leave one of several
-    /// connections that arrive at once without a thread. Each must carry one request and its
-    /// response in time, so that a server without its threads does not start.
+    /// Opens the links one after the other: if several connections arrive at once, tiny_http's task
+    /// pool can leave one of them without a thread. Each link must carry one request and its
+    /// response in time, so that a server that lacks a thread does not start.
     pub fn connect(
         socket: &Path, handoff: Arc<Handoff<T>>, on_lost: Box<dyn Fn() + Send + Sync>,
     ) -> io::Result<Upstream<T>> {
@@ -67,7 +67,7 @@ impl<T> Upstream<T> {
         Ok(Upstream { socket: socket.to_owned(), handoff, links: Pool::new(links), on_lost })
     }
 
-    /// Forwards a request whose body is here, and returns the application's response.
+    /// Forwards a request with its received body, and returns the application's response.
     pub fn forward(
         &self, id: RandomId, head: &Head, ticket: T, body: &[u8],
     ) -> Result<Response, Error> {
@@ -79,15 +79,15 @@ impl<T> Upstream<T> {
         let reopen = || open(&self.socket, Duration::from_secs(WORKER_RESPONSE_S));
         let response = place.value.take().map_or_else(reopen, Ok).and_then(|mut link| {
             let response = exchange(&mut link, &request, head.method == "HEAD")?;
-            // A link that failed is dropped: what it still carries belongs to nobody.
+            // A failed link is dropped: another request must not get a response left on it.
             place.value = Some(link);
             Ok(response)
         });
-        // A ticket that no worker took is dropped, and its guards undo what it held.
+        // Drops a ticket that no worker claimed; its guards release what it held.
         let left = lock(&self.handoff).remove(&id);
         let (refusal, attachment) = left.map_or((None, None), |left| (left.refusal, left.file));
         response.map(|response| Response { refusal, attachment, ..response }).map_err(|error| {
-            // Of `open` alone: nothing listens there.
+            // Only `open` fails with these kinds: nothing listens on the socket.
             if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::NotFound) {
                 (self.on_lost)();
             }
@@ -103,8 +103,8 @@ fn open(socket: &Path, timeout: Duration) -> io::Result<BufReader<UnixStream>> {
     Ok(BufReader::new(link))
 }
 
-/// The head of the request that tiny_http sees. `TE: identity` makes it declare a length;
-/// several lines of a list field are one here (RFC 9110, section 5.3).
+/// The request head that tiny_http sees. `TE: identity` makes tiny_http declare a length. Several
+/// lines of a list field become one (RFC 9110, section 5.3).
 fn canonical(id: RandomId, head: &Head, length: usize) -> String {
     let mut text = format!(
         "{} {} HTTP/1.1\r\nHost: application\r\nTE: identity\r\n",
@@ -120,7 +120,7 @@ fn canonical(id: RandomId, head: &Head, length: usize) -> String {
     text
 }
 
-/// Writes a request and reads the whole response to it.
+/// Writes a request and reads the whole response.
 fn exchange(
     link: &mut BufReader<UnixStream>, request: &[u8], of_head: bool,
 ) -> io::Result<Response> {
@@ -138,7 +138,7 @@ fn exchange(
         let (name, value) = line.split_once(": ").ok_or_else(|| malformed("field"))?;
         match name {
             "Content-Length" => response.declared = value.parse().ok(),
-            // Every response gets these from the gate.
+            // The gate writes its own `Date` and sends no `Server`.
             "Server" | "Date" => {}
             _ => response.fields.push((name.to_owned(), value.to_owned())),
         }

@@ -1,5 +1,5 @@
-//! The log: one line an event on standard error, written by one thread behind a bounded queue,
-//! so that a reader that does not read delays nobody. Nothing secret is ever handed to it.
+//! The log: one line per event on standard error, written by one thread behind a bounded queue, so
+//! that a slow reader delays nobody. Callers never pass it a secret.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use crate::util::limits::{LOG_LINES_MAX, LOG_PAUSE_MS};
 use crate::util::time::{now_ms, rfc3339};
 use crate::util::types::visible;
 
-/// How much a line matters: its word in the line, and its priority for the journal (syslog(3)).
+/// Severity of a line: its word in the line, and its priority in the journal (syslog(3)).
 #[derive(Clone, Copy)]
 pub struct Level(&'static str, u8);
 
@@ -26,14 +26,14 @@ impl Level {
     pub const ERROR: Level = Level("error", 3);
 }
 
-/// True: a JSON object a line, with `time`, `level`, `msg` and the fields. False: `TIME LEVEL
-/// message key=value …`.
+/// The output format and the queue. True: one JSON object per line, with `time`, `level`, `msg` and
+/// the fields. False: `TIME LEVEL message key=value …`.
 static QUEUE: OnceLock<(bool, SyncSender<String>)> = OnceLock::new();
-/// Lines that are queued, or being written.
+/// Number of lines that are queued or being written.
 static PENDING: AtomicUsize = AtomicUsize::new(0);
 static DROPPED: AtomicUsize = AtomicUsize::new(0);
 
-/// Starts the writer thread; until then lines are written in place, as text.
+/// Starts the writer thread; until then, callers write their lines themselves, as text.
 pub fn start(json: bool) -> std::io::Result<()> {
     let (sender, receiver) = sync_channel(LOG_LINES_MAX);
     std::thread::Builder::new().name("log".into()).spawn(move || write_lines(&receiver))?;
@@ -41,7 +41,7 @@ pub fn start(json: bool) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Waits, at most one second, until what was logged so far is written.
+/// Waits, at most one second, until all lines logged so far are written.
 pub fn flush() {
     let begin = Instant::now();
     while PENDING.load(Ordering::Acquire) > 0 && begin.elapsed() < Duration::from_secs(1) {
@@ -61,7 +61,7 @@ pub fn error(msg: &str) {
     event(Level::ERROR, msg, &[]);
 }
 
-/// Logs `msg` with fields; a null field is left out of a text line.
+/// Logs `msg` with fields; a text line omits null fields.
 pub fn event(level: Level, msg: &str, fields: &[(&str, Value)]) {
     let queue = QUEUE.get();
     let text = match queue {
@@ -77,20 +77,20 @@ pub fn event(level: Level, msg: &str, fields: &[(&str, Value)]) {
     }
 }
 
-/// A panic must not print what it was given (it could be a secret): only where it happened.
+/// Logs where a panic happened, but not its message, which could contain a secret.
 pub fn install_panic_hook() {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         error(&format!("internal error: panic at {place}"));
-        // It may be the last word of this process.
+        // The process may end right after this line.
         flush();
     }));
 }
 
-/// Standard error goes to systemd's journal; asked once, not for each line.
+/// Whether standard error goes to systemd's journal; read once, not for each line.
 static TO_JOURNAL: LazyLock<bool> = LazyLock::new(|| std::env::var_os("JOURNAL_STREAM").is_some());
 
-/// Where a line begins: with systemd's journal behind standard error, by its priority.
+/// The prefix of a line: its priority if standard error goes to systemd's journal, else nothing.
 pub fn priority(level: Level) -> String {
     if *TO_JOURNAL { format!("<{}>", level.1) } else { String::new() }
 }
@@ -118,7 +118,7 @@ fn json_line(level: Level, msg: &str, fields: &[(&str, Value)]) -> String {
     Value::Object(object).to_string()
 }
 
-/// Lines that come shortly after each other are written together, and wake this thread once.
+/// Lines that arrive shortly after each other are written together, and wake this thread once.
 fn write_lines(receiver: &Receiver<String>) {
     while let Ok(mut text) = receiver.recv() {
         std::thread::sleep(Duration::from_millis(LOG_PAUSE_MS));
@@ -129,7 +129,7 @@ fn write_lines(receiver: &Receiver<String>) {
         }
         let dropped = DROPPED.swap(0, Ordering::Relaxed);
         if dropped > 0 {
-            // There is room for it: the queue was just emptied.
+            // The queue was just emptied, so it has room for this line.
             warn(&format!("{dropped} log lines dropped"));
         }
         write_stderr(&text);

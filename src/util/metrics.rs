@@ -1,6 +1,6 @@
-//! Counters of a running server and their text form (Prometheus exposition format 0.0.4).
-//! Labels are route patterns, known methods and our own statuses: an unauthenticated client adds no
-//! series.
+//! Counters of a running server and their text form (Prometheus exposition format 0.0.4). Labels
+//! are route patterns, known methods and the server's own statuses: an unauthenticated client
+//! cannot add a series.
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::util::limits::LATENCY_BUCKETS_S;
 use crate::util::sync::lock;
 
-/// What is counted.
+/// The counters of a server.
 #[derive(Default)]
 pub struct Metrics {
     /// Snapshots and versions stored.
@@ -28,9 +28,9 @@ pub struct Metrics {
     pub opened: Counter,
     /// Connections ended.
     pub closed: Counter,
-    /// Connections and forwarded requests that found no slot.
+    /// Connections, and requests through a trusted proxy, that found no free slot.
     pub refused: Counter,
-    /// By pattern.
+    /// By route pattern.
     routes: Mutex<BTreeMap<&'static str, Route>>,
 }
 
@@ -38,7 +38,7 @@ pub struct Metrics {
 struct Route {
     /// By method and status.
     counts: BTreeMap<(&'static str, u16), u64>,
-    /// How many took at most as long as the bound of this place.
+    /// For each bucket, the number of requests that took at most as long as its bound.
     buckets: [u64; LATENCY_BUCKETS_S.len()],
     sum_s: f64,
 }
@@ -58,7 +58,7 @@ impl Counter {
 }
 
 impl Metrics {
-    /// Counts a request that is over; `route` is the pattern, empty if there was none.
+    /// Counts a finished request; `route` is the pattern, empty if no route was found.
     pub fn request(&self, route: &'static str, method: &str, status: u16, took: Duration) {
         const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
         let method = METHODS.into_iter().find(|known| *known == method).unwrap_or("other");
@@ -112,13 +112,13 @@ impl Metrics {
     }
 }
 
-/// The text that is being written.
+/// The text form while it is being written.
 #[derive(Default)]
 pub struct Exposition(pub String);
 
 // Writing to a String cannot fail.
 impl Exposition {
-    /// What stands before the samples of a metric.
+    /// Writes the HELP and TYPE lines of a metric.
     pub fn describe(&mut self, name: &str, kind: &str, help: &str) {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
@@ -134,7 +134,7 @@ impl Exposition {
         };
     }
 
-    /// A metric of one value that goes up and down.
+    /// Writes a metric of one value that goes up and down.
     pub fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
         self.describe(name, "gauge", help);
         self.sample(name, &[], value);

@@ -1,4 +1,4 @@
-//! What every room may use: bounds, checked values, clocks, locks, the log, counters.
+//! Shared by all other modules: limits, checked values, clocks, locks, the log, counters.
 
 pub mod limits;
 pub mod log;

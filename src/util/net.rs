@@ -1,24 +1,24 @@
-//! Networks: what counts as one client when connections or failed logins are counted, and which
-//! proxies `--trusted-proxy` trusts. And how this host reaches its own listener.
+//! Networks: which addresses count as one client for connections and failed logins, and which
+//! proxies `--trusted-proxy` trusts. Also the address at which this host reaches its own listener.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
-/// All addresses of one family that begin with the same bits.
+/// All addresses of one family that have the same prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Network {
-    /// Its first address; of IPv4 as ::ffff:a.b.c.d.
+    /// The first address; an IPv4 address is stored as ::ffff:a.b.c.d.
     first: u128,
     bits: u32,
 }
 
 impl Network {
-    /// True if the address is one of this network.
+    /// True if the address belongs to this network.
     pub fn contains(&self, address: IpAddr) -> bool {
         Network::of(address, self.bits) == *self
     }
 
-    /// The network of so many bits, or of all that the address has.
+    /// The network of an address, with a prefix of `bits` or at most the whole address.
     pub fn of(address: IpAddr, bits: u32) -> Network {
         // An IPv4 peer of a dual-stack socket appears as ::ffff:a.b.c.d.
         let (address, bits_max) = match address.to_canonical() {
@@ -31,8 +31,8 @@ impl Network {
     }
 }
 
-/// An address, or a network such as `172.16.0.0/12`. Host bits are refused, since either number
-/// may be the slip, and so is `/0`, which is everybody.
+/// Parses an address, or a network such as `172.16.0.0/12`. Refuses host bits, since either number
+/// may be the mistake, and `/0`, which includes everybody.
 impl FromStr for Network {
     type Err = ();
 
@@ -48,7 +48,7 @@ impl FromStr for Network {
     }
 }
 
-/// Where this host itself reaches a listener: nobody can connect to 0.0.0.0 or [::].
+/// Where this host reaches a listener: 127.0.0.1 if it listens on 0.0.0.0 or [::].
 pub fn reachable(listen: SocketAddr) -> SocketAddr {
     match listen.ip().is_unspecified() {
         true => SocketAddr::from((Ipv4Addr::LOCALHOST, listen.port())),

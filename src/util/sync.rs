@@ -1,34 +1,34 @@
-//! Locks that outlive a panic: a handler that panics is caught, so a poisoned lock says nothing
-//! about the data behind it (SQLite rolled back, and plain values are written in one step). And
-//! what threads share: a fixed number of places, a total of which each holds a part.
+//! Locks that survive a panic: a panic in a handler is caught, so a poisoned lock says nothing
+//! about the data behind it (SQLite rolled back, and plain values are written in one step). Also
+//! what threads share: a fixed-size pool, and a total of which each holder has a part.
 //!
-//! The order in which locks are taken, and never back: on a connection's thread a permit to hash or
-//! the user's turn, then a link to tiny_http; on a worker and in a command `backup.lock`, a cached
-//! look (at health, at the clock), one connection to SQLite (the writer or a reader, never both),
-//! and last a mutex around a plain value, under which nothing waits.
+//! Locks are taken in this order only: on a connection's thread a hash permit or the user's worker
+//! permit, then a link to tiny_http; on a worker and in a command `backup.lock`, a cached check (of
+//! health, of the clock), one SQLite connection (the writer or a reader, never both), and last a
+//! mutex around a plain value, which is never held while waiting.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Locks, whatever happened to an earlier holder.
+/// Locks a mutex, even if an earlier holder panicked.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A part of a total; taken off the total again on drop, in a panic too.
+/// A part of a total, subtracted from the total again on drop, even in a panic.
 pub struct Share {
     total: Arc<AtomicU64>,
     part: u64,
 }
 
 impl Share {
-    /// Nothing of this total yet.
+    /// An empty part of this total.
     pub fn of(total: &Arc<AtomicU64>) -> Share {
         Share { total: Arc::clone(total), part: 0 }
     }
 
-    /// Adds to both. Where the total would be more than `max` it stays, and is the error.
+    /// Adds to both. If the total would exceed `max`, the error is the unchanged total.
     pub fn grow(&mut self, by: u64, max: u64) -> Result<(), u64> {
         let grown = |total: u64| total.checked_add(by).filter(|total| *total <= max);
         self.total.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown)?;
@@ -36,7 +36,7 @@ impl Share {
         Ok(())
     }
 
-    /// Takes off both, at most all of the part.
+    /// Subtracts from both, at most the whole part.
     pub fn shrink(&mut self, by: u64) {
         let by = by.min(self.part);
         self.part -= by;
@@ -50,7 +50,7 @@ impl Drop for Share {
     }
 }
 
-/// A fixed number of places, each with a thing in it, at the latest from its first use.
+/// A fixed number of places, each with a value that is created by its first use at the latest.
 pub struct Pool<T> {
     places: Mutex<Places<T>>,
     freed: Condvar,
@@ -58,25 +58,25 @@ pub struct Pool<T> {
 
 struct Places<T> {
     free: Vec<Option<T>>,
-    /// Threads that wait for one.
+    /// Number of threads that wait for a place.
     waiting: usize,
 }
 
-/// A taken place; free again on drop, in a panic too.
+/// A taken place, freed on drop, even in a panic.
 pub struct PoolGuard<T> {
     pool: Arc<Pool<T>>,
-    /// None until it is made, and again if it proves unusable.
+    /// None until the value is created, and again if it proves unusable.
     pub value: Option<T>,
 }
 
 impl<T> Pool<T> {
-    /// All places are free.
+    /// Creates a pool whose places are all free.
     pub fn new(places: impl IntoIterator<Item = Option<T>>) -> Arc<Pool<T>> {
         let places = Mutex::new(Places { free: places.into_iter().collect(), waiting: 0 });
         Arc::new(Pool { places, freed: Condvar::new() })
     }
 
-    /// A place, the one used last first; None if none came free within `wait`.
+    /// Takes a place, the one used last first; None if none becomes free within `wait`.
     pub fn take(self: &Arc<Self>, wait: Duration) -> Option<PoolGuard<T>> {
         let mut places = lock(&self.places);
         places.waiting += 1;
@@ -92,7 +92,7 @@ impl<T> Drop for PoolGuard<T> {
     fn drop(&mut self) {
         let mut places = lock(&self.pool.places);
         places.free.push(self.value.take());
-        // Waking is a system call even where nobody waits.
+        // Waking is a system call even if nobody waits.
         if places.waiting > 0 {
             drop(places);
             self.pool.freed.notify_one();

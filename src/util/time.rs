@@ -1,11 +1,11 @@
-//! Wall-clock time as milliseconds since 1970, and its two text forms.
+//! Wall-clock time as milliseconds since 1970, and its text form.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds of a day.
 pub const DAY_MS: i64 = 86_400_000;
 
-/// Milliseconds since 1970-01-01T00:00:00Z; 0 if the clock stands before that.
+/// Milliseconds since 1970-01-01T00:00:00Z; 0 if the clock is set to an earlier time.
 pub fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)

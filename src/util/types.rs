@@ -1,4 +1,4 @@
-//! Values that are checked once, where they enter, and cannot be wrong afterwards.
+//! Values that are checked once, where they enter, and are valid from then on.
 
 use std::fmt;
 use std::ops::{Deref, RangeInclusive};
@@ -14,10 +14,10 @@ use crate::util::limits::{
     NAME_CHARS_MAX, SHORT_CHARS_MAX,
 };
 
-/// The rule that a value breaks: a sentence without its subject that begins with `must`.
+/// The rule that a value breaks: a sentence without its subject, beginning with `must`.
 pub type Violation = String;
 
-/// Makes checked text types, each of its rule. They go into statements as they are.
+/// Defines checked text types, each with its rule. SQL statements take them as parameters.
 macro_rules! texts {
     ($($(#[$doc:meta])* $name:ident: $check:expr;)*) => {$(
         $(#[$doc])*
@@ -67,8 +67,8 @@ texts! {
         false => plain(text, NAME_CHARS_MAX),
     };
 
-    /// A message or description: at most 4096 characters. It may have lines; other control
-    /// characters could act on the terminal that shows it.
+    /// A message or description: at most 4096 characters. Line breaks and tabs are allowed; other
+    /// control characters could act on the terminal that shows it.
     Message: |text| plain(&text.replace(['\n', '\t'], " "), MESSAGE_CHARS_MAX);
 
     /// A wrapped key: canonical base64 of at most 4096 characters, not empty.
@@ -77,7 +77,7 @@ texts! {
         false => Err(format!("must be base64 of 1 to {KEY_CHARS_MAX} characters")),
     };
 
-    /// A value of any length: canonical base64.
+    /// A value of any length in canonical base64.
     Base64: canonical;
 
     /// Who may see a variable: every user of the project, the user who wrote it, or as clients
@@ -87,7 +87,7 @@ texts! {
         _ => Err("must be shared, personal or restricted".into()),
     };
 
-    /// The id that a client gives its machine; it is unique only together with the user.
+    /// The id that a client gives its machine; it is unique per user only.
     MachineId: |text| {
         let fits = (1..=MACHINE_ID_CHARS_MAX).contains(&text.len());
         let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b));
@@ -101,7 +101,7 @@ texts! {
         }
     };
 
-    /// A user's email address in lower case: addresses are matched without regard to case.
+    /// A user's email address in lower case: addresses are matched case-insensitively.
     Email: |text| {
         let (local, domain) = text.split_once('@').unwrap_or_default();
         let whole = !local.is_empty() && !domain.is_empty() && !domain.contains('@');
@@ -113,18 +113,18 @@ texts! {
 }
 
 impl MachineId {
-    /// Words that stand in the same place of a path as a machine id.
+    /// Words that other routes have in the place of a machine id.
     pub const RESERVED: [&str; 6] = [".", "..", "register", "latest", "history", "snapshot"];
 }
 
 impl Email {
-    /// In lower case.
+    /// Converts an address to lower case and checks it.
     pub fn parse(text: &str) -> Result<Email, Violation> {
         Email::try_from(text.to_lowercase())
     }
 }
 
-/// At most `max` characters, none of them a control character.
+/// Checks for at most `max` characters, none of them a control character.
 pub fn plain(text: &str, max: usize) -> Result<(), Violation> {
     if text.chars().count() > max {
         return Err(format!("must have at most {max} characters"));
@@ -135,7 +135,7 @@ pub fn plain(text: &str, max: usize) -> Result<(), Violation> {
     }
 }
 
-/// Text for a terminal: characters that act on it, turn its direction of reading or cannot be seen
+/// Text for a terminal: characters that control it, change the reading direction or are invisible
 /// are written as `\u{202e}`.
 pub fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -186,19 +186,19 @@ impl fmt::Display for Digest {
     }
 }
 
-/// 128 random bits written as 32 hexadecimal digits.
+/// 128 random bits, written as 32 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RandomId(pub u128);
 
 impl RandomId {
-    /// Draws from the operating system's random source.
+    /// Draws an id from the operating system's random source.
     pub fn draw() -> Result<RandomId, getrandom::Error> {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes)?;
         Ok(RandomId(u128::from_be_bytes(bytes)))
     }
 
-    /// Reads exactly 32 lower-case hexadecimal digits.
+    /// Parses exactly 32 lower-case hexadecimal digits.
     pub fn parse(text: &str) -> Option<RandomId> {
         let id = u128::from_str_radix(text, 16).ok().map(RandomId);
         id.filter(|id| id.to_string() == text)
@@ -211,12 +211,12 @@ impl fmt::Display for RandomId {
     }
 }
 
-/// A number of decimal digits and nothing else, if it fits: Rust's own parser takes a sign too.
+/// Parses a number of decimal digits only, if it fits; Rust's own parser also accepts a sign.
 pub fn digits<T: FromStr>(text: &str) -> Option<T> {
     are_digits(text).then(|| text.parse().ok()).flatten()
 }
 
-/// True for decimal digits alone, at least one.
+/// True for one or more decimal digits and nothing else.
 pub fn are_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }

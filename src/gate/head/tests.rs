@@ -2,12 +2,12 @@ use super::*;
 
 const GOOD: &[u8] = b"GET /a?b HTTP/1.1\r\nHost: h\r\n\r\n";
 
-/// The length of a head that is accepted.
+/// Returns the length of a head that is accepted.
 fn end(bytes: &[u8]) -> Result<Option<usize>, Error> {
     parse(bytes).map(|found| found.map(|(_, end)| end))
 }
 
-/// Parses at once and byte by byte, which must agree; one that has not ended has the status 0.
+/// Parses at once and byte by byte, which must agree. An incomplete head gets the status 0.
 fn read(bytes: &[u8]) -> Result<Head, Error> {
     let slowly = (1..=bytes.len()).map(|n| end(&bytes[..n]));
     let slowly = slowly.into_iter().find(|found| *found != Ok(None));

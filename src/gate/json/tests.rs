@@ -8,10 +8,10 @@ use super::*;
 
 const REST_MAX: usize = 1 << 20;
 
-/// The rest and the decoded bytes, or status and JSON of the refusal.
+/// The rest and the decoded bytes, or the status and the sentence of the refusal.
 type Split = Result<(String, Vec<u8>), (u16, String)>;
 
-/// A document that arrives in these pieces.
+/// A document that arrives in the given pieces.
 struct Pieces<'a>(VecDeque<&'a [u8]>);
 
 impl Read for Pieces<'_> {
@@ -49,7 +49,7 @@ fn split_pieces<'a>(rest_max: usize, pieces: impl IntoIterator<Item = &'a [u8]>)
     }
 }
 
-/// Splits at once, in every two pieces, and byte by byte: all must agree.
+/// Splits at once, at every position, and byte by byte: all results must agree.
 fn split(document: &str) -> Split {
     let document = document.as_bytes();
     let whole = split_pieces(REST_MAX, [document]);
@@ -60,7 +60,7 @@ fn split(document: &str) -> Split {
     whole
 }
 
-/// What a handler makes of a rest: it knows nothing of the two members.
+/// What a handler parses from the rest: it does not know the two members.
 #[derive(Deserialize)]
 struct Body {
     #[serde(rename = "machine_id")]
