@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::app::{App, HandlerResult, Request, Response};
 
-/// 200 while pushes would be taken and pulls be served.
+/// Returns 200 while the store can accept pushes and serve pulls.
 pub fn healthz(app: &App, _request: &Request) -> HandlerResult {
     Ok(match app.store.failing() {
         None => {

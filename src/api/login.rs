@@ -25,8 +25,8 @@ struct Login {
     token: Option<String>,
 }
 
-/// Who signs in with this body. It is found out on the connection's own thread, so that a flood of
-/// logins, which wait for each other, holds up no worker.
+/// Authenticates the login in `body`, on the connection's own thread: password logins queue for a
+/// hash permit, and a flood of them must not hold up the workers.
 pub fn authenticate(app: &App, peer: IpAddr, body: &[u8]) -> Result<User, Error> {
     let mut user = match parse_json(body)? {
         Login { token: Some(token), .. } => by_token(app, peer, &token),
@@ -47,7 +47,7 @@ pub fn authenticate(app: &App, peer: IpAddr, body: &[u8]) -> Result<User, Error>
 
 fn by_token(app: &App, peer: IpAddr, token: &str) -> Result<User, Error> {
     match ApiToken::parse(token).map(|token| app.store.user_by_token(token.digest())) {
-        // A good one is never counted.
+        // A valid token is never counted as an attempt.
         Some(Ok(user)) => Ok(user),
         Some(Err(error)) if !matches!(error.kind, ErrorKind::Unauthorized(_)) => Err(error.into()),
         _ => {
@@ -58,13 +58,13 @@ fn by_token(app: &App, peer: IpAddr, token: &str) -> Result<User, Error> {
 }
 
 fn by_password(app: &App, peer: IpAddr, email: &str, password: &str) -> Result<User, Error> {
-    // An account that is throttled is refused before it waits.
+    // A throttled account is refused before it queues for a permit.
     unless_throttled(app, &app.password_throttle, peer, email, Throttle::check)?;
     let busy = || Error::overloaded("too many logins at once; try again");
     let permit = password::permit().ok_or_else(busy)?;
     let source = unless_throttled(app, &app.password_throttle, peer, email, Throttle::attempt)?;
     let (known, hash) = app.store.password_of(email)?.unzip();
-    // For an unknown user, one without a password and a disabled one the same work is done.
+    // Unknown users, users without a password and disabled users cost the same work.
     let right = password::verify_with(&permit, password.as_bytes(), hash.flatten().as_deref());
     let right =
         right.map_err(|error| Error::caused_by(format_args!("no password hash: {error}")))?;
@@ -77,8 +77,9 @@ fn by_password(app: &App, peer: IpAddr, email: &str, password: &str) -> Result<U
     }
 }
 
-/// Refuses one attempt too many, and reports it; `ask` only looks, or counts the attempt. `account`
-/// is the address of a login by password, and the token itself, which is no user's address.
+/// Refuses an attempt over the limit, and reports the first refusal. `ask` is `Throttle::check`, or
+/// `Throttle::attempt`, which also counts the attempt. `account` is the email address of a password
+/// login; for a token login it is the token itself, which is not the address of any user.
 fn unless_throttled(
     app: &App, throttle: &Throttle, peer: IpAddr, account: &str,
     ask: fn(&Throttle, Source, Instant) -> Result<(), Throttled>,
@@ -95,7 +96,7 @@ fn unless_throttled(
     Err(Error::new(429, "too_many_attempts", sentence).with("Retry-After", wait_s.to_string()))
 }
 
-/// The one response to every failed login. What was typed is kept nowhere.
+/// The same response to every failed login. The credentials sent are neither logged nor stored.
 fn failed(app: &App, peer: IpAddr, user: Option<User>) -> Error {
     app.metrics.login_failures.add(1);
     report(app, peer, "login.failed", "failed", user);
@@ -103,7 +104,7 @@ fn failed(app: &App, peer: IpAddr, user: Option<User>) -> Error {
         .with("WWW-Authenticate", "Bearer")
 }
 
-/// A JWT for who signed in.
+/// Issues a JWT to the user who signed in.
 pub fn login(app: &App, user: &User) -> HandlerResult {
     let now_s = now_ms() / 1000;
     // A JWT never outlives the API token it was traded for.
@@ -122,7 +123,7 @@ pub fn login(app: &App, user: &User) -> HandlerResult {
     Ok(Response::json(200, body))
 }
 
-/// An audit row, and a line in the log for those who watch it.
+/// Queues an audit row, and writes a line for tools that watch the log.
 fn report(app: &App, peer: IpAddr, event: &'static str, outcome: &'static str, user: Option<User>) {
     let event = user.map_or_else(|| Event::new(event), |user| Event::of(&user, event));
     app.store.audit_later(Event { outcome, peer: Some(peer), ..event });

@@ -1,4 +1,4 @@
-//! GET /metrics: the counters of this process, and what the data folder holds.
+//! GET /metrics: the counters of this process, and gauges of the data folder.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use crate::app::{App, HandlerResult, Request, Response};
 use crate::store::status::Fact;
 use crate::util::metrics::Exposition;
 
-/// Prometheus text, on the listener of `--metrics` alone.
+/// Returns the Prometheus text format, on the `--metrics` listener only.
 pub fn metrics(app: &App, _request: &Request) -> HandlerResult {
     let (mut out, store) = (Exposition::default(), &app.store);
     app.metrics.write(&mut out);
@@ -34,7 +34,7 @@ pub fn metrics(app: &App, _request: &Request) -> HandlerResult {
         }
     }
 
-    // What commands left behind; 0: never.
+    // Facts that commands recorded; 0: never.
     for (name, help, moment) in [
         ("backup", "When the last good backup was made.", store.fact(Fact::GOOD_BACKUP, "at")?),
         ("check", "When the last check ended.", store.fact(Fact::CHECK, "at")?),
@@ -56,7 +56,7 @@ pub fn metrics(app: &App, _request: &Request) -> HandlerResult {
     Ok(Response::text(200, "text/plain; version=0.0.4; charset=utf-8", out.0))
 }
 
-/// Resident memory, or 0 where the system does not tell.
+/// Resident memory in bytes, or 0 where /proc does not have it.
 fn resident_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -1,4 +1,4 @@
-//! The six endpoints of the self-hosting API, health, metrics and the page: one file a resource.
+//! The six endpoints of the self-hosting API, health, metrics and the page: one file per resource.
 
 pub mod health;
 pub mod login;

@@ -1,20 +1,20 @@
-//! GET /: one static page that shows a user's machines and history by the documented API.
+//! GET /: one static page that shows a user's machines and history through the documented API.
 
 use crate::app::{App, HandlerResult, Request, Response};
 
 const PAGE: &str = include_str!("page.html");
 
-/// Only the page's own script and style run, by their SHA-256
-/// (`page::the_policy_names_the_pages_own_script_and_style_and_nothing_unsafe` says which they must
-/// be). `require-trusted-types-for` makes the browser refuse to turn text into markup, so that a
-/// machine's name can never become any.
+/// Allows only the page's own script and style, by their SHA-256
+/// (`page::the_policy_names_the_pages_own_script_and_style_and_nothing_unsafe` prints the expected
+/// digests when it fails). `require-trusted-types-for` makes the browser refuse to parse strings as
+/// markup, so that a machine's name cannot inject any.
 const POLICY: &str = "default-src 'none'; \
     script-src 'sha256-vftNt+6BJ7q59nTneIgdQIByS3HoPtzMZJqjQ3QRKs8='; \
     style-src 'sha256-iKGvYmrYGMDkO6lUP9zl7PIVRh77YnAuAE4ZqHPpPKg='; \
     img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'; require-trusted-types-for 'script'";
 
-/// The page. Admission knows whether it is served at all (`--no-page`).
+/// Returns the page. With `--no-page`, admission refuses the request first.
 pub fn page(_app: &App, _request: &Request) -> HandlerResult {
     Ok(Response::text(200, "text/html; charset=utf-8", PAGE)
         .with("Content-Security-Policy", POLICY)

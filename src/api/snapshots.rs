@@ -12,7 +12,7 @@ use crate::util::types::are_digits;
 
 /// The member of a JSON push that holds the state.
 pub const STATE: &str = "encrypted_state";
-/// The member that clients send in clear and that is dropped unread.
+/// The member that clients send in clear; it is dropped unread.
 pub const METADATA: &str = "metadata";
 
 /// Stores a snapshot.
@@ -26,7 +26,7 @@ pub fn push(app: &App, request: &Request, user: &User, upload: Upload) -> Handle
     Ok(Response::row(if stored { 201 } else { 200 }, "snapshot", &snapshot.row))
 }
 
-/// What a raw push says beside its bytes.
+/// The fields of a raw push, which are in its query.
 fn from_query(request: &Request) -> Result<PushBody, Error> {
     Ok(PushBody {
         machine_id: request.query.parsed("machine_id")?,
@@ -36,21 +36,21 @@ fn from_query(request: &Request) -> Result<PushBody, Error> {
     })
 }
 
-/// GET /api/machines/snapshot and, as the released command line calls it, /api/machines/latest and
-/// /api/machines/snapshot/{id}: as JSON with base64, or, asked for by `Accept`, the bytes
-/// themselves.
+/// GET /api/machines/snapshot, and the routes of the released command line: /api/machines/latest
+/// and /api/machines/snapshot/{id}. The response is JSON with the state in base64, or the raw bytes
+/// where `Accept` asks for them.
 pub fn pull(app: &App, request: &Request, user: &User) -> HandlerResult {
     let id = match request.params.is_empty() {
         true => request.query.id("id")?,
-        // That client shows the status line alone: what is no id is a snapshot that is not there.
+        // That client shows only the status line: a malformed id gets the 404 of an unknown one.
         false => Some(request.param_id(0).map_err(|_| StoreError::no_snapshot())?),
     };
     let which = Selector { id, machine: request.query.parsed("machine_id")?, before: None };
     let snapshot = app.store.snapshot(user.id, &which)?;
     let (size, digest) = (snapshot.blob.size, snapshot.blob.digest.to_string());
     let as_bytes = request.accept.as_deref().is_some_and(wants_bytes);
-    // A strong tag names the bytes. JSON has a weak one, since the name of the machine in it may
-    // change (RFC 9110, section 8.8.1).
+    // The raw bytes have a strong ETag. The JSON has a weak one, since it contains the machine's
+    // name, which may change (RFC 9110, section 8.8.1).
     let etag = format!("{}\"{digest}\"", if as_bytes { "" } else { "W/" });
     let condition = request.condition()?;
     if condition.one_of.is_some_and(|digests| !digests.name(&digest)) {
@@ -75,7 +75,7 @@ pub fn pull(app: &App, request: &Request, user: &User) -> HandlerResult {
     Ok(response.with("ETag", etag))
 }
 
-/// GET /api/machines/history: a page of the user's snapshots, newest first.
+/// GET /api/machines/history: one page of the user's snapshots, newest first.
 pub fn history(app: &App, request: &Request, user: &User) -> HandlerResult {
     let limit = request.query.one("limit")?.map_or(Ok(HISTORY_PAGE_ROWS), limit)?;
     let (machine, before) = (request.query.parsed("machine_id")?, request.query.id("before")?);
@@ -85,7 +85,7 @@ pub fn history(app: &App, request: &Request, user: &User) -> HandlerResult {
     app.rows_and(user, "snapshots", list, &format!(",\"next_before\":{}", json!(next)))
 }
 
-/// At least 1; more than a page counts as a page, also a number too large to hold.
+/// Parses a limit of at least 1; larger values, even those that overflow, are capped at a page.
 fn limit(text: &str) -> Result<usize, Error> {
     let rows = if are_digits(text) { text.parse().unwrap_or(usize::MAX) } else { 0 };
     match rows {

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::app::{App, HandlerResult, Request, Response};
 use crate::store::User;
 
-/// What the user has stored and may store.
+/// Returns the user's stored bytes, quota and number of snapshots.
 pub fn usage(app: &App, _request: &Request, user: &User) -> HandlerResult {
     let (stored_bytes, quota_bytes, snapshots) = app.store.usage(user.id)?;
     let body =

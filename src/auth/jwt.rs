@@ -1,4 +1,4 @@
-//! JWTs: HS256 and nothing else (RFC 7519, with the cautions of RFC 8725).
+//! JWTs: HS256 only (RFC 7519, with the best practices of RFC 8725).
 
 use hmac::{Hmac, KeyInit, Mac};
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
@@ -12,39 +12,39 @@ use crate::util::limits::JWT_BYTES_MAX;
 use crate::util::time::now_ms;
 use crate::util::types::digits;
 
-/// What a JWT of this server says.
+/// The claims of a JWT that this server issues.
 #[derive(Debug, Serialize, Deserialize)]
 struct Claims {
-    /// The user's id in digits.
+    /// The user's id in decimal digits.
     sub: String,
-    /// When it was issued, in seconds since 1970.
+    /// Time of issue, in seconds since 1970.
     iat: i64,
-    /// From when on it is refused, in seconds since 1970.
+    /// Expiry, in seconds since 1970; from then on the JWT is refused.
     exp: i64,
-    /// Who issued it: always this program.
+    /// Issuer: always this program.
     iss: String,
-    /// Whom it is for: always this program.
+    /// Audience: always this program.
     aud: String,
-    /// The user's generation when it was issued; raising that number revokes it.
+    /// The user's generation at the time of issue; raising the user's number revokes the JWT.
     #[serde(rename = "gen")]
     generation: i64,
-    /// The API token it was traded for, with which it dies.
+    /// The API token that the JWT was traded for, and with which it ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tid: Option<i64>,
 }
 
-/// What a JWT with a right signature, issuer, audience and expiry says. Whether the user and the
-/// API token still stand behind it, the database tells.
+/// The claims of a JWT with a valid signature, issuer, audience and expiry. Whether the user and
+/// the API token are still valid is for the database to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verified {
     pub user_id: i64,
     /// The user's generation when the JWT was issued.
     pub generation: i64,
-    /// The API token it was traded for, if it was.
+    /// The API token that the JWT was traded for, if any.
     pub token_id: Option<i64>,
 }
 
-/// The key that signs and verifies JWTs, with the rules they must meet. It is not `Debug`.
+/// The key that signs and verifies JWTs, and the validation rules. It is not `Debug`.
 pub struct JwtKey {
     signing: EncodingKey,
     verifying: DecodingKey,
@@ -52,17 +52,17 @@ pub struct JwtKey {
 }
 
 impl JwtKey {
-    /// From the bytes of the key file: as long as the hash's output, which RFC 7518, section 3.2,
-    /// asks for.
+    /// Takes the bytes of the key file: as many as the output of the hash has, the minimum that
+    /// RFC 7518, section 3.2, requires.
     pub fn new(key: [u8; 32]) -> JwtKey {
-        // Gives the library its cryptography; an error means that an earlier call did it.
+        // Installs the library's crypto provider; an error means that an earlier call did so.
         let _ = PROVIDER.install_default();
         let mut rules = Validation::new(Algorithm::HS256);
         rules.leeway = 0;
-        // The library takes a JWT in the very second of its `exp`; RFC 7519, section 4.1.4, says
-        // that on `exp` it must not be accepted any more.
+        // The library accepts a JWT during the second of its `exp`; RFC 7519, section 4.1.4,
+        // forbids it on or after `exp`.
         rules.reject_tokens_expiring_in_less_than = 1;
-        // A claim that is not required here passes unchecked when it is missing.
+        // The library accepts a JWT without one of these claims unless it is required here.
         rules.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         rules.set_issuer(&[PARTY]);
         rules.set_audience(&[PARTY]);
@@ -70,7 +70,7 @@ impl JwtKey {
         JwtKey { signing, verifying, rules }
     }
 
-    /// A JWT for this user, valid before `expires_s` (both times in seconds since 1970).
+    /// Issues a JWT that is valid before `expires_s` (both times are in seconds since 1970).
     pub fn issue(
         &self, user_id: i64, generation: i64, token_id: Option<i64>, now_s: i64, expires_s: i64,
     ) -> Result<String, Error> {
@@ -86,23 +86,23 @@ impl JwtKey {
         encode(&Header::new(Algorithm::HS256), &claims, &self.signing)
     }
 
-    /// What a JWT says, if every rule holds; else why it is refused, for the log.
+    /// Verifies a JWT and returns its claims, or the reason for the refusal, for the log.
     pub fn verify(&self, jwt: &str) -> Result<Verified, &'static str> {
         if jwt.len() > JWT_BYTES_MAX {
             return Err("unknown");
         }
         let decoded = decode::<Claims>(jwt, &self.verifying, &self.rules);
         let jwt = decoded.map_err(|error| match error.kind() {
-            // The signature was right, or this would not have been looked at.
+            // The library checks the expiry only after the signature.
             ErrorKind::ExpiredSignature => "expired",
             _ => "unknown",
         })?;
         // RFC 7515, section 4.1.11: extensions that are not understood must be refused. The
-        // library reads the field and goes on.
+        // library parses the field and ignores it.
         if jwt.header.crit.is_some() {
             return Err("unknown");
         }
-        // Issued by a clock that stood ahead, it would live longer than it should.
+        // A JWT issued while the clock was ahead would outlive its intended lifetime.
         if jwt.claims.iat > now_ms() / 1000 + IAT_AHEAD_S {
             return Err("unknown");
         }
@@ -111,7 +111,7 @@ impl JwtKey {
     }
 }
 
-/// HMAC-SHA-256 with the key already in it.
+/// HMAC-SHA-256, already keyed.
 struct Hs256(Hmac<Sha256>);
 
 impl Hs256 {
@@ -131,7 +131,7 @@ impl Signer<Vec<u8>> for Hs256 {
 
 impl Verifier<Vec<u8>> for Hs256 {
     fn verify(&self, message: &[u8], signature: &Vec<u8>) -> Result<(), signature::Error> {
-        // Compares in constant time, and the whole length only.
+        // Compares in constant time, and refuses a truncated MAC.
         let mac = self.0.clone().chain_update(message);
         mac.verify_slice(signature).map_err(|_| signature::Error::new())
     }
@@ -154,13 +154,13 @@ static PROVIDER: CryptoProvider = CryptoProvider {
     verifier_factory: |algorithm, key| {
         Ok(Box::new(Hs256::new(*algorithm, key.try_get_as_bytes()?)?))
     },
-    // Keys in JWK form are never used; the `jwk` field of a header is never looked at.
+    // JWKs are never used, and the `jwk` field of a header is ignored.
     key_utils: KeyUtils::new_unimplemented(),
 };
 
 /// Issuer and audience of every JWT.
 const PARTY: &str = "configsync-server";
-/// Seconds by which a clock may be set back without ending the JWTs issued just before.
+/// Seconds by which the clock may be set back without invalidating JWTs issued just before.
 const IAT_AHEAD_S: i64 = 300;
 
 #[cfg(test)]
@@ -189,14 +189,14 @@ mod tests {
         })
     }
 
-    /// The good claims, but for one that is replaced.
+    /// Valid claims, one of them replaced.
     fn with(claim: &str, value: Value) -> Value {
         let mut claims = claims();
         claims[claim] = value;
         claims
     }
 
-    /// A JWT with any header and any claims, and a right signature.
+    /// A JWT with an arbitrary header and claims, and a valid signature.
     fn forged(header: &str, claims: &Value) -> String {
         let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
         let message = format!("{}.{}", part(header), part(&claims.to_string()));
@@ -247,7 +247,7 @@ mod tests {
         }
         assert!(!accepted(&forged(r#"{"typ":"JWT"}"#, &claims())));
         assert!(!accepted(&forged(r#"{"alg":"HS256","alg":"none"}"#, &claims())));
-        // Nor has the library a signature of another to compare with.
+        // The provider has no signature of another algorithm to compare with either.
         assert!(Hs256::new(Algorithm::HS384, &KEY).is_err());
     }
 

@@ -1,4 +1,4 @@
-//! Who may come in: passwords, API tokens, JWTs, and the throttle in front of logins.
+//! Authentication: passwords, API tokens, JWTs, and the throttle in front of logins.
 
 pub mod jwt;
 pub mod password;
@@ -9,7 +9,7 @@ use crate::store::{Result, Store, StoreError, User};
 use jwt::JwtKey;
 use token::ApiToken;
 
-/// Whom an `Authorization` field belongs to.
+/// Returns the user whose bearer credential is in an `Authorization` field.
 pub fn authenticate(store: &Store, key: &JwtKey, field: Option<&str>) -> Result<User> {
     let bad = StoreError::unauthorized;
     let credential = field.and_then(bearer).ok_or_else(|| bad("unknown"))?;
@@ -22,7 +22,7 @@ pub fn authenticate(store: &Store, key: &JwtKey, field: Option<&str>) -> Result<
     }
 }
 
-/// The credential of `Bearer X` (RFC 6750, section 2.1; the scheme in any case).
+/// The credential of `Bearer X` (RFC 6750, section 2.1; the scheme is case-insensitive).
 fn bearer(field: &str) -> Option<&str> {
     let (scheme, credential) = field.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| credential.trim_start_matches(' '))

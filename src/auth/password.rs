@@ -1,4 +1,4 @@
-//! Password hashes, and how many of them may run at once.
+//! Password hashing, and the limit on concurrent hashes.
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -25,8 +25,8 @@ pub fn hash(password: &[u8]) -> Result<String, HashError> {
     Ok(phc.to_string())
 }
 
-/// Whether this is the password behind a PHC string. None stands for a user who is unknown or has
-/// no password: it returns false after the same work, so that time tells nothing.
+/// Returns whether a password matches a PHC string. None stands for a user who is unknown, disabled
+/// or without a password: it returns false after the same work, so that timing reveals nothing.
 pub fn verify_with(_: &Permit, password: &[u8], phc: Option<&str>) -> Result<bool, HashError> {
     let stored = PasswordHash::new(phc.unwrap_or(NOBODY)).map_err(|_| UNUSABLE)?;
     let params = Params::try_from(&stored).map_err(|_| UNUSABLE)?;
@@ -48,9 +48,9 @@ pub fn verify_with(_: &Permit, password: &[u8], phc: Option<&str>) -> Result<boo
 fn derive(
     password: &[u8], salt: &[u8], params: &Params, output_bytes: usize,
 ) -> Result<Output, HashError> {
-    // glibc keeps what is freed for later, in an arena a thread: many connection threads would
-    // hold 19 MiB each for ever. A buffer above its largest mmap threshold (32 MiB) is mapped and
-    // unmapped every time; what is not touched costs address space only.
+    // glibc keeps freed memory in per-thread arenas: many connection threads would hold 19 MiB each
+    // forever. A buffer above its largest mmap threshold (32 MiB) is mapped and unmapped every
+    // time; pages that are never touched cost only address space.
     let (mut memory, blocks) = (Vec::new(), params.block_count());
     memory.try_reserve_exact(blocks.max(MAPPED_BLOCKS)).map_err(|_| NO_MEMORY)?;
     memory.resize(blocks, Block::new());
@@ -62,20 +62,20 @@ fn derive(
     Output::new(output).map_err(|_| UNUSABLE)
 }
 
-/// Why a password could not be hashed, in a sentence.
+/// The reason why a password could not be hashed or verified, as a sentence.
 pub type HashError = &'static str;
 
-/// The stored hash is malformed, of another kind, or costs more than this server spends.
+/// The stored hash is malformed, of another algorithm or version, or above the cost limits.
 const UNUSABLE: HashError = "the stored hash is unusable: set the password again";
 const NO_MEMORY: HashError = "not enough memory for a password hash";
 
-/// One hash may run; dropping this lets the next one run.
+/// The right to run one hash; dropping the permit releases it.
 pub struct Permit {
     _place: PoolGuard<()>,
 }
 
-/// A permit, or None if too many wait already or none came free in time. Each hash takes tens of
-/// milliseconds of a core and 19 MiB, so few run at once.
+/// Waits for a permit; returns None if the queue is full or no permit comes free in time. Each hash
+/// takes tens of milliseconds of a core and 19 MiB, so few run at once.
 pub fn permit() -> Option<Permit> {
     let _in_line = LINE.take(Duration::ZERO)?;
     PERMITS.take(Duration::from_secs(HASH_WAIT_S)).map(|place| Permit { _place: place })
@@ -83,7 +83,7 @@ pub fn permit() -> Option<Permit> {
 
 static LINE: LazyLock<Arc<Pool<()>>> = LazyLock::new(|| Pool::new([None; HASHES_WAITING_MAX]));
 static PERMITS: LazyLock<Arc<Pool<()>>> = LazyLock::new(|| Pool::new([None; HASHES_AT_ONCE]));
-/// The hash of nobody's password, at the cost of everybody's.
+/// A dummy hash at the cost of a real one.
 const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA\
     $AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 /// Blocks of 1 KiB: 33 MiB.
@@ -100,7 +100,7 @@ mod tests {
 
     use super::*;
 
-    /// With a permit that no other test waits for.
+    /// Verifies with a permit of its own, so that tests do not wait for each other.
     fn verify(password: &[u8], phc: Option<&str>) -> Result<bool, HashError> {
         let place = Pool::new([None]).take(Duration::ZERO).unwrap();
         verify_with(&Permit { _place: place }, password, phc)
@@ -110,7 +110,7 @@ mod tests {
     fn one_more_than_may_wait_is_refused_at_once_and_the_others_get_their_turn() {
         let held = [(); HASHES_AT_ONCE].map(|()| permit().unwrap());
         thread::scope(|scope| {
-            // One that meets a full line while that is looked at below tries again.
+            // A waiter retries when the probe below holds the last place in the queue.
             let waits = || while permit().is_none() {};
             let waiters = [(); HASHES_WAITING_MAX].map(|()| scope.spawn(waits));
             while LINE.take(Duration::ZERO).is_some() {
@@ -123,7 +123,7 @@ mod tests {
         });
     }
 
-    /// A hash that costs little.
+    /// A hash at low cost.
     fn cheap(password: &[u8]) -> String {
         let params = Params::new(64, 1, 1, None).unwrap();
         let output = derive(password, &[1; 16], &params, 32).unwrap();
@@ -212,7 +212,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn hashing_on_many_threads_leaves_no_memory_behind() {
-        // Alone in a process of its own, where other tests do not disturb the figure.
+        // Runs in a child process, where other tests do not disturb the measurement.
         const ALONE: &str = "PASSWORD_TEST_ALONE";
         const NAME: &str = "auth::password::tests::hashing_on_many_threads_leaves_no_memory_behind";
         if std::env::var_os(ALONE).is_none() {
@@ -231,7 +231,7 @@ mod tests {
                 scope.spawn(|| {
                     let right = verify(b"x", None);
                     together.wait();
-                    // Alive, with its arena, while the memory is measured.
+                    // Keeps the thread and its arena alive during the measurement.
                     together.wait();
                     assert_eq!(right, Ok(false));
                 });

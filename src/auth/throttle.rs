@@ -1,4 +1,4 @@
-//! The throttle in front of logins: failures are counted, and too many are refused.
+//! The throttle in front of logins: counts failures, and refuses attempts over the limit.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
@@ -14,47 +14,47 @@ use crate::util::limits::{
 use crate::util::net::Network;
 use crate::util::sync::lock;
 
-/// Counts failed logins of an account from an address, and of an address over all accounts, in a
-/// sliding window. The account alone is never refused: nobody elsewhere can lock its owner out.
-/// An API token stands for its account.
+/// Counts failed logins in a sliding window: of an account from an address, and of an address over
+/// all accounts. No limit applies to an account alone, so that nobody can lock its owner out from
+/// elsewhere. In a token login, the token stands for the account.
 #[derive(Default)]
 pub struct Throttle {
-    /// What was typed as an account is kept as a keyed hash only.
+    /// Account names are kept only as a hash with this key.
     account_key: RandomState,
     failures: Mutex<Failures>,
 }
 
-/// Who tries to sign in.
+/// The source of a login attempt: its network, and the hash of the account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Source {
     from: Network,
     account: u64,
 }
 
-/// A login that is not even tried.
+/// The refusal of a login whose credentials are not checked.
 #[derive(Debug)]
 pub struct Throttled {
-    /// How long until an attempt is accepted again.
+    /// Time until an attempt is accepted again.
     pub retry_after: Duration,
     /// Whether this refusal is the first of its account, address and window.
     pub first: bool,
 }
 
 impl Throttle {
-    /// Who tries this account from there.
+    /// The source of an attempt at this account from this peer.
     pub fn source(&self, account: &str, peer: IpAddr) -> Source {
         let account = self.account_key.hash_one(account.to_lowercase());
         Source { from: Network::of(peer, LOGIN_NETWORK_BITS), account }
     }
 
-    /// Refuses an attempt that would be one too many. A refusal counts nowhere, so that trying
-    /// again does not prolong it.
+    /// Refuses an attempt that would exceed a limit. A refusal is not counted, so that retries do
+    /// not prolong the wait.
     pub fn check(&self, source: Source, now: Instant) -> Result<(), Throttled> {
         lock(&self.failures).check(source, now)
     }
 
-    /// The same, and counts a failure in advance, so that guesses sent at once cannot exceed the
-    /// limit.
+    /// Checks as [`Throttle::check`] does, and counts a failure in advance, so that concurrent
+    /// guesses cannot exceed the limit.
     pub fn attempt(&self, source: Source, now: Instant) -> Result<(), Throttled> {
         let mut failures = lock(&self.failures);
         failures.check(source, now)?;
@@ -63,8 +63,8 @@ impl Throttle {
         Ok(())
     }
 
-    /// The attempt was no failure: clears this account from this address. Of the address only one
-    /// is taken back, or the owner of one account could guess at others for ever.
+    /// Records a success: clears the failures of this account from this address. The address gets
+    /// only this attempt back, or the owner of one account could guess at others forever.
     pub fn succeeded(&self, source: Source) {
         let mut failures = lock(&self.failures);
         failures.accounts.remove(&source);
@@ -74,13 +74,13 @@ impl Throttle {
     }
 }
 
-/// The failures of the window, for a bounded number of sources. When there is no room, the source
-/// that has been quiet longest goes.
+/// The failures in the window, for a bounded number of sources. A full table evicts the source that
+/// has been quiet longest.
 ///
-/// What a flood gains: to push out the counter of one account from his address, somebody needs
-/// 10,000 newer failures, from 100 addresses that may fail 100 times each. His own address's
-/// counter stands in a table of its own, which takes 10,000 addresses to flood; who has those may
-/// make 100,000 guesses at the account without any flood.
+/// What a flood gains: to evict the counter of one account from their address, an attacker needs
+/// 10,000 newer failures, from 100 addresses that may fail 100 times each. The counter of that
+/// address is in a table of its own, which takes 10,000 addresses to flood; an attacker who has
+/// those may make 100,000 guesses at the account without any flood.
 #[derive(Default)]
 struct Failures {
     accounts: HashMap<Source, Entry>,
@@ -89,7 +89,7 @@ struct Failures {
 
 #[derive(Default)]
 struct Entry {
-    /// The newest, as many as may be in a window, oldest first.
+    /// The newest failures, at most as many as the limit, oldest first.
     failures: VecDeque<Instant>,
     reported: Option<Instant>,
 }
@@ -99,7 +99,7 @@ impl Failures {
         let of_account = wait(&self.accounts, source, LOGIN_FAILURES_PER_ACCOUNT, now);
         let of_address = wait(&self.addresses, source.from, LOGIN_FAILURES_PER_ADDRESS, now);
         let Some(retry_after) = of_account.max(of_address) else { return Ok(()) };
-        // An address that is refused as a whole is reported once, whatever accounts it makes up.
+        // An address over its limit is reported once, whatever accounts the client makes up.
         let entry = match of_account {
             Some(_) => self.accounts.entry(source).or_default(),
             None => self.addresses.entry(source.from).or_default(),
@@ -113,7 +113,7 @@ impl Failures {
     }
 }
 
-/// How long the window still holds as many failures of this source as it may.
+/// Time until the window holds fewer failures of this source than `max`; None if it does now.
 fn wait<S: Eq + Hash>(
     log: &HashMap<S, Entry>, source: S, max: usize, now: Instant,
 ) -> Option<Duration> {

@@ -1,4 +1,4 @@
-//! API tokens: how they are made, recognised and reduced to what the database may hold.
+//! API tokens: how they are generated, parsed and reduced to what the database may hold.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,8 +7,8 @@ use sha2::{Digest as _, Sha256};
 use crate::util::limits::{TOKEN_PREFIX_CHARS, TOKEN_RANDOM_BYTES};
 use crate::util::types::Digest;
 
-/// A long-lived credential, `cs_` and base64url characters (RFC 4648, section 5). It has neither
-/// `Display` nor `Debug`, so that it cannot slip into a log.
+/// A long-lived credential: `cs_` and base64url characters (RFC 4648, section 5). It implements
+/// neither `Display` nor `Debug`, so that it cannot slip into a log.
 pub struct ApiToken(String);
 
 impl ApiToken {
@@ -19,7 +19,7 @@ impl ApiToken {
         Ok(ApiToken(format!("{SCHEME}{}", URL_SAFE_NO_PAD.encode(random))))
     }
 
-    /// Recognises a token by its form alone: whether it is valid, its digest tells.
+    /// Checks the form alone; whether the token is valid takes a lookup of its digest.
     pub fn parse(text: &str) -> Option<ApiToken> {
         let body = text.strip_prefix(SCHEME)?.as_bytes();
         let base64url = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
@@ -27,13 +27,13 @@ impl ApiToken {
             .then(|| ApiToken(text.to_owned()))
     }
 
-    /// SHA-256 of the whole text, which is all that is stored. A fast hash without salt is right
-    /// here: nobody guesses 256 random bits, and a look-up needs the same digest every time.
+    /// SHA-256 of the whole text, which is stored in place of the token. A fast, unsalted hash is
+    /// right here: nobody guesses 256 random bits, and a lookup needs the same digest every time.
     pub fn digest(&self) -> Digest {
         Digest(Sha256::digest(self.0.as_bytes()).into())
     }
 
-    /// The first characters, by which its owner recognises it in a list.
+    /// The first characters, by which the owner recognises the token in a list.
     pub fn prefix(&self) -> &str {
         self.0.get(..TOKEN_PREFIX_CHARS).unwrap_or(SCHEME)
     }

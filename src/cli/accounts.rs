@@ -1,4 +1,4 @@
-//! `user …`, `token …`, `machine …` and `environment …`: users, and what belongs to each.
+//! `user …`, `token …`, `machine …` and `environment …`: users and the rows that they own.
 
 use std::io::{BufRead, Read};
 
@@ -74,7 +74,7 @@ pub fn list_users(args: Args) -> CommandResult {
     print_table(&open_to_read(args)?.user_table()?)
 }
 
-/// `token create EMAIL`: prints the token, this once.
+/// `token create EMAIL`: prints the token, which is never shown again.
 pub fn create_token(mut args: Args) -> CommandResult {
     let name = args.value("--name", |name| Name::try_from(name.to_owned()))?;
     let name = name.ok_or_else(|| CliError::Usage("token create needs --name NAME".into()))?;
@@ -86,8 +86,8 @@ pub fn create_token(mut args: Args) -> CommandResult {
     })
 }
 
-/// Makes, shows and stores a token, and with `new_user` its user. Only its digest is kept; one that
-/// could not be shown is not.
+/// Generates, shows and stores a token, and with `new_user` also its user. Only its digest and
+/// prefix are stored, and nothing if the token could not be shown.
 pub fn new_token(
     store: &Store, email: &Email, name: &str, expires_at: Option<i64>, new_user: bool,
     show: impl FnOnce(&str) -> std::io::Result<()>,
@@ -99,7 +99,7 @@ pub fn new_token(
     Ok(())
 }
 
-/// `token list`, of all users or of one.
+/// `token list [EMAIL]`: of all users or of one.
 pub fn list_tokens(mut args: Args) -> CommandResult {
     let email = args.optional("EMAIL", Email::parse)?;
     print_table(&open_to_read(args)?.token_table(email.as_ref())?)
@@ -112,7 +112,7 @@ pub fn revoke_token(mut args: Args) -> CommandResult {
     print(format_args!("token {id} revoked\n"))
 }
 
-/// `machine list`, of all users or of one.
+/// `machine list [EMAIL]`: of all users or of one.
 pub fn list_machines(mut args: Args) -> CommandResult {
     let email = args.optional("EMAIL", Email::parse)?;
     print_table(&open_to_read(args)?.machine_table(email.as_ref())?)
@@ -143,11 +143,11 @@ pub fn restore_environment(mut args: Args) -> CommandResult {
     print(format_args!("environment {} restored\n", visible(&name)))
 }
 
-/// The hash of the password on the first line of standard input, which is read no further. A
-/// password is never an argument: other users of the host could read it.
+/// Reads a password from the first line of standard input and returns its hash. A password is never
+/// an argument: other users of the host could read it.
 fn read_password() -> Result<String, CliError> {
     let mut line = String::new();
-    // Room for one byte too many and a line end, so that a longer one is noticed.
+    // Room for one byte over the limit and a line end, so that a longer password is noticed.
     let most = PASSWORD_BYTES_MAX as u64 + 3;
     let read = std::io::stdin().lock().take(most).read_line(&mut line);
     read.map_err(could_not("read the password"))?;

@@ -1,4 +1,4 @@
-//! Arguments and environment variables, each error naming what is wrong and what would be taken.
+//! Arguments and environment variables. Each error names what is wrong and what is accepted.
 
 use std::env::VarError;
 use std::ffi::OsString;
@@ -10,15 +10,15 @@ use super::CliError;
 use super::settings::{self, Setting};
 use crate::util::types::{Email, Violation};
 
-/// What is left of the command line. What takes a value also reads it: `read` makes something of
-/// the text, or says what would be taken.
+/// The arguments that are left of the command line. A method that takes a value also parses it:
+/// `read` converts the text, or returns what is accepted.
 pub struct Args {
     inner: Arguments,
     data: PathBuf,
 }
 
 impl Args {
-    /// Takes `--data`, which may stand anywhere.
+    /// Takes `--data`, which may be anywhere.
     pub fn new(arguments: Vec<OsString>) -> Result<Args, CliError> {
         let mut args = Args { inner: Arguments::from_vec(arguments), data: PathBuf::new() };
         args.data = args.setting("--data", |folder| match folder {
@@ -39,7 +39,7 @@ impl Args {
         self.flag("--yes").then_some(()).ok_or_else(|| CliError::Usage(unsure.into()))
     }
 
-    /// Takes a word that chooses what to do.
+    /// Takes the next word of a command's name.
     pub fn subcommand(&mut self) -> Result<Option<String>, CliError> {
         self.inner.subcommand().map_err(usage)
     }
@@ -50,7 +50,7 @@ impl Args {
     ) -> Result<Option<T>, CliError> {
         let found: Option<String> = self.inner.opt_value_from_str(flag).map_err(usage)?;
         match found {
-            // The flag that follows is not meant.
+            // The value is missing, or the next flag stands in its place.
             Some(text) if text.is_empty() || text.starts_with("--") => {
                 Err(CliError::Usage(format!("{flag} needs a value; see --help")))
             }
@@ -58,8 +58,8 @@ impl Args {
         }
     }
 
-    /// Takes a setting: of the flag, of the variable, or the default, which may be empty. One that
-    /// may be repeated is a list with commas.
+    /// Takes a setting from its flag, else from its environment variable, else its default, which
+    /// may be empty. The values of a repeatable flag are joined with commas.
     pub fn setting<T>(
         &mut self, flag: &str, read: impl Fn(&str) -> Result<T, Violation>,
     ) -> Result<T, CliError> {
@@ -80,7 +80,7 @@ impl Args {
         }
         let name = settings::variable(flag);
         match std::env::var(&name) {
-            // Empty is as good as absent: `NAME=` stands in files of settings. A folder is meant.
+            // Empty counts as absent, since settings files contain `NAME=`; a folder must be named.
             Ok(text) if !text.is_empty() || kind == "DIR" => parse(&name, &text, read),
             Err(VarError::NotUnicode(_)) => Err(CliError::Usage(format!("{name} is not UTF-8"))),
             _ => parse(flag, &default, read),
@@ -93,8 +93,8 @@ impl Args {
         self.setting(flag, settings::number(kind, least))
     }
 
-    /// Takes the next argument that is not a flag, if there is one; `kind` stands for it in the
-    /// help.
+    /// Takes the next positional argument, if there is one; `kind` is its placeholder in the help
+    /// and its name in errors.
     pub fn optional<T>(
         &mut self, kind: &str, read: impl Fn(&str) -> Result<T, Violation>,
     ) -> Result<Option<T>, CliError> {
@@ -106,7 +106,7 @@ impl Args {
         }
     }
 
-    /// Takes the next argument that is not a flag.
+    /// Takes the next positional argument, which is required.
     pub fn positional<T>(
         &mut self, kind: &str, read: impl Fn(&str) -> Result<T, Violation>,
     ) -> Result<T, CliError> {
@@ -114,12 +114,12 @@ impl Args {
         self.optional(kind, read)?.ok_or_else(missing)
     }
 
-    /// Takes the next argument as an email address.
+    /// Takes the next positional argument as an email address.
     pub fn email(&mut self) -> Result<Email, CliError> {
         self.positional("EMAIL", Email::parse)
     }
 
-    /// Nothing may be left; returns the data folder.
+    /// Refuses arguments that are left; returns the data folder.
     pub fn finish(self) -> Result<PathBuf, CliError> {
         match self.inner.finish().first() {
             None => Ok(self.data),
@@ -128,7 +128,7 @@ impl Args {
     }
 }
 
-/// Reads any text.
+/// Accepts any text.
 pub fn text(text: &str) -> Result<String, Violation> {
     Ok(text.to_owned())
 }

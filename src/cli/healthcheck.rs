@@ -1,4 +1,4 @@
-//! `healthcheck`: asks a running server how it is, for containers and timers without curl.
+//! `healthcheck`: requests /healthz of a running server, for containers and timers without curl.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -25,7 +25,7 @@ pub fn run(mut args: Args) -> CommandResult {
     }
 }
 
-/// Host, port and path of a URL.
+/// The host, port and path of a URL.
 fn after_scheme(url: &str) -> Result<String, Violation> {
     let rest = url.strip_prefix("http://").unwrap_or_default().trim_end_matches('/');
     match rest.bytes().all(|b| b.is_ascii_graphic()) && !rest.is_empty() {
@@ -34,7 +34,7 @@ fn after_scheme(url: &str) -> Result<String, Violation> {
     }
 }
 
-/// The status of the response.
+/// Sends a GET request and returns the status code of the response.
 fn ask(host: &str, path: &str) -> std::io::Result<String> {
     let wait = Duration::from_secs(HEALTHCHECK_TIMEOUT_S);
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));

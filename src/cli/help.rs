@@ -1,8 +1,8 @@
-//! What `help` and `--help` print, from one text and the table of settings.
+//! The output of `help` and `--help`, from one text and the table of settings.
 
 use super::{COMMANDS, settings};
 
-/// A part for each command: its usage, one line that says what it does, and details.
+/// A part for each command: its usage, a summary of one line, and details.
 const HELP: &str = include_str!("help.txt");
 
 /// The help of one command.
@@ -13,7 +13,7 @@ pub fn command(name: &str) -> String {
     format!("configsync-server {usage}{data}\n\n{summary}\n{details}")
 }
 
-/// The commands of a group, or, for an empty name, all.
+/// The list of the commands of a group, or of all commands for an empty name.
 pub fn list(group: &str) -> String {
     let mut text = match group {
         "" => "configsync-server: a sync server for the ConfigSync command line\n\n".to_owned(),
@@ -26,7 +26,7 @@ pub fn list(group: &str) -> String {
             Administration works while the server runs. --version prints the version.\n"
 }
 
-/// Usage, summary and details of a command.
+/// The usage, summary and details of a command.
 fn part(name: &str) -> (&'static str, &'static str, &'static str) {
     let begins =
         |part: &&str| part.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '\n']));

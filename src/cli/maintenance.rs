@@ -1,4 +1,4 @@
-//! `check`, `backup`, `restore`, `prune` and `audit`: what is asked of a whole data folder.
+//! `check`, `backup`, `restore`, `prune` and `audit`: commands on a whole data folder.
 
 use std::path::Path;
 
@@ -26,7 +26,7 @@ pub fn check(args: Args) -> CommandResult {
     }
 }
 
-/// `backup DEST`: a verified copy of a data folder.
+/// `backup DEST`: makes a verified copy of a data folder.
 pub fn backup(mut args: Args) -> CommandResult {
     let hard_link = args.flag("--hard-link");
     let older = args.value("--incremental-from", text)?;
@@ -37,7 +37,7 @@ pub fn backup(mut args: Args) -> CommandResult {
     report(&copied, &dest)
 }
 
-/// `restore SRC`: back to `--data`.
+/// `restore SRC`: copies a backup to `--data`.
 pub fn restore(mut args: Args) -> CommandResult {
     let (from, to) = (args.positional("SRC", text)?, args.finish()?);
     let copied = backup::restore(Path::new(&from), &to, &mut progress("restored"))?;
@@ -60,7 +60,7 @@ fn report(copied: &Copied, dest: &str) -> CommandResult {
     }
 }
 
-/// `prune`: deletes what nobody needs any more.
+/// `prune`: deletes old snapshots, old soft-deleted rows and old orphans.
 pub fn prune(mut args: Args) -> CommandResult {
     let keep = args.value("--keep", number("N", 1))?;
     let older_than_days = args.value("--older-than-days", number("N", 0))?;

@@ -1,4 +1,4 @@
-//! The command line: a file for each command or group of them, and what they share.
+//! The command line: a file for each command or group of commands, and the code they share.
 
 mod accounts;
 mod args;
@@ -22,14 +22,14 @@ use args::Args;
 use output::{could_not, print};
 use settings::warn_of_unknown_variables;
 
-/// Why a command did not do its work.
+/// Why a command exits with an error code.
 #[derive(Debug)]
 pub enum CliError {
     /// The command line is wrong: exit code 2.
     Usage(String),
     /// Anything else: exit code 1.
     Failed(String),
-    /// `status` found what needs attention, and said so: exit code 1.
+    /// `status` found and printed what needs attention: exit code 1.
     Attention,
 }
 
@@ -41,7 +41,7 @@ impl From<StoreError> for CliError {
     }
 }
 
-/// What a command is called, and what runs it.
+/// The name of a command, and the function that runs it.
 type Command = (&'static str, fn(Args) -> CommandResult);
 
 const COMMANDS: [Command; 22] = [
@@ -71,7 +71,7 @@ const COMMANDS: [Command; 22] = [
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    // First of all: whatever is made from here on is for this user alone.
+    // First of all, so that every file made from here on is private to this user.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     log::install_panic_hook();
     let (message, code) = match run(std::env::args_os().skip(1).collect()) {
@@ -86,7 +86,7 @@ pub fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Reads the arguments of `serve`, and touches nothing: for fuzzing.
+/// Parses the arguments of `serve` without side effects, for fuzzing.
 pub fn read_serve_arguments(arguments: Vec<OsString>) -> Result<(), CliError> {
     serve::settings(Args::new(arguments)?).map(drop)
 }
@@ -114,7 +114,7 @@ fn run(arguments: Vec<OsString>) -> CommandResult {
     match find(&name) {
         Some(_) if help => print(help::command(&name)),
         Some((_, run)) => {
-            // `serve` does it once its log has its format.
+            // `serve` does so once its log has its format.
             if name != "serve" && name != "healthcheck" {
                 warn_of_unknown_variables();
             }
@@ -122,7 +122,7 @@ fn run(arguments: Vec<OsString>) -> CommandResult {
         }
         None if help && is_group => print(help::list(&name)),
         None => {
-            // A flag that does not exist is the likelier mistake.
+            // An unknown flag is the likelier mistake, and is reported first.
             args.finish()?;
             Err(CliError::Usage(match is_group {
                 true => format!("{name} needs a command; see --help").trim_start().into(),
@@ -132,12 +132,12 @@ fn run(arguments: Vec<OsString>) -> CommandResult {
     }
 }
 
-/// The data folder of a command that does not make one; nothing else may be left of its arguments.
+/// Opens the data folder of a command that does not create one, and refuses arguments left over.
 fn open_store(args: Args) -> Result<Store, CliError> {
     Ok(Store::open(&args.finish()?)?)
 }
 
-/// The same for a command that only reads, also from a read-only medium.
+/// Does the same for a command that only reads, even from a read-only medium.
 fn open_to_read(args: Args) -> Result<Store, CliError> {
     Ok(Store::open_to_read(&args.finish()?)?)
 }

@@ -1,5 +1,5 @@
-//! What commands print: lists, sizes, progress. A terminal gets columns, colour and progress; a
-//! pipe gets tabs and bytes.
+//! The output of commands: tables, sizes, progress. A terminal gets columns, colour and progress; a
+//! pipe gets tab-separated fields and sizes in bytes.
 
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal, Write, stderr, stdout};
@@ -12,10 +12,10 @@ use crate::store::status::Table;
 use crate::util::time::rfc3339;
 use crate::util::types::visible;
 
-/// Writes to standard output; a closed one is an error, not a panic.
+/// Writes to standard output; a failed write is an error, not a panic.
 pub fn print(text: impl Display) -> CommandResult {
     match write_out(text) {
-        // A reader that has enough, such as `head`, is not an error.
+        // A reader that stops early, such as `head`, is not an error.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written.map_err(could_not("write to standard output")),
     }
@@ -26,7 +26,7 @@ pub fn write_out(text: impl Display) -> std::io::Result<()> {
     write!(out, "{text}").and_then(|()| out.flush())
 }
 
-/// What failed, with the system's reason.
+/// An error that says what failed, with the system's reason.
 pub fn could_not(what: impl Display) -> impl FnOnce(std::io::Error) -> CliError {
     move |error| CliError::Failed(format!("could not {what}: {error}"))
 }
@@ -36,13 +36,13 @@ pub fn print_lines(lines: &[String]) -> CommandResult {
     print(lines.iter().flat_map(|line| [line, "\n"]).collect::<String>())
 }
 
-/// Prints a list: on a terminal in columns with a header.
+/// Prints a table: on a terminal, in columns with a header.
 pub fn print_table(table: &Table) -> CommandResult {
     print_lines(&lines(table, stdout().is_terminal(), None))
 }
 
-/// The lines of a list: columns with a header for a person, else fields with tabs between them.
-/// With `now`, times are shown as how long ago they were.
+/// The lines of a table: padded columns with a header if `human`, else tab-separated fields. With
+/// `now`, times are shown relative to it.
 pub fn lines(table: &Table, human: bool, now: Option<i64>) -> Vec<String> {
     let cells = |row: &Vec<Value>| -> Vec<String> {
         row.iter().zip(&table.columns).map(|(value, name)| cell(name, value, human, now)).collect()
@@ -64,7 +64,7 @@ pub fn lines(table: &Table, human: bool, now: Option<i64>) -> Vec<String> {
     rows.iter().map(padded).collect()
 }
 
-/// A column's name ends with its unit: `stored_bytes` is a size, `created_at` a time.
+/// Formats a cell by the unit in its column's name: `stored_bytes` is a size, `created_at` a time.
 fn cell(column: &str, value: &Value, human: bool, now: Option<i64>) -> String {
     let unit = column.rsplit_once('_').map_or("", |(_, unit)| unit);
     match (unit, value, value.as_i64()) {
@@ -82,7 +82,7 @@ fn header(column: &str) -> String {
     name.replace('_', " ").to_uppercase()
 }
 
-/// A number of bytes, for a person with a unit.
+/// Formats a number of bytes, with a unit if `human`.
 pub fn size(bytes: u64, human: bool) -> String {
     let (mut number, mut unit) = (bytes as f64, "B");
     let mut larger = ["KiB", "MiB", "GiB", "TiB"].into_iter();
@@ -98,7 +98,7 @@ pub fn size(bytes: u64, human: bool) -> String {
     }
 }
 
-/// Shows on a terminal how far a long command is: bytes, percent, time left. Elsewhere nothing.
+/// Shows the progress of a long command in bytes, percent and time left, on a terminal only.
 pub fn progress(done: &'static str) -> impl FnMut(u64, u64) {
     let (shown, start) = (stderr().is_terminal(), Instant::now());
     let mut last = start;
@@ -120,12 +120,12 @@ fn progress_line(done: &str, bytes: u64, total: u64, took: Duration) -> String {
     format!("{bytes} of {total} {done}, {percent:.0} %, {} left", span(left))
 }
 
-/// How long ago a moment was; both in milliseconds since 1970.
+/// Formats how long ago `at` was; both are in milliseconds since 1970.
 pub fn ago(at: i64, now: i64) -> String {
     format!("{} ago", span(u64::try_from(now.saturating_sub(at) / 1000).unwrap_or(0)))
 }
 
-/// A line that asks for attention; red where that can be seen and is wanted.
+/// A line that asks for attention, in red on a terminal unless `NO_COLOR` is set.
 pub fn warning(sentence: &str) -> String {
     let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     match stdout().is_terminal() && !plain {
@@ -134,7 +134,7 @@ pub fn warning(sentence: &str) -> String {
     }
 }
 
-/// A length of time, as a person says it.
+/// Formats a duration in one unit.
 fn span(seconds: u64) -> String {
     let (n, unit) = match seconds {
         0..120 => (seconds, "second"),

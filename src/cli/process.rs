@@ -1,5 +1,4 @@
-//! What the system gives a server, tells it and is told by it: threads, descriptors, signals,
-//! systemd.
+//! The server's interface to the operating system: threads, descriptors, signals, systemd.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -17,33 +16,33 @@ use crate::util::limits::{DESCRIPTORS_PER_CONNECTION, DESCRIPTORS_RESERVED, THRE
 use crate::util::log;
 use crate::util::sync::lock;
 
-/// A write beyond `ulimit -f` must be an error, not the end of the process: the default action of
-/// SIGXFSZ. Rust ignores SIGPIPE already.
+/// Catches SIGXFSZ, whose default action ends the process, so that a write beyond `ulimit -f` fails
+/// with an error instead. Rust ignores SIGPIPE already.
 pub fn ignore_file_size_signal() -> std::io::Result<()> {
-    // Nobody reads this flag; a signal that is caught does nothing else.
+    // Nothing reads this flag; the handler does nothing but set it.
     register(SIGXFSZ, Arc::new(AtomicBool::new(false))).map(drop)
 }
 
-/// Starts as many threads as a server needs at once, and ends them again: where the system refuses
-/// one, tiny_http would panic, or serve nothing without a word.
+/// Starts as many concurrent threads as a server needs, and ends them again: where the system
+/// refuses one, tiny_http would panic, or silently serve nothing.
 pub fn probe_threads() -> std::io::Result<()> {
     let gate = Mutex::new(());
     scope(|threads| {
-        // They wait for it until all of them are there.
+        // The threads wait for this lock until all of them have started.
         let _closed = lock(&gate);
         (0..THREADS_AT_START)
             .try_for_each(|_| Builder::new().spawn_scoped(threads, || drop(lock(&gate))).map(drop))
     })
 }
 
-/// The first signal that stops the server is delivered through the iterator; a second one exits.
+/// Delivers the first stop signal through the iterator; a second one exits at once.
 pub fn watch_signals() -> std::io::Result<Signals> {
     let (second, mut stopping) = (Arc::new(AtomicBool::new(false)), vec![SIGTERM, SIGINT]);
     if !hangup_is_ignored() {
         stopping.push(SIGHUP);
     }
     for signal in &stopping {
-        // In this order: the exit looks at the flag before the same signal sets it.
+        // The order matters: the first handler tests the flag before the second one sets it.
         register_conditional_shutdown(*signal, 1, Arc::clone(&second))?;
         register(*signal, Arc::clone(&second))?;
     }
@@ -58,10 +57,10 @@ fn hangup_is_ignored() -> bool {
     mask.is_some_and(|mask| mask & (1 << (SIGHUP - 1)) != 0)
 }
 
-/// Raises the soft descriptor limit to the hard one; returns how many connections it carries.
+/// Raises the soft descriptor limit to the hard one; returns how many connections fit into it.
 pub fn clamp_to_fd_limit(wanted: usize) -> Result<usize, CliError> {
     let maximum = getrlimit(Resource::Nofile).maximum;
-    // One that the system does not let it raise counts as it is.
+    // If the limit cannot be raised, the current one counts.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let fits = limit.saturating_sub(DESCRIPTORS_RESERVED) / DESCRIPTORS_PER_CONNECTION;
@@ -79,11 +78,11 @@ pub fn clamp_to_fd_limit(wanted: usize) -> Result<usize, CliError> {
     Ok(wanted.min(fits))
 }
 
-/// Tells systemd a state such as `READY=1` (sd_notify(3)): a datagram to the socket that it names.
-/// Where nobody listens, nothing happens.
+/// Sends systemd a state such as `READY=1` (sd_notify(3)), as a datagram to the socket that it
+/// names. Without a listener, nothing happens.
 pub fn notify(state: &str) {
     let Ok(name) = std::env::var("NOTIFY_SOCKET") else { return };
-    // A name that begins with @ stands for the abstract namespace.
+    // A leading @ denotes the abstract namespace.
     let address = match name.strip_prefix('@') {
         Some(name) => SocketAddr::from_abstract_name(name),
         None => SocketAddr::from_pathname(&name),

@@ -1,4 +1,4 @@
-//! `serve`: runs the server until it is told to stop.
+//! `serve`: runs the server until a signal stops it.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
@@ -36,11 +36,11 @@ pub fn run(args: Args) -> CommandResult {
     probe_threads().map_err(could_not("start the threads of a server (a limit of the system?)"))?;
     settings.gate.connections_max = clamp_to_fd_limit(settings.gate.connections_max)?;
     let mut signals = watch_signals().map_err(could_not("watch for signals"))?;
-    // Before the data folder is touched.
+    // The sockets are bound before the data folder is touched.
     let bind = |at| TcpListener::bind(at).map_err(could_not(format_args!("listen on {at}")));
     let (main, metrics) = (bind(settings.listen)?, settings.metrics.map(bind).transpose()?);
     let address = main.local_addr().map_err(could_not("read the listening address"))?;
-    // A systemd credential, say.
+    // For example a systemd credential.
     let key = std::env::var_os("CONFIGSYNC_JWT_KEY_FILE");
     let key = key.map(|path| provided_jwt_key(path.as_ref())).transpose()?;
     let (store, new) = Store::start(&settings.data, settings.policy)?;
@@ -70,8 +70,8 @@ pub fn run(args: Args) -> CommandResult {
     }
     notify("READY=1");
 
-    // Until the first signal; the second one ends the process in its handler. Without a signal it
-    // ends where tiny_http does.
+    // Waits for the first signal; the second one ends the process in its handler. If tiny_http
+    // ends, `on_lost` closes the iterator, which then returns None.
     let stopped = signals.forever().next().is_some();
     stop(&app, gates);
     drop(socket);
@@ -82,7 +82,7 @@ pub fn run(args: Args) -> CommandResult {
     }
 }
 
-/// Opens the gate of a listener.
+/// Starts the gate of a listener.
 fn open_gate(
     listener: Listener, socket: TcpListener, app: &Arc<App>, upstream: &Arc<Upstream<Ticket>>,
 ) -> Result<Arc<Gate>, CliError> {
@@ -98,7 +98,7 @@ fn open_gate(
     gate.map_err(could_not("start accepting"))
 }
 
-/// Says what is served, and what somebody should look at; leaves a trace of the start.
+/// Logs what is served and what needs attention, and records the start as a fact and an audit row.
 fn log_start(app: &App, new: bool) -> CommandResult {
     let App { store, settings, .. } = app;
     let data = settings.data.display();
@@ -127,9 +127,9 @@ fn log_start(app: &App, new: bool) -> CommandResult {
     Ok(())
 }
 
-/// Starts what a server does beside answering: at first and once an hour it deletes what retention
-/// says; twice a second it writes what no request waits for, and tells systemd's watchdog that the
-/// process lives.
+/// Starts the background threads. `retention` prunes at the start and once an hour; `housekeeper`
+/// writes the deferred rows, for which no request waits, and notifies systemd's watchdog twice a
+/// second.
 fn spawn_background_tasks(app: &Arc<App>) -> std::io::Result<()> {
     let spawn = |name: &str, pause_ms, task: fn(&App)| {
         let app = Arc::clone(app);
@@ -143,7 +143,7 @@ fn spawn_background_tasks(app: &Arc<App>) -> std::io::Result<()> {
     spawn("retention", limits::RETENTION_MS, apply_retention)?;
     spawn("housekeeper", limits::HOUSEKEEPING_MS, |app| {
         app.store.write_deferred_rows();
-        // What cannot be kept back now is tried again; only a full disk needs it.
+        // A reserve that cannot be restored now is retried; only a full disk needs it.
         let _ = app.store.keep_reserve();
         notify("WATCHDOG=1");
     })?;
@@ -164,7 +164,7 @@ fn apply_retention(app: &App) {
     }
 }
 
-/// Accepts nothing more, lets requests in flight end, and closes the database.
+/// Stops accepting, lets requests in flight end, and checkpoints the database.
 fn stop(app: &App, gates: Vec<Arc<Gate>>) {
     notify("STOPPING=1");
     log::info("stopping: finishing the requests in flight");
@@ -213,7 +213,7 @@ pub fn settings(mut args: Args) -> Result<Settings, CliError> {
     })
 }
 
-/// On a folder without users: makes the first one and its token, and shows how to sign in.
+/// On a folder without users, creates the first user and its token, and prints how to sign in.
 fn init_user(app: &App, address: SocketAddr) -> CommandResult {
     let Some(email) = &app.settings.init_user else { return Ok(()) };
     if app.store.counts()?.0 > 0 {

@@ -1,5 +1,5 @@
-//! The settings of `serve`, each once: flag, variable, default, bound and line of help. And what
-//! reads values of each kind.
+//! The one table of settings, with flag, variable, default, lower bound and line of help, and the
+//! parsers of each kind of value.
 
 use std::net::SocketAddr;
 
@@ -13,15 +13,15 @@ use crate::util::log;
 use crate::util::net::Network;
 use crate::util::types::Violation;
 
-/// One setting of `serve`.
+/// One setting of `serve` (`--url` is of `healthcheck`).
 pub struct Setting {
     /// Its environment variable has the same name: `--max-body` is `CONFIGSYNC_MAX_BODY`.
     pub flag: &'static str,
-    /// Stands for the value in the help; empty for a switch.
+    /// The placeholder of the value in the help; empty for a switch.
     pub kind: &'static str,
     /// Empty if there is none.
     pub default: String,
-    /// Of a number.
+    /// The smallest value of a number.
     pub least: u64,
     help: &'static str,
 }
@@ -56,7 +56,7 @@ fn all() -> [Setting; 20] {
     ]
 }
 
-/// The kind of value of which there may be several.
+/// The kind of a setting whose flag may be repeated.
 pub const REPEATABLE: &str = "ADDR[/BITS]";
 
 /// The setting of a flag.
@@ -83,7 +83,7 @@ pub fn variable(flag: &str) -> String {
     format!("CONFIGSYNC{}", flag.to_ascii_uppercase().replace("--", "_").replace('-', "_"))
 }
 
-/// Warns of variables that look like settings and are none: they are probably mistyped.
+/// Warns of variables that look like settings but are not: they are probably mistyped.
 pub fn warn_of_unknown_variables() {
     let known = all().map(|setting| variable(setting.flag));
     for (name, _) in std::env::vars_os() {
@@ -95,20 +95,20 @@ pub fn warn_of_unknown_variables() {
     }
 }
 
-/// Reads an address to listen on.
+/// Parses an address to listen on.
 pub fn address(text: &str) -> Result<SocketAddr, Violation> {
     let takes = "an address and port such as 127.0.0.1:8787 or [::1]:8787";
     text.parse().map_err(|_| takes.into())
 }
 
-/// Reads a list with commas of addresses and networks.
+/// Parses a comma-separated list of addresses and networks.
 pub fn networks(text: &str) -> Result<Vec<Network>, Violation> {
     let takes = "an address such as 127.0.0.1, or a network without host bits such as 10.0.0.0/8";
     let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
     parts.map(|part| part.parse().map_err(|()| takes.into())).collect()
 }
 
-/// Reads a switch.
+/// Parses a switch.
 pub fn switch(text: &str) -> Result<bool, Violation> {
     match &*text.to_ascii_lowercase() {
         "on" | "1" | "true" | "yes" => Ok(true),
@@ -117,20 +117,20 @@ pub fn switch(text: &str) -> Result<bool, Violation> {
     }
 }
 
-/// Reads what may be this word instead, which stands for nothing.
+/// Extends a parser: `word` stands for None.
 pub fn none_if<T>(
     word: &str, read: impl Fn(&str) -> Result<T, Violation>,
 ) -> impl Fn(&str) -> Result<Option<T>, Violation> {
     move |text| if text == word { Ok(None) } else { read(text).map(Some) }
 }
 
-/// Reads a number of this kind, at least so much.
+/// Parses a number of this kind that is at least `least`.
 pub fn number<T: TryFrom<u64>>(kind: &str, least: u64) -> impl Fn(&str) -> Result<T, Violation> {
     let (takes, most) = match kind {
-        // SQLite's integers.
+        // The largest integer of SQLite.
         "BYTES" => ("a size such as 500M or 5G", i64::MAX.unsigned_abs()),
         "BYTES|default" => ("a size such as 500M, or default", i64::MAX.unsigned_abs()),
-        // A hundred years: RFC 3339 has four digits for a year.
+        // A hundred years, since RFC 3339 has four digits for a year.
         "HOURS" => ("a whole number such as 10", 876_000),
         "DAYS" => ("a whole number such as 10", 36_500),
         "SECONDS" => ("a number of seconds such as 30", u64::from(u32::MAX)),
@@ -144,7 +144,7 @@ pub fn number<T: TryFrom<u64>>(kind: &str, least: u64) -> impl Fn(&str) -> Resul
     }
 }
 
-/// A size: K, M, G and T (and KiB, MiB, …) are powers of 1024; KB, MB, … are powers of 1000.
+/// Parses a size: K, M, G and T (and KiB, …) are powers of 1024; KB, MB, … are powers of 1000.
 fn bytes(text: &str) -> Option<u64> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let unit = match &*text.strip_prefix(digits)?.trim_start().to_ascii_uppercase() {

@@ -1,4 +1,4 @@
-//! `status`: is everything all right, at a glance.
+//! `status`: the state of a data folder at a glance.
 
 use std::io::{IsTerminal, stdout};
 use std::path::Path;

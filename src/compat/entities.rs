@@ -63,7 +63,7 @@ pub fn versions(app: &App, request: &Request, user: &User) -> HandlerResult {
     app.rows(user, "versions", |rows| app.store.versions(target, rows))
 }
 
-/// GET /api/{kind}s/{id}/blob and /versions/{n}: the newest version or this one, as it is.
+/// GET /api/{kind}s/{id}/blob and /versions/{n}: the raw bytes of the newest version or version n.
 pub fn pull(app: &App, request: &Request, user: &User) -> HandlerResult {
     let number = request.params.get(2).map(|_| request.param_id(2)).transpose()?;
     let target = target(request, user)?;
@@ -81,7 +81,7 @@ struct NewKey {
     wrapped_dek: Key,
 }
 
-/// POST /api/{kind}s/{id}/keys: the first one stays.
+/// POST /api/{kind}s/{id}/keys: a different key never replaces the first one.
 pub fn add_key(app: &App, request: &Request, user: &User) -> HandlerResult {
     let NewKey { user_id, wrapped_dek } = request.json()?;
     check_owner(user_id, user)?;
@@ -109,7 +109,7 @@ pub fn remove_workspace(app: &App, request: &Request, user: &User) -> HandlerRes
     Ok(Response::done(200))
 }
 
-/// The kind whose plural stands first in a path.
+/// The kind of entity, whose plural is the first parameter of the path.
 fn kind(request: &Request) -> &str {
     let plural = request.param(0);
     plural.strip_suffix('s').unwrap_or(plural)
@@ -119,9 +119,9 @@ fn target<'a>(request: &'a Request, user: &'a User) -> Result<Target<'a>, Error>
     Ok(Target { user, kind: kind(request), id: request.param_id(1)? })
 }
 
-/// Other machines hand the URL to `git clone`. Git takes what begins with `-` as an option, and
-/// runs a program for `ext::…` and for any scheme it does not know itself (gitremote-helpers(7));
-/// a host that begins with `-` becomes an option of ssh.
+/// Refuses a URL that could run a command: other machines pass it to `git clone`. Git parses a
+/// leading `-` as an option, and runs a program for `ext::…` and for any scheme that it does not
+/// implement itself (gitremote-helpers(7)); a host with a leading `-` becomes an option of ssh.
 fn safe_git_url(url: &str) -> Result<(), Error> {
     const SCHEMES: [&str; 9] =
         ["https", "http", "ssh", "git", "git+ssh", "ssh+git", "file", "ftp", "ftps"];
@@ -129,8 +129,8 @@ fn safe_git_url(url: &str) -> Result<(), Error> {
     let runs = url.split_once("::").is_some_and(|(helper, _)| word(helper));
     let (scheme, rest) = url.split_once("://").unwrap_or(("ssh", url));
     let authority = rest.split('/').next().unwrap_or_default();
-    // git decodes the escapes of a URL, not those of the short form, and takes brackets off before
-    // it looks at the host; what follows a colon is a port, or the path of the short form.
+    // git percent-decodes a URL, but not the scp-like form, and strips brackets before it parses
+    // the host; after a colon comes a port, or the path of the scp-like form.
     let decoded =
         if url.contains("://") { percent_decode(authority)? } else { authority.to_owned() };
     let option = |text: &str| text.trim_start_matches('[').starts_with('-');

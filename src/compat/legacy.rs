@@ -1,5 +1,5 @@
-//! What the older released command line calls: whole-machine snapshots, environments, actions, and
-//! the requests of its login.
+//! The routes of the older released command line: whole-machine snapshots, environments, actions,
+//! and the requests of its login.
 
 use serde::Deserialize;
 use serde_json::json;
@@ -11,7 +11,7 @@ use crate::store::snapshots::{PushBody, PushMode};
 use crate::store::{Upload, User};
 use crate::util::types::MachineId;
 
-/// GET /api/auth/verify: only the status is read.
+/// GET /api/auth/verify: clients read only the status.
 pub fn verify(_app: &App, _request: &Request, user: &User) -> HandlerResult {
     let body = json!({ "valid": true, "user_id": user.id, "email": user.email });
     Ok(Response::json(200, body))
@@ -32,25 +32,25 @@ pub fn keypair(app: &App, _request: &Request, user: &User) -> HandlerResult {
     Ok(Response::json(200, app.store.keypair(user.id)?))
 }
 
-/// POST /api/auth/keypair: the first one stays.
+/// POST /api/auth/keypair: a different keypair never replaces the first one.
 pub fn add_keypair(app: &App, request: &Request, user: &User) -> HandlerResult {
     app.store.add_keypair(user, &request.json()?)?;
     Ok(Response::done(201))
 }
 
-/// POST /api/machines/register: as POST /api/machines, but 200 also the first time.
+/// POST /api/machines/register: like POST /api/machines, but 200 even for a new machine.
 pub fn register(app: &App, request: &Request, user: &User) -> HandlerResult {
     let (row, _) = app.store.register_machine(user, &request.json()?)?;
     Ok(Response::row(200, "machine", &row))
 }
 
-/// DELETE /api/machines/{mid}: hides it; its snapshots stay.
+/// DELETE /api/machines/{mid}: hides the machine; its snapshots stay.
 pub fn remove_machine(app: &App, request: &Request, user: &User) -> HandlerResult {
     app.store.hide_machine(user, &request.param_as(0)?)?;
     Ok(Response::done(200))
 }
 
-/// POST /api/machines/{mid}/push: always a new snapshot, also from an unknown machine.
+/// POST /api/machines/{mid}/push: always stores a new snapshot, even for an unknown machine.
 pub fn push(app: &App, request: &Request, user: &User, upload: Upload) -> HandlerResult {
     let machine: MachineId = request.param_as(0)?;
     let body: PushBody = request.json()?;
@@ -82,8 +82,8 @@ pub fn sync_environments(app: &App, request: &Request, user: &User) -> HandlerRe
     list_environments(app, request, user)
 }
 
-/// What clients list of a machine and never find: nothing on this server queues changes for it, and
-/// no command reads the others.
+/// Lists of a machine that clients request and that are always empty: nothing on this server queues
+/// actions, and no command of the client reads the other two.
 pub const EMPTY_LISTS: [&str; 3] = ["actions", "configs", "modules"];
 
 /// GET /api/machines/{mid}/{empty}.
@@ -91,7 +91,7 @@ pub fn empty_list(_app: &App, request: &Request, _user: &User) -> HandlerResult 
     Ok(Response::row(200, request.param(1), "[]"))
 }
 
-/// DELETE /api/machines/{mid}/actions, which a client sends after it applied what it was given.
+/// DELETE /api/machines/{mid}/actions, which a client sends after it applied its actions.
 pub fn clear_actions(_app: &App, _request: &Request, _user: &User) -> HandlerResult {
     Ok(Response::done(200))
 }

@@ -1,4 +1,4 @@
-//! Which projects and profiles a machine has, and the sync protocol over them.
+//! The projects and profiles of a machine, and the sync protocol over them.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -67,8 +67,8 @@ struct Local {
     local_version: i64,
 }
 
-/// POST /api/sync/plan: what each project of a machine needs. Hashes are never looked at: the
-/// client's are of blobs that hold the time they were made.
+/// POST /api/sync/plan: the action for each project of a machine. Hashes are ignored: the client
+/// hashes blobs that contain their own creation time.
 pub fn plan(app: &App, request: &Request, user: &User) -> HandlerResult {
     let Plan { machine_id, entities } = request.json()?;
     check_entries("entities", entities.len())?;
@@ -80,7 +80,7 @@ pub fn plan(app: &App, request: &Request, user: &User) -> HandlerResult {
     })
 }
 
-/// What a plan says of one entity; `state` is its current version and the one synced last.
+/// The entry of a plan for one entity; `state` is its current and its last synced version.
 fn step(Local { kind, id, local_version }: &Local, state: Option<(i64, i64)>) -> Value {
     let kind: &str = kind;
     match state {
@@ -94,7 +94,7 @@ fn step(Local { kind, id, local_version }: &Local, state: Option<(i64, i64)>) ->
     }
 }
 
-/// What a machine does that has version `local`, last synced `synced`, of a project at `current`.
+/// The action for a machine at version `local`, last synced at `synced`, of a project at `current`.
 fn action(local: i64, synced: i64, current: i64) -> &'static str {
     let edited = local > synced;
     match (edited, current > synced) {

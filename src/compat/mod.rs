@@ -10,7 +10,7 @@ use crate::app::Error;
 use crate::store::User;
 use crate::util::limits::REQUEST_ENTRIES_MAX;
 
-/// A key or value may only be stored for the caller.
+/// Refuses a key or value that is not for the caller.
 fn check_owner(user_id: Option<i64>, user: &User) -> Result<(), Error> {
     match user_id.is_some_and(|id| id != user.id) {
         true => Err(Error::new(403, "not_yours", "user_id must be the one of the caller")),
@@ -18,7 +18,7 @@ fn check_owner(user_id: Option<i64>, user: &User) -> Result<(), Error> {
     }
 }
 
-/// A list in one request may have so many entries.
+/// Bounds the entries of a list in one request.
 fn check_entries(field: &str, entries: usize) -> Result<(), Error> {
     if entries > REQUEST_ENTRIES_MAX {
         return Err(Error::malformed(format!(

@@ -1,4 +1,4 @@
-//! Variables of projects and the keys of their layers.
+//! Variables of projects, and the keys of their layers.
 
 use super::check_owner;
 use crate::app::{App, Error, HandlerResult, Request, Response};
@@ -7,7 +7,7 @@ use crate::store::entities::Target;
 use crate::store::variables::VariableBody;
 use crate::util::types::Visibility;
 
-/// POST /api/projects/{id}/env/keys: every distinct key is kept.
+/// POST /api/projects/{id}/env/keys: stores every distinct key.
 pub fn add_key(app: &App, request: &Request, user: &User) -> HandlerResult {
     app.store.add_layer_key(project(request, user)?, &request.json()?)?;
     Ok(Response::done(201))

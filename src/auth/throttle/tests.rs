@@ -13,12 +13,12 @@ impl Throttle {
         self.attempt(self.source(account, address(from)), now)
     }
 
-    /// Makes one failed attempt after another until one is refused, at most `max`; how many.
+    /// Fails until an attempt is refused, at most `max` times; returns how many were accepted.
     fn fail(&self, account: &str, from: u32, now: Instant, max: usize) -> usize {
         (0..max).take_while(|_| self.guess(account, from, now).is_ok()).count()
     }
 
-    /// Entries of accounts and of addresses.
+    /// The number of entries of accounts and of addresses.
     fn entries(&self) -> [usize; 2] {
         let failures = lock(&self.failures);
         [failures.accounts.len(), failures.addresses.len()]
@@ -72,7 +72,7 @@ fn the_window_slides() {
     }
     let late = start + WINDOW - SECOND;
     assert_eq!(throttle.guess("a", 1, late).unwrap_err().retry_after, SECOND);
-    // The first failure leaves the window, and with it one attempt comes free.
+    // The first failure leaves the window, which allows one more attempt.
     assert_eq!(throttle.fail("a", 1, start + WINDOW, 5), 1);
     assert_eq!(throttle.fail("a", 1, start + WINDOW + SECOND, 5), 1);
     assert_eq!(throttle.fail("a", 1, start + WINDOW * 3, 50), 10);
@@ -168,7 +168,7 @@ fn an_address_that_goes_on_failing_is_not_pushed_out_by_made_up_accounts() {
     for i in 0..THROTTLE_ENTRIES_MAX as u32 {
         assert!(throttle.guess(&i.to_string(), 1 + i / 100, now + SECOND).is_ok());
     }
-    // The account's counter went, the address's stayed.
+    // The account's counter was evicted, the address's was not.
     let guesses = (0..1000).filter(|i| {
         let account = if i % 2 == 0 { "victim".to_owned() } else { format!("x{i}") };
         throttle.guess(&account, 0, now + SECOND * 2).is_ok()
