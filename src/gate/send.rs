@@ -1,17 +1,17 @@
 //! Sends a response in pieces, at a minimum rate, without holding a file in memory.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use base64::write::EncoderWriter;
 use rustix::net::sockopt::set_tcp_cork;
 
 use super::min_rate::MinRate;
 use super::response::{Attachment, Response};
-use crate::util::limits::{PIECE_BYTES, SENDFILE_BYTES};
+use crate::util::limits::{BASE64_PIECE_BYTES, SENDFILE_BYTES};
 
 /// Sends a head and, unless the request was HEAD, the body. Returns how many bytes of the body went
 /// into the socket, and an error if those were not all.
@@ -48,10 +48,16 @@ fn send_all(
 }
 
 fn send_base64(out: &mut MinRate<&TcpStream>, file: &File, len: u64) -> io::Result<()> {
-    let mut file = BufReader::with_capacity(PIECE_BYTES, file.take(len));
-    let mut encoder = EncoderWriter::new(BufWriter::with_capacity(PIECE_BYTES, out), &STANDARD);
-    whole(io::copy(&mut file, &mut encoder)? == len)?;
-    encoder.finish()?.flush()
+    let (mut file, mut sent) = (file.take(len), 0);
+    let (mut piece, mut text) = (Vec::with_capacity(BASE64_PIECE_BYTES), String::new());
+    while file.by_ref().take(BASE64_PIECE_BYTES as u64).read_to_end(&mut piece)? > 0 {
+        sent += piece.len() as u64;
+        STANDARD.encode_string(&piece, &mut text);
+        out.write_all(text.as_bytes())?;
+        piece.clear();
+        text.clear();
+    }
+    whole(sent == len)
 }
 
 impl MinRate<&TcpStream> {

@@ -66,6 +66,9 @@ pub const RATE_MIN_BYTES_PER_S: u64 = 1024;
 pub const SEND_WAIT_MS: u64 = 250;
 /// Connections that may wait to be accepted: the kernel must not drop a burst.
 pub const BACKLOG: i32 = 1024;
+/// Bytes of a file that are encoded as base64 at once: a multiple of three, so that only the last
+/// piece is padded.
+pub const BASE64_PIECE_BYTES: usize = 48 * 1024;
 /// Bytes of a file that one sendfile call may send, so that the rate is checked in between.
 pub const SENDFILE_BYTES: usize = 1024 * 1024;
 /// Bytes of an unauthenticated client's unread body that are read and dropped before a close, so
