@@ -35,7 +35,7 @@ impl Args {
 
     /// Takes `--yes`, without which nothing is removed.
     pub fn confirmed(&mut self) -> Result<(), CliError> {
-        let unsure = "this deletes everything that was stored; add --yes to do it";
+        let unsure = "this deletes everything that is stored of it; add --yes to do it";
         self.flag("--yes").then_some(()).ok_or_else(|| CliError::Usage(unsure.into()))
     }
 

@@ -18,12 +18,21 @@ pub fn run(mut args: Args) -> CommandResult {
     args.finish()?;
     let url = url.unwrap_or_else(|| reachable(listen).to_string());
     let (host, prefix) = url.split_at(url.find('/').unwrap_or(url.len()));
-    let status = ask(host, &format!("{prefix}/healthz"));
-    match status.map_err(|e| CliError::Failed(format!("{host} does not answer: {e}")))?.as_str() {
+    let response = ask(host, &format!("{prefix}/healthz"));
+    let response =
+        response.map_err(|e| CliError::Failed(format!("{host} does not answer: {e}")))?;
+    // `HTTP/1.1 200`
+    match response.get(9..12).unwrap_or_default() {
         "200" => print(format_args!("{host} is well\n")),
-        status => Err(CliError::Failed(format!("{host} answers {status}"))),
+        status => {
+            let body = response.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+            Err(CliError::Failed(format!("{host} answers {status}: {body}")))
+        }
     }
 }
+
+/// Bytes of the response that are read: a head and a short body.
+const RESPONSE_BYTES: u64 = 4096;
 
 /// The host, port and path of a URL.
 fn after_scheme(url: &str) -> Result<String, Violation> {
@@ -34,7 +43,7 @@ fn after_scheme(url: &str) -> Result<String, Violation> {
     }
 }
 
-/// Sends a GET request and returns the status code of the response.
+/// Sends a GET request and returns the beginning of the response.
 fn ask(host: &str, path: &str) -> std::io::Result<String> {
     let wait = Duration::from_secs(HEALTHCHECK_TIMEOUT_S);
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
@@ -44,8 +53,7 @@ fn ask(host: &str, path: &str) -> std::io::Result<String> {
     stream.set_read_timeout(Some(wait))?;
     let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes())?;
-    // `HTTP/1.1 200`
-    let mut line = [0; 12];
-    stream.read_exact(&mut line)?;
-    Ok(String::from_utf8_lossy(line.get(9..).unwrap_or_default()).into_owned())
+    let mut response = Vec::new();
+    stream.take(RESPONSE_BYTES).read_to_end(&mut response)?;
+    Ok(String::from_utf8_lossy(&response).into_owned())
 }

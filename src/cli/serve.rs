@@ -37,7 +37,11 @@ pub fn run(args: Args) -> CommandResult {
     settings.gate.connections_max = clamp_to_fd_limit(settings.gate.connections_max)?;
     let mut signals = watch_signals().map_err(could_not("watch for signals"))?;
     // The sockets are bound before the data folder is touched.
-    let bind = |at| TcpListener::bind(at).map_err(could_not(format_args!("listen on {at}")));
+    let bind = |at| {
+        TcpListener::bind(at).map_err(could_not(format_args!(
+            "listen on {at} (does another server run there? --listen chooses another port)"
+        )))
+    };
     let (main, metrics) = (bind(settings.listen)?, settings.metrics.map(bind).transpose()?);
     let address = main.local_addr().map_err(could_not("read the listening address"))?;
     // For example a systemd credential.
@@ -217,7 +221,10 @@ pub fn settings(mut args: Args) -> Result<Settings, CliError> {
 fn init_user(app: &App, address: SocketAddr) -> CommandResult {
     let Some(email) = &app.settings.init_user else { return Ok(()) };
     if app.store.counts()?.0 > 0 {
-        log::info("--init-user did nothing: there are users already");
+        log::info(&format!(
+            "--init-user did nothing: there are users already; for a token, `configsync-server token \
+             create {email} --name NAME`"
+        ));
         return Ok(());
     }
     let reachable = reachable(address);

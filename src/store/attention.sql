@@ -3,7 +3,7 @@
 -- which a machine is silent, 0: never; ?6: the last off-site copy, NULL if there is none.
 
 SELECT format('the disk is short: %d MiB free, pushes are refused below %d MiB: free some, or run ' ||
-              '`configsync-server prune`', ?2 / 1048576, ?3 / 1048576)
+              '`configsync-server prune --keep N`', ?2 / 1048576, ?3 / 1048576)
  WHERE ?2 < 2 * ?3
 
 UNION ALL
@@ -12,7 +12,7 @@ SELECT 'no users: make one with `configsync-server user add EMAIL`, then `token 
 
 UNION ALL
 SELECT format('%s uses %d %% of the quota: raise it with `configsync-server user quota`, or run ' ||
-              '`configsync-server prune`', email, stored_bytes * 100 / quota)
+              '`configsync-server prune --keep N`', email, stored_bytes * 100 / quota)
   FROM (SELECT email, stored_bytes, coalesce(quota_bytes, ?4) AS quota FROM users)
  WHERE quota > 0 AND stored_bytes * 100 > quota * 90
 

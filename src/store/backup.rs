@@ -136,7 +136,7 @@ fn refuse_other_things(to: &DataDir) -> Result<()> {
     match to.root.names()?.iter().all(known) {
         true => Ok(()),
         false => Err(StoreError::unusable(format!(
-            "{} exists and is not an empty folder: name a new one",
+            "{} exists and is not an empty folder: name a new one (restore takes it by --data)",
             to.root.path.display()
         ))),
     }

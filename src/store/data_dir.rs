@@ -75,6 +75,11 @@ impl DataDir {
     pub fn at(root: &Path) -> Result<DataDir> {
         let root = Dir::open(root).map_err(|e| match e.kind() {
             ErrorKind::NotFound => no_data_folder(root),
+            ErrorKind::PermissionDenied => {
+                let owner = std::fs::metadata(root).map(|metadata| command_of(metadata.uid()));
+                let hint = owner.unwrap_or_else(|_| "as its owner".into());
+                StoreError::unusable(format!("{} is not open to you: run {hint}", root.display()))
+            }
             _ => StoreError::io("open the data folder", root, e),
         })?;
         Ok(DataDir { root })
@@ -139,17 +144,10 @@ impl DataDir {
         if owner == 0 || !rustix::process::geteuid().is_root() {
             return Ok(());
         }
-        let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-        let name = users.lines().find_map(|line| {
-            let mut fields = line.split(':');
-            let name = fields.next()?;
-            (fields.nth(1)? == owner.to_string()).then_some(name)
-        });
-        let name = name.map_or_else(|| format!("'#{owner}'"), str::to_owned);
         Err(StoreError::unusable(format!(
-            "{} belongs to another user, whom root's files would lock out; run this instead: \
-             sudo -u {name} configsync-server …",
-            self.root.path.display()
+            "{} belongs to another user, whom root's files would lock out; run this instead: {}",
+            self.root.path.display(),
+            command_of(owner)
         )))
     }
 
@@ -371,10 +369,22 @@ pub fn make_folders(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The command line that runs this program as another user.
+fn command_of(user: u32) -> String {
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == user.to_string()).then_some(name)
+    });
+    let name = name.map_or_else(|| format!("'#{user}'"), str::to_owned);
+    format!("sudo -u {name} configsync-server …")
+}
+
 fn no_data_folder(root: &Path) -> StoreError {
     StoreError::unusable(format!(
-        "{} is not a data folder (it has no {DATABASE}): name one with --data, or make one with \
-         `configsync-server serve`",
+        "{} is not a data folder, nor a backup (it has no {DATABASE}): name one with --data, or make \
+         one with `configsync-server serve`",
         root.display()
     ))
 }

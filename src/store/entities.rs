@@ -82,13 +82,15 @@ impl Store {
 
     /// Adds an entity. One with the same slug that never got its first version is taken over, since
     /// no client could get past it. If it has a key it is soft-deleted instead: the client that
-    /// stored the key may still encrypt for its id, and the caller will bring another key.
+    /// stored the key may still encrypt for its id, and the caller will bring another key. Not so a
+    /// profile: clients add it without a version, mark and link it, and read its key before they
+    /// bring one.
     pub fn add_entity(&self, user: &User, kind: &str, new: &EntityBody) -> Result<String> {
         self.write_as(user, |tx| {
             let now = now_ms();
             let sql = "UPDATE entities SET deleted_at = ?4, is_default = 0
                 WHERE user_id = ?1 AND kind = ?2 AND slug = ?3 AND deleted_at IS NULL
-                  AND current_version = 0 AND wrapped_dek IS NOT NULL";
+                  AND current_version = 0 AND wrapped_dek IS NOT NULL AND kind <> 'profile'";
             if execute(tx, sql, params![user.id, kind, new.slug, now])? > 0 {
                 purge(tx, "entities", user)?;
             }
@@ -99,10 +101,12 @@ impl Store {
                          git_branch, source_hint, module_type, is_default, created_at, updated_at)
                        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?11)
                        ON CONFLICT (user_id, kind, slug) WHERE deleted_at IS NULL DO UPDATE SET
-                         name = excluded.name, description = excluded.description,
+                         name = excluded.name,
+                         description = coalesce(excluded.description, description),
                          git_url = excluded.git_url, git_branch = excluded.git_branch,
                          source_hint = excluded.source_hint, module_type = excluded.module_type,
-                         is_default = excluded.is_default, updated_at = excluded.updated_at
+                         is_default = max(is_default, excluded.is_default),
+                         updated_at = excluded.updated_at
                        WHERE current_version = 0 RETURNING id";
             let row = params![
                 user.id, kind, new.slug, new.name, new.description, new.git_url, new.git_branch,

@@ -92,7 +92,13 @@ impl Store {
             let sql = "DELETE FROM machines WHERE user_id = ?1 AND machine_id = ?2
                        RETURNING id, snapshot_count";
             let values = params![user.id, machine];
-            let (id, snapshots) = query_one(tx, "machine", sql, values, |row| row.try_into())?;
+            let (id, snapshots) = query_one(
+                tx,
+                "machine (see `configsync-server machine list`)",
+                sql,
+                values,
+                |row| row.try_into(),
+            )?;
             Event::of(&user, "machine.remove").machine(machine).subject(id).write(tx)?;
             Ok(snapshots)
         })?;

@@ -66,7 +66,7 @@ impl Store {
                   WHERE email = ?1 RETURNING id, email, generation"
             );
             let values = params![email, new, ends_jwts, now];
-            let user = query_one(tx, "user", &sql, values, User::from_row)?;
+            let user = query_one(tx, USER, &sql, values, User::from_row)?;
             Event::of(&user, event).write(tx)
         })
     }
@@ -112,7 +112,13 @@ impl Store {
         self.write_with_reserve(|tx| {
             let sql = "SELECT u.id, u.email, u.generation
                          FROM api_tokens t JOIN users u ON u.id = t.user_id WHERE t.id = ?1";
-            let user = query_one(tx, "token", sql, [id], User::from_row)?;
+            let user = query_one(
+                tx,
+                "token (see `configsync-server token list`)",
+                sql,
+                [id],
+                User::from_row,
+            )?;
             let sql = "UPDATE api_tokens SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1";
             execute(tx, sql, [id, now_ms()])?;
             Event::of(&user, "token.revoke").subject(id).write(tx)
@@ -159,8 +165,11 @@ fn insert(connection: &Connection, email: &Email, password_hash: Option<&str>) -
     Ok(user)
 }
 
+/// Says where the operator finds the users that there are.
+const USER: &str = "user (see `configsync-server user list`)";
+
 /// Finds a user by email address, for the operator's commands.
 pub(super) fn find(connection: &Connection, email: &Email) -> Result<User> {
     let sql = "SELECT id, email, generation FROM users WHERE email = ?1";
-    query_one(connection, "user", sql, [email], User::from_row)
+    query_one(connection, USER, sql, [email], User::from_row)
 }

@@ -105,7 +105,8 @@ texts! {
     Email: |text| {
         let (local, domain) = text.split_once('@').unwrap_or_default();
         let whole = !local.is_empty() && !domain.is_empty() && !domain.contains('@');
-        match whole && !text.contains(char::is_whitespace) {
+        let typo = text.contains([',', ';']) || text.contains("..") || domain.starts_with('.');
+        match whole && !typo && !text.contains(char::is_whitespace) {
             true => plain(text, EMAIL_CHARS_MAX),
             false => Err("must be an address such as you@example.com".into()),
         }

@@ -213,12 +213,17 @@ fn an_entity_whose_first_version_never_came_is_no_dead_end() {
         let first = create(&a, kind, "first");
         assert_eq!(create(&a, kind, "second"), first);
         assert_eq!(a.read(&path)[format!("{kind}s")][0]["name"], "second");
-        // With a key it is replaced: who put the key there may still encrypt with it.
+        // With a key it is replaced: who put the key there may still encrypt with it. A profile has
+        // none of this: clients fill it later, and read its key first.
         a.post(&format!("{path}/{first}/keys"), &json!({ "wrapped_dek": "AAAA" })).is(201);
         let third = create(&a, kind, "third");
-        assert!(third > first);
-        refused(&a.get(&format!("{path}/{first}")), 404, "not_found");
-        a.post(&format!("{path}/{third}/keys"), &json!({ "wrapped_dek": "BBBB" })).is(201);
+        if kind == "profile" {
+            assert_eq!(third, first);
+        } else {
+            assert!(third > first);
+            refused(&a.get(&format!("{path}/{first}")), 404, "not_found");
+            a.post(&format!("{path}/{third}/keys"), &json!({ "wrapped_dek": "BBBB" })).is(201);
+        }
         a.push_version(kind, third, b"version");
         // With a version it stays.
         let again = a.post(&path, &json!({ "slug": "s", "name": "fourth" }));
@@ -226,6 +231,21 @@ fn an_entity_whose_first_version_never_came_is_no_dead_end() {
         assert_eq!(a.read(&path)[format!("{kind}s")].as_array().unwrap().len(), 1);
         assert_eq!(b.read(&format!("{path}/{of_b}"))[kind]["name"], "of b");
     }
+}
+
+#[test]
+fn a_profile_that_is_added_again_keeps_what_it_has() {
+    let (_server, user) = with_user(&[]);
+    let first = json!({ "slug": "p", "name": "P", "description": "mine", "is_default": true });
+    let id = user.post("/api/profiles", &first).is(201)["profile"]["id"].clone();
+    user.post(&format!("/api/profiles/{id}/keys"), &json!({ "wrapped_dek": "AAAA" })).is(201);
+    let again = json!({ "slug": "p", "name": "Again", "is_default": false });
+    let row = user.post("/api/profiles", &again).is(201);
+    let kept = json!({ "id": id, "name": "Again", "description": "mine", "is_default": true });
+    for (name, value) in kept.as_object().unwrap() {
+        assert_eq!(&row["profile"][name], value, "{name}");
+    }
+    assert_eq!(row["wrapped_dek"], "AAAA");
 }
 
 #[test]
