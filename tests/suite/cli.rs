@@ -178,11 +178,14 @@ fn a_token_is_printed_alone_and_only_once() {
 }
 
 #[test]
-fn healthcheck_tells_a_server_that_is_well_from_one_that_is_not_there() {
-    let mut server = serve(&[]);
+fn healthcheck_tells_a_server_that_is_well_from_one_that_fails_or_is_not_there() {
+    let server = serve(&[]);
     let url = format!("http://127.0.0.1:{}", server.port);
     run(&["healthcheck", "--url", &url], "").ok();
     run(&["healthcheck", "--url", &format!("{url}/nowhere")], "").fails(1, "404");
+    let mut server = server.restarted(&["--min-free", "1000T"]);
+    let url = format!("http://127.0.0.1:{}", server.port);
+    run(&["healthcheck", "--url", &url], "").fails(1, "disk_full");
     server.stop();
     assert_eq!(run(&["healthcheck", "--url", &url], "").code, 1);
 }
