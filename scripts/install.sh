@@ -77,5 +77,6 @@ cat <<EOF
 installed. Make the first user and a token:
   sudo -u configsync configsync-server user add you@example.com --data $data
   sudo -u configsync configsync-server token create you@example.com --name laptop --data $data
-Settings: systemctl edit configsync-server    Log: journalctl -u configsync-server
+Settings: lines such as CONFIGSYNC_KEEP=50 in /etc/default/configsync-server
+Log: journalctl -u configsync-server
 EOF

@@ -93,15 +93,21 @@ impl gate::Admission for Admission {
 impl Admission {
     /// Returns the route of a request if this listener serves it.
     fn route(&self, head: &Head, client: Client) -> Result<&'static Route, Error> {
+        let nothing = || match self.listener {
+            Listener::Main => nothing_here(head, client),
+            Listener::Metrics => {
+                Error::new(404, "not_found", "this listener has /metrics and /healthz alone")
+            }
+        };
         let found = routes::find(&head.method, head.path())?;
-        let (route, _) = found.ok_or_else(|| nothing_here(head, client))?;
+        let (route, _) = found.ok_or_else(nothing)?;
         let of_metrics = matches!(route.handler, Handler::Metrics(_));
         let here = match self.listener {
             Listener::Main => !of_metrics && (self.app.settings.page || route.pattern != "/"),
             Listener::Metrics => of_metrics || route.pattern == "/healthz",
         };
         if !here {
-            return Err(nothing_here(head, client));
+            return Err(nothing());
         }
         if of_metrics && !names_an_address(head.field("host").unwrap_or_default()) {
             let rule = "metrics are served to a Host that is an address or localhost alone";

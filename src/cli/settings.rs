@@ -49,7 +49,7 @@ fn all() -> [Setting; 20] {
         row("--min-free", "BYTES", &FREE_BYTES_MIN, 0, "refuse pushes below this free space"),
         row("--audit-days", "N", &AUDIT_DAYS, 0, "days that audit rows are kept; 0 keeps all"),
         row("--trusted-proxy", REPEATABLE, &"", 0, "a proxy to believe; repeatable"),
-        row("--metrics", "ADDR:PORT", &"", 0, "a second listener, for /metrics alone"),
+        row("--metrics", "ADDR:PORT", &"", 0, "a second listener: /metrics, /healthz"),
         row("--no-page", "", &"off", 0, "no page at /"),
         row("--log-format", "text|json", &"text", 0, "of the log on standard error"),
         row("--url", "URL", &"", 0, "of healthcheck"),
