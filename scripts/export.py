@@ -9,7 +9,7 @@ damaged (exit code 1). Keypairs, which allow guessing of master passwords, are i
 """
 import datetime, hashlib, json, os, pathlib, sqlite3, sys
 
-VIEWS = pathlib.Path(__file__).resolve().parent.parent / "src" / "store" / "rows.sql"
+VIEWS = pathlib.Path(__file__).resolve().parent.parent / "src" / "store" / "views.sql"
 DAMAGED = []
 
 def moment(ms):
@@ -32,8 +32,7 @@ def export_user(db, backup, folder, user_id, email):
 
     def with_files(view, where, value, name_of):
         for row, file, sha256 in db.execute(f"SELECT row, file, sha256 FROM {view} WHERE {where}", (value,)):
-            row = json.loads(row)
-            name = name_of(row)
+            name = name_of(row := json.loads(row))
             try:
                 data = (backup / "snapshots" / file[:2] / file).read_bytes()
             except OSError: data = b""
@@ -68,13 +67,14 @@ def export_user(db, backup, folder, user_id, email):
 def main(backup, dest, only=None):
     os.umask(0o077)
     db, dest = connect(pathlib.Path(backup)), pathlib.Path(dest)
-    dest.mkdir()  # new, or nothing is written
     sql = "SELECT id, email FROM users WHERE ?1 IS NULL OR email = lower(?1) ORDER BY id"
-    for user_id, email in db.execute(sql, (only,)).fetchall():
-        folder = dest / f"user-{user_id}"
-        folder.mkdir()
+    users = db.execute(sql, (only,)).fetchall() or sys.exit("there is no such user in this backup")
+    dest.mkdir()  # new, or nothing is written
+    for user_id, email in users:
+        (folder := dest / f"user-{user_id}").mkdir()
         export_user(db, pathlib.Path(backup), folder, user_id, email)
     sys.exit("\n".join(DAMAGED) or None)
 
-if __name__ == "__main__":
+try:
     main(*sys.argv[1:]) if len(sys.argv) in (3, 4) else sys.exit(__doc__)
+except (OSError, sqlite3.Error) as error: sys.exit(f"the export failed: {error}")

@@ -14,23 +14,28 @@
 //! client. It stores encrypted snapshots that it cannot read, and manages users, machines, tokens
 //! and history.
 //!
-//! The modules, from the top down; each uses only those below it. (Handlers in `api` and `compat`
-//! use the types of `app`: request, response, error.)
+//! The modules, from the top down; each uses only those below it. (Handlers in `api` and
+//! `client_routes` use the types of `app`: request, response, error.)
 //!
 //! ```text
 //! cli       the command line: serve, and the commands that administer a data folder
 //! app       tiny_http and its workers, the route table, admission, request and response
-//! api       the six endpoints, the page     compat: what released clients call besides them
+//! api       the documented API: a file for each resource; health, metrics, the page
+//!           client_routes: what released clients call besides it
 //! auth      passwords, API tokens, JWTs, throttle
-//! store     all SQL and all files          gate: the hardening reverse proxy in front of tiny_http
+//! store     all SQL and all files
+//!           gate: the hardening reverse proxy in front of tiny_http; knows none of the above
 //! util      limits, checked values, clocks, locks, the log, counters
 //! ```
+//!
+//! A request goes gate → `app::admission` → gate, which receives the body → tiny_http →
+//! `app::server` → a handler of `api` or `client_routes` → store, and back.
 
 mod api;
 mod app;
 mod auth;
 pub mod cli;
-mod compat;
+mod client_routes;
 mod gate;
 mod store;
 mod util;
@@ -38,13 +43,13 @@ mod util;
 /// What the fuzz targets and the benchmark link; not a public interface.
 #[doc(hidden)]
 pub mod fuzzing {
-    pub use crate::app::headers::{parse_tags, wants_bytes};
+    pub use crate::app::negotiation::{parse_tags, wants_bytes};
     pub use crate::auth::jwt::JwtKey;
     pub use crate::auth::password::{permit, verify_with};
     pub use crate::cli::read_serve_arguments;
     pub use crate::gate::error::Error;
-    pub use crate::gate::json::split_upload_json;
+    pub use crate::gate::upload_json::split_upload_json;
     pub use crate::gate::{client, head};
     pub use crate::store::snapshots::Digests;
-    pub use crate::util::net::Network;
+    pub use crate::util::network::Network;
 }

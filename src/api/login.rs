@@ -51,7 +51,9 @@ fn by_token(app: &App, peer: IpAddr, token: &str) -> Result<User, Error> {
         Some(Ok(user)) => Ok(user),
         Some(Err(error)) if !matches!(error.kind, ErrorKind::Unauthorized(_)) => Err(error.into()),
         _ => {
-            unless_throttled(app, &app.token_throttle, peer, token, Throttle::attempt)?;
+            // The space makes it the email address of no user, whatever was sent.
+            let account = format!(" {token}");
+            unless_throttled(app, &app.token_throttle, peer, &account, Throttle::attempt)?;
             Err(failed(app, peer, None))
         }
     }

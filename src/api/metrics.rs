@@ -1,7 +1,5 @@
 //! GET /metrics: the counters of this process, and gauges of the data folder.
 
-use std::fs;
-
 use serde_json::Value;
 
 use crate::app::{App, HandlerResult, Request, Response};
@@ -47,19 +45,8 @@ pub fn metrics(app: &App, _request: &Request) -> HandlerResult {
     let help = "Snapshots that the last check found damaged.";
     out.gauge("configsync_damaged_snapshots", help, found);
 
-    out.gauge("process_resident_memory_bytes", "Resident memory.", resident_bytes());
-    let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
-    out.gauge("process_open_fds", "Open files and sockets.", open);
     let name = "configsync_build_info";
     out.describe(name, "gauge", "The version that runs.");
     out.sample(name, &[("version", env!("CARGO_PKG_VERSION"))], 1);
     Ok(Response::text(200, "text/plain; version=0.0.4; charset=utf-8", out.0))
-}
-
-/// Resident memory in bytes, or 0 where /proc does not have it.
-fn resident_bytes() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kib.unwrap_or(0).saturating_mul(1024)
 }

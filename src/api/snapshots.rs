@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::app::headers::wants_bytes;
+use crate::app::negotiation::wants_bytes;
 use crate::app::{App, Error, HandlerResult, Request, Response};
 use crate::store::audit::Event;
 use crate::store::snapshots::{PushBody, PushMode, Selector};

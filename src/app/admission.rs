@@ -10,8 +10,8 @@ use crate::api::login;
 use crate::api::snapshots::METADATA;
 use crate::auth::authenticate;
 use crate::gate::access_log::AccessRecord;
+use crate::gate::body::Spool;
 use crate::gate::head::Head;
-use crate::gate::spool::Spool;
 use crate::gate::{self, Client};
 use crate::store::audit::Event;
 use crate::store::{Upload, User};
@@ -35,7 +35,7 @@ pub struct Admission {
 
 /// State of an admitted request that a worker needs and no header field can carry.
 pub struct Ticket {
-    route: &'static Route,
+    pub route: &'static Route,
     /// The client's address.
     peer: IpAddr,
     /// The authenticated caller, or on the login route the user who signs in.
@@ -71,14 +71,14 @@ impl gate::Admission for Admission {
         Ok((spool, Ticket { route, peer: client.address, user, upload, _permit: None }))
     }
 
-    fn store(&self, ticket: &mut Ticket, bytes: &[u8]) -> Result<(), Error> {
+    fn receive_piece(&self, ticket: &mut Ticket, bytes: &[u8]) -> Result<(), Error> {
         let upload = ticket.upload.as_mut().ok_or_else(Error::internal)?;
-        Ok(upload.write(bytes)?)
+        Ok(upload.append(bytes)?)
     }
 
     /// Waits for the user's worker permit. A login has no user yet: its password is hashed here,
     /// and the worker only issues the JWT.
-    fn prepare(&self, ticket: &mut Ticket, body: &[u8]) -> Result<(), Error> {
+    fn after_body(&self, ticket: &mut Ticket, body: &[u8]) -> Result<(), Error> {
         if let Some(user) = &ticket.user {
             let busy = || Error::overloaded("too many requests of yours at once; try again");
             ticket._permit = Some(self.app.user_limit.take(user.id).ok_or_else(busy)?);

@@ -3,7 +3,7 @@
 
 pub mod admission;
 pub mod error;
-pub mod headers;
+pub mod negotiation;
 pub mod request;
 pub mod response;
 pub mod routes;

@@ -3,8 +3,8 @@
 use serde::de::DeserializeOwned;
 
 use super::Error;
-use super::headers::parse_tags;
-use crate::gate::json::check_nesting;
+use super::negotiation::parse_tags;
+use crate::gate::upload_json::check_nesting;
 use crate::store::snapshots::Condition;
 use crate::util::types::{Violation, digits};
 

@@ -48,7 +48,7 @@ impl Response {
     }
 
     /// Moves a body to a file if it is too long to wait in memory.
-    pub fn spool(self, app: &App, user_id: Option<i64>) -> HandlerResult {
+    pub fn into_file_if_long(self, app: &App, user_id: Option<i64>) -> HandlerResult {
         if self.attachment.is_some() || self.body.len() <= RESPONSE_MEMORY_BYTES_MAX {
             return Ok(self);
         }

@@ -5,9 +5,9 @@ use crate::api::snapshots::STATE;
 use crate::api::{health, login, machines, metrics, page, snapshots, usage};
 use crate::app::request::percent_decode;
 use crate::app::{App, Error, HandlerResult, Request};
-use crate::compat::entities::CIPHERTEXT;
-use crate::compat::legacy::EMPTY_LISTS;
-use crate::compat::{entities, legacy, links, variables};
+use crate::client_routes::entities::CIPHERTEXT;
+use crate::client_routes::legacy::EMPTY_LISTS;
+use crate::client_routes::{entities, legacy, links, variables};
 use crate::store::entities::KINDS;
 use crate::store::{Upload, User};
 use crate::util::types::MachineId;
@@ -84,12 +84,12 @@ pub static ROUTES: &[Route] = &[
     route("GET", "/api/machines/snapshot", Nothing, SignedIn(snapshots::pull)),
     route("POST", "/api/machines/snapshot", STATE_UPLOAD, SignedInUpload(snapshots::push)),
     route("GET", "/api/machines/history", Nothing, SignedIn(snapshots::history)),
+    route("GET", "/api/usage", Nothing, SignedIn(usage::usage)),
     // The routes of the released command-line client.
     route("GET", "/api/auth/verify", Nothing, SignedIn(legacy::verify)),
     route("POST", "/api/auth/register", Json, Anyone(legacy::closed)),
     route("GET", "/api/auth/keypair", Nothing, SignedIn(legacy::keypair)),
     route("POST", "/api/auth/keypair", Json, SignedIn(legacy::add_keypair)),
-    route("GET", "/api/usage", Nothing, SignedIn(usage::usage)),
     route("POST", "/api/machines/register", Json, SignedIn(legacy::register)),
     route("GET", "/api/machines/latest", Nothing, SignedIn(snapshots::pull)),
     route("GET", "/api/machines/snapshot/{}", Nothing, SignedIn(snapshots::pull)),

@@ -89,6 +89,7 @@ fn dispatch(
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     // The ticket's route again, now with its path parameters.
     let found = routes::find(request.method().as_str(), path)?;
+    let found = found.filter(|(route, _)| std::ptr::eq(*route, ticket.route));
     let (route, params) = found.ok_or_else(Error::internal)?;
     let (user, upload) = (ticket.user.as_ref(), ticket.upload);
     let request = Request {
@@ -111,7 +112,7 @@ fn dispatch(
             run(app, &request, signed_in?, upload)
         }
     }?;
-    response.spool(app, user.map(|user| user.id))
+    response.into_file_if_long(app, user.map(|user| user.id))
 }
 
 /// The value of a field that the gate forwarded.

@@ -11,7 +11,7 @@ use crate::util::limits::{
     LOGIN_FAILURES_PER_ACCOUNT, LOGIN_FAILURES_PER_ADDRESS, LOGIN_NETWORK_BITS, LOGIN_WINDOW_S,
     THROTTLE_ENTRIES_MAX,
 };
-use crate::util::net::Network;
+use crate::util::network::Network;
 use crate::util::sync::lock;
 
 /// Counts failed logins in a sliding window: of an account from an address, and of an address over

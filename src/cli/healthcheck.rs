@@ -9,7 +9,7 @@ use super::output::print;
 use super::settings::{address, none_if};
 use super::{CliError, CommandResult};
 use crate::util::limits::HEALTHCHECK_TIMEOUT_S;
-use crate::util::net::reachable;
+use crate::util::network::reachable;
 use crate::util::types::Violation;
 
 pub fn run(mut args: Args) -> CommandResult {

@@ -26,7 +26,7 @@ use crate::store::status::Fact;
 use crate::store::{Policy, Store, provided_jwt_key};
 use crate::util::limits;
 use crate::util::log;
-use crate::util::net::reachable;
+use crate::util::network::reachable;
 use crate::util::types::Email;
 
 pub fn run(args: Args) -> CommandResult {

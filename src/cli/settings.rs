@@ -10,7 +10,7 @@ use crate::util::limits::{
     JWT_HOURS, STOP_TIMEOUT_S,
 };
 use crate::util::log;
-use crate::util::net::Network;
+use crate::util::network::Network;
 use crate::util::types::Violation;
 
 /// One setting of `serve` (`--url` is of `healthcheck`).

@@ -5,13 +5,13 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::access_log::AccessRecord;
+use super::body::receive;
 use super::error::{CLIENT_LEFT, Error};
 use super::head::{Head, parse};
 use super::min_rate::MinRate;
 use super::response::Response;
 use super::send::send;
 use super::slots::Slot;
-use super::spool::receive;
 use super::{Admission, Service, peer};
 use crate::util::limits::{
     HEAD_READ_BYTES, LINGER_BYTES, LINGER_MS, LINGER_USER_BYTES, LINGER_USER_MS, SEND_WAIT_MS,
@@ -121,13 +121,13 @@ impl<A: Admission> Connection<'_, A> {
                 let written = (&*self.slot.stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
                 written.map_err(Error::of_body)?;
             }
-            let store = |bytes: &[u8]| admission.store(&mut ticket, bytes);
+            let store = |bytes: &[u8]| admission.receive_piece(&mut ticket, bytes);
             self.incoming.get_mut().allow(config.body_grace, config.body_grace);
             body = receive(&mut self.incoming, length, spool, store)?;
         }
         // Set only once the body is complete: it tells `exchange` that nothing of it is unread.
         record.bytes_in = length;
-        admission.prepare(&mut ticket, &body)?;
+        admission.after_body(&mut ticket, &body)?;
         self.service.upstream.forward(record.id, head, ticket, &body)
     }
 

@@ -6,16 +6,16 @@
 //! tiny_http, and sends the response. It knows HTTP, but nothing of users, machines or snapshots.
 
 pub mod access_log;
+pub mod body;
 mod connection;
 pub mod error;
 pub mod head;
-pub mod json;
 mod min_rate;
 mod peer;
 pub mod response;
 mod send;
 mod slots;
-pub mod spool;
+pub mod upload_json;
 pub mod upstream;
 
 use std::collections::HashMap;
@@ -30,15 +30,15 @@ use std::time::Duration;
 use crate::util::limits::{ACCEPT_PAUSE_MS, BACKLOG, CONNECTION_STACK_BYTES};
 use crate::util::log;
 use crate::util::metrics::Metrics;
-use crate::util::net::Network;
+use crate::util::network::Network;
 use crate::util::sync::lock;
 use crate::util::types::RandomId;
 use access_log::AccessRecord;
+use body::Spool;
 use error::Error;
 use head::Head;
 use response::Response;
 use slots::Open;
-use spool::Spool;
 use upstream::Upstream;
 
 pub use peer::{Client, client};
@@ -55,11 +55,11 @@ pub trait Admission: Send + Sync + 'static {
     ) -> Result<(Spool, Self::Ticket), Error>;
 
     /// Writes the next bytes of the body to the upload.
-    fn store(&self, ticket: &mut Self::Ticket, bytes: &[u8]) -> Result<(), Error>;
+    fn receive_piece(&self, ticket: &mut Self::Ticket, bytes: &[u8]) -> Result<(), Error>;
 
     /// Called once the whole body has arrived, on the connection's own thread: any wait that must
     /// not block a worker happens here.
-    fn prepare(&self, ticket: &mut Self::Ticket, body: &[u8]) -> Result<(), Error>;
+    fn after_body(&self, ticket: &mut Self::Ticket, body: &[u8]) -> Result<(), Error>;
 }
 
 /// The application as a connection sees it.

@@ -5,7 +5,7 @@ use std::sync::Once;
 
 use super::head::Head;
 use crate::util::log;
-use crate::util::net::Network;
+use crate::util::network::Network;
 
 static HINT: Once = Once::new();
 

@@ -10,7 +10,7 @@ use super::Gate;
 use super::error::Error;
 use super::peer::is_proxy;
 use crate::util::limits::PEER_NETWORK_BITS;
-use crate::util::net::Network;
+use crate::util::network::Network;
 use crate::util::sync::lock;
 
 /// An open connection.

@@ -64,7 +64,7 @@ impl Event {
     }
 
     /// Inserts the row in the transaction of the change that it records.
-    pub(super) fn write(&self, connection: &Connection) -> Result<()> {
+    pub(super) fn insert(&self, connection: &Connection) -> Result<()> {
         let sql = "INSERT INTO audit_log (created_at, event, user_id, user_email, machine, peer,
                      outcome, subject_id, detail) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
         let Event { at, name, outcome, user_id, email, machine, subject, detail, .. } = self;

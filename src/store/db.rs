@@ -34,7 +34,7 @@ const _: () = assert!(rusqlite::ffi::SQLITE_VERSION_NUMBER >= 3_051_003);
 const WAIT: Duration = Duration::from_millis(SQLITE_BUSY_MS);
 
 /// Temporary views that render the rows of the API and the command line.
-const ROWS: &str = include_str!("rows.sql");
+const ROWS: &str = include_str!("views.sql");
 
 /// The connections of one process to one database.
 pub struct Database {
@@ -239,10 +239,15 @@ impl Database {
 
     /// Copies the WAL into the database; TRUNCATE waits for readers and then empties the WAL.
     pub fn checkpoint(&self, mode: &str) -> Result<()> {
-        self.refuse_if_lost()?;
         let mut place = self.writer.take(WAIT).ok_or_else(StoreError::busy)?;
+        self.refuse_if_lost()?;
         let writer = self.connection(&mut place)?;
-        Ok(writer.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))?)
+        // SQLite reports a reader in the way in the first column, not as an error.
+        let sql = format!("PRAGMA wal_checkpoint({mode})");
+        match writer.query_row(&sql, [], |row| row.get(0))? {
+            false => Ok(()),
+            true => Err(StoreError::busy()),
+        }
     }
 
     fn connection<'a>(&self, place: &'a mut PoolGuard<Connection>) -> Result<&'a mut Connection> {
@@ -377,7 +382,7 @@ fn connect_with(path: &Path, flags: OpenFlags) -> Result<Connection> {
     }
     connection.pragma_update(None, "cache_size", -SQLITE_CACHE_KIB)?;
     connection.pragma_update(None, "journal_size_limit", WAL_BYTES_MAX)?;
-    // The views of rows.sql, and the function that they call.
+    // The views of views.sql, and the function that they call.
     let flags = FunctionFlags::SQLITE_UTF8
         | FunctionFlags::SQLITE_DETERMINISTIC
         | FunctionFlags::SQLITE_INNOCUOUS;

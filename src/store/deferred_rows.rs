@@ -74,7 +74,7 @@ impl Store {
     /// Writes an audit row in the transaction of a user's change.
     pub(super) fn audit(&self, connection: &Connection, event: Event) -> Result<()> {
         let event = lock(&self.deferred).admit(event, AUDIT_CHANGES_PER_DAY_MAX);
-        event.map_or(Ok(()), |event| event.write(connection))
+        event.map_or(Ok(()), |event| event.insert(connection))
     }
 
     /// Queues an audit row for the next batch.
@@ -121,7 +121,7 @@ impl Store {
                 let sql = "UPDATE api_tokens SET last_used_at = ?2 WHERE id = ?1";
                 execute(tx, sql, params![token, at])?;
             }
-            events.iter().try_for_each(|event| event.write(tx))
+            events.iter().try_for_each(|event| event.insert(tx))
         });
         if let Err(error) = written {
             let rows = uses.len() + events.len();

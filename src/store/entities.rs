@@ -70,7 +70,7 @@ impl Store {
     pub(super) fn write_to<T>(
         &self, target: Target<'_>, work: impl FnOnce(&Transaction<'_>) -> Result<T>,
     ) -> Result<T> {
-        self.write_as(target.user, |tx| find(tx, target).and_then(|_| work(tx)))
+        self.write_as_user(target.user, |tx| find(tx, target).and_then(|_| work(tx)))
     }
 
     /// Lists rows that belong to a live entity.
@@ -86,7 +86,7 @@ impl Store {
     /// profile: clients add it without a version, mark and link it, and read its key before they
     /// bring one.
     pub fn add_entity(&self, user: &User, kind: &str, new: &EntityBody) -> Result<String> {
-        self.write_as(user, |tx| {
+        self.write_as_user(user, |tx| {
             let now = now_ms();
             let sql = "UPDATE entities SET deleted_at = ?4, is_default = 0
                 WHERE user_id = ?1 AND kind = ?2 AND slug = ?3 AND deleted_at IS NULL

@@ -47,7 +47,7 @@ impl Store {
         let delete = "UPDATE environments SET deleted_at = ?2 WHERE user_id = ?1 AND ?4
                          AND deleted_at IS NULL
                          AND name NOT IN (SELECT value->>'name' FROM json_each(?3))";
-        self.write_as(user, |tx| {
+        self.write_as_user(user, |tx| {
             let sql = "SELECT count(*) FROM environments WHERE user_id = ?1 AND deleted_at IS NULL";
             let live = || query_scalar::<usize>(tx, sql, [user.id]);
             let before = live()?;
@@ -74,7 +74,7 @@ impl Store {
         self.write(|tx| {
             let user = users::find(tx, email)?;
             execute_one(tx, "deleted environment", sql, params![user.id, name, now_ms()])?;
-            Event::of(&user, "environment.restore").write(tx)
+            Event::of(&user, "environment.restore").insert(tx)
         })
     }
 }

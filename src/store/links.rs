@@ -119,7 +119,7 @@ impl Store {
         let sql = "UPDATE machine_projects SET last_synced_version = ?3
                     WHERE project_id = ?2 AND machine_ref =
                       (SELECT id FROM machines WHERE user_id = ?1 AND machine_id = ?4)";
-        self.write_as(user, |tx| {
+        self.write_as_user(user, |tx| {
             for Synced { entity_id, new_last_synced_version: version, .. } in
                 synced.iter().filter(|synced| &*synced.entity_type == "project")
             {

@@ -26,7 +26,7 @@ impl Store {
     /// Adds or updates a machine; a hidden one is listed again. Returns its row, and true if it is
     /// new.
     pub fn register_machine(&self, user: &User, new: &Registration) -> Result<(String, bool)> {
-        self.write_as(user, |tx| {
+        self.write_as_user(user, |tx| {
             let sql = "SELECT NOT EXISTS
                          (SELECT 1 FROM machines WHERE user_id = ?1 AND machine_id = ?2)";
             let is_new = query_scalar(tx, sql, params![user.id, new.machine_id])?;
@@ -69,7 +69,7 @@ impl Store {
 
     /// Hides a machine from lists; its snapshots stay, and registering it brings it back.
     pub fn hide_machine(&self, user: &User, machine: &MachineId) -> Result<()> {
-        self.write_as(user, |tx| {
+        self.write_as_user(user, |tx| {
             let sql = "UPDATE machines SET hidden_at = ?3
                         WHERE user_id = ?1 AND machine_id = ?2 AND hidden_at IS NULL";
             execute_one(tx, "machine", sql, params![user.id, machine, now_ms()])?;
@@ -99,7 +99,7 @@ impl Store {
                 values,
                 |row| row.try_into(),
             )?;
-            Event::of(&user, "machine.remove").machine(machine).subject(id).write(tx)?;
+            Event::of(&user, "machine.remove").machine(machine).subject(id).insert(tx)?;
             Ok(snapshots)
         })?;
         self.unlink_deleted(None)?;

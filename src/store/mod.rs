@@ -25,10 +25,12 @@ mod quota;
 pub mod snapshots;
 mod start;
 pub mod status;
+mod transactions;
 mod upload;
 pub mod users;
 pub mod variables;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
@@ -88,6 +90,8 @@ pub struct Store {
     policy: Policy,
     /// Bytes that uploads in progress may still write.
     promised: Arc<AtomicU64>,
+    /// The same of each user.
+    promised_to_users: Mutex<HashMap<i64, Arc<AtomicU64>>>,
     /// Files of commits whose rows a crash may or may not bring back from the WAL.
     in_doubt: Mutex<Vec<RandomId>>,
     /// Both clocks at the last check; None before the first.
@@ -122,6 +126,7 @@ impl Store {
             verified: VerifiedCache::default(),
             deferred: Mutex::default(),
             promised: Arc::default(),
+            promised_to_users: Mutex::default(),
             in_doubt: Mutex::default(),
             clock: Mutex::default(),
             health: Mutex::default(),
@@ -136,7 +141,7 @@ impl Store {
         }
         let left = self.write(|tx| {
             insert_fact(tx, fact, value)?;
-            event.iter().try_for_each(|event| event.write(tx))
+            event.iter().try_for_each(|event| event.insert(tx))
         });
         if let Err(error) = left {
             log::warn(&format!("`status` will show an earlier state: {error}"));

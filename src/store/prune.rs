@@ -1,6 +1,6 @@
 //! Deletes what is no longer needed: rows first, then the files that their deletion named.
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, params};
 use serde_json::json;
 
 use super::Store;
@@ -101,7 +101,7 @@ impl Store {
             let sql = "SELECT count(*) FROM deleted_files";
             pruned.waiting = self.db.read(|c| query_scalar(c, sql, []))?;
             if pruned.snapshots + pruned.deleted + pruned.orphans > 0 {
-                self.write_with_reserve(|tx| Event::new("prune").write(tx))?;
+                self.write_with_reserve(|tx| Event::new("prune").insert(tx))?;
             }
             if retention.audit_days > 0 && !pruned.clock_in_doubt {
                 pruned.audit_rows = self.prune_audit(days_ago(retention.audit_days))?;
@@ -195,14 +195,6 @@ impl Store {
     /// Unlinks a stored file that no row names; returns false if it did not exist.
     pub(super) fn unlink_stored(&self, file: RandomId) -> Result<bool> {
         self.data.shard(file)?.unlink(&file.to_string())
-    }
-
-    /// Runs `work`, which frees space, in a transaction, and gives up the reserve if that is
-    /// needed.
-    pub(super) fn write_with_reserve<T>(
-        &self, work: impl Fn(&Transaction<'_>) -> Result<T>,
-    ) -> Result<T> {
-        self.data.with_reserve(|| self.write(&work))
     }
 }
 

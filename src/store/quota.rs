@@ -1,13 +1,10 @@
-//! Quotas: what a user's files and rows use, and their limits. Checked in one place, inside the
-//! transaction of every request that writes.
+//! Quotas: what a user's files use, and their limits.
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, params};
 
-use super::credentials::confirm;
+use super::Store;
 use super::db::{query_one, query_scalar};
-use super::error::{ErrorKind, Result, StoreError};
-use super::{Store, User};
-use crate::util::limits::TEXT_BYTES_PER_USER_MAX;
+use super::error::{Result, StoreError};
 
 impl Store {
     /// Returns a user's stored bytes, their quota (None: no limit), and their number of snapshots.
@@ -16,38 +13,6 @@ impl Store {
             let (stored, allowed) = self.usage_in(c, user_id)?;
             let sql = "SELECT coalesce(sum(snapshot_count), 0) FROM machines WHERE user_id = ?1";
             Ok((stored, allowed, query_scalar(c, sql, [user_id])?))
-        })
-    }
-
-    /// Runs the transaction of a user's request. It checks the credential again: one that was
-    /// revoked while the body arrived writes nothing. If the user's text grew, the limits are
-    /// checked, and the transaction is rolled back if one is exceeded. A request that only deletes
-    /// is always allowed.
-    pub(super) fn write_as<T>(
-        &self, user: &User, work: impl FnOnce(&Transaction<'_>) -> Result<T>,
-    ) -> Result<T> {
-        self.write(|tx| {
-            confirm(tx, user)?;
-            // If not even a file of one byte fits, no row is added either. Checked before `work`,
-            // which uses up room itself. (Triggers in schema.sql maintain `text_bytes`.)
-            let room = self.check_room(tx, user.id, 1);
-            let sql = "SELECT text_bytes FROM users WHERE id = ?1";
-            let before: u64 = query_scalar(tx, sql, [user.id])?;
-            let done = work(tx)?;
-            let after: u64 = query_scalar(tx, sql, [user.id])?;
-            if after > before {
-                if after > TEXT_BYTES_PER_USER_MAX {
-                    let sentence = format!(
-                        "what this account keeps beside its files (machines, projects, variables, \
-                         links, environments, messages) would take more than \
-                         {TEXT_BYTES_PER_USER_MAX} bytes: delete some of it, or ask the operator \
-                         to prune old snapshots"
-                    );
-                    return Err(StoreError::new(ErrorKind::QuotaExceeded, sentence));
-                }
-                room?;
-            }
-            Ok(done)
         })
     }
 

@@ -3,13 +3,14 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use rusqlite::types::Value;
 use rusqlite::{Transaction, params};
 
 use super::audit::Event;
 use super::data_dir::DATABASE;
-use super::db::{connect_immutable, execute, query_one, query_rows, query_scalar};
+use super::db::{connect, connect_immutable, execute, query_one, query_rows, query_scalar};
 use super::entities::Target;
 use super::error::ErrorKind;
 use super::prune::Retention;
@@ -44,7 +45,7 @@ fn count(list: impl FnOnce(RowSink<'_>) -> super::Result<()>) -> usize {
 
 fn upload(store: &Store, bytes: &[u8]) -> super::Upload {
     let mut upload = store.upload(1, 1000, false).unwrap();
-    upload.write(bytes).unwrap();
+    upload.append(bytes).unwrap();
     upload
 }
 
@@ -286,6 +287,19 @@ fn no_more_files_of_commits_in_doubt_are_taken_than_are_remembered() {
     let settled = i64::try_from(IN_DOUBT_MAX).unwrap();
     assert_eq!(store.fact(Fact::IN_DOUBT, "files").unwrap(), Some(settled), "it wrote something");
     push().unwrap();
+}
+
+#[test]
+fn a_checkpoint_that_a_reader_holds_up_is_reported() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = started(scratch.path());
+    let reader = connect(&scratch.path().join(DATABASE)).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM users").unwrap();
+    store.write(|tx| Event::new("backup").insert(tx)).unwrap();
+    store.db.wait_at_most(Duration::from_millis(10)).unwrap();
+    assert_eq!(store.db.checkpoint("TRUNCATE").unwrap_err().kind, ErrorKind::Busy);
+    reader.execute_batch("COMMIT").unwrap();
+    store.db.checkpoint("TRUNCATE").unwrap();
 }
 
 #[test]

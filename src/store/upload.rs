@@ -2,7 +2,8 @@
 //!
 //! Every push runs in the order bytes → fsync → rename → fsync of the folder → commit. Each step is
 //! on disk before the next begins, so that after a crash at any moment a committed row always has
-//! its whole file.
+//! its whole file. The commit itself is synced by SQLite (`synchronous` in `db.rs`). With `--keep`,
+//! files of deleted rows are unlinked after it, before the response.
 
 use std::fs::File;
 use std::io::Write;
@@ -10,14 +11,12 @@ use std::sync::Arc;
 
 use rusqlite::Transaction;
 use rustix::fs::{Advice, fadvise};
-use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::audit::Event;
 use super::blobs::Blob;
 use super::data_dir::DataDir;
 use super::error::{Result, StoreError};
-use super::status::{Fact, insert_fact};
 use super::{Store, User};
 use crate::util::limits::{IN_DOUBT_MAX, RETRY_FREE_BYTES_MIN, WRITEBACK_BYTES};
 use crate::util::log;
@@ -32,8 +31,9 @@ pub struct Upload {
     name: RandomId,
     hash: Sha256,
     len: u64,
-    /// Disk space that is reserved for this upload and not yet written.
-    promised: Share,
+    /// Disk space that is reserved for this upload and not yet written, among that of all uploads
+    /// and among that of its user.
+    promised: [Share; 2],
 }
 
 impl Store {
@@ -49,13 +49,18 @@ impl Store {
         let reserve = self.policy.free_bytes_min;
         let kept = if may_be_retry { reserve.min(RETRY_FREE_BYTES_MIN) } else { reserve };
         let free = self.free_bytes()?;
-        let mut promised = Share::of(&self.promised);
-        promised
-            .grow(bytes_max, free.saturating_sub(kept))
-            .map_err(|others| StoreError::low_disk(free.saturating_sub(others), reserve))?;
+        let available = free.saturating_sub(kept);
+        let mut of_all = Share::of(&self.promised);
+        let mut of_user = Share::of(lock(&self.promised_to_users).entry(user_id).or_default());
+        // A slow client holds its reservation for hours: several of one user's get half at most.
+        of_all
+            .grow(bytes_max, available)
+            .and_then(|()| of_user.grow(bytes_max, (available / 2).max(bytes_max)))
+            .map_err(|taken| StoreError::low_disk(free.saturating_sub(taken), reserve))?;
         let name = RandomId::draw()?;
         let file = self.data.tmp()?.create(&name.to_string())?;
         let data = Arc::clone(&self.data);
+        let promised = [of_all, of_user];
         Ok(Upload { data, file, name, hash: Sha256::new(), len: 0, promised })
     }
 
@@ -80,14 +85,14 @@ impl Store {
                 "no push is taken until the database can be written again",
             ));
         }
-        let done = upload.place().and_then(|blob| {
-            let committed = self.write_as(user, |tx| work(tx, blob));
-            let has_no_row = || matches!(self.has_row(blob.file), Ok(false));
+        let done = upload.move_into_place().and_then(|blob| {
+            let committed = self.write_as_user(user, |tx| work(tx, blob));
+            let may_have_row = || !matches!(self.has_row(blob.file), Ok(false));
             match &committed {
                 Ok((_, true)) => {}
-                // After a crash, recovery may still find its row in the WAL; or the row is there in
-                // spite of the error.
-                Err(error) if error.in_doubt || !has_no_row() => {
+                // The row is there in spite of the error, or recovery from a crash may find it in
+                // the WAL.
+                Err(error) if error.in_doubt || may_have_row() => {
                     lock(&self.in_doubt).push(blob.file);
                 }
                 Ok((_, false)) | Err(_) => self.unlink_placed(blob.file),
@@ -97,33 +102,8 @@ impl Store {
         done.inspect_err(|error| self.audit_refusal(event, error))
     }
 
-    /// Runs `work` in a transaction. When this returns Ok, the transaction is on disk.
-    pub(super) fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
-        self.detect_clock_jump()?;
-        let in_doubt = lock(&self.in_doubt).clone();
-        let value = self.db.write(|tx| {
-            let value = work(tx)?;
-            if !in_doubt.is_empty() {
-                // Makes sure of a change: a transaction without one writes nothing to the WAL.
-                insert_fact(tx, Fact::IN_DOUBT, &json!({ "files": in_doubt.len() }))?;
-            }
-            Ok(value)
-        })?;
-        // This successful commit overwrote what earlier failed ones left in the WAL, so the
-        // database itself now shows whether their rows exist.
-        for file in in_doubt {
-            match self.has_row(file) {
-                Ok(true) => {}
-                Ok(false) => self.unlink_placed(file),
-                Err(_) => continue,
-            }
-            lock(&self.in_doubt).retain(|other| *other != file);
-        }
-        Ok(value)
-    }
-
     /// Unlinks a placed file that has no row. If that fails, the next start moves it aside.
-    fn unlink_placed(&self, file: RandomId) {
+    pub(super) fn unlink_placed(&self, file: RandomId) {
         if let Err(error) = self.unlink_stored(file) {
             log::warn(&format!("a file without a row stays until the next start: {error}"));
         }
@@ -131,12 +111,12 @@ impl Store {
 }
 
 impl Upload {
-    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes).or_else(|e| Err(self.data.tmp()?.error("write", "", e)))?;
         self.hash.update(bytes);
         let part = self.len / WRITEBACK_BYTES;
         self.len += bytes.len() as u64;
-        self.promised.shrink(bytes.len() as u64);
+        self.promised.iter_mut().for_each(|share| share.shrink(bytes.len() as u64));
         if self.len / WRITEBACK_BYTES > part {
             // Dropping the pages makes the kernel write them now, so that the final fsync has
             // little left to do. It is only a hint, so a failure is ignored.
@@ -159,7 +139,7 @@ impl Upload {
     ///
     /// If a sync fails, the push fails: after a failed fsync the kernel may have dropped the dirty
     /// pages, so a second fsync would succeed and prove nothing.
-    pub fn place(self) -> Result<Blob> {
+    pub fn move_into_place(self) -> Result<Blob> {
         let (tmp, name) = (self.data.tmp()?, self.name.to_string());
         self.file.sync_all().map_err(|e| tmp.error("sync", &name, e))?;
         let shard = self.data.shard(self.name)?;
@@ -201,10 +181,26 @@ mod tests {
             assert_eq!(refused.kind, ErrorKind::LowDisk);
         }
         // Written bytes are on the disk and no longer reserved.
-        first.write(&[7; 1000]).unwrap();
+        first.append(&[7; 1000]).unwrap();
         assert_eq!(store.promised.load(Ordering::Relaxed), most - 1000);
         drop(first);
         assert!(store.upload(1, most, false).is_ok());
         assert_eq!(store.promised.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn several_uploads_of_one_user_reserve_half_of_the_space_at_most() {
+        let scratch = tempfile::tempdir().unwrap();
+        let (store, _) = Store::start(scratch.path(), Policy::default()).unwrap();
+        for email in ["a@example.com", "b@example.com"] {
+            store.add_user(&email.to_owned().try_into().unwrap(), None).unwrap();
+        }
+        let part = store.free_bytes().unwrap() / 5;
+        let held = [store.upload(1, part, true).unwrap(), store.upload(1, part, true).unwrap()];
+        assert_eq!(store.upload(1, part, true).err().unwrap().kind, ErrorKind::LowDisk);
+        let other = store.upload(2, part, true).unwrap();
+        drop(held);
+        assert!(store.upload(1, part, true).is_ok());
+        drop(other);
     }
 }

@@ -67,7 +67,7 @@ impl Store {
             );
             let values = params![email, new, ends_jwts, now];
             let user = query_one(tx, USER, &sql, values, User::from_row)?;
-            Event::of(&user, event).write(tx)
+            Event::of(&user, event).insert(tx)
         })
     }
 
@@ -78,7 +78,7 @@ impl Store {
             let sql = "SELECT count(*) FROM stored_files WHERE user_id = ?1";
             let files = query_scalar(tx, sql, [user.id])?;
             execute(tx, "DELETE FROM users WHERE id = ?1", [user.id])?;
-            Event::of(&user, "user.remove").write(tx)?;
+            Event::of(&user, "user.remove").insert(tx)?;
             Ok(files)
         })?;
         self.unlink_deleted(None)?;
@@ -99,7 +99,7 @@ impl Store {
             let NewToken { digest, prefix, name, expires_at } = token;
             let row = params![user.id, name, prefix, digest.0, now_ms(), expires_at];
             let id = query_scalar(tx, sql, row)?;
-            Event::of(&user, "token.create").subject(id).write(tx)?;
+            Event::of(&user, "token.create").subject(id).insert(tx)?;
             let unseen =
                 |e| format!("nothing was created, since the token could not be shown: {e}");
             show().map_err(|e| StoreError::new(ErrorKind::Internal, unseen(e)))?;
@@ -121,7 +121,7 @@ impl Store {
             )?;
             let sql = "UPDATE api_tokens SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1";
             execute(tx, sql, [id, now_ms()])?;
-            Event::of(&user, "token.revoke").subject(id).write(tx)
+            Event::of(&user, "token.revoke").subject(id).insert(tx)
         })
     }
 
@@ -135,7 +135,7 @@ impl Store {
         let (public, private) = (&new.public_key, &new.encrypted_private_key);
         let (salt, rounds) = (&new.kek_salt, new.kek_iterations);
         let algorithm = new.key_algorithm.as_deref().unwrap_or("x25519");
-        self.write_as(user, |tx| {
+        self.write_as_user(user, |tx| {
             let sql = "INSERT INTO keypairs (user_id, public_key, encrypted_private_key, kek_salt,
                                              kek_iterations, key_algorithm, created_at)
                        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING";
@@ -161,7 +161,7 @@ fn insert(connection: &Connection, email: &Email, password_hash: Option<&str>) -
     let user = added.ok_or_else(|| {
         StoreError::new(ErrorKind::Exists, format!("the user {email} already exists"))
     })?;
-    Event::of(&user, "user.add").write(connection)?;
+    Event::of(&user, "user.add").insert(connection)?;
     Ok(user)
 }
 

@@ -3,7 +3,7 @@
 pub mod limits;
 pub mod log;
 pub mod metrics;
-pub mod net;
+pub mod network;
 pub mod sync;
 pub mod time;
 pub mod types;

@@ -28,14 +28,14 @@ pub fn split_upload_json(
     source: impl BufRead, field: &str, skip: &str, rest_max: usize,
     take: impl FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<Vec<u8>, Error> {
-    let (rest, place) = (Vec::new(), Place::default());
-    Splitter { source, place, take, field, skip, rest, rest_max }.run()
+    let (rest, position) = (Vec::new(), Position::default());
+    Splitter { source, position, take, field, skip, rest, rest_max }.run()
 }
 
 /// Refuses a document that nests too deeply.
 pub fn check_nesting(document: &[u8]) -> Result<(), Error> {
-    let mut place = Place::default();
-    match document.iter().all(|byte| place.pass(*byte)) {
+    let mut position = Position::default();
+    match document.iter().all(|byte| position.pass(*byte)) {
         true => Ok(()),
         false => Err(Error::malformed(TOO_DEEP)),
     }
@@ -43,7 +43,7 @@ pub fn check_nesting(document: &[u8]) -> Result<(), Error> {
 
 /// The position of the next byte in the structure of a JSON document.
 #[derive(Default)]
-struct Place {
+struct Position {
     /// Number of open objects and arrays.
     depth: u32,
     in_string: bool,
@@ -51,7 +51,7 @@ struct Place {
     escaped: bool,
 }
 
-impl Place {
+impl Position {
     /// Advances past a byte; returns false if the document nests too deeply.
     fn pass(&mut self, byte: u8) -> bool {
         match byte {
@@ -73,7 +73,7 @@ impl Place {
 
 struct Splitter<'a, S, T> {
     source: S,
-    place: Place,
+    position: Position,
     take: T,
     field: &'a str,
     skip: &'a str,
@@ -85,15 +85,15 @@ impl<'a, S: BufRead, T: FnMut(&[u8]) -> Result<(), Error>> Splitter<'a, S, T> {
     fn run(mut self) -> Result<Vec<u8>, Error> {
         let (mut name_at, mut found) = (None, Vec::new());
         while let Some(byte) = self.peek()? {
-            if self.place.depth == 0 && !b"{ \t\r\n".contains(&byte) {
+            if self.position.depth == 0 && !b"{ \t\r\n".contains(&byte) {
                 return refuse("the body must be one JSON object");
             }
             self.next()?;
             self.keep(&[byte])?;
-            if b"{,".contains(&byte) && self.place.is_top_level() {
+            if b"{,".contains(&byte) && self.position.is_top_level() {
                 name_at = Some(self.rest.len());
             }
-            if byte != b':' || !self.place.is_top_level() {
+            if byte != b':' || !self.position.is_top_level() {
                 continue;
             }
             // `take`, because a second colon has no name: the same one must not be parsed again.
@@ -141,7 +141,7 @@ impl<'a, S: BufRead, T: FnMut(&[u8]) -> Result<(), Error>> Splitter<'a, S, T> {
             chars.extend(incomplete);
             (self.take)(&bytes)?;
         }
-        self.place.in_string = false;
+        self.position.in_string = false;
         Ok(())
     }
 
@@ -152,7 +152,7 @@ impl<'a, S: BufRead, T: FnMut(&[u8]) -> Result<(), Error>> Splitter<'a, S, T> {
         if !in_word(byte) && !b"\"{[".contains(&byte) {
             return refuse(&format!("{} has no value", self.skip));
         }
-        while !self.place.is_top_level() || in_word(byte) && self.peek()?.is_some_and(in_word) {
+        while !self.position.is_top_level() || in_word(byte) && self.peek()?.is_some_and(in_word) {
             byte = self.next()?;
         }
         Ok(())
@@ -181,7 +181,7 @@ impl<'a, S: BufRead, T: FnMut(&[u8]) -> Result<(), Error>> Splitter<'a, S, T> {
     fn next(&mut self) -> Result<u8, Error> {
         let byte = self.peek()?.ok_or_else(|| Error::malformed(CUT_SHORT))?;
         self.source.consume(1);
-        if self.place.pass(byte) { Ok(byte) } else { refuse(TOO_DEEP) }
+        if self.position.pass(byte) { Ok(byte) } else { refuse(TOO_DEEP) }
     }
 
     /// The next byte, or None at the end.

@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::TcpStream;
 
 use super::error::Error;
-use super::json::split_upload_json;
 use super::min_rate::MinRate;
+use super::upload_json::split_upload_json;
 use crate::util::limits::{PIECE_BYTES, SMALL_BODY_BYTES_MAX};
 
 /// Where the body of a request goes.
