@@ -131,9 +131,9 @@ fn log_start(app: &App, new: bool) -> CommandResult {
     Ok(())
 }
 
-/// Starts the background threads. `retention` prunes at the start and once an hour; `housekeeper`
-/// writes the deferred rows, for which no request waits, and notifies systemd's watchdog twice a
-/// second.
+/// Starts the background threads. `retention` prunes at the start and once an hour. `housekeeper`
+/// writes the deferred rows, for which no request waits, twice a second, and notifies systemd's
+/// watchdog after each write.
 fn spawn_background_tasks(app: &Arc<App>) -> std::io::Result<()> {
     let spawn = |name: &str, pause_ms, task: fn(&App)| {
         let app = Arc::clone(app);

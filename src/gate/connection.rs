@@ -86,7 +86,7 @@ impl<A: Admission> Connection<'_, A> {
     /// Reads a head: the idle timeout bounds its first byte, the head timeout the rest.
     fn read_head(&mut self) -> Result<Head, Error> {
         let (config, mut head) = (&self.slot.gate.config, Vec::new());
-        self.incoming.get_mut().allow(config.idle_timeout, Duration::ZERO);
+        self.incoming.get_mut().set_deadline(config.idle_timeout);
         loop {
             // An empty line, which some clients send after a body, is not a request.
             let (idle, seen) = (b"\r\n".starts_with(&head), head.len());
@@ -102,7 +102,7 @@ impl<A: Admission> Connection<'_, A> {
                 return Ok(head);
             }
             if idle && !b"\r\n".starts_with(&head) {
-                self.incoming.get_mut().allow(config.head_timeout, Duration::ZERO);
+                self.incoming.get_mut().set_deadline(config.head_timeout);
             }
         }
     }
@@ -122,7 +122,7 @@ impl<A: Admission> Connection<'_, A> {
                 written.map_err(Error::of_body)?;
             }
             let store = |bytes: &[u8]| admission.receive_piece(&mut ticket, bytes);
-            self.incoming.get_mut().allow(config.body_grace, config.body_grace);
+            self.incoming.get_mut().set_grace(config.body_grace);
             body = receive(&mut self.incoming, length, spool, store)?;
         }
         // Set only once the body is complete: it tells `exchange` that nothing of it is unread.
@@ -143,7 +143,7 @@ impl<A: Admission> Connection<'_, A> {
             let limit = if patient { Duration::from_millis(LINGER_USER_MS) } else { brief };
             // A silent peer gets no more time than an unauthenticated client.
             let left = limit.saturating_sub(begin.elapsed()).min(brief);
-            unread.get_mut().get_mut().allow(left, Duration::ZERO);
+            unread.get_mut().get_mut().set_deadline(left);
             if !unread.read(&mut piece).is_ok_and(|n| n > 0) {
                 return;
             }

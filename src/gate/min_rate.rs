@@ -25,9 +25,14 @@ impl<S> MinRate<S> {
         MinRate { stream, left: grace, grace, transferred: 0 }
     }
 
-    /// Replaces the time left and the grace.
-    pub fn allow(&mut self, left: Duration, grace: Duration) {
-        (self.left, self.grace) = (left, grace);
+    /// From now on the peer has this long, whatever it moves.
+    pub fn set_deadline(&mut self, left: Duration) {
+        (self.left, self.grace) = (left, Duration::ZERO);
+    }
+
+    /// From now on the minimum rate counts, after this grace.
+    pub fn set_grace(&mut self, grace: Duration) {
+        (self.left, self.grace) = (grace, grace);
     }
 
     /// Runs a call that moves bytes and blocks no longer than the time it is given. Repeats it if
@@ -138,7 +143,7 @@ mod tests {
     #[test]
     fn without_a_grace_the_time_is_a_deadline() {
         let mut paced = MinRate::new((), Duration::from_secs(9));
-        paced.allow(Duration::from_millis(30), Duration::ZERO);
+        paced.set_deadline(Duration::from_millis(30));
         for _ in 0..3 {
             let _ = paced.transfer(|(), left| {
                 std::thread::sleep(left.min(Duration::from_millis(20)));

@@ -8,7 +8,8 @@ use super::error::Error;
 use crate::util::limits::SENTENCE_BYTES_MAX;
 use crate::util::types::RandomId;
 
-/// A response whose body is partly in memory and partly in a file.
+/// A response whose body is partly in memory and partly in a file. `app::response` adds what
+/// handlers need to make one.
 #[derive(Default)]
 pub struct Response {
     /// RFC 9110 status code.

@@ -31,7 +31,8 @@ const FORWARDED: [&str; 3] = ["Accept", "If-Match", "If-None-Match"];
 pub type Handoff<T> = Mutex<HashMap<RandomId, Waiting<T>>>;
 
 pub struct Waiting<T> {
-    /// None once a worker has claimed it.
+    /// None once a worker has claimed it, which then drops what is in it before it responds; the
+    /// gate drops a ticket that no worker claimed.
     pub ticket: Option<T>,
     /// Set by the worker: why the request is refused.
     pub refusal: Option<Error>,

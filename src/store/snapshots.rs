@@ -101,14 +101,14 @@ impl Store {
                     let machine_ref = known.ok_or_else(not_registered)?;
                     // In this order (docs/api.md): a retry gets its response before the condition
                     // is checked.
-                    if let Some(newest) = newest(tx, user.id, &of_machine)?
+                    if let Some(newest) = select_newest(tx, user.id, &of_machine)?
                         && newest.blob.digest == blob.digest
                         && damaged != Some(newest.id)
                     {
                         return Ok((newest, false));
                     }
                     // The condition applies to the user's newest snapshot, of whichever machine.
-                    let newest = newest(tx, user.id, &Selector::default())?;
+                    let newest = select_newest(tx, user.id, &Selector::default())?;
                     let digest = newest.map(|newest| newest.blob.digest.to_string());
                     if !condition.holds(digest.as_deref()) {
                         return Err(precondition_failed());
@@ -130,7 +130,7 @@ impl Store {
             if self.policy.keep > 0 {
                 self.delete_older(tx, user, machine, machine_ref)?;
             }
-            let stored = newest(tx, user.id, &of_machine)?;
+            let stored = select_newest(tx, user.id, &of_machine)?;
             Ok((stored.ok_or_else(StoreError::no_snapshot)?, true))
         })?;
         if self.policy.keep > 0 {
@@ -146,7 +146,7 @@ impl Store {
     fn damaged_newest(
         &self, user: &User, of_machine: &Selector, upload: &Upload,
     ) -> Result<Option<i64>> {
-        let newest = self.db.read(|c| newest(c, user.id, of_machine))?;
+        let newest = self.db.read(|c| select_newest(c, user.id, of_machine))?;
         let same = newest.filter(|newest| newest.blob.digest == upload.digest());
         Ok(same.filter(|same| self.open_snapshot(same).is_err()).map(|same| same.id))
     }
@@ -168,7 +168,7 @@ impl Store {
 
     /// Returns the newest snapshot that matches, else NoSnapshot, also for another user's.
     pub fn snapshot(&self, user: i64, which: &Selector) -> Result<Snapshot> {
-        let found = self.db.read(|c| newest(c, user, which))?;
+        let found = self.db.read(|c| select_newest(c, user, which))?;
         found.ok_or_else(StoreError::no_snapshot)
     }
 
@@ -204,7 +204,7 @@ fn precondition_failed() -> StoreError {
 }
 
 /// The newest of a user's matching snapshots.
-fn newest(connection: &Connection, user: i64, which: &Selector) -> Result<Option<Snapshot>> {
+fn select_newest(connection: &Connection, user: i64, which: &Selector) -> Result<Option<Snapshot>> {
     let found = select(connection, user, which, 1, |row| {
         let (id, json, machine_id) = (row.get(0)?, row.get(1)?, row.get(2)?);
         Ok(Snapshot { id, machine_id, blob: Blob::from_row(row, 3)?, row: json })

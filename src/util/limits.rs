@@ -21,7 +21,7 @@ pub const DESCRIPTORS_RESERVED: u64 = 64;
 /// synced.
 pub const DESCRIPTORS_PER_CONNECTION: u64 = 4;
 /// Stack of a connection thread in bytes: its buffers and the memory of a password hash are on the
-/// heap, and authentication runs one prepared SQLite statement.
+/// heap, and authentication needs little for SQLite, also where it opens the connection.
 pub const CONNECTION_STACK_BYTES: usize = 128 * 1024;
 /// Pause of the accept loop after an error such as "too many open files", in milliseconds.
 pub const ACCEPT_PAUSE_MS: u64 = 50;
