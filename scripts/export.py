@@ -68,7 +68,7 @@ def main(backup, dest, only=None):
     os.umask(0o077)
     db, dest = connect(pathlib.Path(backup)), pathlib.Path(dest)
     sql = "SELECT id, email FROM users WHERE ?1 IS NULL OR email = lower(?1) ORDER BY id"
-    users = db.execute(sql, (only,)).fetchall() or sys.exit("there is no such user in this backup")
+    users = db.execute(sql, (only,)).fetchall() or sys.exit("no such user, or none at all, in this backup")
     dest.mkdir()  # new, or nothing is written
     for user_id, email in users:
         (folder := dest / f"user-{user_id}").mkdir()

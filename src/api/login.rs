@@ -51,7 +51,7 @@ fn by_token(app: &App, peer: IpAddr, token: &str) -> Result<User, Error> {
         Some(Ok(user)) => Ok(user),
         Some(Err(error)) if !matches!(error.kind, ErrorKind::Unauthorized(_)) => Err(error.into()),
         _ => {
-            // The space makes it the email address of no user, whatever was sent.
+            // With a space in front, so that a report never finds it as the address of a user.
             let account = format!(" {token}");
             unless_throttled(app, &app.token_throttle, peer, &account, Throttle::attempt)?;
             Err(failed(app, peer, None))
@@ -81,7 +81,7 @@ fn by_password(app: &App, peer: IpAddr, email: &str, password: &str) -> Result<U
 
 /// Refuses an attempt over the limit, and reports the first refusal. `ask` is `Throttle::check`, or
 /// `Throttle::attempt`, which also counts the attempt. `account` is the email address of a password
-/// login; for a token login it is the token itself, which is not the address of any user.
+/// login; for a token login, a space and the token, which is not the address of any user.
 fn unless_throttled(
     app: &App, throttle: &Throttle, peer: IpAddr, account: &str,
     ask: fn(&Throttle, Source, Instant) -> Result<(), Throttled>,

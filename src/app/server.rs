@@ -90,7 +90,8 @@ fn dispatch(
     // The ticket's route again, now with its path parameters.
     let found = routes::find(request.method().as_str(), path)?;
     let found = found.filter(|(route, _)| std::ptr::eq(*route, ticket.route));
-    let (route, params) = found.ok_or_else(Error::internal)?;
+    let (route, params) =
+        found.ok_or_else(|| Error::caused_by("a request reached another route than admitted"))?;
     let (user, upload) = (ticket.user.as_ref(), ticket.upload);
     let request = Request {
         params,

@@ -4,6 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::args::Args;
 use super::output::print;
 use super::settings::{address, none_if};
@@ -18,16 +20,10 @@ pub fn run(mut args: Args) -> CommandResult {
     args.finish()?;
     let url = url.unwrap_or_else(|| reachable(listen).to_string());
     let (host, prefix) = url.split_at(url.find('/').unwrap_or(url.len()));
-    let response = ask(host, &format!("{prefix}/healthz"));
-    let response =
-        response.map_err(|e| CliError::Failed(format!("{host} does not answer: {e}")))?;
-    // `HTTP/1.1 200`
-    match response.get(9..12).unwrap_or_default() {
+    let status = ask(host, &format!("{prefix}/healthz"));
+    match status.map_err(|e| CliError::Failed(format!("{host} does not answer: {e}")))?.as_str() {
         "200" => print(format_args!("{host} is well\n")),
-        status => {
-            let body = response.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-            Err(CliError::Failed(format!("{host} answers {status}: {body}")))
-        }
+        status => Err(CliError::Failed(format!("{host} answers {status}"))),
     }
 }
 
@@ -43,7 +39,8 @@ fn after_scheme(url: &str) -> Result<String, Violation> {
     }
 }
 
-/// Sends a GET request and returns the beginning of the response.
+/// Sends a GET request and returns the status code of the response, and what fails if the response
+/// tells.
 fn ask(host: &str, path: &str) -> std::io::Result<String> {
     let wait = Duration::from_secs(HEALTHCHECK_TIMEOUT_S);
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
@@ -53,7 +50,19 @@ fn ask(host: &str, path: &str) -> std::io::Result<String> {
     stream.set_read_timeout(Some(wait))?;
     let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes())?;
-    let mut response = Vec::new();
-    stream.take(RESPONSE_BYTES).read_to_end(&mut response)?;
-    Ok(String::from_utf8_lossy(&response).into_owned())
+    // `HTTP/1.1 200`
+    let mut line = [0; 12];
+    stream.read_exact(&mut line)?;
+    let status = String::from_utf8_lossy(line.get(9..).unwrap_or_default()).into_owned();
+    if status == "200" {
+        return Ok(status);
+    }
+    // A peer that keeps the connection open has sent what it has by now.
+    let mut rest = Vec::new();
+    let _ = stream.take(RESPONSE_BYTES).read_to_end(&mut rest);
+    let rest = String::from_utf8_lossy(&rest);
+    let body = rest.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    let body: Value = serde_json::from_str(body).unwrap_or_default();
+    let code = body.get("code").and_then(Value::as_str).unwrap_or_default();
+    Ok(format!("{status} {code}").trim_end().to_owned())
 }

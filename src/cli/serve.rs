@@ -221,10 +221,10 @@ pub fn settings(mut args: Args) -> Result<Settings, CliError> {
 fn init_user(app: &App, address: SocketAddr) -> CommandResult {
     let Some(email) = &app.settings.init_user else { return Ok(()) };
     if app.store.counts()?.0 > 0 {
-        log::info(&format!(
+        log::info(
             "--init-user did nothing: there are users already; for a token, `configsync-server token \
-             create {email} --name NAME`"
-        ));
+             create EMAIL --name NAME`",
+        );
         return Ok(());
     }
     let reachable = reachable(address);

@@ -1,7 +1,7 @@
 //! Sends a response in pieces, at a minimum rate, without holding a file in memory.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -48,16 +48,21 @@ fn send_all(
 }
 
 fn send_base64(out: &mut MinRate<&TcpStream>, file: &File, len: u64) -> io::Result<()> {
-    let (mut file, mut sent) = (file.take(len), 0);
-    let (mut piece, mut text) = (Vec::with_capacity(BASE64_PIECE_BYTES), String::new());
-    while file.by_ref().take(BASE64_PIECE_BYTES as u64).read_to_end(&mut piece)? > 0 {
-        sent += piece.len() as u64;
-        STANDARD.encode_string(&piece, &mut text);
+    let mut file = BufReader::with_capacity(BASE64_PIECE_BYTES, file.take(len));
+    let (mut text, mut left) = (String::new(), len);
+    while left > 0 {
+        let piece = file.fill_buf()?;
+        // Only the last piece may need padding.
+        let ends = piece.len() as u64 == left;
+        let bytes = if ends { piece.len() } else { piece.len() / 3 * 3 };
+        whole(bytes > 0)?;
+        STANDARD.encode_string(piece.get(..bytes).unwrap_or_default(), &mut text);
         out.write_all(text.as_bytes())?;
-        piece.clear();
+        file.consume(bytes);
+        left = left.saturating_sub(bytes as u64);
         text.clear();
     }
-    whole(sent == len)
+    Ok(())
 }
 
 impl MinRate<&TcpStream> {
@@ -75,4 +80,37 @@ impl MinRate<&TcpStream> {
 /// A file truncated since its verification cannot complete its response, which is aborted.
 fn whole(whole: bool) -> io::Result<()> {
     if whole { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_sent_as_base64_whole_or_the_response_is_broken_off() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        for size in [1, 2, 3, 49_151, 49_152, 49_153, 65_536, 98_305] {
+            let bytes: Vec<u8> = (0..size).map(|n: u32| n.to_le_bytes()[n as usize % 2]).collect();
+            let mut stored = tempfile::tempfile().unwrap();
+            stored.write_all(&bytes).unwrap();
+            let len = bytes.len() as u64;
+            for (declared, whole) in [(len, true), (len + 1, false)] {
+                io::Seek::rewind(&mut stored).unwrap();
+                let file = stored.try_clone().unwrap();
+                let mut reader = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                let (stream, _) = listener.accept().unwrap();
+                let sender = std::thread::spawn(move || {
+                    let mut out = MinRate::new(&stream, Duration::from_secs(60));
+                    send_base64(&mut out, &file, declared)
+                });
+                let mut text = String::new();
+                reader.read_to_string(&mut text).unwrap();
+                assert_eq!(sender.join().unwrap().is_ok(), whole, "{size}");
+                match whole {
+                    true => assert!(text == STANDARD.encode(&bytes), "{size}"),
+                    false => assert!(!text.contains('='), "{size}: it looks whole"),
+                }
+            }
+        }
+    }
 }

@@ -47,7 +47,7 @@ impl Store {
         let wall_ms = now_ms();
         let (before, wait_ms) = match &*last {
             None => (0, self.first_wait(wall_ms)?),
-            Some(look) => (look.wait_ms, look.next_wait(wall_ms, look.elapsed_ms())),
+            Some(reading) => (reading.wait_ms, reading.next_wait(wall_ms, reading.elapsed_ms())),
         };
         let earlier = last.replace(Reading { wall_ms, at: Instant::now(), wait_ms });
         drop(last);
@@ -74,7 +74,8 @@ impl Store {
     /// take rows of a clock that jumped for the newest.
     pub(super) fn detect_clock_jump(&self) -> Result<()> {
         let last = *lock(&self.clock);
-        let jumped = |look: Reading| look.next_wait(now_ms(), look.elapsed_ms()) > look.wait_ms;
+        let jumped =
+            |reading: Reading| reading.next_wait(now_ms(), reading.elapsed_ms()) > reading.wait_ms;
         if last.is_none_or(jumped) {
             self.trusts_clock()?;
         }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, fchmod, flock};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use super::dir::{Dir, is_file};
 use super::error::{Result, StoreError};
@@ -76,9 +77,12 @@ impl DataDir {
         let root = Dir::open(root).map_err(|e| match e.kind() {
             ErrorKind::NotFound => no_data_folder(root),
             ErrorKind::PermissionDenied => {
-                let owner = std::fs::metadata(root).map(|metadata| command_of(metadata.uid()));
-                let hint = owner.unwrap_or_else(|_| "as its owner".into());
-                StoreError::unusable(format!("{} is not open to you: run {hint}", root.display()))
+                let owner = std::fs::metadata(root).map_or(0, |metadata| metadata.uid());
+                let path = root.display();
+                StoreError::unusable(match owner == 0 || owner == geteuid().as_raw() {
+                    true => format!("could not open the data folder {path}: {e}"),
+                    false => format!("{path} is another user's; run {}", command_of(owner)),
+                })
             }
             _ => StoreError::io("open the data folder", root, e),
         })?;
@@ -141,7 +145,7 @@ impl DataDir {
     /// Refuses root in another user's folder: that user could not open the files that root creates.
     pub fn refuse_foreign_root(&self) -> Result<()> {
         let owner = self.root.metadata()?.uid();
-        if owner == 0 || !rustix::process::geteuid().is_root() {
+        if owner == 0 || !geteuid().is_root() {
             return Ok(());
         }
         Err(StoreError::unusable(format!(

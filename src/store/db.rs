@@ -34,7 +34,7 @@ const _: () = assert!(rusqlite::ffi::SQLITE_VERSION_NUMBER >= 3_051_003);
 const WAIT: Duration = Duration::from_millis(SQLITE_BUSY_MS);
 
 /// Temporary views that render the rows of the API and the command line.
-const ROWS: &str = include_str!("views.sql");
+const VIEWS: &str = include_str!("views.sql");
 
 /// The connections of one process to one database.
 pub struct Database {
@@ -389,7 +389,7 @@ fn connect_with(path: &Path, flags: OpenFlags) -> Result<Connection> {
     connection.create_scalar_function("moment", 1, flags, |values| {
         Ok(values.get::<Option<i64>>(0)?.map(rfc3339))
     })?;
-    connection.execute_batch(ROWS)?;
+    connection.execute_batch(VIEWS)?;
     Ok(connection)
 }
 

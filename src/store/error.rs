@@ -81,11 +81,11 @@ impl StoreError {
         )
     }
 
-    /// The push does not fit into the user's quota; all arguments are in bytes.
-    pub fn over_quota(size: u64, used: u64, allowed: u64) -> StoreError {
+    /// The push does not fit into the user's quota; both arguments are in bytes.
+    pub fn over_quota(used: u64, allowed: u64) -> StoreError {
         let sentence = format!(
-            "no room for {size} more bytes: {used} of {allowed} bytes are used; ask the operator to \
-             raise the quota or to prune old snapshots"
+            "this does not fit: {used} of {allowed} bytes are used; ask the operator to raise the \
+             quota or to prune old snapshots"
         );
         StoreError::new(ErrorKind::QuotaExceeded, sentence)
     }

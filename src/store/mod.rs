@@ -157,7 +157,9 @@ impl Store {
             self.db.checkpoint("TRUNCATE")
         });
         if let Err(error) = settled {
-            log::warn(&format!("the write-ahead log stays for the next start: {error}"));
+            log::warn(&format!(
+                "the write-ahead log stays for the next start, which loses nothing: {error}"
+            ));
         }
     }
 

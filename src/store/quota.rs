@@ -23,7 +23,7 @@ impl Store {
     ) -> Result<()> {
         let (stored, allowed) = self.usage_in(connection, user_id)?;
         match allowed.filter(|allowed| stored.saturating_add(size) > *allowed) {
-            Some(allowed) => Err(StoreError::over_quota(size, stored, allowed)),
+            Some(allowed) => Err(StoreError::over_quota(stored, allowed)),
             None => self.policy.check_free(self.free_bytes()?),
         }
     }

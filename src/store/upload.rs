@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use super::audit::Event;
 use super::blobs::Blob;
 use super::data_dir::DataDir;
-use super::error::{Result, StoreError};
+use super::error::{ErrorKind, Result, StoreError};
 use super::{Store, User};
 use crate::util::limits::{IN_DOUBT_MAX, RETRY_FREE_BYTES_MIN, WRITEBACK_BYTES};
 use crate::util::log;
@@ -50,13 +50,17 @@ impl Store {
         let kept = if may_be_retry { reserve.min(RETRY_FREE_BYTES_MIN) } else { reserve };
         let free = self.free_bytes()?;
         let available = free.saturating_sub(kept);
-        let mut of_all = Share::of(&self.promised);
-        let mut of_user = Share::of(lock(&self.promised_to_users).entry(user_id).or_default());
         // A slow client holds its reservation for hours: several of one user's get half at most.
+        let mut of_user = Share::of(lock(&self.promised_to_users).entry(user_id).or_default());
+        let own = "your other uploads in progress reserve half of the free space; try again when \
+                   they end";
+        of_user
+            .grow(bytes_max, (available / 2).max(bytes_max))
+            .map_err(|_| StoreError::new(ErrorKind::Busy, own))?;
+        let mut of_all = Share::of(&self.promised);
         of_all
             .grow(bytes_max, available)
-            .and_then(|()| of_user.grow(bytes_max, (available / 2).max(bytes_max)))
-            .map_err(|taken| StoreError::low_disk(free.saturating_sub(taken), reserve))?;
+            .map_err(|others| StoreError::low_disk(free.saturating_sub(others), reserve))?;
         let name = RandomId::draw()?;
         let file = self.data.tmp()?.create(&name.to_string())?;
         let data = Arc::clone(&self.data);
@@ -165,19 +169,20 @@ impl Drop for Upload {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{ErrorKind, Policy};
+    use crate::store::Policy;
     use std::sync::atomic::Ordering;
 
     #[test]
     fn uploads_that_each_fit_are_refused_where_they_do_not_fit_together() {
         let scratch = tempfile::tempdir().unwrap();
         let (store, _) = Store::start(scratch.path(), Policy::default()).unwrap();
-        let email = "a@example.com".to_owned().try_into().unwrap();
-        store.add_user(&email, None).unwrap();
+        for email in ["a@example.com", "b@example.com"] {
+            store.add_user(&email.to_owned().try_into().unwrap(), None).unwrap();
+        }
         let most = store.free_bytes().unwrap() / 4 * 3;
         let mut first = store.upload(1, most, false).unwrap();
         for may_be_retry in [false, true] {
-            let refused = store.upload(1, most, may_be_retry).err().unwrap();
+            let refused = store.upload(2, most, may_be_retry).err().unwrap();
             assert_eq!(refused.kind, ErrorKind::LowDisk);
         }
         // Written bytes are on the disk and no longer reserved.
@@ -196,8 +201,11 @@ mod tests {
             store.add_user(&email.to_owned().try_into().unwrap(), None).unwrap();
         }
         let part = store.free_bytes().unwrap() / 5;
-        let held = [store.upload(1, part, true).unwrap(), store.upload(1, part, true).unwrap()];
-        assert_eq!(store.upload(1, part, true).err().unwrap().kind, ErrorKind::LowDisk);
+        let mut held = [store.upload(1, part, true).unwrap(), store.upload(1, part, true).unwrap()];
+        held[0].append(&[7; 1000]).unwrap();
+        let of_user = Arc::clone(&lock(&store.promised_to_users)[&1]);
+        assert_eq!(of_user.load(Ordering::Relaxed), 2 * part - 1000);
+        assert_eq!(store.upload(1, part, true).err().unwrap().kind, ErrorKind::Busy);
         let other = store.upload(2, part, true).unwrap();
         drop(held);
         assert!(store.upload(1, part, true).is_ok());
