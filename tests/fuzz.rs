@@ -1,9 +1,7 @@
-//! Mutates request heads and JSON bodies without end and compares the gate's two parsers with
-//! httparse and serde_json. The long runs are ignored:
-//! `CONFIGSYNC_FUZZ_SECONDS=600 cargo test --release --test fuzz -- --ignored --nocapture`.
+//! The gate's two parsers compared with httparse and serde_json: here on mutated heads and bodies,
+//! and by the targets of tests/fuzz, which find their inputs by coverage.
 
 use std::io::BufReader;
-use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,126 +11,19 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-#[path = "suite/fixture/random.rs"]
-pub mod random;
-
-use random::Random;
+#[cfg(test)]
+#[path = "suite/fixture/mutated.rs"]
+mod mutated;
 
 const REST_MAX: usize = 1 << 20;
 
-#[test]
-fn many_mutated_heads_read_the_same_in_httparse() {
-    let mut random = Random::new(0);
-    let heads = if cfg!(debug_assertions) { 20_000 } else { 400_000 };
-    let passed =
-        (0..heads).filter(|_| compare_head(&random_head(&mut random), &mut random)).count();
-    assert!(passed > heads / 20, "only {passed} of {heads} passed: too little was compared");
-}
-
-#[test]
-fn many_mutated_bodies_split_into_what_serde_json_reads() {
-    let mut random = Random::new(0);
-    let bodies = if cfg!(debug_assertions) { 20_000 } else { 400_000 };
-    let passed =
-        (0..bodies).filter(|_| compare_body(&random_body(&mut random), &mut random)).count();
-    assert!(passed > bodies / 20, "only {passed} of {bodies} passed: too little was compared");
-}
-
-#[test]
-#[ignore = "runs for CONFIGSYNC_FUZZ_SECONDS"]
-fn fuzz_heads() {
-    run("heads", |random| compare_head(&random_head(random), random));
-}
-
-#[test]
-#[ignore = "runs for CONFIGSYNC_FUZZ_SECONDS"]
-fn fuzz_bodies() {
-    run("bodies", |random| compare_body(&random_body(random), random));
-}
-
-fn run(what: &str, mut once: impl FnMut(&mut Random) -> bool) {
-    let seconds =
-        std::env::var("CONFIGSYNC_FUZZ_SECONDS").map_or(600, |text| text.parse().unwrap());
-    let end = Instant::now() + Duration::from_secs(seconds);
-    let (mut random, mut iterations, mut passed) = (Random::new(0), 0_u64, 0_u64);
-    while Instant::now() < end {
-        for _ in 0..1000 {
-            passed += u64::from(once(&mut random));
-        }
-        iterations += 1000;
-    }
-    println!("{what}: {iterations} iterations, {passed} accepted");
-    assert!(passed > iterations / 50, "too little was compared");
-}
-
 // ---- Heads -------------------------------------------------------------------------------
 
-fn random_head(random: &mut Random) -> Vec<u8> {
-    let method =
-        random.pick(&["GET", "POST", "get", "A!#$%&'*+-.^_`|~", "ABCDEFGHIJKLMNOPQ", "PRI"]);
-    let target = random.pick(&[
-        "/", "/a/b?c=d", "//a", "/%00?", "/\"<>{}|", "*", "http://h/a?b",
-        "HTTPS://sync.example:8443",
-    ]);
-    let method = if random.below(2) == 0 { "GET" } else { method };
-    let target = match random.below(4) {
-        0 => "/api/machines",
-        1 => "http://Sync.Example:8443/api/machines",
-        _ => target,
-    };
-    let version = random.pick(&["1.1", "1.1", "1.1", "1.1", "1.0", "1.0", "1.0", "2.0"]);
-    let empty = if random.below(8) == 0 { "\r\n" } else { "" };
-    let mut head = format!("{empty}{method} {target} HTTP/{version}\r\n");
-    if random.below(8) > 0 {
-        head += "Host: sync.example:8443\r\n";
-    }
-    for _ in 0..random.below(5) {
-        let (name, values): (&str, &[&str]) = match random.below(10) {
-            0 => ("host", &["h", "", "a,b", "u@h", "a b", "[::1]:80"]),
-            1 | 2 => {
-                ("Content-Length", &["0", "12", "+1", "1,1", "18446744073709551616", " 7 ", ""])
-            }
-            3 => ("Transfer-Encoding", &["chunked", "identity", ""]),
-            4 => ("EXPECT", &["100-continue", "100-CONTINUE", "x", ""]),
-            5 => ("Connection", &["close", "keep-alive, Close", "upgrade", "xclose", "a,, close"]),
-            6 => ("Authorization", &["Bearer cs_abc", "Basic eDp5"]),
-            7 => ("content-type", &["application/json", "a/b;\tc=\"d\"", "\u{e9}"]),
-            8 => ("X-Forwarded-For", &["192.0.2.1, 10.0.0.1", "::1", ":"]),
-            _ => ("a", &["b", "  b  ", "", "b:c", "\"", "\x7f", "\t", "\u{e9}"]),
-        };
-        let name = if random.below(4) == 0 { name.to_ascii_uppercase() } else { name.to_owned() };
-        let colon = random.pick(&[":", ": ", ": ", ":   "]);
-        let colon = if random.below(20) == 0 { " :" } else { colon };
-        head += &format!("{name}{colon}{}\r\n", random.pick(values));
-    }
-    if random.below(200) == 0 {
-        head += &"a: b\r\n".repeat(58 + random.below(8));
-    }
-    if random.below(2000) == 0 {
-        head += &format!("a: {}\r\n", "b".repeat(16_000 + random.below(600)));
-    }
-    head += "\r\n";
-    let mut bytes = head.into_bytes();
-    let tokens = [
-        " ", "\r", "\n", "\r\n", ":", "\t", "\0", ",", "#", "@", "/", "\x7f", "\u{e9}", "\r\n\r\n",
-        "\r\n ", "Host: a\r\n", "Content-Length: 5\r\n", "HTTP/1.1", "0", "+", "close", "(",
-    ];
-    random.mutate(&mut bytes, &tokens);
-    // What follows a head is not part of it.
-    bytes.extend_from_slice(
-        random.pick(&["", "", "\0body", "GET / HTTP/1.1\r\n\r\n", "\r\n"]).as_bytes(),
-    );
-    bytes
-}
-
-/// Parses as a head arrives in random pieces, which must agree with one look at the whole.
-fn read_head(bytes: &[u8], random: &mut Random) -> Result<Option<(Head, usize)>, ApiError> {
-    let (mut seen, mut found) = (0, Ok(None));
-    while seen < bytes.len() && matches!(found, Ok(None)) {
-        let longest = if random.below(2) == 0 { 4 } else { bytes.len() };
-        seen = bytes.len().min(seen + 1 + random.below(longest));
-        found = head::parse(&bytes[..seen]);
-    }
+/// Parses as a head arrives in pieces of this size, which must agree with one look at the whole.
+fn read_head(bytes: &[u8], piece: usize) -> Result<Option<(Head, usize)>, ApiError> {
+    let ends = (piece..bytes.len()).step_by(piece).chain([bytes.len()]);
+    let mut found = ends.map(|end| head::parse(&bytes[..end]));
+    let found = found.find(|found| !matches!(found, Ok(None))).unwrap_or(Ok(None));
     let whole = head::parse(bytes);
     let end = |found: &Result<Option<(Head, usize)>, ApiError>| match found {
         Ok(found) => Ok(found.as_ref().map(|(_, end)| *end)),
@@ -143,9 +34,9 @@ fn read_head(bytes: &[u8], random: &mut Random) -> Result<Option<(Head, usize)>,
 }
 
 /// True if the head was accepted.
-pub fn compare_head(bytes: &[u8], random: &mut Random) -> bool {
+pub fn compare_head(bytes: &[u8], piece: usize) -> bool {
     let shown = bytes.escape_ascii();
-    let ours = read_head(bytes, random);
+    let ours = read_head(bytes, piece);
     let mut fields = [httparse::EMPTY_HEADER; 64];
     let mut theirs = httparse::Request::new(&mut fields);
     let end = match theirs.parse(bytes) {
@@ -285,83 +176,16 @@ struct Whole {
     _metadata: Option<IgnoredAny>,
 }
 
-fn random_body(random: &mut Random) -> Vec<u8> {
-    let mut members = Vec::new();
-    for _ in 0..random.below(4) {
-        let name =
-            random.pick(&["a", "b\\n", "", "encrypted_stat", "x\\\"metadata", "é", "\\u0061"]);
-        members.push(format!("\"{name}\"{}{}", colon(random), random_value(random, 0)));
-    }
-    if random.below(8) > 0 {
-        let bytes: Vec<u8> = (0..random.below(40)).map(|_| random.below(256) as u8).collect();
-        let base64 =
-            STANDARD.encode(bytes).replace('+', "/").replace('/', random.pick(&["/", "\\/"]));
-        let base64: String = base64.chars().map(|c| spelled(c, random)).collect();
-        let name = random.pick(&["encrypted_state", "encrypted_state", "encrypted\\u005fstate"]);
-        members.push(format!("\"{name}\"{}\"{base64}\"", colon(random)));
-    }
-    if random.below(3) > 0 {
-        let name = random.pick(&["metadata", "metadata", "meta\\u0064ata"]);
-        members.push(format!("\"{name}\"{}{}", colon(random), random_value(random, 0)));
-    }
-    let turn = random.below(members.len() + 1);
-    members.rotate_left(turn);
-    let space = random.pick(&["", "", " ", "\n"]);
-    let mut bytes = format!("{space}{{{}}}{space}", members.join(",")).into_bytes();
-    let tokens = [
-        "{", "}", "[", "]", "\"", "\\", ",", ":", "=", "A", "\\/", "null", "1", "\n", "\0",
-        "\u{e9}", "\"metadata\":", "\"encrypted_state\":", "\"encrypted_state\":\"AAAA\",",
-        "\\u0061", "\\u002F", "\\u003d", "\\\\", "\\u00", "==",
-    ];
-    random.mutate(&mut bytes, &tokens);
-    bytes
-}
-
-/// A character of base64, now and then as an escape.
-fn spelled(c: char, random: &mut Random) -> String {
-    match random.below(12) {
-        0 => format!("\\u{:04x}", u32::from(c)),
-        1 => format!("\\u{:04X}", u32::from(c)),
-        _ => c.to_string(),
-    }
-}
-
-fn colon(random: &mut Random) -> &'static str {
-    random.pick(&[":", ":", ": ", " :\t", "\r\n:"])
-}
-
-fn random_value(random: &mut Random, depth: u32) -> String {
-    let leaves = [
-        "1", "-0.5e+3", "true", "null", "\"\"", "\"a\\\\\"", "\"]}\\\"{[\"", "\"\\u00e9é\"",
-        "\"encrypted_state\"", "\"metadata\"", "\"AAAA\"",
-    ];
-    let inner = |random: &mut Random| random_value(random, depth + 1);
-    match random.below(if depth < 3 { 6 } else { 4 }) {
-        4 => {
-            let items: Vec<String> = (0..random.below(4)).map(|_| inner(random)).collect();
-            format!("[{}]", items.join(", "))
-        }
-        5 => {
-            let names = ["a", "b", "metadata", "encrypted_state"];
-            let count = random.below(names.len() + 1);
-            let item = |name: &&str| format!("\"{name}\":{}", inner(random));
-            let items: Vec<String> = names.iter().take(count).map(item).collect();
-            format!("{{{}}}", items.join(","))
-        }
-        _ => random.pick(&leaves).to_owned(),
-    }
-}
-
 /// The rest and the decoded bytes, or status and sentence of the refusal.
 type Scanned = Result<(Vec<u8>, Vec<u8>), (u16, String)>;
 
-/// Scans a document that arrives in pieces of `size` bytes at most.
-fn scan(decode: bool, doc: &[u8], size: usize) -> Scanned {
+/// Scans a document that arrives in pieces of so many bytes.
+fn scan(decode: bool, doc: &[u8], piece: usize) -> Scanned {
     // No name in the document is as long as this one: nothing is decoded.
     let absent = "x".repeat(doc.len() + 1);
     let field = if decode { "encrypted_state" } else { &absent };
     let mut out = Vec::new();
-    let source = BufReader::with_capacity(size.max(1), doc);
+    let source = BufReader::with_capacity(piece, doc);
     let rest = split_upload_json(source, field, "metadata", REST_MAX, |decoded| {
         out.extend_from_slice(decoded);
         Ok(())
@@ -373,9 +197,9 @@ fn scan(decode: bool, doc: &[u8], size: usize) -> Scanned {
 }
 
 /// True if the body was accepted.
-pub fn compare_body(doc: &[u8], random: &mut Random) -> bool {
+pub fn compare_body(doc: &[u8], piece: usize) -> bool {
     let shown = doc.escape_ascii();
-    let scanned = scan(true, doc, 1 + random.below(12));
+    let scanned = scan(true, doc, piece);
     assert_eq!(scanned, scan(true, doc, doc.len()), "{shown}");
     let whole = serde_json::from_slice::<Value>(doc).ok();
     let parsed = |(rest, out): (Vec<u8>, Vec<u8>)| Some((serde_json::from_slice(&rest).ok()?, out));
@@ -437,4 +261,109 @@ fn only_the_skipped_value_is_bad(doc: &[u8], readable: &[u8]) -> bool {
             && doc[at + skipped..] == *after
             && serde_json::from_slice::<Value>(value).is_err()
     })
+}
+
+// ---- What is compared --------------------------------------------------------------------
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+    use proptest::string::string_regex;
+
+    use super::mutated::{mutated, with_each};
+    use super::*;
+
+    /// Compares so many inputs, of which enough must be accepted, in pieces of up to so many bytes.
+    fn compare(
+        inputs: impl Strategy<Value = Vec<u8>>, longest: usize, accepted: fn(&[u8], usize) -> bool,
+    ) {
+        let cases = if cfg!(debug_assertions) { 20_000 } else { 400_000 };
+        let passed = Cell::new(0);
+        with_each(0, cases, (inputs, 1..=longest), |(bytes, piece)| {
+            passed.set(passed.get() + u32::from(accepted(&bytes, piece)));
+        });
+        let passed = passed.get();
+        assert!(passed > cases / 20, "only {passed} of {cases} passed: too little was compared");
+    }
+
+    #[test]
+    fn many_mutated_heads_read_the_same_in_httparse() {
+        let line = r"(?x) (\r\n|||||||)
+            (GET|GET|GET|GET|POST|get|A!\#\$%&'\*\+-\.\^_`\|~|ABCDEFGHIJKLMNOPQ|PRI)\x20
+            (/api/machines|http://Sync\.Example:8443/api/machines|/|/a/b\?c=d|//a|/%00\?
+             |/\x22<>\{\}\||\*|http://h/a\?b|HTTPS://sync\.example:8443)\x20
+            HTTP/(1\.1|1\.1|1\.1|1\.0|1\.0|1\.0|2\.0)\r\n
+            (Host:\x20sync\.example:8443\r\n|Host:\x20sync\.example:8443\r\n|)";
+        let fields = r"(?x) (
+            ((host|HOST)(:|:\x20|:\x20{3})(h||a,b|u@h|a\x20b|\[::1\]:80)
+            |(Content-Length|CONTENT-LENGTH):\x20?(0|12|\+1|1,1|18446744073709551616|\x207\x20|)
+            |(Transfer-Encoding|TRANSFER-ENCODING):\x20?(chunked|identity|)
+            |(EXPECT|Expect):\x20?(100-continue|100-CONTINUE|x|)
+            |(Connection|CONNECTION):\x20?(close|keep-alive,\x20Close|upgrade|xclose|a,,\x20close)
+            |(Authorization|AUTHORIZATION):\x20?(Bearer\x20cs_abc|Basic\x20eDp5)
+            |(content-type|CONTENT-TYPE):\x20?(application/json|a/b;\tc=\x22d\x22|é)
+            |(X-Forwarded-For|X-FORWARDED-FOR):\x20?(192\.0\.2\.1,\x2010\.0\.0\.1|::1|:)
+            |a\x20?(:|:\x20|:\x20{3})(b|\x20\x20b\x20\x20||b:c|\x22|\x7f|\t|é))\r\n){0,4}";
+        let [line, fields] = [line, fields].map(|pattern| string_regex(pattern).unwrap());
+        let many = prop_oneof![2000 => "", 10 => "(a: b\r\n){58,65}", 1 => "a: b{16000,16600}\r\n"];
+        // What follows a head is not part of it.
+        let rest = select(&["", "", "\0body", "GET / HTTP/1.1\r\n\r\n", "\r\n"][..]);
+        let whole = (line, fields, many, rest).prop_map(|(line, fields, many, rest)| {
+            format!("{line}{fields}{many}\r\n{rest}").into_bytes()
+        });
+        let tokens = &[
+            " ", "\r", "\n", "\r\n", ":", "\t", "\0", ",", "#", "@", "/", "\x7f", "é", "\r\n\r\n",
+            "\r\n ", "Host: a\r\n", "Content-Length: 5\r\n", "HTTP/1.1", "0", "+", "close", "(",
+        ];
+        compare(mutated(whole, tokens), 60, compare_head);
+    }
+
+    /// A value of JSON, now and then with what looks like one of the two members in it.
+    fn value() -> impl Strategy<Value = String> {
+        let leaves = [
+            "1", "-0.5e+3", "true", "null", "\"\"", "\"a\\\\\"", "\"]}\\\"{[\"", "\"\\u00e9é\"",
+            "\"encrypted_state\"", "\"metadata\"", "\"AAAA\"",
+        ];
+        select(leaves.map(str::to_owned).to_vec()).prop_recursive(3, 12, 3, |inner| {
+            let name = select(&["a", "b", "metadata", "encrypted_state"][..]);
+            let member = (name, inner.clone()).prop_map(|(name, v)| format!("\"{name}\":{v}"));
+            let object = vec(member, 0..4).prop_map(|items| format!("{{{}}}", items.join(",")));
+            let list = vec(inner, 0..4).prop_map(|items| format!("[{}]", items.join(", ")));
+            prop_oneof![list, object]
+        })
+    }
+
+    #[test]
+    fn many_mutated_bodies_split_into_what_serde_json_reads() {
+        let colon = r"(:|:|:\x20|\x20:\t|\r\n:)";
+        // Canonical base64, now and then with an escape.
+        let c =
+            r"([A-Za-z0-9+/]|[A-Za-z0-9+/]|[A-Za-z0-9+/]|\\/|\\u00(2[BbFf]|3[0-9]|4[1-9A-Fa-f]))";
+        let end = r"(=|=|\\u003[Dd])";
+        let state = format!(
+            r#"(?x) "encrypted(_|_|\\u005f)state" {colon}
+               "({c}{{4}}){{0,12}} ({c}[AQgw]{end}{end}|{c}{c}[AEgw048]{end}|)""#
+        );
+        let other = format!(
+            r#"(?x) "(a|b\\n||encrypted_stat|x\\"metadata|é|\\u0061
+               |metadata|meta\\u0064ata)" {colon}"#
+        );
+        let state = string_regex(&state).unwrap();
+        let other = string_regex(&other).unwrap();
+        let other = (other, value()).prop_map(|(name, value)| name + &value);
+        let members = vec(prop_oneof![2 => state, 3 => other], 0..5);
+        let whole = (members, "( |\n||)").prop_map(|(members, space)| {
+            format!("{space}{{{}}}{space}", members.join(",")).into_bytes()
+        });
+        let tokens = &[
+            "{", "}", "[", "]", "\"", "\\", ",", ":", "=", "A", "\\/", "null", "1", "\n", "\0",
+            "é", "\"metadata\":", "\"encrypted_state\":", "\"encrypted_state\":\"AAAA\",",
+            "\\u0061", "\\u002F", "\\u003d", "\\\\", "\\u00", "==",
+        ];
+        compare(mutated(whole, tokens), 12, compare_body);
+    }
 }

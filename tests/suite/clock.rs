@@ -18,7 +18,6 @@ const SHIM: &str = r#"
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 static long long off(void) {
@@ -32,13 +31,6 @@ int clock_gettime(clockid_t c, struct timespec *t) {
   int r = syscall(SYS_clock_gettime, c, t);
   if (!r && (c == CLOCK_REALTIME || c == CLOCK_REALTIME_COARSE)) t->tv_sec += off();
   return r;
-}
-int gettimeofday(struct timeval *restrict t, void *restrict z) {
-  struct timespec s;
-  clock_gettime(CLOCK_REALTIME, &s);
-  t->tv_sec = s.tv_sec;
-  t->tv_usec = s.tv_nsec / 1000;
-  return 0;
 }
 "#;
 

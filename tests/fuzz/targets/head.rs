@@ -7,8 +7,6 @@ use libfuzzer_sys::fuzz_target;
 #[allow(dead_code, unused_imports)]
 mod compared;
 
-use compared::random::Random;
-
 fuzz_target!(|bytes: &[u8]| {
-    compared::compare_head(bytes, &mut Random::new(bytes.len() as u64));
+    compared::compare_head(bytes, 1 + bytes.len() % 12);
 });

@@ -8,8 +8,6 @@ use libfuzzer_sys::fuzz_target;
 #[allow(dead_code, unused_imports)]
 mod compared;
 
-use compared::random::Random;
-
 fuzz_target!(|document: &[u8]| {
-    compared::compare_body(document, &mut Random::new(document.len() as u64));
+    compared::compare_body(document, 1 + document.len() % 12);
 });

@@ -1,64 +1,60 @@
 //! Mutated requests, the same on every run, over real sockets.
 
+use std::cell::RefCell;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
 use crate::fixture::http::{request, responses};
-use crate::fixture::random::Random;
+use crate::fixture::mutated::{mutated, with_each};
 use crate::fixture::{ELSEWHERE, Server, User, at_once, with_machine};
 
-const CONNECTIONS: usize = 4000;
+const CONNECTIONS: u32 = 4000;
 
 #[test]
 fn mutated_requests_get_complete_responses_or_the_end_and_the_server_lives() {
     let (server, user) = with_machine(&["--head-timeout", "5", "--body-grace", "5"]);
     user.stored("m", b"state");
     let before = server.usage_at_rest();
-    let half = |seed| attack(&server, &user, Random::new(seed as u64), CONNECTIONS / 2);
-    let statuses = at_once(2, half).concat();
+    let statuses = at_once(2, |seed| attack(&server, &user, seed as u64)).concat();
     let count = |status| statuses.iter().filter(|s| **s == status).count();
     let (good, malformed) = (count(200), count(400));
     println!("{CONNECTIONS} mutated: {} responses, {good} good, {malformed} bad", statuses.len());
-    assert!(good > CONNECTIONS / 20 && malformed > CONNECTIONS / 20, "too little was tried");
+    let enough = CONNECTIONS as usize / 20;
+    assert!(good > enough && malformed > enough, "too little was tried");
     assert_eq!(count(500), 0);
     server.assert_settles(before);
     server.assert_no_upload_left();
     server.assert_serves(ELSEWHERE);
 }
 
-/// Sends mutated requests, one connection each; the statuses of all responses.
-fn attack(server: &Server, user: &User, mut random: Random, count: usize) -> Vec<u16> {
-    let mut statuses = Vec::new();
-    for _ in 0..count {
-        let bytes = requests(user, &mut random);
+/// Sends one to three requests in a row with a few places changed, on half of the connections; the
+/// statuses of all responses.
+fn attack(server: &Server, user: &User, seed: u64) -> Vec<u16> {
+    let json = r#"{"machine_id":"m","metadata":{"a":[1]},"encrypted_state":"QUJD"}"#;
+    let whole = vec![
+        request("GET", "/healthz", ""),
+        user.pull_request(true),
+        user.pull_request(false),
+        user.push_head(5, "") + "state",
+        user.post_request("/api/machines", r#"{"machine_id":"m","name":"n"}"#),
+        user.post_request("/api/machines/snapshot", json),
+        request("GET", "/api/machines", &user.auth()),
+    ];
+    let row = vec(select(whole), 1..4).prop_map(|row| row.concat().into_bytes());
+    let statuses = RefCell::new(Vec::new());
+    let inputs = (mutated(row, &TOKENS), any::<Index>());
+    with_each(seed, CONNECTIONS / 2, inputs, |(bytes, cut)| {
         let mut client = server.connect();
-        let cut = random.below(bytes.len() + 1);
+        let cut = cut.index(bytes.len() + 1);
         let _ = client.try_send(&bytes[..cut]) && client.try_send(&bytes[cut..]);
         client.finish();
-        match responses(&client.rest()) {
-            Ok(found) => statuses.extend(found.iter().map(|response| response.status)),
-            Err(error) => panic!("{error}\nto {}", bytes.escape_ascii()),
-        }
-    }
-    statuses
-}
-
-/// One to three requests in a row, with a few places changed.
-fn requests(user: &User, random: &mut Random) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for _ in 0..=random.below(3) {
-        let one = match random.below(6) {
-            0 => request("GET", "/healthz", ""),
-            1 => user.pull_request(random.below(2) == 0),
-            2 => user.push_head(5, "") + "state",
-            3 => user.post_request("/api/machines", r#"{"machine_id":"m","name":"n"}"#),
-            4 => {
-                let body = r#"{"machine_id":"m","metadata":{"a":[1]},"encrypted_state":"QUJD"}"#;
-                user.post_request("/api/machines/snapshot", body)
-            }
-            _ => request("GET", "/api/machines", &user.auth()),
-        };
-        bytes.extend_from_slice(one.as_bytes());
-    }
-    random.mutate(&mut bytes, &TOKENS);
-    bytes
+        let found = responses(&client.rest());
+        let found = found.unwrap_or_else(|error| panic!("{error}\nto {}", bytes.escape_ascii()));
+        statuses.borrow_mut().extend(found.iter().map(|response| response.status));
+    });
+    statuses.into_inner()
 }
 
 const TOKENS: [&str; 20] = [
