@@ -199,6 +199,7 @@ fn what_has_no_number_in_its_path_is_ones_own_too() {
     refused(&b.delete("/api/machines/m"), 404, "not_found");
     b.register("m");
     b.delete("/api/machines/m").is(200);
+    refused(&b.push("m", b"to one that is hidden", ""), 404, "machine_not_registered");
     assert_eq!(a.read("/api/machines")["machines"][0]["machine_id"], "m");
     // A link is not changed by who has a machine of the same name.
     let path = "/api/machines/m/projects";

@@ -18,31 +18,21 @@ fn assert_nothing_stored(server: &Server) {
 fn a_body_that_is_no_json_object_is_refused() {
     let (server, user) = with_machine(&["--max-body", "1000000"]);
     let good = r#"{"machine_id":"m","name":"m","encrypted_state":"AAAA""#;
-    let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
-    let bad: Vec<Vec<u8>> = ["", " ", "null", "[]", "7", "\"x\"", "{", "{'machine_id':'m'}", good]
-        .into_iter()
-        .chain([r#"["m", "m", "linux", "arm64", "1"]"#, r#" [{"machine_id": "m", "name": "m"}]"#])
-        .map(|text| text.as_bytes().to_vec())
-        .chain([[good.as_bytes(), b",\"message\":\"\xff\"}"].concat()])
-        .collect();
-    for bad in bad {
+    let texts = [
+        "", " ", "null", "[]", "7", "\"x\"", "{", "{'machine_id':'m'}",
+        r#"["m", "m", "linux", "arm64", "1"]"#, r#" [{"machine_id": "m", "name": "m"}]"#,
+    ];
+    let ends = ["", "}}", "} x", ",}", " \"x\":1}", ",\"machine_id\":\"m\"}"];
+    let ends = ends.map(|end| format!("{good}{end}"));
+    let broken = [good.as_bytes(), b",\"x\":\"\xff\"}"].concat();
+    let bad = texts.into_iter().chain(ends.iter().map(String::as_str)).map(str::as_bytes);
+    for bad in bad.chain([&*broken]) {
         for path in ["/api/machines", SNAPSHOT] {
-            refused(&user.raw("POST", path, "", &bad), 400, "bad_request");
+            refused(&user.raw("POST", path, "", bad), 400, "bad_request");
         }
     }
-    for end in [
-        "}}", "} x", ",}", " \"message\":\"x\"}", ",\"message\":\"\\ud800\"}",
-        ",\"encrypted_state\":\"BBBB\"}", ",\"encrypted\\u005fstate\":\"BBBB\"}",
-        ",\"machine_id\":\"m\"}",
-    ] {
-        let body = format!("{good}{end}");
-        refused(&user.raw("POST", SNAPSHOT, "", body.as_bytes()), 400, "bad_request");
-    }
-    for member in ["a", "metadata"] {
-        let body = format!("{good},\"{member}\":{deep}}}");
-        let response = user.raw("POST", SNAPSHOT, "", body.as_bytes());
-        assert!(matches!(response.status, 400 | 413), "{member}: {response:?}");
-    }
+    let lone_surrogate = format!("{good},\"message\":\"\\ud800\"}}");
+    refused(&user.raw("POST", SNAPSHOT, "", lone_surrogate.as_bytes()), 400, "bad_request");
     assert_nothing_stored(&server);
 }
 
@@ -50,19 +40,12 @@ fn a_body_that_is_no_json_object_is_refused() {
 fn a_state_that_is_empty_absent_or_no_canonical_base64_is_refused() {
     let (server, user) = with_machine(&[]);
     refused(&user.push("m", b"", ""), 400, "bad_request");
-    for bad in [
-        "A", "AA", "AAA", "AA=", "AB==", "AAB=", "A===", "AA==AA==", "AAAA\n", "A A=", "_-8=",
-        "AAAA=", "====", "AAAA\\n", "\\u003dAAA", "AAAA\\\\", "",
-    ] {
-        let body = format!("{{\"machine_id\":\"m\",\"encrypted_state\":\"{bad}\"}}");
-        refused(&user.raw("POST", SNAPSHOT, "", body.as_bytes()), 400, "bad_request");
-    }
+    // The unit tests of the splitter have every other text that is no canonical base64.
     for bad in [
         json!({ "machine_id": "m" }),
         json!({ "machine_id": "m", "encrypted_state": null }),
-        json!({ "machine_id": "m", "encrypted_state": 7 }),
-        json!({ "machine_id": "m", "encrypted_state": ["AAAA"] }),
-        json!({ "machine_id": "m", "encrypted_state": { "a": "AAAA" } }),
+        json!({ "machine_id": "m", "encrypted_state": "" }),
+        json!({ "machine_id": "m", "encrypted_state": "AA" }),
         json!({ "encrypted_state": "AAAA" }),
         json!({ "machine_id": 7, "encrypted_state": "AAAA" }),
         json!({ "machine_id": "..", "encrypted_state": "AAAA" }),
@@ -91,16 +74,6 @@ fn fields_one_character_over_their_limit_are_refused() {
 }
 
 #[test]
-fn a_machine_that_is_unknown_or_hidden_cannot_push() {
-    let (server, user) = with_machine(&[]);
-    user.delete("/api/machines/m").is(200);
-    for machine in ["unknown", "m"] {
-        refused(&user.push(machine, b"x", ""), 404, "machine_not_registered");
-    }
-    assert_nothing_stored(&server);
-}
-
-#[test]
 fn a_body_over_the_limit_is_refused_with_the_limit_and_its_flag() {
     let (server, user) = with_machine(&["--max-body", "1000000"]);
     let over = user.push("m", &vec![7; 1_000_001], "");
@@ -115,7 +88,7 @@ fn a_body_over_the_limit_is_refused_with_the_limit_and_its_flag() {
 }
 
 #[test]
-fn another_media_type_is_refused() {
+fn another_media_type_is_refused_and_without_a_body_none_counts() {
     let (server, user) = with_machine(&[]);
     for (path, kind) in [
         (SNAPSHOT, "text/plain"),
@@ -128,9 +101,22 @@ fn another_media_type_is_refused() {
         let response = user.raw("POST", path, &format!("Content-Type: {kind}\r\n"), b"{}");
         refused(&response, 415, "unsupported_media_type");
     }
-    for kind in ["application/json; charset=UTF-8", "Application/JSON"] {
+    for fields in [
+        "Content-Type: application/json; charset=UTF-8\r\n",
+        "Content-Type: Application/JSON\r\n",
+        "",
+    ] {
         let body = br#"{"machine_id":"m","name":"x"}"#;
-        user.raw("POST", "/api/machines", &format!("Content-Type: {kind}\r\n"), body).is(200);
+        user.raw("POST", "/api/machines", fields, body).is(200);
+    }
+    // A GET and a DELETE are not parsed.
+    let json = "Content-Type: application/json\r\n";
+    for (method, path, body) in [
+        ("GET", "/api/machines", &b""[..]),
+        ("GET", "/api/machines", b"no json"),
+        ("DELETE", "/api/machines/x/actions", b""),
+    ] {
+        user.raw(method, path, json, body).is(200);
     }
     assert_nothing_stored(&server);
 }

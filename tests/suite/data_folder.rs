@@ -79,25 +79,13 @@ fn no_link_in_the_folder_is_followed() {
     }
     fs::set_permissions(&outside, Permissions::from_mode(0o755)).unwrap();
     let before = tree(&outside);
-    for link in [
-        "tmp",
-        "run",
-        "orphans",
-        "snapshots",
-        "snapshots/00",
-        "jwt.key",
-        "reserve",
-        "backup.lock",
-        "configsync.db",
-        "configsync.db-wal",
-        "configsync.db-shm",
-        "server.lock",
-        "run/http.sock",
+    let inner = ["tmp", "orphans", "snapshots/00"].map(|folder| format!("{folder}/{NAME}"));
+    let outer = [
+        "tmp", "run", "orphans", "snapshots", "snapshots/00", "jwt.key", "reserve", "backup.lock",
+        "configsync.db", "configsync.db-wal", "configsync.db-shm", "server.lock", "run/http.sock",
         "run/elsewhere",
-        &format!("tmp/{NAME}"),
-        &format!("orphans/{NAME}"),
-        &format!("snapshots/00/{NAME}"),
-    ] {
+    ];
+    for link in outer.into_iter().chain(inner.iter().map(String::as_str)) {
         let (link, aside) = (data.join(link), data.parent().unwrap().join("aside"));
         let moved = fs::rename(&link, &aside).is_ok();
         for target in [&outside, &outside.join("keep.txt"), &outside.join("new")] {

@@ -14,6 +14,9 @@ fn the_page_is_there_without_credentials_and_holds_nobodys_data() {
     let user = server.user("secret@example.org");
     user.register("m");
     assert_eq!(user.get("/").body, before.body, "the same for everybody, signed in or not");
+    let _server = server.restarted(&["--no-page"]);
+    refused(&user.get("/"), 404, "not_found");
+    user.read("/api/machines");
 }
 
 #[test]
@@ -40,11 +43,4 @@ fn the_policy_names_the_pages_own_script_and_style_and_nothing_unsafe() {
     assert_eq!(response.field("x-frame-options"), Some("DENY"));
     assert_eq!(response.field("referrer-policy"), Some("no-referrer"));
     assert_eq!(response.field("set-cookie"), None);
-}
-
-#[test]
-fn without_the_page_there_is_nothing_at_its_path_and_all_else_works() {
-    let server = serve(&["--no-page"]);
-    refused(&server.ask("GET", "/", "", b""), 404, "not_found");
-    assert_eq!(server.user("a@example.org").get("/api/machines").status, 200);
 }

@@ -118,6 +118,10 @@ fn lines_for_the_journal_carry_their_priority() {
             let lines = server.wait_for_log(words);
             assert!(lines.iter().any(|line| line.starts_with(priority)), "{lines:?}");
         }
+        if format == "text" {
+            let words = " info  request method=POST path=/api/auth/login status=401 ";
+            assert_says(&server.wait_for_log(words)[0], &[" ms=", " code=invalid_credentials"]);
+        }
     }
     let plain = serve(&[]);
     let mut command = plain.command(&["user", "enable", "x@example.org"]);

@@ -3,9 +3,7 @@
 
 use serde_json::json;
 
-use crate::fixture::{
-    ELSEWHERE, HERE, assert_has, assert_says, refused, serve, with_machine, with_user,
-};
+use crate::fixture::{ELSEWHERE, HERE, assert_has, assert_says, refused, with_machine, with_user};
 
 #[test]
 fn the_status_line_of_every_refusal_carries_its_sentence() {
@@ -120,16 +118,4 @@ fn a_compressed_body_and_a_part_of_one_are_refused_and_nothing_is_stored() {
     refused(&part, 400, "bad_request");
     assert_eq!(server.files("snapshots"), 0);
     user.push("m", b"state", "Content-Encoding: identity\r\n").is(201);
-}
-
-#[test]
-fn a_path_that_is_not_a_route_shows_the_base_url() {
-    let server = serve(&[]);
-    for path in [
-        "/api/api/machines", "/machines", "/v1/api/machines", "/api", "/api/", "/api/machines/",
-        "//api/machines", "/API/machines",
-    ] {
-        let response = server.ask("GET", path, "", b"");
-        assert_says(&refused(&response, 404, "not_found"), &["http://t"]);
-    }
 }

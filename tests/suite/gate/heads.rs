@@ -114,6 +114,8 @@ fn a_head_in_good_order_is_answered_and_the_connection_lives_on() {
     let nowhere = [
         "http://t/api/../healthz", "/api/../healthz", "/api/%2e%2e/healthz", "/api%2fmachines",
         "/%2e%2e/%2e%2e/etc/passwd", "//healthz", "/healthz/", "/HEALTHZ", "/a%0d%0aX-Evil:%201",
+        "/api/api/machines", "/machines", "/v1/api/machines", "/api", "/api/", "/api/machines/",
+        "//api/machines", "/API/machines",
     ];
     let bad =
         ["/healthz%00", "/%zz", "/%2", "/%", "/%c0%ae%c0%ae/", "/healthz?x=%zz", "/healthz?x=%00"];
@@ -134,6 +136,9 @@ fn a_head_in_good_order_is_answered_and_the_connection_lives_on() {
         let response = client.response();
         assert_eq!(response.status, status, "{about}: {response:?}");
         assert!(!response.closes(), "{about}: {response:?}");
+        // A path that is not a route shows the base URL.
+        let shown = response.json()["error"].to_string();
+        assert_eq!(shown.contains("http://t"), status == 404, "{about}: {shown}");
         assert_eq!((response.field("x-evil"), response.field("upgrade")), (None, None), "{about}");
         client.assert_reusable(&about);
         seen += 2;
