@@ -203,8 +203,17 @@ mod tests {
 
     #[test]
     fn a_known_path_with_another_method_names_what_it_takes() {
-        let refusal = find("DELETE", "/api/machines").err().unwrap();
-        assert_eq!(refusal.status, 405);
-        assert_eq!(refusal.fields, [("Allow", "GET, HEAD, POST".to_owned())]);
+        for (method, path, allow) in [
+            ("DELETE", "/api/machines", "GET, HEAD, POST"),
+            ("PUT", "/api/machines/snapshot", "GET, HEAD, POST"),
+            ("POST", "/healthz", "GET, HEAD"),
+            ("POST", "/", "GET, HEAD"),
+            ("GET", "/api/auth/login", "POST"),
+            ("OPTIONS", "/api/machines", "GET, HEAD, POST"),
+        ] {
+            let refusal = find(method, path).err().unwrap();
+            assert_eq!((refusal.status, refusal.code), (405, "method_not_allowed"));
+            assert_eq!(refusal.fields, [("Allow", allow.to_owned())], "{method} {path}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::client_sync::commit;
 use crate::fixture::{User, assert_has, assert_says, refused, with_two_users, with_user};
 
 /// Routes that need no credentials.
@@ -209,17 +210,12 @@ fn what_has_no_number_in_its_path_is_ones_own_too() {
         user.post(path, &json!({ "project_id": id })).is(201);
         id
     };
-    let commit = |user: &User, id: i64| {
-        let update =
-            json!({ "entity_type": "project", "entity_id": id, "new_last_synced_version": 9 });
-        user.post("/api/sync/commit", &json!({ "machine_id": "m", "updates": [update] })).is(200);
-    };
     let of_a = link(&a);
-    commit(&b, of_a);
+    commit(&b, "m", of_a, 9);
     refused(&b.patch(&format!("{path}/{of_a}"), &json!({})), 404, "not_found");
     assert_eq!(b.read(path)["projects"], json!([]));
     let of_b = link(&b);
-    commit(&a, of_b);
+    commit(&a, "m", of_b, 9);
     b.patch(&format!("{path}/{of_b}"), &json!({})).is(200);
     for (user, id) in [(&a, of_a), (&b, of_b)] {
         let links = user.read(path)["projects"].clone();

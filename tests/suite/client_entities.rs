@@ -82,32 +82,26 @@ fn versions_count_up_and_old_ones_stay() {
         let path = format!("/api/{kind}s/{id}");
         refused(&user.get(&format!("{path}/blob")), 404, "not_found");
         let blobs: Vec<_> = [100, 70_000, 3].into_iter().map(noise).collect();
-        let mut rows = Vec::new();
         for (n, blob) in (1..).zip(&blobs) {
             let body = json!({ "ciphertext": STANDARD.encode(blob), "content_hash": hash });
             let made = user.post(&format!("{path}/versions"), &body).is(201);
             let key = format!("entities/{kind}/1/{id}/v{n}.enc");
             assert_has(&made, json!({ "version": n, "size_bytes": blob.len(), "r2_key": key }));
-            rows.insert(
-                0,
-                json!({ "version": n, "size_bytes": blob.len(), "content_hash": hash,
-                "pushed_from_machine_id": null }),
-            );
         }
         let newest = user.get(&format!("{path}/blob"));
         assert_eq!(newest.field("content-type"), Some("application/octet-stream"));
         assert!(newest.body == blobs[2]);
+        let list = user.read(&format!("{path}/versions"))["versions"].clone();
+        assert_eq!(list.as_array().unwrap().len(), 3);
         for (n, blob) in (1..).zip(&blobs) {
             assert!(&user.get(&format!("{path}/versions/{n}")).body == blob);
+            let row = json!({ "version": n, "size_bytes": blob.len(), "content_hash": hash,
+                "pushed_from_machine_id": null });
+            assert_has(&list[3 - n], row);
+            assert!(list[3 - n]["created_at"].is_string());
         }
         for none in ["0", "4", "99999"] {
             refused(&user.get(&format!("{path}/versions/{none}")), 404, "not_found");
-        }
-        let list = user.read(&format!("{path}/versions"))["versions"].as_array().unwrap().clone();
-        assert_eq!(list.len(), 3);
-        for (listed, row) in list.iter().zip(rows) {
-            assert_has(listed, row);
-            assert!(listed["created_at"].is_string());
         }
         assert_eq!(user.read(&path)[kind]["current_version"], 3);
     }

@@ -24,7 +24,8 @@ fn plan(user: &User, machine: &str, id: i64, local: i64) -> Value {
     user.post("/api/sync/plan", &body).is(200)["actions"][0].clone()
 }
 
-fn commit(user: &User, machine: &str, id: i64, version: i64) {
+/// Notes that a machine has a version of a project.
+pub fn commit(user: &User, machine: &str, id: i64, version: i64) {
     let body = json!({ "machine_id": machine, "updates": [{ "entity_type": "project",
         "entity_id": id, "new_last_synced_version": version }] });
     assert_eq!(user.post("/api/sync/commit", &body).json(), json!({ "ok": true }));

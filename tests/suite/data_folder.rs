@@ -322,26 +322,6 @@ fn commands_that_read_work_on_a_read_only_medium_and_change_nothing_there() {
 }
 
 #[test]
-fn what_only_reads_upgrades_no_schema() {
-    let scratch = tempfile::tempdir().unwrap();
-    let [data, copy] = ["data", "copy"].map(|name| scratch.path().join(name));
-    fs::create_dir(&data).unwrap();
-    let old = rusqlite::Connection::open(data.join("configsync.db")).unwrap();
-    let schema = include_str!("../../schema.sql");
-    old.execute_batch(schema.split_once("-- version 2 --").unwrap().0).unwrap();
-    old.pragma_update(None, "user_version", 1).unwrap();
-    for args in [&["user", "list"][..], &["audit"], &["check"], &["status"]] {
-        on(&data, args).fails(1, "schema version 1");
-    }
-    let version: i64 = old.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-    assert_eq!(version, 1);
-    drop(old);
-    // A copy is brought up to date, and so can an old backup be restored.
-    on(&copy, &["restore", data.to_str().unwrap()]).ok();
-    on(&copy, &["user", "list"]).ok();
-}
-
-#[test]
 fn one_file_that_cannot_be_unlinked_does_not_keep_the_others() {
     let (server, user) = with_machine(&[]);
     for n in 0..5 {

@@ -5,9 +5,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::fixture::{
-    NAME, SERVE, Setup, User, assert_private, noise, on, serve, tree, with_machine,
-};
+use crate::fixture::{NAME, SERVE, Setup, User, assert_private, noise, on, tree, with_machine};
 
 #[test]
 fn nobody_else_may_read_whatever_the_umask() {
@@ -40,7 +38,7 @@ fn no_path_is_too_long_for_the_private_socket() {
 }
 
 #[test]
-fn an_older_folder_is_migrated_by_a_start_and_serves_what_it_held() {
+fn an_older_folder_is_migrated_by_a_start_alone_and_serves_what_it_held() {
     let setup = Setup::new();
     let data = setup.data.clone();
     fs::create_dir_all(data.join("snapshots/00")).unwrap();
@@ -59,7 +57,16 @@ fn an_older_folder_is_migrated_by_a_start_and_serves_what_it_held() {
          PRAGMA user_version = 4;",
     )
     .unwrap();
+    for args in [&["user", "list"][..], &["audit"], &["check"], &["status"]] {
+        on(&data, args).fails(1, "schema version 4");
+    }
+    let version: i64 = old.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, 4);
     drop(old);
+    // A copy is brought up to date, and so can an old backup be restored.
+    let copy = data.with_extension("copy");
+    on(&copy, &["restore", data.to_str().unwrap()]).ok();
+    on(&copy, &["check"]).ok();
     let server = setup.flags(&[]).start();
     let user = User::of(&server, "a@example.org", &server.token("a@example.org"));
     assert_eq!(user.pull("").body, b"state");
@@ -123,48 +130,43 @@ fn snapshots_without_their_database_are_not_set_aside() {
     assert_eq!(user.pull("").body, b"state");
 }
 
-#[test]
-fn a_newer_folder_is_refused_before_anything_in_it_changes() {
-    let mut server = serve(&[]);
-    server.stop();
-    let data = server.data();
-    let newer = rusqlite::Connection::open(data.join("configsync.db")).unwrap();
-    newer.pragma_update(None, "user_version", 99).unwrap();
-    newer.pragma_update(None, "journal_mode", "delete").unwrap();
-    drop(newer);
-    fs::write(data.join("tmp/upload"), "x").unwrap();
-    let before = tree(&data);
-    for args in [&SERVE[..], &["audit"], &["check"], &["user", "list"]] {
-        let ran = server.cli(args);
-        ran.fails(1, "version 99");
-        ran.fails(1, "newer");
-    }
-    assert!(tree(&data) == before);
-}
+/// Makes a file in the place of the database.
+type Make<'a> = &'a dyn Fn(&Path);
 
 #[test]
-fn a_database_of_another_program_is_refused_and_nothing_beside_it_is_touched() {
-    let another = |version: i64| {
+fn a_database_of_another_program_or_a_newer_one_is_refused_and_nothing_is_touched() {
+    let made = |application: i64, version: i64| {
         move |path: &Path| {
             let database = rusqlite::Connection::open(path).unwrap();
-            let sql = format!("CREATE TABLE theirs (x); PRAGMA user_version = {version}");
+            let sql = "CREATE TABLE theirs (x); PRAGMA application_id = ";
+            let sql = format!("{sql}{application}; PRAGMA user_version = {version}");
             database.execute_batch(&sql).unwrap();
         }
     };
-    let garbage = |path: &Path| fs::write(path, "x".repeat(8192)).unwrap();
-    let empty = |path: &Path| fs::write(path, "").unwrap();
-    let makers: [&dyn Fn(&Path); 4] = [&garbage, &another(0), &another(5), &empty];
-    for make in makers {
+    let not_ours = "not a database of configsync-server";
+    let newer = "version 99, this program knows 5: use the newer";
+    let makers: [(Make<'_>, &str, &str); 5] = [
+        (&|path| fs::write(path, "x".repeat(8192)).unwrap(), not_ours, not_ours),
+        (&made(0, 0), not_ours, not_ours),
+        (&made(0, 5), not_ours, not_ours),
+        (&made(0x6366_0007, 99), newer, newer),
+        (
+            &|path| fs::write(path, "").unwrap(),
+            "its configsync.db is empty",
+            "has no configsync.db",
+        ),
+    ];
+    for (make, to_serve, to_others) in makers {
         let scratch = tempfile::tempdir().unwrap();
         let data = scratch.path().join("data");
         fs::create_dir_all(data.join("tmp")).unwrap();
         fs::write(data.join("tmp").join(NAME), "theirs").unwrap();
         make(&data.join("configsync.db"));
         let before = tree(&data);
-        let ran = on(&data, &SERVE);
-        assert_eq!(ran.code, 1, "{ran:?}");
-        let sentences = ["not a database of configsync-server", "but its configsync.db is empty"];
-        assert!(sentences.iter().any(|sentence| ran.err.contains(sentence)), "{ran:?}");
+        on(&data, &SERVE).fails(1, to_serve);
+        for args in [&["audit"][..], &["check"], &["user", "list"]] {
+            on(&data, args).fails(1, to_others);
+        }
         assert!(tree(&data) == before);
     }
 }

@@ -173,11 +173,11 @@ fn a_jwt_counts_only_if_this_server_signed_it_for_a_user_and_token_it_has() {
     let base = claims(&jwt(&server).bearer);
     let key = std::fs::read(server.data().join("jwt.key")).unwrap();
     assert_eq!(key.len(), 32);
-    let status = |alg: &str, claim: &str, value: Value, key: &[u8]| {
+    let status = |claim: &str, value: Value, key: &[u8]| {
         let mut claims = base.clone();
         claims[claim] = value;
         let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let text = format!("{}.{}", encode(&json!({ "alg": alg })), encode(&claims));
+        let text = format!("{}.{}", encode(&json!({ "alg": "HS256" })), encode(&claims));
         let mac = Hmac::<Sha256>::new_from_slice(key).unwrap().chain_update(text.as_bytes());
         let jwt = format!("{text}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()));
         User::of(&server, A, &jwt).get("/api/machines").status
@@ -186,18 +186,16 @@ fn a_jwt_counts_only_if_this_server_signed_it_for_a_user_and_token_it_has() {
     for email in ["b@example.org", A] {
         server.token(email);
     }
-    for (expected, alg, claim, value, key) in [
-        (200, "HS256", "sub", json!("1"), &key),
-        (401, "none", "sub", json!("1"), &key),
-        (401, "HS256", "sub", json!("1"), &vec![0; 32]),
-        (401, "HS256", "sub", json!("99"), &key),
-        (401, "HS256", "gen", json!(99), &key),
-        (401, "HS256", "exp", json!(1), &key),
-        (401, "HS256", "tid", json!(99), &key),
-        (401, "HS256", "tid", json!(1), &key),
-        (200, "HS256", "tid", json!(2), &key),
+    // The unit tests have every other way to forge one.
+    for (expected, claim, value, key) in [
+        (200, "sub", json!("1"), &key),
+        (401, "sub", json!("1"), &vec![0; 32]),
+        (401, "sub", json!("99"), &key),
+        (401, "gen", json!(99), &key),
+        (401, "tid", json!(99), &key),
+        (401, "tid", json!(1), &key),
+        (200, "tid", json!(2), &key),
     ] {
-        let about = format!("{alg} {claim} {value}");
-        assert_eq!(status(alg, claim, value, key), expected, "{about}");
+        assert_eq!(status(claim, value.clone(), key), expected, "{claim} {value}");
     }
 }

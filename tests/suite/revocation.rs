@@ -18,11 +18,10 @@ fn rows(server: &Server) -> (Vec<String>, i64) {
     let mut found = Vec::new();
     for table in TABLES {
         let mut statement = database.prepare(&format!("SELECT * FROM {table}")).unwrap();
-        let columns = statement.column_count();
-        let cell = |row: &rusqlite::Row<'_>, n| row.get::<_, rusqlite::types::Value>(n);
-        let cells = |row: &rusqlite::Row<'_>| (0..columns).map(|n| cell(row, n)).collect();
-        let rows: rusqlite::Result<Vec<Vec<_>>> = statement.query_map([], cells).unwrap().collect();
-        found.push(format!("{table} {:?}", rows.unwrap()));
+        let mut rows = statement.query([]).unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            found.push(format!("{table} {row:?}"));
+        }
     }
     // Logins and starts are noted a little later, and commands are not requests.
     let audit = "SELECT count(*) FROM audit_log

@@ -25,8 +25,7 @@ fn push_json(user: &User, bytes: &[u8]) -> Response {
 fn what_was_pushed_raw_is_pulled_raw_and_as_json() {
     let (_server, user) = with_machine(&[]);
     let bytes = noise(5_000_000);
-    let path = format!("{SNAPSHOT}?machine_id=m&message=a+b%2Bc&version=2&timestamp=now");
-    let pushed = user.raw("POST", &path, "Content-Type: application/octet-stream\r\n", &bytes);
+    let pushed = user.push("m&message=a+b%2Bc&version=2&timestamp=now", &bytes, "");
     let snapshot = pushed.is(201)["snapshot"].clone();
     let expected = json!({ "id": 1, "machine_id": "m", "machine_name": "m", "message": "a b+c",
         "size_bytes": 5_000_000, "sha256": hex(&bytes), "version": "2", "timestamp": "now" });
