@@ -2,55 +2,49 @@
 
 use std::process::Command;
 
-use crate::fixture::{BINARY, Setup, User, eventually, on, run, run_with, serve, with_user};
+use crate::fixture::{BINARY, Setup, User, eventually, on, run, run_with, serve, with_user, words};
 
 #[test]
 fn a_wrong_command_line_is_named_in_one_line_with_exit_code_2_before_anything_is_touched() {
     let scratch = tempfile::tempdir().unwrap();
     let data = scratch.path().join("data");
-    for (args, named) in [
-        (&["fly"][..], "fly"),
-        (&["fr\nob"], "fr"),
-        (&["--version", "--frob"], "--frob"),
-        (&["serve", "--fly"], "--fly"),
-        (&["serve", "stray"], "stray"),
-        (&["serve", "--max-body", "--no-page"], "--max-body"),
-        (&["serve", "--head-timeout", "0"], "--head-timeout"),
-        (&["serve", "--trusted-proxy", "10.0.0.1/8"], "--trusted-proxy"),
-        (&["serve", "--max-connections-per-ip", "0"], "--max-connections-per-ip"),
-        (&["serve", "--token-hours", "0"], "--token-hours"),
-        (&["user"], "user"),
-        (&["user", "fly"], "fly"),
-        (&["user", "add"], "EMAIL"),
-        (&["user", "add", "nobody"], "nobody"),
-        (&["user", "add", "a@b", "c@d"], "c@d"),
-        (&["user", "passwd", "a@example.org"], "--password-stdin"),
-        (&["user", "remove", "a@example.org"], "--yes"),
-        (&["user", "quota", "a@example.org"], "BYTES"),
-        (&["user", "quota", "a@example.org", "much"], "much"),
-        (&["token", "create", "a@example.org"], "--name"),
-        (&["token", "create", "a@example.org", "--name", "x", "--expires-days", "0"], "0"),
-        (&["token", "create", "a@example.org", "--name", "--expires-days"], "--name"),
-        (&["token", "revoke", "x"], "x"),
-        (&["check", "--fly"], "--fly"),
-        (&["check", "fr\nob"], "fr"),
-        (&["prune"], "--keep"),
-        (&["prune", "--keep", "0"], "--keep"),
-        (&["prune", "--keep", "x"], "--keep"),
-        (&["backup"], "DEST"),
-        (&["audit", "--since", "yesterday"], "yesterday"),
-        (&["environment", "restore", "a@example.org"], "NAME"),
-        (&["healthcheck", "--url", "ftp://x"], "ftp://x"),
-        (&["user", "fly", "--help"], "user fly"),
-        (&["help", "fly"], "fly"),
+    // Each is named by its last word.
+    let last = [
+        "fly", "--version --frob", "serve --fly", "serve stray", "user", "user fly",
+        "user add nobody", "user add a@b c@d", "user quota a@example.org much", "token revoke x",
+        "check --fly", "audit --since yesterday", "healthcheck --url ftp://x", "help fly",
+    ];
+    let last = last.map(|line| (line, line.rsplit(' ').next().unwrap()));
+    let others = [
+        ("fr\nob", "fr"),
+        ("serve --max-body --no-page", "--max-body"),
+        ("serve --head-timeout 0", "--head-timeout"),
+        ("serve --trusted-proxy 10.0.0.1/8", "--trusted-proxy"),
+        ("serve --max-connections-per-ip 0", "--max-connections-per-ip"),
+        ("serve --token-hours 0", "--token-hours"),
+        ("user add", "EMAIL"),
+        ("user passwd a@example.org", "--password-stdin"),
+        ("user remove a@example.org", "--yes"),
+        ("user quota a@example.org", "BYTES"),
+        ("token create a@example.org", "--name"),
+        ("token create a@example.org --name --expires-days", "--name"),
+        ("token create a@example.org --name x --expires-days 0", "0"),
+        ("check fr\nob", "fr"),
+        ("prune", "--keep"),
+        ("prune --keep 0", "--keep"),
+        ("prune --keep x", "--keep"),
+        ("backup", "DEST"),
+        ("environment restore a@example.org", "NAME"),
+        ("user fly --help", "user fly"),
         // Of earlier versions.
-        (&["action", "add", "a@example.org", "m", "x", "{}"], "action"),
-        (&["export", "there"], "export"),
-        (&["check", "--repair"], "--repair"),
-        (&["audit", "--format", "text"], "--format"),
-        (&["user", "add", "a@example.org", "--password-file", "x"], "--password-file"),
-    ] {
-        on(&data, args).is_misuse(named);
+        ("check --repair", "--repair"),
+        ("action add a@example.org m x {}", "action"),
+        ("export there", "export"),
+        ("audit --format text", "--format"),
+        ("user add a@example.org --password-file x", "--password-file"),
+    ];
+    for (line, named) in last.into_iter().chain(others) {
+        on(&data, &words(line)).is_misuse(named);
     }
     for args in [&["serve", "--max-body"][..], &["serve", "--data", "--no-page"]] {
         run(args, "").is_misuse(args[1]);
@@ -62,18 +56,11 @@ fn a_wrong_command_line_is_named_in_one_line_with_exit_code_2_before_anything_is
 fn only_serve_and_restore_make_a_data_folder() {
     let scratch = tempfile::tempdir().unwrap();
     let data = scratch.path().join("none");
-    for args in [
-        &["user", "list"][..],
-        &["status"],
-        &["machine", "list"],
-        &["user", "add", "a@example.org"],
-        &["token", "list"],
-        &["check"],
-        &["prune", "--keep", "1"],
-        &["audit"],
-        &["backup", "/nowhere/at/all"],
+    for line in [
+        "user list", "status", "machine list", "user add a@example.org", "token list", "check",
+        "prune --keep 1", "audit", "backup /nowhere/at/all",
     ] {
-        let ran = on(&data, args);
+        let ran = on(&data, &words(line));
         ran.fails(1, data.to_str().unwrap());
         ran.fails(1, "serve");
     }

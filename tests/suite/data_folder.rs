@@ -14,7 +14,7 @@ use rustix::process::geteuid;
 use crate::fixture::mount::Mount;
 use crate::fixture::{
     BINARY, NAME, SERVE, Setup, eventually, names, on, run, run_until_ready, serve, tree,
-    with_machine,
+    with_machine, words,
 };
 
 /// Starts a server, which may be refused, and runs what writes or reads, which may fail.
@@ -195,18 +195,12 @@ fn root_in_another_users_folder_is_told_to_become_that_user() {
     for (owner, name) in [(8787, "sudo -u '#8787' "), (nobody, "sudo -u nobody ")] {
         chown(&data, Some(owner), None).unwrap();
         let before = tree(&data);
-        for args in [
-            &SERVE[..],
-            &["status"],
-            &["check"],
-            &["user", "list"],
-            &["user", "add", "b@example.org"],
-            &["prune", "--keep", "1"],
-            &["audit"],
-            &["backup", &server.beside("backup")],
-            &["token", "revoke", "1"],
+        let backup = format!("backup {}", server.beside("backup"));
+        for line in [
+            "serve --listen 127.0.0.1:0", "status", "check", "user list", "user add b@example.org",
+            "prune --keep 1", "audit", "token revoke 1", &backup,
         ] {
-            server.cli(args).fails(1, name);
+            server.cli(&words(line)).fails(1, name);
         }
         assert!(!Path::new(&server.beside("backup")).exists());
         assert_eq!(tree(&data), before);
@@ -303,14 +297,10 @@ fn commands_that_read_work_on_a_read_only_medium_and_change_nothing_there() {
     mount.read_only();
     for (folder, snapshots) in [(&copy, 1), (&killed, 2)] {
         let before = tree(folder);
-        for args in [
-            &["user", "list"][..],
-            &["token", "list"],
-            &["machine", "list"],
-            &["audit"],
-            &["environment", "list", "a@example.org"],
-        ] {
-            on(folder, args).ok();
+        for line in
+            ["user list", "token list", "machine list", "audit", "environment list a@example.org"]
+        {
+            on(folder, &words(line)).ok();
         }
         let check = on(folder, &["check"]);
         assert!(check.out.contains(&format!("clean: {snapshots} snapshots")), "{check:?}");
