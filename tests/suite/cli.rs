@@ -19,7 +19,6 @@ fn a_wrong_command_line_is_named_in_one_line_with_exit_code_2_before_anything_is
         ("fr\nob", "fr"),
         ("serve --max-body --no-page", "--max-body"),
         ("serve --head-timeout 0", "--head-timeout"),
-        ("serve --trusted-proxy 10.0.0.1/8", "--trusted-proxy"),
         ("serve --max-connections-per-ip 0", "--max-connections-per-ip"),
         ("serve --token-hours 0", "--token-hours"),
         ("user add", "EMAIL"),

@@ -1,9 +1,12 @@
 //! What the pages say of the code: every test, file and constant that they name is there, and every
-//! number is that of the code. Two pages have counts of lines, which scripts/count compares.
+//! number is that of the code. Two pages have counts of lines, which scripts/count compares; it reads
+//! the imports too.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+
+use crate::fixture::assert_says;
 
 /// Bounds that no client can meet.
 const INTERNAL: [&str; 3] = ["UPSTREAM_HEAD_BYTES_MAX", "WAL_BYTES_MAX", "NAMES_SHOWN_MAX"];
@@ -120,9 +123,25 @@ fn every_bound_is_in_the_table_with_its_number_and_a_test() {
     }
 }
 
+/// What scripts/count prints.
+#[track_caller]
+fn counted(args: &[&str]) -> String {
+    let ran = Command::new("python3").arg("scripts/count").args(args).output().unwrap();
+    assert!(ran.status.success(), "run `scripts/count --write`: {ran:?}");
+    String::from_utf8(ran.stdout).unwrap()
+}
+
 #[test]
 fn the_counts_of_lines_in_the_pages_are_those_of_the_code() {
-    let ran = Command::new("python3").args(["scripts/count", "--check"]).output().unwrap();
-    let said = String::from_utf8_lossy(&ran.stdout) + String::from_utf8_lossy(&ran.stderr);
-    assert!(ran.status.success(), "run `scripts/count --write`:\n{said}");
+    counted(&["--check"]);
+}
+
+#[test]
+fn no_room_uses_what_stands_above_it_and_no_modules_import_each_other_in_a_circle() {
+    let lines = [
+        "modules in import circles: none; loose files: 0\n",
+        "uses of a room above: none\n",
+        "tiny_http is named by: app::server\n",
+    ];
+    assert_says(&counted(&[]), &lines);
 }

@@ -27,7 +27,6 @@ mod faults;
 mod fixture;
 mod folder;
 mod gate;
-mod house;
 mod login;
 mod machines;
 mod one_over;

@@ -51,7 +51,7 @@ fn head_answers_as_get_does_everywhere_and_neither_it_nor_a_304_has_a_body() {
         let path = filled(pattern, "1");
         for accept in ["", "Accept: application/octet-stream\r\n"] {
             client.send(user.request("HEAD", &path, accept, b""));
-            let head = client.response_to_head();
+            let head = client.response_or_end(true).unwrap();
             client.send(user.request("GET", &path, accept, b""));
             let get = client.response();
             assert_eq!(head.status, get.status, "{path}");

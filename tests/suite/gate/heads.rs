@@ -78,25 +78,18 @@ fn a_head_in_good_order_is_answered_and_the_connection_lives_on() {
     let server = serve(&[]);
     let body = format!("Content-Length: {}\r\n\r\n{SMUGGLED}", SMUGGLED.len());
     let body = body.trim_end();
+    // The unit tests of the parser have every other spelling.
     let good = [
         "Connection: upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk",
         "Content-Length: 0",
-        "Content-Length: 000",
         body,
         &format!("Connection: upgrade\r\n{body}"),
         &["X: y"; 63].join("\r\n"),
-        "X:   y   ",
         "Connection:\tkeep-alive \t",
-        "X: y\tz",
         "CF-IPCity: S\u{e3}o Paulo",
         "X-Request-Id: 0\r\nX-Evil: 1",
     ];
-    let lines = [
-        "\r\nGET /healthz HTTP/1.1", "GET http://t/healthz HTTP/1.1",
-        "GET HTTPS://T/healthz?x=y HTTP/1.1",
-    ];
-    let latin1 =
-        [&b"GET /healthz HTTP/1.1\r\nHost: t\r\nX: "[..], b"\xe9\xff\x80\r\n\r\n"].concat();
+    let lines = ["\r\nGET /healthz HTTP/1.1", "GET HTTPS://T/healthz?x=y HTTP/1.1"];
     let nowhere = [
         "http://t/api/../healthz", "/api/../healthz", "/api/%2e%2e/healthz", "/api%2fmachines",
         "/%2e%2e/%2e%2e/etc/passwd", "//healthz", "/healthz/", "/HEALTHZ", "/a%0d%0aX-Evil:%201",
@@ -107,7 +100,7 @@ fn a_head_in_good_order_is_answered_and_the_connection_lives_on() {
         ["/healthz%00", "/%zz", "/%2", "/%", "/%c0%ae%c0%ae/", "/healthz?x=%zz", "/healthz?x=%00"];
     let target = |path: &str| get(path).into_bytes();
     let method = |method: &str| request(method, "/healthz", "").into_bytes();
-    let vectors = [(200, sized(16 * 1024)), (200, latin1), (401, target("/api/machines"))]
+    let vectors = [(200, sized(16 * 1024)), (401, target("/api/machines"))]
         .into_iter()
         .chain(good.map(|fields| (200, with(fields))))
         .chain(lines.map(|text| (200, line(text))))
@@ -137,7 +130,6 @@ fn a_client_that_wants_the_connection_closed_gets_its_response_and_the_end() {
     let server = serve(&[]);
     for (n, bytes) in (1..).zip([
         with("Connection: close"),
-        with("Connection: keep-alive, Close"),
         with("Connection: keep-alive\r\nConnection: close"),
         b"GET /healthz HTTP/1.0\r\n\r\n".to_vec(),
         b"GET /healthz HTTP/1.0\r\nConnection: keep-alive\r\n\r\n".to_vec(),
