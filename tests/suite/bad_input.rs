@@ -3,8 +3,9 @@
 
 use serde_json::json;
 
-use crate::access::{filled, routes};
-use crate::fixture::{Server, assert_says, refused, with_machine};
+use crate::access::{filled, furnish, routes, writes};
+use crate::fixture::{Server, assert_says, refused, with_machine, with_user};
+use crate::revocation::rows;
 
 const SNAPSHOT: &str = "/api/machines/snapshot";
 
@@ -36,24 +37,66 @@ fn a_body_that_is_no_json_object_is_refused() {
     assert_nothing_stored(&server);
 }
 
+/// Of a good body one member at a time has a bad value: where that is null, it is also left out.
 #[test]
-fn a_state_that_is_empty_absent_or_no_canonical_base64_is_refused() {
-    let (server, user) = with_machine(&[]);
-    refused(&user.push("m", b"", ""), 400, "bad_request");
-    // The unit tests of the splitter have every other text that is no canonical base64.
-    for bad in [
-        json!({ "machine_id": "m" }),
-        json!({ "machine_id": "m", "encrypted_state": null }),
-        json!({ "machine_id": "m", "encrypted_state": "" }),
-        json!({ "machine_id": "m", "encrypted_state": "AA" }),
-        json!({ "encrypted_state": "AAAA" }),
-        json!({ "machine_id": 7, "encrypted_state": "AAAA" }),
-        json!({ "machine_id": "..", "encrypted_state": "AAAA" }),
-        json!({ "machine_id": "m", "encrypted_state": "AAAA", "message": 7 }),
+fn a_member_that_its_route_does_not_take_is_refused_and_nothing_is_stored() {
+    let (server, user) = with_user(&[]);
+    furnish(&user);
+    let before = rows(&server);
+    let (x129, x256) = ("x".repeat(129), "x".repeat(256));
+    let negative =
+        json!({ "entity_type": "project", "entity_id": 1, "new_last_synced_version": -1 });
+    for (path, member, bad) in [
+        (
+            "/api/machines",
+            "machine_id",
+            json!([null, 3, "", ".", "..", "a/b", "é", "latest", x129]),
+        ),
+        ("/api/machines", "machine_id", json!(["register", "history", "snapshot"])),
+        ("/api/machines", "name", json!([null, "", "  ", "a\u{7}", x256])),
+        ("/api/machines", "platform", json!([x129])),
+        ("/api/machines", "arch", json!(["a\n"])),
+        ("/api/machines", "cli_version", json!([2])),
+        (SNAPSHOT, "machine_id", json!([null, 7, ".."])),
+        // The unit tests of the splitter have every other text that is no canonical base64.
+        (SNAPSHOT, "encrypted_state", json!([null, "", "AA"])),
+        (SNAPSHOT, "message", json!([7])),
+        ("/api/auth/keypair", "public_key", json!(["!", ""])),
+        ("/api/auth/keypair", "encrypted_private_key", json!([7])),
+        ("/api/auth/keypair", "kek_salt", json!([null])),
+        ("/api/auth/keypair", "kek_iterations", json!([-1, "many"])),
+        ("/api/machines/m/projects/1", "last_synced_version", json!([-1])),
+        ("/api/machines/m/profiles/5", "active", json!([null])),
+        ("/api/sync/commit", "updates", json!([null, [negative]])),
+        ("/api/environments/sync", "environments", json!([[{ "name": "" , "tier": "x" }]])),
+        ("/api/environments/sync", "environments", json!([[{ "tier": "x" }], [7]])),
+        ("/api/profiles/5/workspaces", "workspace_id", json!([null])),
+        ("/api/projects/1/env/keys", "wrapped_dek", json!(["!"])),
+        ("/api/projects/1/env/NEW", "environment_tier", json!([null, ""])),
+        ("/api/projects/1/env/NEW", "visibility", json!(["secret"])),
+        ("/api/projects/1/env/NEW", "encrypted_value", json!(["!", 7])),
+        ("/api/projects/1/env/NEW", "required", json!(["yes"])),
+        ("/api/projects/1/versions", "ciphertext", json!([null, "", "AA"])),
+        ("/api/projects/1/versions", "content_hash", json!([7, x129])),
+        ("/api/workspaces/6/keys", "wrapped_dek", json!([null, "!"])),
     ] {
-        refused(&user.post(SNAPSHOT, &bad), 400, "bad_request");
+        let writes = writes();
+        let (method, _, good) = writes.iter().find(|(_, of, _)| *of == path).unwrap();
+        for bad in bad.as_array().unwrap() {
+            let (mut with, mut without) = (good.clone(), good.clone());
+            with[member] = bad.clone();
+            without.as_object_mut().unwrap().remove(member);
+            for body in if bad.is_null() { vec![with, without] } else { vec![with] } {
+                let response = user.raw(method, path, "", body.to_string().as_bytes());
+                assert_eq!(response.status, 400, "{path} {body}");
+                refused(&response, 400, "bad_request");
+            }
+        }
     }
-    assert_nothing_stored(&server);
+    refused(&user.push("m", b"", ""), 400, "bad_request");
+    assert_eq!(rows(&server), before);
+    server.assert_no_upload_left();
+    assert_eq!(user.push_version("project", 1, b"x"), 2, "the refused ones got no number");
 }
 
 #[test]

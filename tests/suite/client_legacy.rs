@@ -42,21 +42,6 @@ fn a_login_for_the_first_time_and_again() {
     let keypair = json!({ "public_key": STANDARD.encode(noise(32)),
         "encrypted_private_key": STANDARD.encode(noise(60)),
         "kek_salt": STANDARD.encode(noise(32)), "kek_iterations": 600_000, "key_algorithm": "x25519" });
-    let with = |part: &str, value: Value| {
-        let mut other = keypair.clone();
-        other[part] = value;
-        user.post("/api/auth/keypair", &other)
-    };
-    for (part, bad) in [
-        ("public_key", json!("!")),
-        ("public_key", json!("")),
-        ("kek_salt", Value::Null),
-        ("encrypted_private_key", json!(7)),
-        ("kek_iterations", json!(-1)),
-        ("kek_iterations", json!("many")),
-    ] {
-        refused(&with(part, bad), 400, "bad_request");
-    }
     refused(&user.get("/api/auth/keypair"), 404, "not_found");
     let profile = json!({ "slug": "default", "name": "Default", "is_default": true });
     for time in ["for the first time", "the same again"] {
@@ -69,7 +54,9 @@ fn a_login_for_the_first_time_and_again() {
     assert_has(&stored, keypair.clone());
     assert!(stored["created_at"].is_string() && stored["key_version"] == 1);
     for part in ["public_key", "encrypted_private_key", "kek_salt"] {
-        refused(&with(part, json!(STANDARD.encode(noise(32)))), 409, "key_exists");
+        let mut other = keypair.clone();
+        other[part] = json!(STANDARD.encode(noise(32)));
+        refused(&user.post("/api/auth/keypair", &other), 409, "key_exists");
     }
     assert_eq!(user.read("/api/auth/keypair"), stored);
     assert_has(&user.read("/api/profiles")["profiles"][0], profile);
@@ -167,8 +154,4 @@ fn environments_are_replaced_as_a_whole_and_the_operator_brings_them_back() {
     let back = user.read("/api/environments")["environments"].clone();
     assert_eq!((names(&back), &back[0]["protect"]), (vec!["prod".to_owned()], &json!(true)));
     server.cli(&["environment", "restore", "a@example.org", "prod"]).fails(1, "no such");
-    for bad in [json!([{ "name": "" , "tier": "x" }]), json!([{ "tier": "x" }]), json!([7])] {
-        refused(&user.sync_environments(bad), 400, "bad_request");
-    }
-    assert_eq!(names(&user.read("/api/environments")["environments"]), ["prod"]);
 }

@@ -53,28 +53,13 @@ fn a_variable_is_written_read_and_deleted_by_tier_name_and_visibility() {
     user.delete(&shared).is(200);
     refused(&user.delete(&shared), 404, "not_found");
     assert_eq!(list("?env=dev&visibility=personal").len(), 1, "the personal one stays");
-}
-
-#[test]
-fn a_wrong_variable_is_refused() {
-    let (_server, user) = with_project();
-    for bad in [
-        json!({}),
-        json!({ "environment_tier": "" }),
-        json!({ "environment_tier": "dev", "visibility": "secret" }),
-        json!({ "environment_tier": "dev", "encrypted_value": "!" }),
-        json!({ "environment_tier": "dev", "encrypted_value": 7 }),
-        json!({ "environment_tier": "dev", "required": "yes" }),
-    ] {
-        refused(&user.put(&format!("{ENV}/X"), &bad), 400, "bad_request");
-    }
+    refused(&user.get(&format!("{ENV}?visibility=x")), 400, "bad_request");
+    refused(&user.delete(&format!("{ENV}/BIG?visibility=shared")), 400, "bad_request");
     let foreign = json!({ "environment_tier": "dev", "owner_user_id": 99 });
     refused(&user.put(&format!("{ENV}/X"), &foreign), 403, "not_yours");
-    refused(&user.get(&format!("{ENV}?visibility=x")), 400, "bad_request");
-    refused(&user.delete(&format!("{ENV}/X?visibility=shared")), 400, "bad_request");
     let good = value("dev", "shared", "AAAA");
     refused(&user.put("/api/projects/99/env/X", &good), 404, "not_found");
-    assert_eq!(user.read(ENV)["variables"], json!([]));
+    assert_eq!(list("").len(), 4);
 }
 
 #[test]
@@ -108,6 +93,4 @@ fn every_distinct_layer_key_is_kept_and_a_variable_remembers_the_one_uploaded_la
     assert_has(&listed[0], json!({ "id": first, "wrapped_dek": "AAAA" }));
     assert_eq!(listed[1]["wrapped_dek"], "BBBB", "the last upload first");
     assert_eq!(user.read(keys)["keys"].as_array().unwrap().len(), 3);
-    let bad = json!({ "layer_id": "l", "wrapped_dek": "!" });
-    refused(&user.post(keys, &bad), 400, "bad_request");
 }

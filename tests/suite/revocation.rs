@@ -13,7 +13,7 @@ const TABLES: [&str; 11] = [
 ];
 
 /// All rows that requests write, and how many audit rows they caused.
-fn rows(server: &Server) -> (Vec<String>, i64) {
+pub fn rows(server: &Server) -> (Vec<String>, i64) {
     let database = server.database();
     let mut found = Vec::new();
     for table in TABLES {
