@@ -61,6 +61,8 @@ fn a_member_that_its_route_does_not_take_is_refused_and_nothing_is_stored() {
         // The unit tests of the splitter have every other text that is no canonical base64.
         (SNAPSHOT, "encrypted_state", json!([null, "", "AA"])),
         (SNAPSHOT, "message", json!([7])),
+        ("/api/machines/unknown/push", "machine_id", json!(["other", 7])),
+        ("/api/machines/unknown/push", "encrypted_state", json!([null, ""])),
         ("/api/auth/keypair", "public_key", json!(["!", ""])),
         ("/api/auth/keypair", "encrypted_private_key", json!([7])),
         ("/api/auth/keypair", "kek_salt", json!([null])),

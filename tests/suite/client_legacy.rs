@@ -101,22 +101,6 @@ fn a_push_from_an_unknown_machine_registers_it_and_a_hidden_one_comes_back() {
 }
 
 #[test]
-fn a_push_whose_body_names_another_machine_or_nothing_is_refused() {
-    let (server, user) = with_user(&[]);
-    for (machine, state) in [("other", "AAAA"), ("one", "")] {
-        let body = json!({ "machine_id": machine, "encrypted_state": state });
-        refused(&user.post("/api/machines/one/push", &body), 400, "bad_request");
-    }
-    for word in ["latest", "history", "snapshot", "register"] {
-        let path = format!("/api/machines/{word}/push");
-        let response = user.post(&path, &json!({ "encrypted_state": "AAAA" }));
-        assert!(matches!(response.status, 404 | 405), "{word}: {response:?}");
-    }
-    assert_eq!(server.count("SELECT count(*) FROM machines"), 0);
-    assert_eq!(server.files("snapshots"), 0);
-}
-
-#[test]
 fn no_action_is_ever_queued_and_what_no_command_reads_is_empty() {
     let (_server, user) = with_user(&[]);
     for list in ["actions", "configs", "modules"] {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use crate::fixture::http::{Client, get, request};
@@ -11,16 +12,18 @@ use crate::fixture::{
 
 const MIB: usize = 1024 * 1024;
 
-/// What a server used before a flood.
+/// What a server used before a flood, which is alone.
 struct Before<'a> {
     server: &'a Server,
     usage: Usage,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl<'a> Before<'a> {
     fn of(server: &'a Server) -> Before<'a> {
+        let _alone = alone();
         server.assert_serves(ELSEWHERE);
-        Before { server, usage: server.usage_at_rest() }
+        Before { server, usage: server.usage_at_rest(), _alone }
     }
 
     #[track_caller]
@@ -49,7 +52,6 @@ fn tally<const N: usize>(clients: &mut [Client], expected: [u16; N]) -> [usize; 
 
 #[test]
 fn hundreds_of_dripping_connections_delay_nobody_and_are_gone_after_the_head_timeout() {
-    let _alone = alone();
     let flags =
         ["--head-timeout", "4", "--max-connections", "700", "--max-connections-per-ip", "650"];
     let server = serve(&flags);
@@ -76,7 +78,6 @@ fn hundreds_of_dripping_connections_delay_nobody_and_are_gone_after_the_head_tim
 
 #[test]
 fn readers_that_do_not_read_and_writers_that_do_not_write_delay_nobody_and_are_dropped() {
-    let _alone = alone();
     let (server, user) = with_machine(&["--body-grace", "2", "--max-connections-per-ip", "100"]);
     user.stored("m", &vec![7; 8 * MIB]);
     let before = Before::of(&server);
@@ -111,7 +112,6 @@ fn readers_that_do_not_read_and_writers_that_do_not_write_delay_nobody_and_are_d
 
 #[test]
 fn a_reader_that_trickles_is_dropped() {
-    let _alone = alone();
     let (server, user) = with_machine(&["--body-grace", "1"]);
     user.stored("m", &vec![7; 8 * MIB]);
     let before = Before::of(&server);
@@ -150,7 +150,6 @@ fn push_at_once(
 
 #[test]
 fn large_pushes_at_once_take_little_memory_raw_and_as_json() {
-    let _alone = alone();
     let (server, user) = with_machine(&[]);
     let before = Before::of(&server);
     push_at_once(&server, 16, 8 * MIB as u64, |client, n| {
@@ -175,7 +174,6 @@ fn large_pushes_at_once_take_little_memory_raw_and_as_json() {
 
 #[test]
 fn a_head_that_never_ends_takes_no_memory() {
-    let _alone = alone();
     let server = serve(&[]);
     let before = Before::of(&server);
     let field = format!("X: {}\r\n", "y".repeat(58)).repeat(1024);
@@ -195,7 +193,6 @@ fn a_head_that_never_ends_takes_no_memory() {
 
 #[test]
 fn pipelined_requests_whose_responses_nobody_reads_take_no_memory() {
-    let _alone = alone();
     let server = serve(&["--body-grace", "2", "--max-connections-per-ip", "64"]);
     let before = Before::of(&server);
     let flood = get("/api/machines").repeat(4000);
@@ -218,7 +215,6 @@ fn pipelined_requests_whose_responses_nobody_reads_take_no_memory() {
 
 #[test]
 fn exhausted_descriptors_end_nothing() {
-    let _alone = alone();
     let (server, user) = Setup::new().after("ulimit -n 96").flags(&[]).with_user();
     let before = Before::of(&server);
     let from = |n: usize| [127, 0, 1, 1 + (n % 40) as u8];
@@ -242,7 +238,6 @@ fn exhausted_descriptors_end_nothing() {
 
 #[test]
 fn wrong_passwords_at_once_take_bounded_memory_and_delay_no_pull() {
-    let _alone = alone();
     let (server, user) = with_machine(&["--max-connections-per-ip", "90"]);
     user.stored("m", b"state");
     let login = |body: &str| user.post_request("/api/auth/login", body);
@@ -328,12 +323,12 @@ fn churn(server: &Server, user: &User, count: usize) {
 
 #[test]
 fn thousands_of_connections_dropped_at_every_stage_leave_nothing_behind() {
-    let _alone = alone();
     let (server, user) = with_machine(&[]);
     user.stored("m", &vec![7; MIB]);
+    let mut before = Before::of(&server);
     // Let caches and allocator reach the size that this load keeps them at.
     churn(&server, &user, 400);
-    let before = Before::of(&server);
+    before.usage = server.usage_at_rest();
     churn(&server, &user, 2000);
     before.is_back();
     let (now, then) = (server.usage().resident_kib, before.usage.resident_kib);
