@@ -47,3 +47,38 @@ pub fn client(peer: IpAddr, trusted: &[Network], head: &Head) -> Client {
     let address = client.and_then(Result::ok).unwrap_or(peer);
     Client { address, through_proxy: true }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::head;
+    use super::*;
+
+    #[test]
+    fn a_trusted_proxy_speaks_for_the_rightmost_address_that_is_not_a_proxy() {
+        let trusted = ["127.0.0.1", "10.0.0.0/8", "fd00::/8"].map(|text| text.parse().unwrap());
+        for (peer, forwarded, address) in [
+            ("127.0.0.1", "192.0.2.1", "192.0.2.1"),
+            ("127.0.0.1", "6.6.6.6, 192.0.2.1, 10.0.0.1", "192.0.2.1"),
+            ("127.0.0.1", "6.6.6.6, 11.0.0.1, fd77::7, 10.255.0.1", "11.0.0.1"),
+            ("127.0.0.1", "6.6.6.6\r\nX-Forwarded-For: 2001:db8::1", "2001:db8::1"),
+            ("127.0.0.1", "::ffff:192.0.2.1", "192.0.2.1"),
+            ("127.0.0.1", "", "127.0.0.1"),
+            ("127.0.0.1", "unknown, 192.0.2.1", "192.0.2.1"),
+            ("127.0.0.1", "192.0.2.1, unknown", "127.0.0.1"),
+            ("127.0.0.1", "192.0.2.1:80", "127.0.0.1"),
+            ("127.0.0.1", "192.0.2.1, ", "127.0.0.1"),
+            ("127.0.0.1", "999.0.2.1", "127.0.0.1"),
+            ("127.0.0.1", "10.0.0.1, 127.0.0.1", "127.0.0.1"),
+            ("127.0.0.2", "192.0.2.1", "127.0.0.2"),
+        ] {
+            let text = format!("GET / HTTP/1.1\r\nHost: t\r\nX-Forwarded-For: {forwarded}\r\n\r\n");
+            let (head, _) = head::parse(text.as_bytes()).ok().flatten().unwrap();
+            let found = client(peer.parse().unwrap(), &trusted, &head);
+            assert_eq!(found.address.to_string(), address, "{forwarded}");
+            assert_eq!(found.through_proxy, peer != "127.0.0.2", "{forwarded}");
+        }
+        let (head, _) = head::parse(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n").ok().flatten().unwrap();
+        let proxy = "10.0.0.1".parse().unwrap();
+        assert_eq!(client(proxy, &trusted, &head).address, proxy, "no such field");
+    }
+}

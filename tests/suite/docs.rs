@@ -16,12 +16,6 @@ fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The code spans of a page.
-fn spans(page: &str) -> Vec<String> {
-    let text = read(page);
-    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
-}
-
 /// True if a file of this module has a function of this name.
 fn has_test(name: &str) -> bool {
     let (module, test) = name.rsplit_once("::").unwrap();
@@ -33,30 +27,25 @@ fn has_test(name: &str) -> bool {
     })
 }
 
-/// What each page names and `is_wrong` says so of.
-fn wrong(is_wrong: impl Fn(&str) -> bool) -> Vec<String> {
-    let of_page = |page: &&str| {
-        let found = spans(page).into_iter().filter(|span| is_wrong(span));
-        found.map(|span| format!("{page}: {span}")).collect::<Vec<_>>()
-    };
-    PAGES.iter().flat_map(of_page).collect()
+/// Asserts that the pages name more than so many of a kind, and that each of them is there.
+#[track_caller]
+fn assert_named(least: usize, is_kind: fn(&str) -> bool, is_there: fn(&str) -> bool) {
+    let pages = PAGES.map(read).join("\n");
+    let named: Vec<&str> =
+        pages.split('`').skip(1).step_by(2).filter(|span| is_kind(span)).collect();
+    let missing: Vec<&&str> = named.iter().filter(|span| !is_there(span)).collect();
+    assert!(missing.is_empty() && named.len() > least, "{missing:?} of {}", named.len());
 }
 
 #[test]
-fn every_test_that_a_page_names_is_there() {
-    let plain = |part: &str| {
-        part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+fn every_test_and_file_that_a_page_names_is_there() {
+    let is_name = |span: &str| {
+        let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_:".contains(&b);
+        span.contains("::") && span.bytes().all(is_plain)
     };
-    let is_name = |span: &str| span.contains("::") && span.split("::").all(plain);
-    assert_eq!(wrong(|span| is_name(span) && !has_test(span)), [""; 0]);
-    assert!(wrong(is_name).len() > 150, "few tests are named");
-}
-
-#[test]
-fn every_file_that_a_page_names_is_there() {
+    assert_named(150, is_name, has_test);
     let is_path = |span: &str| ["src/", "tests/", "docs/"].iter().any(|top| span.starts_with(top));
-    assert_eq!(wrong(|span| is_path(span) && !Path::new(span).exists()), [""; 0]);
-    assert!(wrong(is_path).len() > 50, "few files are named");
+    assert_named(50, is_path, |span| Path::new(span).exists());
 }
 
 /// The value of each constant of limits.rs that is a product of whole numbers.

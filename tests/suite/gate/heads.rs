@@ -80,7 +80,6 @@ fn a_head_in_good_order_is_answered_and_the_connection_lives_on() {
     let body = body.trim_end();
     // The unit tests of the parser have every other spelling.
     let good = [
-        "Connection: upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk",
         "Content-Length: 0",
         body,
         &format!("Connection: upgrade\r\n{body}"),
@@ -118,7 +117,7 @@ fn a_head_in_good_order_is_answered_and_the_connection_lives_on() {
         // A path that is not a route shows the base URL.
         let shown = response.json()["error"].to_string();
         assert_eq!(shown.contains("http://t"), status == 404, "{about}: {shown}");
-        assert_eq!((response.field("x-evil"), response.field("upgrade")), (None, None), "{about}");
+        assert_eq!(response.field("x-evil"), None, "{about}");
         client.assert_reusable(&about);
         seen += 2;
         assert_seen(&server, &about, seen, 200);
