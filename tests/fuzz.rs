@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
+// The targets of tests/fuzz, which include this file, have inputs of their own.
 #[cfg(test)]
 #[path = "suite/fixture/mutated.rs"]
 mod mutated;

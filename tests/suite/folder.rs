@@ -2,10 +2,9 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::Path;
 use std::sync::Arc;
 
-use crate::fixture::{NAME, SERVE, Setup, User, assert_private, noise, on, tree, with_machine};
+use crate::fixture::{NAME, SERVE, Setup, User, assert_private, noise, on, with_machine};
 
 #[test]
 fn nobody_else_may_read_whatever_the_umask() {
@@ -128,45 +127,4 @@ fn snapshots_without_their_database_are_not_set_aside() {
     fs::write(&database, kept).unwrap();
     let _server = server.restarted(&[]);
     assert_eq!(user.pull("").body, b"state");
-}
-
-/// Makes a file in the place of the database.
-type Make<'a> = &'a dyn Fn(&Path);
-
-#[test]
-fn a_database_of_another_program_or_a_newer_one_is_refused_and_nothing_is_touched() {
-    let made = |application: i64, version: i64| {
-        move |path: &Path| {
-            let database = rusqlite::Connection::open(path).unwrap();
-            let sql = "CREATE TABLE theirs (x); PRAGMA application_id = ";
-            let sql = format!("{sql}{application}; PRAGMA user_version = {version}");
-            database.execute_batch(&sql).unwrap();
-        }
-    };
-    let not_ours = "not a database of configsync-server";
-    let newer = "version 99, this program knows 5: use the newer";
-    let makers: [(Make<'_>, &str, &str); 5] = [
-        (&|path| fs::write(path, "x".repeat(8192)).unwrap(), not_ours, not_ours),
-        (&made(0, 0), not_ours, not_ours),
-        (&made(0, 5), not_ours, not_ours),
-        (&made(0x6366_0007, 99), newer, newer),
-        (
-            &|path| fs::write(path, "").unwrap(),
-            "its configsync.db is empty",
-            "has no configsync.db",
-        ),
-    ];
-    for (make, to_serve, to_others) in makers {
-        let scratch = tempfile::tempdir().unwrap();
-        let data = scratch.path().join("data");
-        fs::create_dir_all(data.join("tmp")).unwrap();
-        fs::write(data.join("tmp").join(NAME), "theirs").unwrap();
-        make(&data.join("configsync.db"));
-        let before = tree(&data);
-        on(&data, &SERVE).fails(1, to_serve);
-        for args in [&["audit"][..], &["check"], &["user", "list"]] {
-            on(&data, args).fails(1, to_others);
-        }
-        assert!(tree(&data) == before);
-    }
 }

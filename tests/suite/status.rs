@@ -202,8 +202,7 @@ fn it_works_on_a_backup_and_on_a_stopped_server_and_changes_nothing() {
         state
     };
     let before = state();
-    let shown = server.ok(&["status"]);
-    assert!(shown.contains(", not running, on "), "{shown}");
+    server.says(&["status"], &[", not running, on "]);
     assert_eq!(parsed(&server.cli(&["status", "--json"]))["running"], false);
     assert!(before == state(), "status changed the data folder");
 }
