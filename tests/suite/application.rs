@@ -18,11 +18,13 @@ fn private_socket(server: &Server) -> PathBuf {
 #[test]
 fn a_body_at_the_bound_of_its_route_arrives_whole_and_its_response_too() {
     let (_server, user) = with_user(&[]);
-    for bytes in [1023, 1024, 1025, 65_000] {
-        let (open, close) = (r#"{"machine_id": "m", "name": "m", "x": ""#, r#""}"#);
-        let filler = "x".repeat(bytes - open.len() - close.len());
-        let body = format!("{open}{filler}{close}");
-        let response = user.raw("POST", "/api/machines", "", body.as_bytes());
+    let (machines, plan) = ("/api/machines", "/api/sync/plan");
+    for (path, bytes) in
+        [(machines, 1023), (machines, 1024), (machines, 1025), (machines, 65_536), (plan, 1 << 20)]
+    {
+        let open = r#"{"machine_id": "m", "name": "m", "entities": [], "x": ""#;
+        let body = format!("{open}{}\"}}", "x".repeat(bytes - open.len() - 2));
+        let response = user.raw("POST", path, "", body.as_bytes());
         assert!([200, 201].contains(&response.status), "{bytes}: {response:?}");
     }
     let value = "A".repeat(1024 * 1024 - 100);

@@ -132,7 +132,7 @@ fn a_body_over_the_limit_is_refused_with_the_limit_and_its_flag() {
 }
 
 #[test]
-fn another_media_type_is_refused_and_without_a_body_none_counts() {
+fn another_media_type_a_coding_or_a_part_is_refused_and_without_a_body_no_type_counts() {
     let (server, user) = with_machine(&[]);
     for (path, kind) in [
         (SNAPSHOT, "text/plain"),
@@ -145,6 +145,13 @@ fn another_media_type_is_refused_and_without_a_body_none_counts() {
         let response = user.raw("POST", path, &format!("Content-Type: {kind}\r\n"), b"{}");
         refused(&response, 415, "unsupported_media_type");
     }
+    for coding in ["gzip", "br", "deflate", "identity, gzip", "GZIP", ""] {
+        let response = user.push("m", b"state", &format!("Content-Encoding: {coding}\r\n"));
+        refused(&response, 415, "unsupported_media_type");
+        assert_eq!(response.field("accept-encoding"), Some("identity"), "{coding}");
+    }
+    let part = user.push("m", b"state", "Content-Range: bytes 0-4/10\r\n");
+    refused(&part, 400, "bad_request");
     for fields in [
         "Content-Type: application/json; charset=UTF-8\r\n",
         "Content-Type: Application/JSON\r\n",
@@ -163,6 +170,7 @@ fn another_media_type_is_refused_and_without_a_body_none_counts() {
         user.raw(method, path, json, body).is(200);
     }
     assert_nothing_stored(&server);
+    user.push("m", b"state", "Content-Encoding: identity\r\n").is(201);
 }
 
 #[test]

@@ -10,24 +10,9 @@ use std::time::SystemTime;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fixture::http::{connect, get, request};
-use crate::fixture::{
-    BINARY, HERE, at_once, eventually, noise, refused, serve, with_machine, with_user,
-};
+use crate::fixture::{BINARY, HERE, at_once, eventually, noise, refused, serve, with_machine};
 
 const MIB: usize = 1024 * 1024;
-
-#[test]
-fn a_long_json_body_is_bounded_too() {
-    let (server, user) = with_user(&[]);
-    for (path, max) in [("/api/sync/plan", MIB), ("/api/machines", 64 * 1024)] {
-        for (length, status) in [(max, 100), (max + 1, 413)] {
-            let fields = format!("Content-Length: {length}\r\nExpect: 100-continue\r\n");
-            let mut client = server.connect();
-            client.send(request("POST", path, &(user.auth() + &fields)));
-            assert_eq!(client.response().status, status, "{path} {length}");
-        }
-    }
-}
 
 #[test]
 fn the_listener_of_metrics_has_few_connections_of_its_own() {
@@ -56,14 +41,6 @@ fn the_unread_body_of_an_unauthenticated_client_is_not_read_for_ever_fast_or_slo
     }
     let mut client = refused_client();
     eventually("the connection is closed", || !client.try_send(b"x"));
-}
-
-#[test]
-fn the_log_holds_the_beginning_of_a_long_path() {
-    let server = serve(&[]);
-    let path = format!("/{}", "a".repeat(4000));
-    server.ask("GET", &path, "", b"").is(404);
-    assert_eq!(server.wait_for_requests(1)[0].path, path[..256]);
 }
 
 #[test]

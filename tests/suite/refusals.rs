@@ -105,17 +105,3 @@ fn a_page_of_another_site_is_refused_before_anything_is_counted_or_done() {
     assert_eq!(server.send(ELSEWHERE, &request).status, 200);
     assert_eq!(server.send(HERE, &request).status, 403);
 }
-
-#[test]
-fn a_compressed_body_and_a_part_of_one_are_refused_and_nothing_is_stored() {
-    let (server, user) = with_machine(&[]);
-    for coding in ["gzip", "br", "deflate", "identity, gzip", "GZIP", ""] {
-        let response = user.push("m", b"state", &format!("Content-Encoding: {coding}\r\n"));
-        refused(&response, 415, "unsupported_media_type");
-        assert_eq!(response.field("accept-encoding"), Some("identity"), "{coding}");
-    }
-    let part = user.push("m", b"state", "Content-Range: bytes 0-4/10\r\n");
-    refused(&part, 400, "bad_request");
-    assert_eq!(server.files("snapshots"), 0);
-    user.push("m", b"state", "Content-Encoding: identity\r\n").is(201);
-}

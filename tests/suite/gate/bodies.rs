@@ -10,28 +10,36 @@ const MIB: u64 = 1024 * 1024;
 
 #[test]
 fn a_refused_request_is_answered_before_its_body_and_its_body_is_no_request() {
-    let (server, user) = with_machine(&["--max-body", "1000000"]);
+    let (server, user) = with_machine(&["--max-body", "2000000"]);
     let push = "/api/machines/snapshot?machine_id=m";
     let auth = user.auth();
     let text = format!("{auth}Content-Type: text/plain\r\n");
     let bad = "Authorization: Bearer cs_0000000000000000000000000000000000000000\r\n";
+    // Who may not send it is not told to continue either.
+    let [expect, bad_expect, auth_expect] =
+        ["", bad, &auth].map(|fields| format!("{fields}Expect: 100-continue\r\n"));
     let (huge, most, length) = (9_999_999_999_999_999, u64::MAX, SMUGGLED.len() as u64);
     // The line of a request follows its response.
     let mut seen = server.wait_for_requests(1).len();
     for (status, method, path, fields, length) in [
         (401, "POST", push, "", 31_457_280),
         (401, "POST", push, bad, 31_457_280),
+        (401, "POST", push, &expect, 31_457_280),
+        (401, "POST", push, &bad_expect, 31_457_280),
         (401, "POST", "/api/machines", "", length),
         (401, "POST", push, "", huge),
         (413, "POST", push, &auth, huge),
         (413, "POST", push, &auth, most),
-        (413, "POST", push, &auth, 1_000_001),
+        (413, "POST", push, &auth, 2_000_001),
+        (413, "POST", push, &auth_expect, 1 << 40),
         (413, "POST", "/api/auth/login", "", huge),
         // tiny_http would take them for negative lengths.
         (413, "GET", "/healthz", "", most),
         (413, "GET", "/healthz", "", 1 << 63),
         (413, "POST", "/api/machines", &auth, 65_537),
+        (413, "POST", "/api/sync/plan", &auth, 1 + MIB),
         (404, "POST", "/nowhere", "", length),
+        (404, "POST", "/nowhere", &expect, length),
         (405, "DELETE", "/api/machines", &auth, length),
         (415, "POST", push, &text, length),
     ] {
@@ -48,19 +56,9 @@ fn a_refused_request_is_answered_before_its_body_and_its_body_is_no_request() {
 }
 
 #[test]
-fn only_a_push_that_will_be_taken_is_told_to_continue() {
+fn a_push_that_will_be_taken_is_told_to_continue() {
     let (server, user) = with_machine(&[]);
     let expect = "Expect: 100-continue\r\n";
-    let push = user.push_head(31_457_280, expect);
-    let unknown = request("POST", "/nowhere", &format!("Content-Length: 5\r\n{expect}"));
-    for (status, head) in [
-        (401, push.replacen(&user.auth(), "", 1)),
-        (401, push.replacen(&user.bearer, "cs_x", 1)),
-        (413, user.push_head(1 << 40, expect)),
-        (404, unknown),
-    ] {
-        assert_refused(&server, &head, status, head.as_bytes(), head.len());
-    }
     let mut client = server.connect();
     client.send(user.push_head(5, expect));
     assert_eq!(client.response().status, 100);
