@@ -61,6 +61,8 @@ fn a_member_that_its_route_does_not_take_is_refused_and_nothing_is_stored() {
         // The unit tests of the splitter have every other text that is no canonical base64.
         (SNAPSHOT, "encrypted_state", json!([null, "", "AA"])),
         (SNAPSHOT, "message", json!([7])),
+        ("/api/auth/login", "email", json!([null, 1, x256])),
+        ("/api/auth/login", "password", json!([null, "", "x".repeat(1025)])),
         ("/api/machines/unknown/push", "machine_id", json!(["other", 7])),
         ("/api/machines/unknown/push", "encrypted_state", json!([null, ""])),
         ("/api/auth/keypair", "public_key", json!(["!", ""])),
@@ -82,7 +84,8 @@ fn a_member_that_its_route_does_not_take_is_refused_and_nothing_is_stored() {
         ("/api/projects/1/versions", "content_hash", json!([7, x129])),
         ("/api/workspaces/6/keys", "wrapped_dek", json!([null, "!"])),
     ] {
-        let writes = writes();
+        let login = json!({ "email": "a@example.org", "password": "x" });
+        let writes = [writes(), vec![("POST", "/api/auth/login", login)]].concat();
         let (method, _, good) = writes.iter().find(|(_, of, _)| *of == path).unwrap();
         for bad in bad.as_array().unwrap() {
             let (mut with, mut without) = (good.clone(), good.clone());

@@ -8,8 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::fixture::mount::{Mount, fill};
-use crate::fixture::{BINARY, NAME, Ran, Server, Setup, User, eventually, run_with};
+use crate::fixture::{BINARY, Mount, NAME, Ran, Server, Setup, User, eventually, fill, run_with};
 
 const DAY_S: i64 = 86_400;
 

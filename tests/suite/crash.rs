@@ -6,8 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::fixture::http::try_ask;
-use crate::fixture::{NAME, User, eventually, files, noise, with_machine, with_user};
+use crate::fixture::{NAME, User, eventually, files, noise, try_ask, with_machine, with_user};
 
 const OCTETS: &str = "Content-Type: application/octet-stream\r\n";
 

@@ -11,9 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use rustix::process::geteuid;
 
-use crate::fixture::mount::Mount;
 use crate::fixture::{
-    BINARY, NAME, SERVE, Setup, eventually, names, on, run, run_until_ready, serve, tree,
+    BINARY, Mount, NAME, SERVE, Setup, eventually, names, on, run, run_until_ready, serve, tree,
     with_machine, words,
 };
 

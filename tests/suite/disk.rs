@@ -6,8 +6,9 @@ use std::io::Read;
 use std::sync::Arc;
 
 use crate::data_folder::tried;
-use crate::fixture::mount::{Mount, fill};
-use crate::fixture::{HERE, Setup, assert_says, eventually, noise, refused, serve, words};
+use crate::fixture::{
+    HERE, Mount, Setup, assert_says, eventually, fill, noise, refused, serve, words,
+};
 use crate::responses::{ask, long_list};
 
 #[test]

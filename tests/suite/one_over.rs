@@ -9,8 +9,9 @@ use std::time::SystemTime;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::fixture::http::{connect, get, request};
-use crate::fixture::{BINARY, HERE, at_once, eventually, noise, refused, serve, with_machine};
+use crate::fixture::{
+    BINARY, HERE, at_once, connect, eventually, get, noise, refused, request, serve, with_machine,
+};
 
 const MIB: usize = 1024 * 1024;
 

@@ -4,8 +4,9 @@ use std::io::Read;
 
 use serde_json::json;
 
-use crate::fixture::http::{Client, request};
-use crate::fixture::{HERE, Server, User, alone, eventually, refused, with_two_users, with_user};
+use crate::fixture::{
+    Client, HERE, Server, User, alone, eventually, refused, request, with_two_users, with_user,
+};
 
 const MIB: usize = 1024 * 1024;
 

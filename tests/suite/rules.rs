@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::access::{filled, furnish, routes};
-use crate::fixture::http::request;
-use crate::fixture::{HERE, assert_has, eventually, refused, serve, with_machine, with_user};
+use crate::fixture::{
+    HERE, assert_has, eventually, refused, request, serve, with_machine, with_user,
+};
 
 #[test]
 fn every_response_carries_the_same_safe_fields() {

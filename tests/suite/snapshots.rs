@@ -5,8 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::fixture::http::Response;
-use crate::fixture::{User, assert_has, eventually, noise, refused, with_machine};
+use crate::fixture::{Response, User, assert_has, eventually, noise, refused, with_machine};
 
 const SNAPSHOT: &str = "/api/machines/snapshot";
 const BYTES: &str = "Accept: application/octet-stream\r\n";

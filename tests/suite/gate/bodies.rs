@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::{SMUGGLED, assert_refused, assert_seen};
-use crate::fixture::http::{Client, request};
-use crate::fixture::{ELSEWHERE, assert_says, eventually, refused, with_machine, with_user};
+use crate::fixture::{
+    Client, ELSEWHERE, assert_says, eventually, refused, request, with_machine, with_user,
+};
 
 const MIB: u64 = 1024 * 1024;
 

@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::{SMUGGLED, half_a_push};
-use crate::fixture::http::{Client, get, request};
 use crate::fixture::{
-    ELSEWHERE, HERE, Server, assert_says, eventually, noise, refused, serve, with_machine,
-    with_user,
+    Client, ELSEWHERE, HERE, Server, assert_says, eventually, get, noise, refused, request, serve,
+    with_machine, with_user,
 };
 
 /// A fresh connection that is served; None if it is refused as it must be.

@@ -5,9 +5,9 @@ use std::io::{Read, Write};
 use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
-use crate::fixture::http::{Client, get, request};
 use crate::fixture::{
-    ELSEWHERE, HERE, Server, Setup, Usage, User, alone, at_once, eventually, serve, with_machine,
+    Client, ELSEWHERE, HERE, Server, Setup, Usage, User, alone, at_once, eventually, get, request,
+    serve, with_machine,
 };
 
 const MIB: usize = 1024 * 1024;

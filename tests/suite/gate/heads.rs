@@ -1,8 +1,7 @@
 //! What becomes of a request head, good or bad.
 
 use super::{SMUGGLED, assert_refused, assert_seen};
-use crate::fixture::http::{get, request};
-use crate::fixture::{ELSEWHERE, serve, with_machine};
+use crate::fixture::{ELSEWHERE, get, request, serve, with_machine};
 
 /// A GET with this field line.
 fn with(field: &str) -> Vec<u8> {

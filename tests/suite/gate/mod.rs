@@ -8,8 +8,7 @@ mod heads;
 mod mutations;
 mod stop;
 
-use crate::fixture::http::Client;
-use crate::fixture::{Server, User, eventually};
+use crate::fixture::{Client, Server, User, eventually};
 
 /// Must never be served: it stands where a body or garbage stands.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: t\r\n\r\n";

@@ -6,9 +6,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use crate::fixture::http::{request, responses};
 use crate::fixture::mutated::{mutated, with_each};
-use crate::fixture::{ELSEWHERE, Server, User, at_once, with_machine};
+use crate::fixture::{ELSEWHERE, Server, User, at_once, request, responses, with_machine};
 
 const CONNECTIONS: u32 = 4000;
 

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::half_a_push;
-use crate::fixture::http::get;
-use crate::fixture::{ELSEWHERE, eventually, with_machine};
+use crate::fixture::{ELSEWHERE, eventually, get, with_machine};
 
 #[test]
 fn each_stopping_signal_lets_an_upload_in_flight_end_and_nothing_else_delay_it() {
