@@ -246,33 +246,29 @@ fn root_in_another_users_folder_is_told_to_become_that_user() {
 
 #[test]
 fn a_database_that_is_moved_or_replaced_is_written_no_more_and_health_is_red() {
-    type Fault = fn(&Path);
+    type Fault = fn(&Path, &Path);
     let faults: [(&str, Fault); 7] = [
-        ("replaced", |data| {
-            fs::copy(data.join("configsync.db"), data.join("other")).unwrap();
-            fs::rename(data.join("other"), data.join("configsync.db")).unwrap();
+        ("replaced", |data, database| {
+            fs::copy(database, data.join("other")).unwrap();
+            fs::rename(data.join("other"), database).unwrap();
         }),
-        ("removed", |data| fs::remove_file(data.join("configsync.db")).unwrap()),
-        ("log removed", |data| fs::remove_file(data.join("configsync.db-wal")).unwrap()),
+        ("removed", |_, database| fs::remove_file(database).unwrap()),
+        ("log removed", |data, _| fs::remove_file(data.join("configsync.db-wal")).unwrap()),
         // Every command would make another one, with locks that this server does not see.
-        ("index of the log removed", |data| {
-            fs::remove_file(data.join("configsync.db-shm")).unwrap();
+        ("index removed", |data, _| fs::remove_file(data.join("configsync.db-shm")).unwrap()),
+        ("an older one copied over it", |data, database| {
+            fs::write(database, fs::read(data.with_extension("older")).unwrap()).unwrap();
         }),
-        ("an older one copied over it", |data| {
-            let older = fs::read(data.with_extension("older")).unwrap();
-            fs::write(data.join("configsync.db"), older).unwrap();
-        }),
-        ("a backup of this run copied over it", |data| {
+        ("a backup of this run copied over it", |data, database| {
             let backup = data.with_extension("backup");
             on(data, &["backup", backup.to_str().unwrap()]).ok();
-            let copied = fs::read(backup.join("configsync.db")).unwrap();
             // With pages in the log, SQLite itself would find that they do not fit.
             std::thread::sleep(Duration::from_secs(1));
-            let database = rusqlite::Connection::open(data.join("configsync.db")).unwrap();
-            database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
-            fs::write(data.join("configsync.db"), copied).unwrap();
+            let opened = rusqlite::Connection::open(database).unwrap();
+            opened.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+            fs::write(database, fs::read(backup.join("configsync.db")).unwrap()).unwrap();
         }),
-        ("folder moved", |data| fs::rename(data, data.with_extension("moved")).unwrap()),
+        ("folder moved", |data, _| fs::rename(data, data.with_extension("moved")).unwrap()),
     ];
     for (what, fault) in faults {
         let (mut server, user) = with_machine(&[]);
@@ -282,7 +278,7 @@ fn a_database_that_is_moved_or_replaced_is_written_no_more_and_health_is_red() {
         let mut server = server.restarted(&[]);
         server.errors_expected = true;
         user.stored("m", b"one");
-        fault(&data);
+        fault(&data, &data.join("configsync.db"));
         assert_eq!(user.push("m", b"two", "").status, 500, "{what}");
         eventually("health is red", || server.health() == (503, "database".to_owned()));
         server.wait_for_log("restore a backup");
