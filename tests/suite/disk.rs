@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::data_folder::tried;
 use crate::fixture::{
-    HERE, Mount, Setup, assert_says, eventually, fill, noise, refused, serve, words,
+    HERE, Mount, Setup, assert_says, eventually, fill, noise, refused, with_two_users, words,
 };
 use crate::responses::{ask, long_list};
 
@@ -74,8 +74,7 @@ fn where_the_disk_refuses_a_long_response_one_at_a_time_waits_in_memory() {
 
 #[test]
 fn a_quota_counts_every_stored_byte_of_one_user() {
-    let server = serve(&["--quota", "1000"]);
-    let (a, b) = (server.user("a@example.org"), server.user("b@example.org"));
+    let (server, a, b) = with_two_users(&["--quota", "1000"]);
     for user in [&a, &b] {
         user.register("m");
         user.stored("m", &noise(600));
