@@ -53,24 +53,18 @@ fn hangup_is_ignored() -> bool {
 }
 
 #[test]
-fn a_second_signal_exits_at_once() {
-    let (mut server, user) = with_machine(&["--stop-timeout", "3600", "--body-grace", "3600"]);
-    let _pushing = half_a_push(&server, &user);
-    server.signal(Signal::TERM);
-    server.wait_for_log("stopping");
-    server.signal(Signal::INT);
-    assert_eq!(server.wait().code(), Some(1));
-}
-
-#[test]
-fn a_body_that_never_comes_delays_the_stop_only_for_its_timeout() {
-    let (mut server, user) = with_machine(&["--stop-timeout", "1", "--body-grace", "60"]);
-    let mut client = half_a_push(&server, &user);
-    server.signal(Signal::TERM);
-    assert_eq!(server.wait().code(), Some(0));
-    client.assert_closed("cut off");
-    let server = server.restarted(&[]);
-    assert_eq!((server.files("tmp"), user.history().len()), (0, 0));
+fn a_body_that_never_comes_delays_the_stop_only_for_its_timeout_or_until_a_second_signal() {
+    for (timeout, second, code) in [("1", None, 0), ("3600", Some(Signal::INT), 1)] {
+        let (mut server, user) = with_machine(&["--stop-timeout", timeout, "--body-grace", "3600"]);
+        let mut client = half_a_push(&server, &user);
+        server.signal(Signal::TERM);
+        server.wait_for_log("stopping");
+        second.into_iter().for_each(|signal| server.signal(signal));
+        assert_eq!(server.wait().code(), Some(code), "{second:?}");
+        client.assert_closed("cut off");
+        let server = server.restarted(&[]);
+        assert_eq!((server.files("tmp"), user.history().len()), (0, 0));
+    }
 }
 
 #[test]
