@@ -187,7 +187,10 @@ mod tests {
     #[test]
     fn a_word_that_is_a_route_is_never_a_machine_and_only_five_plurals_are_kinds() {
         assert!(captures("/api/machines/{mid}/push", "/api/machines/laptop/push").is_some());
-        assert!(captures("/api/machines/{mid}/push", "/api/machines/latest/push").is_none());
+        for word in ["latest", "history", "snapshot", "register"] {
+            let path = format!("/api/machines/{word}/push");
+            assert!(captures("/api/machines/{mid}/push", &path).is_none(), "{word}");
+        }
         assert!(captures("/api/machines/{mid}", "/api/machines/history").is_none());
         assert!(captures("/api/{kinds}/{}", "/api/configs/7").is_some());
         for path in ["/api/config/7", "/api/users/7", "/api/configss/7", "/api//7"] {

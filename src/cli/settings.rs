@@ -183,7 +183,7 @@ mod tests {
         }
         for bad in [
             "", "M", "1X", "-1", "1.5G", "1MM", "1iB", "1BB", "1KiBB", "0x1", "1E", "16777216T",
-            "1 2",
+            "1 2", "9T9",
         ] {
             assert!(super::bytes(bad).is_none(), "{bad}");
         }
