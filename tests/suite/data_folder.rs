@@ -282,6 +282,11 @@ fn a_database_that_is_moved_or_replaced_is_written_no_more_and_health_is_red() {
         assert_eq!(user.push("m", b"two", "").status, 500, "{what}");
         eventually("health is red", || server.health() == (503, "database".to_owned()));
         server.wait_for_log("restore a backup");
+        // What lies there now may be somebody's only good copy: the stop leaves it alone.
+        let there = || fs::read(data.join("configsync.db")).ok();
+        let before = there();
+        server.stop();
+        assert_eq!(there(), before, "{what}");
     }
 }
 

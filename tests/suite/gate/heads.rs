@@ -27,16 +27,29 @@ fn a_head_that_breaks_a_rule_is_refused_once_and_the_connection_is_closed() {
     let chunks = format!("{chunked}\r\n\r\n5\r\nhello\r\n0");
     let no_token = format!("Authorization: Bearer cs_no\r\n{chunks}");
     let long = "x".repeat(17_000);
+    // A TLS 1.2 ClientHello as far as matters, with bytes that never end a line.
+    let hello = [&[0x16, 3, 1, 0, 200, 1, 0, 0, 196, 3, 3], &[0x80; 194][..]].concat();
     let mut seen = 0;
     for (status, bytes) in [
         (400, post("Content-Length: 5\r\nContent-Length: 5")),
         (400, post("Content-Length: 0\r\ncontent-length: 40")),
+        (400, post("Content-Length: 18446744073709551616")),
+        (400, post("Content-Length: 5, 5")),
         (400, post("Content-Length : 40")),
         (400, post("Content-Length:\r\n 40")),
         (400, post("Transfer-Encoding : chunked")),
         (400, post("X: y\rContent-Length: 40")),
         (400, post("X: y\nContent-Length: 40")),
+        (400, post("X: y\0")),
+        (400, with("Content-Length: -1")),
+        (400, with("Host: u")),
+        (400, line("GET http://169.254.169.254/ HTTP/1.1")),
+        (400, line("GET /healthz")),
+        (400, line("\r\n\r\nGET /healthz HTTP/1.1")),
+        (400, b"GET /healthz HTTP/1.1\r\n\r\n".to_vec()),
         (400, b"GET /healthz HTTP/1.1\nHost: t\n\n".to_vec()),
+        (400, hello),
+        (400, vec![0; 600]),
         (400, b"\r\n".repeat(64 * 1024)),
         (411, post(&chunks)),
         (411, post(&no_token)),
@@ -50,6 +63,7 @@ fn a_head_that_breaks_a_rule_is_refused_once_and_the_connection_is_closed() {
         (431, with(&format!("{long}: x"))),
         (431, with(&["X: y"; 64].join("\r\n"))),
         (431, with(&["X: y"; 1000].join("\r\n"))),
+        (505, line("GET / HTTP/0.9")),
         (505, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec()),
     ] {
         let about = bytes[..bytes.len().min(200)].escape_ascii().to_string();
@@ -85,6 +99,9 @@ fn a_head_in_good_order_is_answered_and_the_connection_lives_on_unless_it_asks_f
         &["X: y"; 63].join("\r\n"),
         "Connection:\tkeep-alive \t",
         "CF-IPCity: S\u{e3}o Paulo",
+        "Content-Length: 000",
+        "X:   y   ",
+        "X: y\tz",
         "X-Request-Id: 0\r\nX-Evil: 1",
         // tiny_http would compare what is not a number, and panic.
         "TE: chunked;q=NaN",
@@ -104,7 +121,10 @@ fn a_head_in_good_order_is_answered_and_the_connection_lives_on_unless_it_asks_f
         format!("{old}\r\n").into_bytes(),
         format!("{old}Connection: keep-alive\r\n\r\n").into_bytes(),
     ];
-    let lines = ["\r\nGET /healthz HTTP/1.1", "GET HTTPS://T/healthz?x=y HTTP/1.1"];
+    let lines = [
+        "\r\nGET /healthz HTTP/1.1", "GET http://t/healthz HTTP/1.1",
+        "GET HTTPS://T/healthz?x=y HTTP/1.1",
+    ];
     let nowhere = [
         "http://t/api/../healthz", "/api/../healthz", "/api/%2e%2e/healthz", "/api%2fmachines",
         "/%2e%2e/%2e%2e/etc/passwd", "//healthz", "/healthz/", "/HEALTHZ", "/a%0d%0aX-Evil:%201",
