@@ -7,7 +7,7 @@ use crate::app::{App, Error, HandlerResult, Request, Response};
 use crate::store::audit::Event;
 use crate::store::snapshots::{PushBody, PushMode, Selector};
 use crate::store::{RowSink, StoreError, Upload, User};
-use crate::util::limits::{HISTORY_PAGE_ROWS, HISTORY_PAGE_ROWS_MAX};
+use crate::util::limits::{HISTORY_PAGE_ROWS, HISTORY_PAGE_ROWS_MAX, PULL_SELECTIONS_MAX};
 use crate::util::types::are_digits;
 
 /// The member of a JSON push that holds the state.
@@ -46,7 +46,21 @@ pub fn pull(app: &App, request: &Request, user: &User) -> HandlerResult {
         false => Some(request.param_id(0).map_err(|_| StoreError::no_snapshot())?),
     };
     let which = Selector { id, machine: request.query.parsed("machine_id")?, before: None };
-    let snapshot = app.store.snapshot(user.id, &which)?;
+    let mut pulled = pull_selected(app, request, user, &which);
+    for _ in 1..PULL_SELECTIONS_MAX {
+        // With `--keep`, a push may delete the newest snapshot after it was selected: then there is
+        // a newer one.
+        let vanished = |error: &Error| error.code == "no_snapshot" && id.is_none();
+        if !pulled.as_ref().is_err_and(vanished) {
+            break;
+        }
+        pulled = pull_selected(app, request, user, &which);
+    }
+    pulled
+}
+
+fn pull_selected(app: &App, request: &Request, user: &User, which: &Selector) -> HandlerResult {
+    let snapshot = app.store.snapshot(user.id, which)?;
     let (size, digest) = (snapshot.blob.size, snapshot.blob.digest.to_string());
     let as_bytes = request.accept.as_deref().is_some_and(wants_bytes);
     // The raw bytes have a strong ETag. The JSON has a weak one, since it contains the machine's

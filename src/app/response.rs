@@ -135,7 +135,11 @@ impl<'a> BodyWriter<'a> {
         if self.file.is_none() {
             self.file = self.app.store.response_file().ok();
         }
-        let to_disk = self.file.as_mut().is_some_and(|file| file.write_all(&self.buffer).is_ok());
+        // The space that pushes may not take is not for responses either.
+        let (free, policy) = (self.app.store.free_bytes()?, self.app.settings.policy);
+        let has_room = self.in_memory.is_some() || policy.check_free(free).is_ok();
+        let to_disk =
+            has_room && self.file.as_mut().is_some_and(|file| file.write_all(&self.buffer).is_ok());
         if !to_disk && self.move_to_memory().is_err() {
             let full = "the disk is full, and so is the place for one long response; try again";
             return Err(busy(full));

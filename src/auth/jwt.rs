@@ -42,6 +42,8 @@ pub struct Verified {
     pub generation: i64,
     /// The API token that the JWT was traded for, if any.
     pub token_id: Option<i64>,
+    /// When the JWT expires, in seconds since 1970.
+    pub expires_s: i64,
 }
 
 /// The key that signs and verifies JWTs, and the validation rules. It is not `Debug`.
@@ -107,7 +109,8 @@ impl JwtKey {
             return Err("unknown");
         }
         let user_id = digits(&jwt.claims.sub).ok_or("unknown")?;
-        Ok(Verified { user_id, generation: jwt.claims.generation, token_id: jwt.claims.tid })
+        let Claims { generation, tid: token_id, exp: expires_s, .. } = jwt.claims;
+        Ok(Verified { user_id, generation, token_id, expires_s })
     }
 }
 
@@ -216,8 +219,9 @@ mod tests {
     fn what_is_issued_is_verified() {
         let key = JwtKey::new(KEY);
         for token_id in [None, Some(9)] {
-            let jwt = key.issue(42, 3, token_id, now_s(), now_s() + 60).unwrap();
-            let expected = Verified { user_id: 42, generation: 3, token_id };
+            let expires_s = now_s() + 60;
+            let jwt = key.issue(42, 3, token_id, now_s(), expires_s).unwrap();
+            let expected = Verified { user_id: 42, generation: 3, token_id, expires_s };
             assert_eq!(key.verify(&jwt), Ok(expected));
         }
         assert!(accepted_claims(&claims()));

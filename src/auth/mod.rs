@@ -17,7 +17,8 @@ pub fn authenticate(store: &Store, key: &JwtKey, field: Option<&str>) -> Result<
         Some(token) => store.user_by_token(token.digest()),
         None => {
             let jwt = key.verify(credential).map_err(bad)?;
-            store.user_by_claims(jwt.user_id, jwt.generation, jwt.token_id)
+            let expires_at = jwt.expires_s.saturating_mul(1000);
+            store.user_by_claims(jwt.user_id, jwt.generation, jwt.token_id, expires_at)
         }
     }
 }

@@ -28,7 +28,7 @@ pub fn run(mut args: Args) -> CommandResult {
 }
 
 /// Bytes of the response that are read: a head and a short body.
-const RESPONSE_BYTES: u64 = 4096;
+const RESPONSE_BYTES: usize = 4096;
 
 /// The host, port and path of a URL.
 fn after_scheme(url: &str) -> Result<String, Violation> {
@@ -50,17 +50,19 @@ fn ask(host: &str, path: &str) -> std::io::Result<String> {
     stream.set_read_timeout(Some(wait))?;
     let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(head.as_bytes())?;
-    // `HTTP/1.1 200`
-    let mut line = [0; 12];
+    // `HTTP/1.1 200 `
+    let mut line = [0; 13];
     stream.read_exact(&mut line)?;
-    let status = String::from_utf8_lossy(line.get(9..).unwrap_or_default()).into_owned();
+    let line = String::from_utf8_lossy(&line);
+    let after_name = line.strip_prefix("HTTP/1.").and_then(|rest| rest.strip_suffix(' '));
+    let status = after_name.and_then(|rest| rest.get(2..)).ok_or(ErrorKind::InvalidData)?;
     if status == "200" {
-        return Ok(status);
+        return Ok(status.to_owned());
     }
-    // A peer that keeps the connection open has sent what it has by now.
-    let mut rest = Vec::new();
-    let _ = stream.take(RESPONSE_BYTES).read_to_end(&mut rest);
-    let rest = String::from_utf8_lossy(&rest);
+    // Our own response comes in one piece.
+    let mut rest = [0; RESPONSE_BYTES];
+    let bytes = stream.read(&mut rest).unwrap_or(0);
+    let rest = String::from_utf8_lossy(rest.get(..bytes).unwrap_or_default());
     let body = rest.split_once("\r\n\r\n").map_or("", |(_, body)| body);
     let body: Value = serde_json::from_str(body).unwrap_or_default();
     let code = body.get("code").and_then(Value::as_str).unwrap_or_default();

@@ -15,6 +15,7 @@ use super::db::{query_opt, query_rows, query_scalar};
 use super::dir::Dir;
 use super::error::{Result, StoreError};
 use crate::util::limits::{PIECE_BYTES, VERIFIED_AGE_S, VERIFIED_FILES_MAX, VERIFIED_S};
+use crate::util::log;
 use crate::util::sync::lock;
 use crate::util::time::now_ms;
 use crate::util::types::{Digest, RandomId};
@@ -48,7 +49,14 @@ impl Store {
             let sql = "SELECT what FROM stored_files WHERE file = ?1";
             let file = [blob.file.to_string()];
             let what = self.db.read(|c| query_opt(c, sql, file, |row| row.get::<_, String>(0)))?;
-            Err(what.map_or(missing, |what| StoreError::damaged(&what, &reason(&corruption))))
+            let Some(what) = what else { return Err(missing) };
+            let mut why = reason(&corruption);
+            if !matches!(corruption.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) {
+                // The system's words are for the log alone.
+                log::error(&format!("{what}: {why}"));
+                why = "its file cannot be read".into();
+            }
+            Err(StoreError::damaged(&what, &why))
         })
     }
 

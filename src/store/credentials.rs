@@ -20,9 +20,9 @@ pub struct User {
     pub email: String,
     /// Part of every JWT; raising it voids those issued before.
     pub generation: i64,
-    /// The credential is a JWT, which is valid in this generation only. An API token outlives a
-    /// password change.
-    pub has_jwt: bool,
+    /// When the JWT of the request expires, in milliseconds since 1970. A JWT is valid in this
+    /// generation only; an API token, without one, outlives a password change.
+    pub jwt_expires_at: Option<i64>,
     /// The API token of the request, or the one that was exchanged for its JWT.
     pub token_id: Option<i64>,
     /// When that token expires, in milliseconds since 1970.
@@ -38,7 +38,7 @@ impl User {
             id: row.get(0)?,
             email: row.get(1)?,
             generation: row.get(2)?,
-            has_jwt: false,
+            jwt_expires_at: None,
             token_id: None,
             token_expires_at: None,
             peer: None,
@@ -57,9 +57,11 @@ impl Store {
     }
 
     /// Returns the user of a JWT with these claims.
-    pub fn user_by_claims(&self, id: i64, generation: i64, token: Option<i64>) -> Result<User> {
+    pub fn user_by_claims(
+        &self, id: i64, generation: i64, token: Option<i64>, expires_at: i64,
+    ) -> Result<User> {
         let (user, _) = self.db.read(|c| find(c, BY_ID, id, Some(generation), token))?;
-        Ok(user)
+        Ok(User { jwt_expires_at: Some(expires_at), ..user })
     }
 
     /// Returns what a password login needs: the user to sign in, and the argon2id PHC string (None
@@ -73,7 +75,10 @@ impl Store {
 
 /// Fails if the user's credential is no longer valid.
 pub(super) fn confirm(connection: &Connection, user: &User) -> Result<()> {
-    let generation = user.has_jwt.then_some(user.generation);
+    if user.jwt_expires_at.is_some_and(|at| at <= now_ms()) {
+        return Err(StoreError::unauthorized("expired"));
+    }
+    let generation = user.jwt_expires_at.map(|_| user.generation);
     find(connection, BY_ID, user.id, generation, user.token_id).map(drop)
 }
 
@@ -97,9 +102,8 @@ fn find(
                 OR (?3 IS NOT NULL AND t.id IS NULL) FROM {source}"
     );
     let found = query_opt(connection, &sql, params![key, generation, token_id], |row| {
-        let (has_jwt, token_id, token_expires_at) =
-            (generation.is_some(), row.get(3)?, row.get(4)?);
-        let user = User { has_jwt, token_id, token_expires_at, ..User::from_row(row)? };
+        let (token_id, token_expires_at) = (row.get(3)?, row.get(4)?);
+        let user = User { token_id, token_expires_at, ..User::from_row(row)? };
         Ok((user, row.get(5)?, row.get(6)?, row.get(7)?))
     })?;
     let unknown = || StoreError::unauthorized("unknown");

@@ -20,6 +20,7 @@ use super::users::NewToken;
 use super::{Policy, RowSink, Store, StoreError, User};
 use crate::util::limits::{AUDIT_CHANGES_PER_DAY_MAX, AUDIT_READS_PER_DAY_MAX, IN_DOUBT_MAX};
 use crate::util::sync::lock;
+use crate::util::time::now_ms;
 use crate::util::types::{Digest, Email, MachineId, Name, RandomId};
 
 thread_local! {
@@ -55,7 +56,7 @@ fn do_everything(store: &Store) {
     let token = NewToken { digest: Digest([1; 32]), prefix: "cs_", name: "t", expires_at: None };
     let token_id = store.add_token(&email, &token, true, || Ok(())).unwrap();
     let user = store.user_by_token(Digest([1; 32])).unwrap();
-    store.user_by_claims(user.id, 1, Some(token_id)).unwrap();
+    store.user_by_claims(user.id, 1, Some(token_id), i64::MAX).unwrap();
     store.password_of(&email).unwrap().unwrap();
     let machine: MachineId = "m".to_owned().try_into().unwrap();
     let registration = serde_json::from_str(r#"{"machine_id": "m", "name": "m"}"#).unwrap();
@@ -242,6 +243,19 @@ fn every_connection_syncs_fully_and_trusts_no_schema() {
     };
     store.db.read(told).unwrap();
     store.write(|tx| told(tx)).unwrap();
+}
+
+#[test]
+fn a_jwt_that_expires_while_the_body_comes_writes_nothing() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = started(scratch.path());
+    store.add_user(&Email::parse("a@example.com").unwrap(), None).unwrap();
+    let registration = serde_json::from_str(r#"{"machine_id": "m", "name": "m"}"#).unwrap();
+    for (ends_in_ms, kind) in [(60_000, None), (0, Some(ErrorKind::Unauthorized("expired")))] {
+        let user = store.user_by_claims(1, 1, None, now_ms() + ends_in_ms).unwrap();
+        let refused = store.register_machine(&user, &registration).err();
+        assert_eq!(refused.map(|error| error.kind), kind);
+    }
 }
 
 #[test]

@@ -85,9 +85,9 @@ impl Store {
         work: impl FnOnce(&Transaction<'_>, Blob) -> Result<(T, bool)>,
     ) -> Result<(T, bool)> {
         if lock(&self.in_doubt).len() >= IN_DOUBT_MAX {
-            return Err(StoreError::unusable(
-                "no push is taken until the database can be written again",
-            ));
+            let kind = self.db.failure().unwrap_or(ErrorKind::Internal);
+            let sentence = "no push is taken until the database can be written again";
+            return Err(StoreError::new(kind, sentence));
         }
         let done = upload.move_into_place().and_then(|blob| {
             let committed = self.write_as_user(user, |tx| work(tx, blob));

@@ -142,6 +142,8 @@ pub const REQUEST_ENTRIES_MAX: usize = 10_000;
 pub const KEY_CHARS_MAX: usize = 4096;
 /// Characters of a path, a URL or a description.
 pub const LONG_CHARS_MAX: usize = 4096;
+/// Times that a pull selects the newest snapshot, if pushes keep deleting it before it is opened.
+pub const PULL_SELECTIONS_MAX: usize = 8;
 /// Snapshots on a history page if the request sets no limit.
 pub const HISTORY_PAGE_ROWS: usize = 20;
 /// Snapshots on a history page at most.

@@ -1,5 +1,7 @@
 //! The command line: what each command prints, its exit code, and the mistakes it names.
 
+use std::io::Write;
+use std::net::TcpListener;
 use std::process::Command;
 
 use crate::fixture::{BINARY, Setup, User, eventually, on, run, run_with, serve, with_user, words};
@@ -174,6 +176,20 @@ fn healthcheck_tells_a_server_that_is_well_from_one_that_fails_or_is_not_there()
     run(&["healthcheck", "--url", &url], "").fails(1, "disk_full");
     server.stop();
     assert_eq!(run(&["healthcheck", "--url", &url], "").code, 1);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    for (response, code) in
+        [("HTTP/1.1 200 OK\r\n", 0), ("HTTP/1.1 2000 OK\r\n", 1), ("SSH-2.0-x200 lala\r\n", 1)]
+    {
+        let check = std::thread::spawn({
+            let url = url.clone();
+            move || run(&["healthcheck", "--url", &url], "").code
+        });
+        // It is not waited for until this peer closes.
+        let (mut peer, _) = listener.accept().unwrap();
+        peer.write_all(response.as_bytes()).unwrap();
+        assert_eq!(check.join().unwrap(), code, "{response}");
+    }
 }
 
 #[test]

@@ -70,6 +70,15 @@ fn where_the_disk_refuses_a_long_response_one_at_a_time_waits_in_memory() {
     assert_eq!(refusal.field("retry-after"), Some("2"));
     drop(reader);
     eventually("the place is given back", || user.get(&path).body == whole);
+    // The space that pushes may not take is not for responses either.
+    drop(file);
+    fs::remove_file(&filler).unwrap();
+    let server = server.restarted(&["--min-free", "1000T", "--body-grace", "60"]);
+    let mut reader = ask(&server, &user, &path, HERE);
+    reader.stream.read_exact(&mut [0; 12]).unwrap();
+    refused(&user.get(&path), 503, "overloaded");
+    drop(reader);
+    eventually("one is served", || user.get(&path).body == whole);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! POST and GET /api/machines/snapshot, GET /api/machines/history, GET /api/usage.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -221,4 +223,20 @@ fn history_comes_in_pages_newest_first_of_at_most_200() {
     ] {
         refused(&user.get(&format!("/api/machines/history?{bad}")), 400, "bad_request");
     }
+}
+
+#[test]
+fn a_pull_finds_the_newest_snapshot_while_pushes_delete_the_one_before() {
+    let (_server, user) = with_machine(&["--keep", "1"]);
+    user.stored("m", b"first");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            (0..400_u32).for_each(|n| _ = user.stored("m", &n.to_le_bytes()));
+            done.store(true, Ordering::SeqCst);
+        });
+        while !done.load(Ordering::SeqCst) {
+            user.get("/api/machines/latest").is(200);
+        }
+    });
 }
