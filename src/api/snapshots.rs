@@ -46,17 +46,14 @@ pub fn pull(app: &App, request: &Request, user: &User) -> HandlerResult {
         false => Some(request.param_id(0).map_err(|_| StoreError::no_snapshot())?),
     };
     let which = Selector { id, machine: request.query.parsed("machine_id")?, before: None };
-    let mut pulled = pull_selected(app, request, user, &which);
     for _ in 1..PULL_SELECTIONS_MAX {
-        // With `--keep`, a push may delete the newest snapshot after it was selected: then there is
-        // a newer one.
-        let vanished = |error: &Error| error.code == "no_snapshot" && id.is_none();
-        if !pulled.as_ref().is_err_and(vanished) {
-            break;
+        match pull_selected(app, request, user, &which) {
+            // With `--keep`, a push may delete the newest after it was selected: there is a newer.
+            Err(error) if error.code == "no_snapshot" && id.is_none() => {}
+            pulled => return pulled,
         }
-        pulled = pull_selected(app, request, user, &which);
     }
-    pulled
+    pull_selected(app, request, user, &which)
 }
 
 fn pull_selected(app: &App, request: &Request, user: &User, which: &Selector) -> HandlerResult {

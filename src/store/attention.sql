@@ -1,6 +1,6 @@
 -- Findings that need the operator's attention, one sentence each (`status`). ?1: now; ?2: free
--- bytes; ?3: free bytes below which pushes are refused; ?4: the default quota; ?5: the time after
--- which a machine is silent, 0: never; ?6: the last off-site copy, NULL if there is none.
+-- bytes; ?3: free bytes below which pushes are refused; ?4: the time after which a
+-- machine is silent, 0: never; ?5: the last off-site copy, NULL if there is none.
 
 SELECT format('the disk is short: %d MiB free, pushes are refused below %d MiB: free some, or run ' ||
               '`configsync-server prune --keep N`', ?2 / 1048576, ?3 / 1048576)
@@ -12,16 +12,15 @@ SELECT 'no users: make one with `configsync-server user add EMAIL`, then `token 
 
 UNION ALL
 SELECT format('%s uses %d %% of the quota: raise it with `configsync-server user quota`, or run ' ||
-              '`configsync-server prune --keep N`', email, stored_bytes * 100 / quota)
-  FROM (SELECT email, stored_bytes, coalesce(quota_bytes, ?4) AS quota FROM users)
- WHERE quota > 0 AND stored_bytes * 100 > quota * 90
+              '`configsync-server prune --keep N`', email, stored_bytes * 100 / quota_bytes)
+  FROM stored_list WHERE stored_bytes * 100 > quota_bytes * 90
 
 UNION ALL
 SELECT format('machine %s of %s is silent, last push %s: see whether its client still runs',
               m.machine_id, u.email,
               coalesce(((?1 - m.last_push_at) / 86400000) || ' days ago', 'never'))
   FROM machines m JOIN users u ON u.id = m.user_id
- WHERE ?5 > 0 AND m.hidden_at IS NULL AND coalesce(?1 - m.last_push_at > ?5, 1)
+ WHERE ?4 > 0 AND m.hidden_at IS NULL AND coalesce(?1 - m.last_push_at > ?4, 1)
 
 UNION ALL
 SELECT format('last good backup %s: make one with `configsync-server backup DEST`',
@@ -37,5 +36,5 @@ SELECT format('the last check found damage (%d snapshots, %d orphans, %d in the 
  WHERE damaged + orphans + corrupt > 0
 
 UNION ALL
-SELECT format('last off-site copy %d days ago: look at its log', (?1 - ?6) / 86400000)
- WHERE ?1 - ?6 > 2 * 86400000
+SELECT format('last off-site copy %d days ago: look at its log', (?1 - ?5) / 86400000)
+ WHERE ?1 - ?5 > 2 * 86400000

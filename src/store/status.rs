@@ -90,10 +90,7 @@ impl Store {
 
     /// Users with their stored bytes and quotas; None: no limit.
     pub fn stored_table(&self) -> Result<Table> {
-        let sql = "SELECT email, iif(disabled_at IS NULL, 'enabled', 'disabled') AS state,
-                          stored_bytes, nullif(coalesce(quota_bytes, ?1), 0) AS quota_bytes
-                     FROM users ORDER BY id";
-        self.table(sql, [self.fact(Fact::START, "quota_bytes")?.unwrap_or(0)])
+        self.table("SELECT * FROM stored_list", [])
     }
 
     /// Everything that `status` shows. A machine is silent after `stale_days` days, or never if 0.
@@ -101,9 +98,8 @@ impl Store {
         let (free_bytes, last_offsite) = (self.free_bytes()?, self.last_offsite()?);
         let least = self.fact(Fact::START, "min_free_bytes")?;
         let min_free_bytes = least.map_or(FREE_BYTES_MIN, i64::unsigned_abs);
-        let quota = self.fact(Fact::START, "quota_bytes")?.unwrap_or(0);
         let stale_ms = i64::from(stale_days) * DAY_MS;
-        let values = params![now_ms(), free_bytes, min_free_bytes, quota, stale_ms, last_offsite];
+        let values = params![now_ms(), free_bytes, min_free_bytes, stale_ms, last_offsite];
         Ok(Status {
             running: self.data.server_runs()?,
             free_bytes,

@@ -100,6 +100,13 @@ CREATE TEMP VIEW user_list AS
     iif(quota_bytes = 0, 'none', coalesce(quota_bytes, 'default')) AS quota_bytes, created_at
   FROM users ORDER BY id;
 
+-- What each user stores, and may store by their own quota or that of the last start; null: no limit.
+CREATE TEMP VIEW stored_list AS
+  SELECT email, iif(disabled_at IS NULL, 'enabled', 'disabled') AS state, stored_bytes,
+    nullif(coalesce(quota_bytes, (SELECT json_extract(value, '$.quota_bytes')
+                                     FROM server_state WHERE name = 'last_start')), 0) AS quota_bytes
+  FROM users ORDER BY id;
+
 CREATE TEMP VIEW token_list AS
   SELECT t.id, u.email AS user, t.name, t.prefix AS first_characters, t.created_at,
     coalesce(moment(t.last_used_at), 'never used') AS last_used_at,
