@@ -116,6 +116,10 @@ impl Store {
                     machine_ref
                 }
             };
+            // First, since what they give up counts for the quota; a refusal rolls it back.
+            if self.policy.keep > 0 {
+                self.delete_older(tx, user, machine, machine_ref)?;
+            }
             self.check_room(tx, user.id, blob.size)?;
             let sql = "INSERT INTO state_snapshots (user_id, machine_ref, file, size_bytes, sha256,
                          version, message, client_timestamp, created_at)
@@ -127,9 +131,6 @@ impl Store {
             let row = params![id, on, file, blob.size, digest, version, message, timestamp, now];
             let id = query_scalar(tx, sql, row)?;
             self.audit(tx, event().subject(id))?;
-            if self.policy.keep > 0 {
-                self.delete_older(tx, user, machine, machine_ref)?;
-            }
             let stored = select_newest(tx, user.id, &of_machine)?;
             Ok((stored.ok_or_else(StoreError::no_snapshot)?, true))
         })?;
@@ -151,14 +152,14 @@ impl Store {
         Ok(same.filter(|same| self.open_snapshot(same).is_err()).map(|same| same.id))
     }
 
-    /// Deletes a machine's snapshots beyond the newest `--keep`, at most [`KEEP_ROWS`] at once, so
-    /// that no push waits for a backlog. Retention deletes the rest.
+    /// Deletes the snapshots of a machine that one more puts beyond the newest `--keep`, at most
+    /// [`KEEP_ROWS`] at once, so that no push waits for a backlog. Retention deletes the rest.
     fn delete_older(
         &self, tx: &Transaction<'_>, user: &User, machine: &MachineId, machine_ref: i64,
     ) -> Result<()> {
         let sql = "DELETE FROM state_snapshots WHERE id IN
                      (SELECT id FROM state_snapshots WHERE machine_ref = ?1
-                       ORDER BY id DESC LIMIT ?3 OFFSET ?2) RETURNING id";
+                       ORDER BY id DESC LIMIT ?3 OFFSET ?2 - 1) RETURNING id";
         let values = params![machine_ref, self.policy.keep, KEEP_ROWS];
         for id in query_rows(tx, sql, values, |row| row.get(0))? {
             self.audit(tx, Event::of(user, "snapshot.prune").machine(machine).subject(id))?;

@@ -240,3 +240,14 @@ fn a_pull_finds_the_newest_snapshot_while_pushes_delete_the_one_before() {
         }
     });
 }
+
+#[test]
+fn what_keep_deletes_makes_room_in_the_quota() {
+    let (server, user) = with_machine(&["--keep", "2", "--quota", "1000"]);
+    for _ in 0..5 {
+        user.stored("m", &noise(450));
+    }
+    assert_eq!(user.history().len(), 2);
+    refused(&user.push("m", &noise(600), ""), 507, "quota_exceeded");
+    assert_eq!((user.history().len(), server.files("snapshots")), (2, 2), "rolled back");
+}
