@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::app::negotiation::wants_bytes;
 use crate::app::{App, Error, HandlerResult, Request, Response};
 use crate::store::audit::Event;
-use crate::store::snapshots::{PushBody, PushMode, Selector};
+use crate::store::snapshots::{PushBody, PushMode, Selector, Snapshot};
 use crate::store::{RowSink, StoreError, Upload, User};
 use crate::util::limits::{HISTORY_PAGE_ROWS, HISTORY_PAGE_ROWS_MAX, PULL_SELECTIONS_MAX};
 use crate::util::types::are_digits;
@@ -47,17 +47,17 @@ pub fn pull(app: &App, request: &Request, user: &User) -> HandlerResult {
     };
     let which = Selector { id, machine: request.query.parsed("machine_id")?, before: None };
     for _ in 1..PULL_SELECTIONS_MAX {
-        match pull_selected(app, request, user, &which) {
+        match send(app, request, user, app.store.snapshot(user.id, &which)?) {
             // With `--keep`, a push may delete the newest after it was selected: there is a newer.
             Err(error) if error.code == "no_snapshot" && id.is_none() => {}
             pulled => return pulled,
         }
     }
-    pull_selected(app, request, user, &which)
+    send(app, request, user, app.store.snapshot(user.id, &which)?)
 }
 
-fn pull_selected(app: &App, request: &Request, user: &User, which: &Selector) -> HandlerResult {
-    let snapshot = app.store.snapshot(user.id, which)?;
+/// The response to a pull of this snapshot.
+fn send(app: &App, request: &Request, user: &User, snapshot: Snapshot) -> HandlerResult {
     let (size, digest) = (snapshot.blob.size, snapshot.blob.digest.to_string());
     let as_bytes = request.accept.as_deref().is_some_and(wants_bytes);
     // The raw bytes have a strong ETag. The JSON has a weak one, since it contains the machine's

@@ -109,7 +109,7 @@ impl<'a> BodyWriter<'a> {
 
     /// Returns the response with this body: in memory if it is short, else in its file.
     fn finish(mut self, response: Response) -> HandlerResult {
-        if self.file.is_some() {
+        if self.file.is_some() && !self.buffer.is_empty() {
             self.flush()?;
         }
         let (body, len, held) = (self.buffer, self.len, Box::new((self.room, self.in_memory)));
@@ -141,7 +141,7 @@ impl<'a> BodyWriter<'a> {
         let to_disk =
             has_room && self.file.as_mut().is_some_and(|file| file.write_all(&self.buffer).is_ok());
         if !to_disk && self.move_to_memory().is_err() {
-            let full = "the disk is full, and so is the place for one long response; try again";
+            let full = "the disk is short, and the place for one long response is taken; try again";
             return Err(busy(full));
         }
         self.len = self.len.saturating_add(bytes);

@@ -1,7 +1,7 @@
 //! Sends a response in pieces, at a minimum rate, without holding a file in memory.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -47,20 +47,17 @@ fn send_all(
     out.write_all(after)
 }
 
-fn send_base64(out: &mut MinRate<&TcpStream>, file: &File, len: u64) -> io::Result<()> {
-    let mut file = BufReader::with_capacity(BASE64_PIECE_BYTES, file.take(len));
-    let (mut text, mut left) = (String::new(), len);
+fn send_base64(out: &mut MinRate<&TcpStream>, mut file: &File, len: u64) -> io::Result<()> {
+    let (mut piece, mut text, mut left) = (vec![0; BASE64_PIECE_BYTES], String::new(), len);
     while left > 0 {
-        let piece = file.fill_buf()?;
-        // Only the last piece may need padding.
-        let ends = piece.len() as u64 == left;
-        let bytes = if ends { piece.len() } else { piece.len() / 3 * 3 };
-        whole(bytes > 0)?;
-        STANDARD.encode_string(piece.get(..bytes).unwrap_or_default(), &mut text);
+        let bytes = usize::try_from(left).unwrap_or(usize::MAX).min(BASE64_PIECE_BYTES);
+        // All of it: only the last piece may need padding.
+        let part = piece.get_mut(..bytes).unwrap_or_default();
+        file.read_exact(part)?;
+        STANDARD.encode_string(part, &mut text);
         out.write_all(text.as_bytes())?;
-        file.consume(bytes);
-        left = left.saturating_sub(bytes as u64);
         text.clear();
+        left = left.saturating_sub(bytes as u64);
     }
     Ok(())
 }

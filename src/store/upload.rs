@@ -50,10 +50,13 @@ impl Store {
         let kept = if may_be_retry { reserve.min(RETRY_FREE_BYTES_MIN) } else { reserve };
         let free = self.free_bytes()?;
         let available = free.saturating_sub(kept);
+        if bytes_max > available {
+            return Err(StoreError::low_disk(free, reserve));
+        }
         // A slow client holds its reservation for hours: several of one user's get half at most.
         let mut of_user = Share::of(lock(&self.promised_to_users).entry(user_id).or_default());
-        let own = "your other uploads in progress reserve half of the free space; try again when \
-                   they end";
+        let own = "with your other uploads in progress this one would reserve more than half of \
+                   the free space; try again when they end";
         of_user
             .grow(bytes_max, (available / 2).max(bytes_max))
             .map_err(|_| StoreError::new(ErrorKind::Busy, own))?;
