@@ -64,11 +64,11 @@ fn send(app: &App, request: &Request, user: &User, snapshot: Snapshot) -> Handle
     // name, which may change (RFC 9110, section 8.8.1).
     let etag = format!("{}\"{digest}\"", if as_bytes { "" } else { "W/" });
     let condition = request.condition()?;
-    if condition.one_of.is_some_and(|digests| !digests.name(&digest)) {
+    if condition.one_of.is_some_and(|digests| !digests.matches(&digest)) {
         let other = "the snapshot is not the one in If-Match: pull without it to see which it is";
         return Err(Error::new(412, "precondition_failed", other));
     }
-    if condition.none_of.is_some_and(|digests| digests.name(&digest)) {
+    if condition.none_of.is_some_and(|digests| digests.matches(&digest)) {
         return Ok(Response::empty(304).with("ETag", etag));
     }
     let file = app.store.open_snapshot(&snapshot)?;

@@ -29,12 +29,12 @@ pub enum Spool {
 /// never a shorter body.
 pub fn receive(
     stream: &mut BufReader<MinRate<&TcpStream>>, length: u64, spool: Spool,
-    mut store: impl FnMut(&[u8]) -> Result<(), Error>,
+    mut sink: impl FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<Vec<u8>, Error> {
     let piece = usize::try_from(length).unwrap_or(usize::MAX).min(PIECE_BYTES);
     let mut source = BufReader::with_capacity(piece, stream.take(length));
     if let Spool::UploadJson { field, skip } = spool {
-        return split_upload_json(source, field, skip, SMALL_BODY_BYTES_MAX, store);
+        return split_upload_json(source, field, skip, SMALL_BODY_BYTES_MAX, sink);
     }
     let mut small = Vec::new();
     loop {
@@ -42,7 +42,7 @@ pub fn receive(
         let len = piece.len();
         match spool {
             _ if len == 0 => return Ok(small),
-            Spool::Upload => store(piece)?,
+            Spool::Upload => sink(piece)?,
             _ => small.extend_from_slice(piece),
         }
         source.consume(len);

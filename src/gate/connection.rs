@@ -121,9 +121,9 @@ impl<A: Admission> Connection<'_, A> {
                 let written = (&*self.slot.stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
                 written.map_err(Error::of_body)?;
             }
-            let store = |bytes: &[u8]| admission.receive_piece(&mut ticket, bytes);
+            let sink = |bytes: &[u8]| admission.receive_piece(&mut ticket, bytes);
             self.incoming.get_mut().set_grace(config.body_grace);
-            body = receive(&mut self.incoming, length, spool, store)?;
+            body = receive(&mut self.incoming, length, spool, sink)?;
         }
         // Set only once the body is complete: it tells `exchange` that nothing of it is unread.
         record.bytes_in = length;

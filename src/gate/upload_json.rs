@@ -16,7 +16,7 @@ const DECODE_CHARS: usize = 64 * 1024;
 const ESCAPE_CHARS: usize = 6;
 
 /// Reads a document to the end of its source. Decodes the string of the top-level member `field`
-/// and passes it to `take`, in pieces of at most 48 KiB, drops the value of `skip`, and returns the
+/// and passes it to `sink`, in pieces of at most 48 KiB, drops the value of `skip`, and returns the
 /// rest, at most `rest_max` bytes, white space included.
 ///
 /// Everything but the two values is copied to the rest unchanged, with `null` in their places, and
@@ -26,10 +26,10 @@ const ESCAPE_CHARS: usize = 6;
 /// strings, escapes and open brackets are tracked.
 pub fn split_upload_json(
     source: impl BufRead, field: &str, skip: &str, rest_max: usize,
-    take: impl FnMut(&[u8]) -> Result<(), Error>,
+    sink: impl FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<Vec<u8>, Error> {
     let (rest, position) = (Vec::new(), Position::default());
-    Splitter { source, position, take, field, skip, rest, rest_max }.run()
+    Splitter { source, position, sink, field, skip, rest, rest_max }.run()
 }
 
 /// Refuses a document that nests too deeply.
@@ -74,7 +74,7 @@ impl Position {
 struct Splitter<'a, S, T> {
     source: S,
     position: Position,
-    take: T,
+    sink: T,
     field: &'a str,
     skip: &'a str,
     rest: Vec<u8>,
@@ -115,7 +115,7 @@ impl<'a, S: BufRead, T: FnMut(&[u8]) -> Result<(), Error>> Splitter<'a, S, T> {
         [self.field, self.skip].into_iter().find(|member| *member == name)
     }
 
-    /// Decodes a member's base64 value and passes the bytes to `take`.
+    /// Decodes a member's base64 value and passes the bytes to `sink`.
     fn decode_value(&mut self) -> Result<(), Error> {
         let rule = "must be a string of canonical base64 (standard alphabet, padded, nothing else)";
         let rule = format!("{} {rule}", self.field);
@@ -139,7 +139,7 @@ impl<'a, S: BufRead, T: FnMut(&[u8]) -> Result<(), Error>> Splitter<'a, S, T> {
             padded |= fours.ends_with(b"=");
             chars.drain(..whole);
             chars.extend(incomplete);
-            (self.take)(&bytes)?;
+            (self.sink)(&bytes)?;
         }
         self.position.in_string = false;
         Ok(())

@@ -244,10 +244,8 @@ impl Database {
         let writer = self.connection(&mut place)?;
         // SQLite reports a reader in the way in the first column, not as an error.
         let sql = format!("PRAGMA wal_checkpoint({mode})");
-        match writer.query_row(&sql, [], |row| row.get(0))? {
-            false => Ok(()),
-            true => Err(StoreError::busy()),
-        }
+        let busy = writer.query_row(&sql, [], |row| row.get(0))?;
+        if busy { Err(StoreError::busy()) } else { Ok(()) }
     }
 
     fn connection<'a>(&self, place: &'a mut PoolGuard<Connection>) -> Result<&'a mut Connection> {

@@ -237,14 +237,14 @@ fn select<T>(
 
 impl Condition {
     fn holds(&self, newest: Option<&str>) -> bool {
-        let names = |digests: &Digests| newest.is_some_and(|newest| digests.name(newest));
+        let names = |digests: &Digests| newest.is_some_and(|newest| digests.matches(newest));
         self.one_of.as_ref().is_none_or(names) && !self.none_of.as_ref().is_some_and(names)
     }
 }
 
 impl Digests {
     /// True if this digest matches.
-    pub fn name(&self, digest: &str) -> bool {
+    pub fn matches(&self, digest: &str) -> bool {
         match self {
             Digests::Any => true,
             Digests::OneOf(digests) => digests.iter().any(|one| one == digest),

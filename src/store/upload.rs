@@ -46,12 +46,12 @@ impl Store {
         if !may_be_retry {
             self.db.read(|c| self.check_room(c, user_id, 1))?;
         }
-        let reserve = self.policy.free_bytes_min;
-        let kept = if may_be_retry { reserve.min(RETRY_FREE_BYTES_MIN) } else { reserve };
+        let min_free = self.policy.free_bytes_min;
+        let kept = if may_be_retry { min_free.min(RETRY_FREE_BYTES_MIN) } else { min_free };
         let free = self.free_bytes()?;
         let available = free.saturating_sub(kept);
         if bytes_max > available {
-            return Err(StoreError::low_disk(free, reserve));
+            return Err(StoreError::low_disk(free, min_free));
         }
         // A slow client holds its reservation for hours: several of one user's get half at most.
         let mut of_user = Share::of(lock(&self.promised_to_users).entry(user_id).or_default());
@@ -63,7 +63,7 @@ impl Store {
         let mut of_all = Share::of(&self.promised);
         of_all
             .grow(bytes_max, available)
-            .map_err(|others| StoreError::low_disk(free.saturating_sub(others), reserve))?;
+            .map_err(|others| StoreError::low_disk(free.saturating_sub(others), min_free))?;
         let name = RandomId::draw()?;
         let file = self.data.tmp()?.create(&name.to_string())?;
         let data = Arc::clone(&self.data);
