@@ -12,12 +12,9 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|input: (u8, &str)| {
     let (piece, member) = input;
     let document = format!("{{\"encrypted_state\":\"{member}\"}}");
-    // A quote in the member ends it: then the document is another one, or none.
-    let Ok(serde_json::Value::Object(members)) = serde_json::from_str(&document) else { return };
-    if members.len() != 1 {
-        return;
-    }
-    let expected = members["encrypted_state"].as_str().map(|text| STANDARD.decode(text));
+    // A quote in the member would end it: then the document is another one.
+    let Ok(text) = serde_json::from_str::<String>(&format!("\"{member}\"")) else { return };
+    let expected = STANDARD.decode(text);
     let source = BufReader::with_capacity(usize::from(piece).max(1), document.as_bytes());
     let mut decoded = Vec::new();
     let split = split_upload_json(source, "encrypted_state", "metadata", 1 << 20, |bytes| {
@@ -25,10 +22,10 @@ fuzz_target!(|input: (u8, &str)| {
         Ok(())
     });
     match expected {
-        Some(Ok(expected)) => {
+        Ok(expected) => {
             assert!(split.is_ok(), "refused {document}");
             assert_eq!(decoded, expected, "{document}");
         }
-        _ => assert!(split.is_err(), "accepted {document}"),
+        Err(_) => assert!(split.is_err(), "accepted {document}"),
     }
 });
