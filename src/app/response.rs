@@ -132,12 +132,12 @@ impl<'a> BodyWriter<'a> {
                 "too many long responses of yours wait to be read; read them, then try again";
             return Err(busy(many));
         }
-        if self.file.is_none() {
-            self.file = self.app.store.response_file().ok();
-        }
         // The space that pushes may not take is not for responses either.
-        let (free, policy) = (self.app.store.free_bytes()?, self.app.settings.policy);
-        let has_room = self.in_memory.is_some() || policy.check_free(free).is_ok();
+        let (store, policy) = (&self.app.store, self.app.settings.policy);
+        let has_room = self.in_memory.is_some() || policy.check_free(store.free_bytes()?).is_ok();
+        if has_room && self.file.is_none() {
+            self.file = store.response_file().ok();
+        }
         let to_disk =
             has_room && self.file.as_mut().is_some_and(|file| file.write_all(&self.buffer).is_ok());
         if !to_disk && self.move_to_memory().is_err() {
